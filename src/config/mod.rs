@@ -1,0 +1,366 @@
+//! The configuration: text in, a checked [`Config`] out, or every fault at once with its line.
+//!
+//! Pure: files and the environment are read by the caller and come in as closures. The types here
+//! are the *checked* form that the rest of the program uses; they are immutable and shared by `Arc`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole checked configuration. Reload makes a new one; nothing changes in place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub name: String,
+    /// Data-plane threads; `None` means `auto`.
+    pub engines: Option<usize>,
+    pub log: Log,
+    pub listen: Vec<Listen>,
+    pub http: Option<String>,
+    pub tls: ClientTls,
+    pub server_tls: ServerTls,
+    pub auth: Auth,
+    /// By name.
+    pub users: BTreeMap<String, User>,
+    pub admin_users: Vec<String>,
+    pub stats_users: Vec<String>,
+    pub limits: Limits,
+    /// Databases by name, without `"*"`.
+    pub databases: BTreeMap<String, Database>,
+    /// The `"*"` entry: databases not named above, on one server, pooled only.
+    pub fallback: Option<Fallback>,
+    /// Every key with its effective value and default, in the order of the key table: SHOW CONFIG.
+    pub settings: Vec<Setting>,
+}
+
+/// One row of SHOW CONFIG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    pub default: String,
+    /// Whether RELOAD applies a change of it.
+    pub reloadable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// error, warn, info, debug, trace.
+    pub level: String,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// `host:port`.
+    Tcp(String),
+    /// The folder of a Unix socket, and the port in its name `.s.PGSQL.PORT`.
+    Unix { folder: PathBuf, port: u16 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientTlsMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    pub mode: ClientTlsMode,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// libpq's sslmode towards servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServerTlsMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    pub mode: ServerTlsMode,
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    Scram,
+    Md5,
+    Plain,
+    Trust,
+    Cert,
+    Hba,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    pub method: AuthMethod,
+    /// A parsed pg_hba.conf, when `method` is `hba`.
+    pub hba: Option<PathBuf>,
+    /// As PgBouncer's auth_query: returns the name and the password or verifier of user `$1`.
+    pub query: Option<String>,
+    /// The role that runs `query`.
+    pub user: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolMode {
+    Transaction,
+    Session,
+    Statement,
+}
+
+/// A password as the file holds it. Never printed: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    Plain(String),
+    /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, as in pg_authid.
+    Scram(String),
+    /// `md5` and 32 hex digits, as in pg_authid.
+    Md5(String),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Secret::Plain(_) => "Plain(…)",
+            Secret::Scram(_) => "Scram(…)",
+            Secret::Md5(_) => "Md5(…)",
+        })
+    }
+}
+
+impl Secret {
+    /// Reads what the file holds: a verifier by its form, else a plain password.
+    pub fn read(text: &str) -> Secret {
+        if text.starts_with("SCRAM-SHA-256$") {
+            Secret::Scram(text.to_owned())
+        } else if text.len() == 35
+            && text.starts_with("md5")
+            && text.bytes().skip(3).all(|byte| byte.is_ascii_hexdigit())
+        {
+            Secret::Md5(text.to_owned())
+        } else {
+            Secret::Plain(text.to_owned())
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    /// `None`: no password; the user can enter only by trust or cert.
+    pub password: Option<Secret>,
+    pub comment_hints: bool,
+    pub tenant: Option<String>,
+    pub pool_mode: Option<PoolMode>,
+    pub default_pool_size: Option<usize>,
+    pub max_user_connections: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepUnnamed {
+    Auto,
+    Custom,
+    Off,
+}
+
+/// Pooling, timeouts and sizes, with PgBouncer's names and meanings. A zero duration is "no limit".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub pool_mode: PoolMode,
+    pub default_pool_size: usize,
+    pub min_pool_size: usize,
+    pub reserve_pool_size: usize,
+    pub reserve_pool_timeout: Duration,
+    pub max_client_conn: usize,
+    pub max_db_connections: usize,
+    pub max_user_connections: usize,
+    pub max_prepared_statements: usize,
+    pub keep_unnamed_statements: KeepUnnamed,
+    pub query_wait_timeout: Duration,
+    pub server_lifetime: Duration,
+    pub server_idle_timeout: Duration,
+    pub server_connect_timeout: Duration,
+    pub client_idle_timeout: Duration,
+    pub idle_transaction_timeout: Duration,
+    pub query_timeout: Duration,
+    /// How long a client may take to log in.
+    pub client_login_timeout: Duration,
+    /// Bytes of one protocol message, at most 1 GB.
+    pub max_message_size: u64,
+    /// Bytes of a statement's text or parameters that are held to be analysed; longer ones must
+    /// show their key in the first part, or be refused.
+    pub max_statement_size: u64,
+    /// Bytes that one multi-shard statement may hold in the proxy.
+    pub max_multi_bytes: u64,
+    /// Bytes of memoised plans, per engine.
+    pub plan_cache_size: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let s = Duration::from_secs;
+        Limits {
+            pool_mode: PoolMode::Transaction,
+            default_pool_size: 20,
+            min_pool_size: 0,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: s(5),
+            max_client_conn: 10_000,
+            max_db_connections: 0,
+            max_user_connections: 0,
+            max_prepared_statements: 500,
+            keep_unnamed_statements: KeepUnnamed::Auto,
+            query_wait_timeout: s(120),
+            server_lifetime: s(3600),
+            server_idle_timeout: s(600),
+            server_connect_timeout: s(15),
+            client_idle_timeout: Duration::ZERO,
+            idle_transaction_timeout: Duration::ZERO,
+            query_timeout: Duration::ZERO,
+            client_login_timeout: s(60),
+            max_message_size: 1 << 30,
+            max_statement_size: 16 << 20,
+            max_multi_bytes: 256 << 20,
+            plan_cache_size: 64 << 20,
+        }
+    }
+}
+
+/// Where one PostgreSQL server is: what a libpq connection string of the config says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// A host name, an address, or a folder (starting with `/`) of a Unix socket.
+    pub host: String,
+    pub port: u16,
+    pub dbname: String,
+    /// `sslmode` of the connection string; `None` takes `server_tls.mode`.
+    pub tls: Option<ServerTlsMode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub name: String,
+    pub primary: Host,
+    pub replicas: Vec<Host>,
+}
+
+/// How rows of keys are spread: see `placement`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution {
+    pub name: String,
+    pub key: Vec<KeyType>,
+    pub place: Place,
+    /// Single keys on a shard of their own: the key's text, and the shard's name.
+    pub pins: Vec<(String, String)>,
+}
+
+/// The type of one column of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyType {
+    Int2,
+    Int4,
+    Int8,
+    Text,
+    Uuid,
+    Date,
+    Timestamp,
+    TimestampTz,
+    Numeric,
+}
+
+/// A placement rule; rules nest. Shards are given by name and are known to exist.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    Shard(String),
+    Jump(Vec<Place>),
+    Modulo(Vec<Place>),
+    Postgres(Vec<Place>),
+    /// Ascending; the last may have no bound.
+    Range(Vec<RangePart>),
+    /// Named values, then `else`.
+    List(Vec<(String, Place)>, Option<Box<Place>>),
+    Directory { table: String },
+}
+
+/// `{to: BOUND, …}`: keys below `to` (excluded) that no earlier part holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangePart {
+    pub to: Option<String>,
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// Rows spread by `key` over `distribution`.
+    Sharded { distribution: String, key: Vec<String> },
+    /// A full copy on every shard.
+    Reference,
+    /// All rows on the home shard.
+    Single,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// `None`: any schema on the search path.
+    pub schema: Option<String>,
+    pub name: String,
+    pub kind: TableKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    Single,
+    Reference,
+    Refuse,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constraints {
+    Enforce,
+    Allow,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    pub name: String,
+    /// In the order of the file; placements refer to them by name.
+    pub shards: Vec<Shard>,
+    /// The name of the home shard.
+    pub home: String,
+    pub server_user: Option<String>,
+    pub server_password: Option<Secret>,
+    pub control_user: Option<String>,
+    pub control_password: Option<Secret>,
+    pub pool_mode: Option<PoolMode>,
+    pub default_pool_size: Option<usize>,
+    pub distributions: BTreeMap<String, Distribution>,
+    /// In the order of the file.
+    pub tables: Vec<Table>,
+    pub unlisted: Unlisted,
+    pub constraints: Constraints,
+}
+
+/// The `"*"` database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// `dbname` is empty: the client's database name is used.
+    pub server: Host,
+    pub server_user: Option<String>,
+    pub server_password: Option<Secret>,
+}

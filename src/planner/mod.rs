@@ -1,0 +1,3 @@
+//! Statement and values in, route or refusal out.
+
+pub mod plan;

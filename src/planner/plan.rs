@@ -1,0 +1,206 @@
+//! What the planner decides: the plan of a statement, and the route of one execution of it.
+//!
+//! A [`Script`] is made once for a text (or for its literal-free form) and memoised; a [`Route`]
+//! is worked out for each execution from the plan and the values at hand, without allocation on
+//! the single-shard path.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Fault;
+use crate::placement::{ShardId, ShardSet};
+
+/// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Empty for an empty query.
+    pub statements: Vec<Statement>,
+}
+
+/// The plan of one statement.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Its text within the script, without the semicolon. Only exact for the text it was made from.
+    pub span: Range<usize>,
+    /// The first word or two of its command tag, upper case, as in `SELECT` or `CREATE TABLE`.
+    pub verb: &'static str,
+    /// What the session must know of it besides where it runs.
+    pub effect: Effect,
+    pub access: Access,
+    /// Whether it can write: false only where proven free of side effects.
+    pub writes: bool,
+    /// Whether it mentions no table of the database's own (catalog-only and table-less statements
+    /// do not bind a block to a shard when `access` is `Anywhere`).
+    pub has_tables: bool,
+    /// Whether PostgreSQL refuses it inside a transaction block (VACUUM, CREATE DATABASE, CREATE INDEX CONCURRENTLY…).
+    pub no_block: bool,
+}
+
+/// What a statement does to the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    None,
+    /// BEGIN or START TRANSACTION. `read_only` when it says so.
+    Begin,
+    /// COMMIT or END.
+    Commit { chain: bool },
+    /// ROLLBACK or ABORT.
+    Rollback { chain: bool },
+    Savepoint(String),
+    RollbackTo(String),
+    Release(String),
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    TwoPhase,
+    /// SET TRANSACTION …: holds for the block.
+    SetTransaction,
+    /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
+    /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
+    /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.
+    Set { name: String, value: String, local: bool },
+    /// SET name TO DEFAULT, RESET name.
+    Reset { name: String, local: bool },
+    ResetAll,
+    /// SELECT set_config(name, value, is_local) and nothing else: the arguments.
+    SetConfig { name: Argument, value: Argument, local: Argument },
+    /// `SET pgherd.…` and its RESET: kept by us, sent nowhere.
+    SetPgherd { name: String, value: Option<String>, local: bool },
+    /// `SHOW pgherd.…`.
+    ShowPgherd { name: String },
+    DiscardAll,
+    /// DISCARD PLANS, SEQUENCES, TEMP.
+    DiscardOther,
+    /// SQL PREPARE.
+    Prepare { name: String },
+    /// SQL EXECUTE, also under EXPLAIN. `at` is where the name stands in the text.
+    Execute { name: String, at: Range<usize> },
+    /// DEALLOCATE; `None` is ALL.
+    Deallocate { name: Option<String> },
+    Listen { channel: String },
+    /// `None` is `*`.
+    Unlisten { channel: Option<String> },
+    /// Session state that cannot be replayed: the client keeps its server connection from here on.
+    /// The text says why, as in `temporary table` or `session advisory lock`.
+    Pin(&'static str),
+    /// DDL: plans, prepared statements and catalogs are stale after it.
+    Ddl,
+    CopyIn,
+    CopyOut,
+}
+
+/// An argument that is a literal (its value) or a parameter of Bind (counted from 0).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    Literal(String),
+    Parameter(u16),
+    /// Anything that must be computed by the server.
+    Unknown,
+}
+
+/// Where a statement may run, as far as its text tells.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Answered by the session alone (BEGIN, COMMIT, DEALLOCATE, SET pgherd.…).
+    Session,
+    /// Table-less and on the list of harmless functions: any server answers alike.
+    Anywhere,
+    /// The home shard: single tables, catalogs, table-less statements with any other function.
+    Home,
+    /// Only reference tables are read: any shard.
+    AnyShard,
+    /// Reads or writes sharded tables; the keys decide.
+    Keyed(Arc<Keyed>),
+    /// Every shard: DDL, writes of reference tables. `transaction` is false where PostgreSQL
+    /// refuses a transaction block, so that it runs shard by shard.
+    Broadcast { transaction: bool },
+    /// COPY table FROM STDIN into a sharded table: rows are split by key.
+    CopySplit(Arc<CopySplit>),
+    /// Hinted to one shard.
+    Shard(ShardId),
+    /// Cannot be answered exactly: the error, with its hint.
+    Refuse(Arc<Fault>),
+}
+
+/// A statement over sharded tables and the keys its predicates prove.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// The distribution of its tables, by index in the topology.
+    pub distribution: usize,
+    /// Alternatives, united: the statement touches only rows whose key is one of these.
+    /// `None`: nothing was proven, all shards.
+    pub keys: Option<Vec<KeyOperands>>,
+    /// Whether running it on several shards and concatenating is exact (reads only).
+    pub concat: bool,
+    /// What to answer when it would need several shards and `concat` is false.
+    pub otherwise: Arc<Fault>,
+}
+
+/// One value of a key: an operand for each of its columns.
+pub type KeyOperands = Vec<Operand>;
+
+/// Where the value of one key column comes from at execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// Parameter of Bind, counted from 0.
+    Parameter(u16),
+    /// Literal of the text, counted from 0 in the order of the masked literals; `negative` for `-5`.
+    Literal { index: u16, negative: bool },
+    /// NULL: matches nothing on read, is refused on write.
+    Null,
+}
+
+/// COPY … FROM STDIN of a sharded table.
+#[derive(Clone, Debug)]
+pub struct CopySplit {
+    pub distribution: usize,
+    /// Where in each row the key's columns stand, counted from 0.
+    pub key_columns: Vec<usize>,
+    pub format: CopyFormat,
+    /// The table as written, for messages.
+    pub table: String,
+}
+
+/// The options of COPY that say where a row and its fields end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    Text { delimiter: u8, null: Vec<u8>, header: bool },
+    Csv { delimiter: u8, quote: u8, escape: u8, null: Vec<u8>, header: bool },
+    Binary,
+}
+
+/// Where one execution runs.
+#[derive(Clone, Debug)]
+pub enum Route {
+    Session,
+    Anywhere,
+    AnyShard,
+    Single(ShardId),
+    /// Each shard answers for itself, the rows are concatenated. At least two shards.
+    Concat(ShardSet),
+    Broadcast { transaction: bool },
+    CopySplit(Arc<CopySplit>),
+}
+
+/// The values of one execution.
+pub trait Values {
+    /// Parameter `index` of Bind: its bytes (`None` is NULL), and whether they are binary. The outer
+    /// `None`: there is no such parameter (yet).
+    fn parameter(&self, index: u16) -> Option<Parameter<'_>>;
+    /// Masked literal `index` of the text.
+    fn literal(&self, index: u16) -> Option<Literal<'_>>;
+}
+
+/// A parameter as Bind carries it.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter<'a> {
+    /// `None` is NULL.
+    pub value: Option<&'a [u8]>,
+    pub binary: bool,
+    /// The type Parse declared for it; 0 when it left that to the server.
+    pub oid: u32,
+}
+
+/// A literal's text as it stands in the statement, quotes included for strings.
+#[derive(Clone, Copy, Debug)]
+pub struct Literal<'a> {
+    pub text: &'a [u8],
+}
