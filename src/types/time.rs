@@ -65,7 +65,7 @@ fn day(text: &[u8]) -> Option<(i32, &[u8])> {
 
 /// Days from 2000-01-01, by counting years that begin in March.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    let shifted = if month > 2 { 0 } else { 1 };
+    let shifted = i64::from(month <= 2);
     let year = year.checked_sub(shifted)?.checked_sub(2000)?;
     let month = month.checked_add(9)?.checked_rem(12)?;
     let leaps = year

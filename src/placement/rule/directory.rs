@@ -1,10 +1,9 @@
 //! `directory: {table: …}`: key → shard in a table. Read and checked, but not yet served.
 
-use super::{Builder, Rule};
+use super::{Builder, Built, Rule};
 use crate::config::Place;
-use crate::error::Fault;
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::Directory { table } = place else {
         return None;
     };

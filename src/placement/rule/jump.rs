@@ -3,16 +3,15 @@
 //!
 //! Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", arXiv 1406.2294.
 
-use super::{Builder, Rule, chosen, count};
+use super::{Builder, Built, Rule, chosen, count};
 use crate::config::Place;
-use crate::error::Fault;
 use crate::placement::{BUCKETS, ShardId, ShardSet};
 use crate::types::key::{Key, KeyError, row_hash};
 
 #[derive(Debug)]
 struct Jump(Vec<Box<dyn Rule>>);
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::Jump(places) = place else {
         return None;
     };

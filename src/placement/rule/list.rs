@@ -1,8 +1,7 @@
 //! `list: {…}`: named values, and `else:` for all others.
 
-use super::{Builder, Rule, uncovered};
+use super::{Builder, Built, Rule, uncovered};
 use crate::config::Place;
-use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::types::key::{Key, KeyError};
 
@@ -13,18 +12,14 @@ struct List {
     other: Option<Box<dyn Rule>>,
 }
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::List(values, other) = place else {
         return None;
     };
     Some(build_list(values, other.as_deref(), builder))
 }
 
-fn build_list(
-    values: &[(String, Place)],
-    other: Option<&Place>,
-    builder: &Builder<'_>,
-) -> Result<Box<dyn Rule>, Fault> {
+fn build_list(values: &[(String, Place)], other: Option<&Place>, builder: &Builder<'_>) -> Built {
     let kind = builder.single_column()?;
     let mut list = List {
         values: Vec::with_capacity(values.len()),

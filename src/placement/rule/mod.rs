@@ -31,13 +31,16 @@ pub trait Rule: Debug + Send + Sync {
     fn shards(&self, into: &mut ShardSet);
 }
 
+/// A rule made from the configuration, or the configuration's fault.
+type Built = Result<Box<dyn Rule>, Fault>;
+
 /// How a rule is made from the configuration.
 #[derive(Debug)]
 pub struct Entry {
     /// As the configuration calls it.
     pub name: &'static str,
     /// `None` when this part of the configuration is another rule's.
-    build: fn(&Place, &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>>,
+    build: fn(&Place, &Builder<'_>) -> Option<Built>,
 }
 
 /// Every rule there is.

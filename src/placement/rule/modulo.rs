@@ -2,9 +2,8 @@
 //!
 //! The remainder is never negative, so that −1 lies beside 3 of 4 and not nowhere.
 
-use super::{Builder, Rule, chosen};
+use super::{Builder, Built, Rule, chosen};
 use crate::config::Place;
-use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::types::key::{Key, KeyError};
 
@@ -14,14 +13,14 @@ struct Modulo {
     by: i64,
 }
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::Modulo(places) = place else {
         return None;
     };
     Some(build_modulo(places, builder))
 }
 
-fn build_modulo(places: &[Place], builder: &Builder<'_>) -> Result<Box<dyn Rule>, Fault> {
+fn build_modulo(places: &[Place], builder: &Builder<'_>) -> Built {
     if !builder.single_column()?.is_int() {
         return Err(builder.fault(
             "modulo needs an integer key",

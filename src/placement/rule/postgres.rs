@@ -1,15 +1,14 @@
 //! `postgres: [a, b]`: the row hash modulo the number of shards, where PARTITION BY HASH puts a row.
 
-use super::{Builder, Rule, chosen, count};
+use super::{Builder, Built, Rule, chosen, count};
 use crate::config::Place;
-use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::types::key::{Key, KeyError, row_hash};
 
 #[derive(Debug)]
 struct Postgres(Vec<Box<dyn Rule>>);
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::Postgres(places) = place else {
         return None;
     };

@@ -3,9 +3,8 @@
 //! Numbers, dates, times and uuids are ordered as PostgreSQL orders them, text by its bytes as
 //! COLLATE "C" does, so that the order depends on no server's locale.
 
-use super::{Builder, Rule, uncovered};
+use super::{Builder, Built, Rule, uncovered};
 use crate::config::{Place, RangePart};
-use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::types::key::{Key, KeyError};
 
@@ -17,14 +16,14 @@ struct Range {
     last: Option<Box<dyn Rule>>,
 }
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::Range(parts) = place else {
         return None;
     };
     Some(build_range(parts, builder))
 }
 
-fn build_range(parts: &[RangePart], builder: &Builder<'_>) -> Result<Box<dyn Rule>, Fault> {
+fn build_range(parts: &[RangePart], builder: &Builder<'_>) -> Built {
     let kind = builder.single_column()?;
     let mut range = Range {
         parts: Vec::new(),

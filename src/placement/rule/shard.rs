@@ -1,15 +1,14 @@
 //! A shard itself: where every placement ends.
 
-use super::{Builder, Rule};
+use super::{Builder, Built, Rule};
 use crate::config::Place;
-use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::types::key::{Key, KeyError};
 
 #[derive(Debug)]
 struct Shard(ShardId);
 
-pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Result<Box<dyn Rule>, Fault>> {
+pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {
     let Place::Shard(name) = place else {
         return None;
     };

@@ -61,7 +61,13 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
     let bounds = match kind {
         KeyType::Int2 => i64::from(i16::MIN)..=i64::from(i16::MAX),
         KeyType::Int4 => i64::from(i32::MIN)..=i64::from(i32::MAX),
-        _ => i64::MIN..=i64::MAX,
+        KeyType::Int8
+        | KeyType::Text
+        | KeyType::Uuid
+        | KeyType::Date
+        | KeyType::Timestamp
+        | KeyType::TimestampTz
+        | KeyType::Numeric => i64::MIN..=i64::MAX,
     };
     digits(number, negative)
         .filter(|value| bounds.contains(value))
