@@ -1,1 +1,4 @@
-//! To be filled.
+//! Connections to PostgreSQL servers: opening, logging in, cancelling.
+
+pub mod auth;
+pub mod connect;

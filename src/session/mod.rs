@@ -1,1 +1,4 @@
-//! To be filled.
+//! One client, from accept to close.
+
+pub mod auth;
+pub mod startup;
