@@ -1,4 +1,5 @@
 //! One client, from accept to close.
 
 pub mod auth;
+pub mod console;
 pub mod startup;

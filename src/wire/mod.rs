@@ -1,7 +1,14 @@
-//! The PostgreSQL protocol 3.0 and 3.2 as bytes: what a message says, and how ours are written.
+//! The frontend/backend protocol 3.0 and 3.2, sans-IO: frames, what messages say, how ours are
+//! written, and the replies a server connection owes.
+//!
+//! See <https://www.postgresql.org/docs/current/protocol.html>.
+
+#![warn(clippy::arithmetic_side_effects)]
 
 pub mod backend;
 pub mod cancel_key;
+pub mod frame;
 pub mod frontend;
+pub mod pipeline;
 pub mod scram;
 pub mod startup;
