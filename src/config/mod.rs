@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::types::key::KeyType;
+
 /// A whole checked configuration. Reload makes a new one; nothing changes in place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -285,33 +287,6 @@ pub struct Distribution {
     pub place: Place,
     /// Single keys on a shard of their own: the key's text, and the shard's name.
     pub pins: Vec<(String, String)>,
-}
-
-/// The types a key's column can have, as PostgreSQL names them.
-pub(crate) const KEY_TYPES: &[&str] = &[
-    "smallint",
-    "integer",
-    "bigint",
-    "text",
-    "uuid",
-    "date",
-    "timestamp",
-    "timestamptz",
-    "numeric",
-];
-
-/// The type of one column of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyType {
-    Int2,
-    Int4,
-    Int8,
-    Text,
-    Uuid,
-    Date,
-    Timestamp,
-    TimestampTz,
-    Numeric,
 }
 
 /// A placement rule; rules nest. Shards are given by name and are known to exist.

@@ -1,12 +1,13 @@
 //! Reads placement rules: nested, over shards that exist, with bounds of the key's type.
 
 use super::Loader;
-use super::key_value::{self, KeyValue};
+use super::key_value;
 use crate::config::fault::At;
 use crate::config::read::{entries, items, join, scalar};
 use crate::config::value;
 use crate::config::yaml::{Entry, Node, Value};
-use crate::config::{KeyType, Place, RangePart};
+use crate::config::{Place, RangePart};
+use crate::types::key::{Key, KeyType};
 
 const RULES: &[&str] = &[
     "jump",
@@ -143,7 +144,7 @@ impl Loader<'_> {
             return None;
         }
         let mut parts = Vec::new();
-        let mut below: Option<KeyValue> = None;
+        let mut below: Option<Key<'static>> = None;
         let last = nodes.len().saturating_sub(1);
         for (number, node) in nodes.iter().enumerate() {
             let all = entries(node, path, &self.faults);
@@ -171,7 +172,7 @@ impl Loader<'_> {
         node: &Node,
         path: &str,
         key: KeyType,
-        below: &mut Option<KeyValue>,
+        below: &mut Option<Key<'static>>,
     ) -> Option<String> {
         let (value, text) = self.key_value(node, path, key)?;
         if below.as_ref().is_some_and(|below| value <= *below) {
@@ -190,7 +191,7 @@ impl Loader<'_> {
     fn list(&self, node: &Node, path: &str, scope: Scope<'_>) -> Option<Place> {
         let key = self.one_column(node.at, path, scope)?;
         let mut values: Vec<(String, Place)> = Vec::new();
-        let mut seen: Vec<KeyValue> = Vec::new();
+        let mut seen: Vec<Key<'static>> = Vec::new();
         let mut otherwise = None;
         let all = entries(node, path, &self.faults);
         if all.is_empty() {
@@ -287,7 +288,7 @@ impl Loader<'_> {
         Some(*key)
     }
 
-    fn key_value(&self, node: &Node, path: &str, key: KeyType) -> Option<(KeyValue, String)> {
+    fn key_value(&self, node: &Node, path: &str, key: KeyType) -> Option<(Key<'static>, String)> {
         let scalar = scalar(node, path, &self.faults)?;
         match key_value::read(&scalar.text, key) {
             Ok(value) => Some((value, scalar.text.clone())),
