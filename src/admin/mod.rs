@@ -8,6 +8,8 @@ pub mod command;
 pub mod console;
 pub mod conversation;
 pub mod environment;
+#[cfg(test)]
+mod fixture;
 pub mod herd;
 pub mod http;
 pub mod lexer;
