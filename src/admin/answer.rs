@@ -238,9 +238,24 @@ mod tests {
         check(Cell::Null, Type::Int4, true, &[255, 255, 255, 255]);
         check(Cell::Int(7), Type::Int4, false, b"\0\0\0\x017");
         check(Cell::Int(7), Type::Int4, true, &[0, 0, 0, 4, 0, 0, 0, 7]);
-        check(Cell::Int(1 << 40), Type::Int4, true, &[0, 0, 0, 4, 127, 255, 255, 255]);
-        check(Cell::Int(-1), Type::Int8, true, &[0, 0, 0, 8, 255, 255, 255, 255, 255, 255, 255, 255]);
-        check(Cell::Int(0), Type::Numeric, true, &[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+        check(
+            Cell::Int(1 << 40),
+            Type::Int4,
+            true,
+            &[0, 0, 0, 4, 127, 255, 255, 255],
+        );
+        check(
+            Cell::Int(-1),
+            Type::Int8,
+            true,
+            &[0, 0, 0, 8, 255, 255, 255, 255, 255, 255, 255, 255],
+        );
+        check(
+            Cell::Int(0),
+            Type::Numeric,
+            true,
+            &[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
         let digits = [0, 0, 0, 12, 0, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2];
         check(Cell::Int(10_002), Type::Numeric, true, &digits);
     }

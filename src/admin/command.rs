@@ -73,11 +73,16 @@ impl Act {
 pub fn parse(text: &str, user: &str) -> Result<Vec<Command>, Fault> {
     let statements = statements(text)?;
     if statements.len() > STATEMENTS_MAX {
-        return Err(Fault::error(SqlState::PROGRAM_LIMIT, "too many statements in one text")
-            .detail(format!("The console takes {STATEMENTS_MAX} at once."))
-            .hint("Send them in several texts."));
+        return Err(
+            Fault::error(SqlState::PROGRAM_LIMIT, "too many statements in one text")
+                .detail(format!("The console takes {STATEMENTS_MAX} at once."))
+                .hint("Send them in several texts."),
+        );
     }
-    statements.iter().map(|tokens| command(tokens, user)).collect()
+    statements
+        .iter()
+        .map(|tokens| command(tokens, user))
+        .collect()
 }
 
 fn command(tokens: &[Token], user: &str) -> Result<Command, Fault> {
@@ -103,17 +108,26 @@ fn command(tokens: &[Token], user: &str) -> Result<Command, Fault> {
         ("RELEASE", [_] | [_, _]) => Ok(Command::Block(Block::Savepoint("RELEASE"))),
         ("DEALLOCATE", [name] | [_, name]) => {
             let name = if name.is("all") { None } else { name.name() };
-            let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
+            let tag = if name.is_some() {
+                "DEALLOCATE"
+            } else {
+                "DEALLOCATE ALL"
+            };
             Ok(Command::Deallocate(name, tag))
         }
         ("DISCARD", [what]) if what.is("all") => Ok(Command::Deallocate(None, "DISCARD ALL")),
         ("DISCARD", [_]) => done("DISCARD"),
         ("CLOSE", [what]) if what.is("all") => done("CLOSE CURSOR ALL"),
         ("UNLISTEN", [_]) => done("UNLISTEN"),
-        ("SUSPEND", []) => Err(Fault::error(SqlState::FEATURE_NOT_SUPPORTED, "SUSPEND is not supported")
-            .detail("It served PgBouncer's hand-over of sockets to a new process.")
-            .hint("Use PAUSE, or SHUTDOWN WAIT_FOR_CLIENTS with a second proxy on the same port.")),
-        (word, _) => act(word, arguments).unwrap_or_else(|| Err(invalid(tokens))).map(Command::Act),
+        ("SUSPEND", []) => Err(Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "SUSPEND is not supported",
+        )
+        .detail("It served PgBouncer's hand-over of sockets to a new process.")
+        .hint("Use PAUSE, or SHUTDOWN WAIT_FOR_CLIENTS with a second proxy on the same port.")),
+        (word, _) => act(word, arguments)
+            .unwrap_or_else(|| Err(invalid(tokens)))
+            .map(Command::Act),
     }
 }
 
@@ -126,7 +140,11 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
     };
     let required = || match database()? {
         Some(name) => Some(Ok(name)),
-        None => Some(Err(missing(word, "a database", "Name it, as in SHOW DATABASES."))),
+        None => Some(Err(missing(
+            word,
+            "a database",
+            "Name it, as in SHOW DATABASES.",
+        ))),
     };
     Some(match word {
         "PAUSE" => Ok(Act::Pause(database()?)),
@@ -138,9 +156,10 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
         "ENABLE" => required()?.map(Act::Enable),
         "RELOAD" if arguments.is_empty() => Ok(Act::Reload),
         "KILL_CLIENT" => match arguments {
-            [Token::Number(id) | Token::Text(id)] => {
-                id.parse().map(Act::KillClient).or_else(|_| Err(missing(word, "a client's id", CLIENT_HINT)))
-            }
+            [Token::Number(id) | Token::Text(id)] => id
+                .parse()
+                .map(Act::KillClient)
+                .or_else(|_| Err(missing(word, "a client's id", CLIENT_HINT))),
             _ => Err(missing(word, "a client's id", CLIENT_HINT)),
         },
         "SHUTDOWN" => Ok(Act::Shutdown(match arguments {
@@ -165,7 +184,9 @@ fn find_show(token: &Token) -> Option<&'static Show> {
 
 fn shown(tokens: &[Token], arguments: &[Token]) -> Result<Command, Fault> {
     match arguments {
-        [time, zone] if time.is("time") && zone.is("zone") => constant(environment::show("timezone"), tokens),
+        [time, zone] if time.is("time") && zone.is("zone") => {
+            constant(environment::show("timezone"), tokens)
+        }
         [transaction, .., level] if transaction.is("transaction") && level.is("level") => {
             constant(environment::show("transaction_isolation"), tokens)
         }
@@ -189,12 +210,16 @@ fn constant(answer: Option<Answer>, tokens: &[Token]) -> Result<Command, Fault> 
 fn set(tokens: &[Token], arguments: &[Token]) -> Result<Command, Fault> {
     let done = || Ok(Command::Constant(Answer::done("SET")));
     let arguments = match arguments {
-        [scope, rest @ ..] if (scope.is("session") || scope.is("local")) && !rest.is_empty() => rest,
+        [scope, rest @ ..] if (scope.is("session") || scope.is("local")) && !rest.is_empty() => {
+            rest
+        }
         _ => arguments,
     };
     match arguments {
         [first, ..]
-            if ["transaction", "characteristics", "time", "names", "role"].iter().any(|word| first.is(word)) =>
+            if ["transaction", "characteristics", "time", "names", "role"]
+                .iter()
+                .any(|word| first.is(word)) =>
         {
             done()
         }
@@ -205,7 +230,9 @@ fn set(tokens: &[Token], arguments: &[Token]) -> Result<Command, Fault> {
             }
             let value = match value {
                 [] => return Err(invalid(tokens)),
-                [first, rest @ ..] => rest.iter().fold(first.value(), |all, next| all + &next.value()),
+                [first, rest @ ..] => rest
+                    .iter()
+                    .fold(first.value(), |all, next| all + &next.value()),
             };
             Ok(Command::Act(Act::Set { key, value }))
         }
@@ -217,8 +244,11 @@ fn set(tokens: &[Token], arguments: &[Token]) -> Result<Command, Fault> {
 fn invalid(tokens: &[Token]) -> Fault {
     let words: Vec<String> = tokens.iter().take(8).map(Token::value).collect();
     let text: String = words.join(" ").chars().take(100).collect();
-    Fault::error(SqlState::SYNTAX_ERROR, format!("invalid command \"{text}\""))
-        .hint("Use SHOW HELP for what the console knows.")
+    Fault::error(
+        SqlState::SYNTAX_ERROR,
+        format!("invalid command \"{text}\""),
+    )
+    .hint("Use SHOW HELP for what the console knows.")
 }
 
 #[cfg(test)]
@@ -229,7 +259,10 @@ mod tests {
     fn act(text: &str) -> Option<Act> {
         match parse(text, "ann").ok()?.pop()? {
             Command::Act(act) => Some(act),
-            Command::Show(_) | Command::Constant(_) | Command::Block(_) | Command::Deallocate(..) => None,
+            Command::Show(_)
+            | Command::Constant(_)
+            | Command::Block(_)
+            | Command::Deallocate(..) => None,
         }
     }
 
@@ -239,8 +272,14 @@ mod tests {
         assert_eq!(act("RESUME Shop"), Some(Act::Resume(Some("shop".into()))));
         assert_eq!(act("kill \"My Db\""), Some(Act::Kill(Some("My Db".into()))));
         assert_eq!(act("kill_client 12"), Some(Act::KillClient(12)));
-        assert_eq!(act("shutdown wait_for_clients"), Some(Act::Shutdown(Shutdown::WaitForClients)));
-        let set = Act::Set { key: "query_timeout".into(), value: "500ms".into() };
+        assert_eq!(
+            act("shutdown wait_for_clients"),
+            Some(Act::Shutdown(Shutdown::WaitForClients))
+        );
+        let set = Act::Set {
+            key: "query_timeout".into(),
+            value: "500ms".into(),
+        };
         assert_eq!(act("set query_timeout = '500ms'"), Some(set.clone()));
         assert_eq!(act("set query_timeout to 500ms"), Some(set));
     }
@@ -248,8 +287,22 @@ mod tests {
     #[test]
     fn bad_commands_are_refused_with_a_hint() {
         for text in [
-            "disable", "kill_client x", "kill_client 'ab'", "reload all", "suspend", "show", "show fds", "show bogus",
-            "show routes", "shutdown now", "grant x", "set x", "'a'", "select * from t", "pause 'shop'", "set a =",
+            "disable",
+            "kill_client x",
+            "kill_client 'ab'",
+            "reload all",
+            "suspend",
+            "show",
+            "show fds",
+            "show bogus",
+            "show routes",
+            "shutdown now",
+            "grant x",
+            "set x",
+            "'a'",
+            "select * from t",
+            "pause 'shop'",
+            "set a =",
         ] {
             let fault = parse(text, "ann").unwrap_err();
             assert!(fault.hint.is_some(), "{text}");
@@ -259,10 +312,22 @@ mod tests {
     #[test]
     fn what_drivers_send_changes_nothing() {
         for text in [
-            "SET extra_float_digits = 3", "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
-            "set application_name to 'x'", "BEGIN", "BEGIN ISOLATION LEVEL READ COMMITTED", "rollback",
-            "ROLLBACK TO SAVEPOINT a", "RESET ALL", "DISCARD ALL", "DEALLOCATE \"s1\"", "select version()",
-            "SHOW TRANSACTION ISOLATION LEVEL", "show server_version", "UNLISTEN *", "CLOSE ALL", "select pools",
+            "SET extra_float_digits = 3",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+            "set application_name to 'x'",
+            "BEGIN",
+            "BEGIN ISOLATION LEVEL READ COMMITTED",
+            "rollback",
+            "ROLLBACK TO SAVEPOINT a",
+            "RESET ALL",
+            "DISCARD ALL",
+            "DEALLOCATE \"s1\"",
+            "select version()",
+            "SHOW TRANSACTION ISOLATION LEVEL",
+            "show server_version",
+            "UNLISTEN *",
+            "CLOSE ALL",
+            "select pools",
         ] {
             assert!(parse(text, "ann").is_ok(), "{text}");
             assert_eq!(act(text), None, "{text}");

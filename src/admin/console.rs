@@ -50,7 +50,12 @@ impl Console {
     ///
     /// # Cancel safety
     /// As [`Console::run`].
-    pub async fn query(&self, text: &str, user: &str, rights: Rights) -> Result<Vec<Answer>, Fault> {
+    pub async fn query(
+        &self,
+        text: &str,
+        user: &str,
+        rights: Rights,
+    ) -> Result<Vec<Answer>, Fault> {
         let mut answers = Vec::new();
         for command in parse(text, user)? {
             answers.push(self.run(&command, rights).await?);
@@ -83,7 +88,10 @@ impl Console {
                     None => Snapshot::default(),
                 };
                 let config = self.herd.config();
-                let view = View { config: &config, snapshot: &snapshot };
+                let view = View {
+                    config: &config,
+                    snapshot: &snapshot,
+                };
                 Ok(Answer {
                     columns: Cow::Borrowed(show.columns),
                     rows: (show.rows)(&view),
@@ -127,8 +135,11 @@ impl Console {
                 if herd.kill_client(*id).await? {
                     return Ok(());
                 }
-                Err(Fault::error(SqlState::INVALID_PARAMETER_VALUE, format!("there is no client {id}"))
-                    .hint("Take the id from SHOW CLIENTS; the client may have gone since."))
+                Err(Fault::error(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("there is no client {id}"),
+                )
+                .hint("Take the id from SHOW CLIENTS; the client may have gone since."))
             }
             Act::Disable(name) => {
                 self.check(Some(name), act.word()).await?;
@@ -151,7 +162,9 @@ impl Console {
         let config = self.herd.config();
         let fault = |message: String| Fault::error(SqlState::INVALID_PARAMETER_VALUE, message);
         match config.settings.iter().find(|setting| setting.key == key) {
-            None => Err(fault(format!("there is no setting \"{key}\"")).hint("SHOW CONFIG lists them.")),
+            None => {
+                Err(fault(format!("there is no setting \"{key}\"")).hint("SHOW CONFIG lists them."))
+            }
             Some(setting) if !setting.reloadable => Err(fault(format!(
                 "setting \"{key}\" cannot be changed while running"
             ))
@@ -171,19 +184,24 @@ impl Console {
             State::Paused => "paused already",
             State::ShuttingDown => "shutting down",
         };
-        Err(Fault::error(SqlState::CANNOT_CONNECT_NOW, format!("the proxy is {what}"))
-            .hint(format!("RESUME first, if you want to {word} part of it.")))
+        Err(
+            Fault::error(SqlState::CANNOT_CONNECT_NOW, format!("the proxy is {what}"))
+                .hint(format!("RESUME first, if you want to {word} part of it.")),
+        )
     }
 
     async fn must_be_paused(&self, name: Option<&str>) -> Result<(), Fault> {
         self.check(name, "RESUME").await?;
         let snapshot = self.herd.snapshot(Detail::Pools).await?;
         let fault = |message| {
-            Fault::error(SqlState::INVALID_PARAMETER_VALUE, message).hint("SHOW STATE and SHOW DATABASES say what is.")
+            Fault::error(SqlState::INVALID_PARAMETER_VALUE, message)
+                .hint("SHOW STATE and SHOW DATABASES say what is.")
         };
         let mut databases = snapshot.databases.iter();
         match name {
-            _ if snapshot.state == State::ShuttingDown => Err(fault("the proxy is shutting down".to_owned())),
+            _ if snapshot.state == State::ShuttingDown => {
+                Err(fault("the proxy is shutting down".to_owned()))
+            }
             None if snapshot.state == State::Paused || databases.any(|row| row.paused) => Ok(()),
             None => Err(fault("the proxy is not paused".to_owned())),
             Some(name) if databases.any(|row| row.name == name && row.paused) => Ok(()),
@@ -197,8 +215,11 @@ impl Console {
             return Ok(());
         };
         if NAMES.contains(&name) {
-            return Err(Fault::error(SqlState::INVALID_PARAMETER_VALUE, format!("{word} does not apply to the console"))
-                .hint("Name one of your databases."));
+            return Err(Fault::error(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("{word} does not apply to the console"),
+            )
+            .hint("Name one of your databases."));
         }
         if self.herd.config().databases.contains_key(name) {
             return Ok(());
@@ -228,7 +249,10 @@ impl SessionConsole for Console {
 }
 
 fn denied(word: &str) -> Fault {
-    Fault::error(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for {word}"))
-        .detail("Users in stats_users may only SHOW.")
-        .hint("Log in as one of admin_users.")
+    Fault::error(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for {word}"),
+    )
+    .detail("Users in stats_users may only SHOW.")
+    .hint("Log in as one of admin_users.")
 }

@@ -11,8 +11,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use pgwire::messages::data::{NoData, ParameterDescription};
-use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
-use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::extendedquery::{
+    BindComplete, CloseComplete, ParseComplete, PortalSuspended,
+};
+use pgwire::messages::response::{
+    CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus,
+};
 
 use crate::admin::answer::Answer;
 use crate::admin::command::{Act, Block, Command, parse};
@@ -83,12 +87,21 @@ impl Talk {
                 done
             }
             b'F' => {
-                let fault = Fault::error(SqlState::FEATURE_NOT_SUPPORTED, "the console has no function calls");
-                self.fail(&fault.hint("Use SHOW HELP for what the console knows."), out)?;
+                let fault = Fault::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "the console has no function calls",
+                );
+                self.fail(
+                    &fault.hint("Use SHOW HELP for what the console knows."),
+                    out,
+                )?;
                 return self.ready(out).map(|()| Next::Go);
             }
-            _ => Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("unexpected message type {tag}"))
-                .hint("Check the client's driver.")),
+            _ => Err(Fault::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("unexpected message type {tag}"),
+            )
+            .hint("Check the client's driver.")),
         };
         if let Err(fault) = done {
             self.fail(&fault, out)?;
@@ -172,7 +185,9 @@ impl Talk {
     fn parse(&mut self, mut reader: Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
         let (name, text) = (reader.text()?, reader.text()?);
         let count = reader.count()?;
-        let types = (0..count).map(|_| reader.number()).collect::<Result<Vec<_>, _>>()?;
+        let types = (0..count)
+            .map(|_| reader.number())
+            .collect::<Result<Vec<_>, _>>()?;
         reader.end()?;
         if !name.is_empty() && self.statements.contains_key(name) {
             return Err(Fault::error(
@@ -182,8 +197,11 @@ impl Talk {
             .hint("Close it first, or use another name."));
         }
         if !types.is_empty() {
-            return Err(Fault::error(SqlState::FEATURE_NOT_SUPPORTED, "the console takes no parameters")
-                .hint("Write the value into the command."));
+            return Err(Fault::error(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "the console takes no parameters",
+            )
+            .hint("Write the value into the command."));
         }
         let mut commands = parse(text, &self.user)?;
         if commands.len() > 1 {
@@ -195,7 +213,13 @@ impl Talk {
         }
         limit(self.statements.len())?;
         let command = commands.pop();
-        self.statements.insert(name.to_owned(), Prepared { command, parameters: Vec::new() });
+        self.statements.insert(
+            name.to_owned(),
+            Prepared {
+                command,
+                parameters: Vec::new(),
+            },
+        );
         put(&ParseComplete::new(), out)
     }
 
@@ -210,7 +234,10 @@ impl Talk {
         }
         let formats = reader.formats()?;
         reader.end()?;
-        let prepared = self.statements.get(name).ok_or_else(|| unknown_statement(name))?;
+        let prepared = self
+            .statements
+            .get(name)
+            .ok_or_else(|| unknown_statement(name))?;
         let expected = prepared.parameters.len();
         if usize::from(count) != expected {
             return Err(Fault::error(
@@ -219,27 +246,46 @@ impl Talk {
             )
             .hint("Write the value into the command."));
         }
-        let columns = prepared.command.as_ref().map_or(0, |command| Console::columns(command).len());
+        let columns = prepared
+            .command
+            .as_ref()
+            .map_or(0, |command| Console::columns(command).len());
         if formats.len() > 1 && formats.len() != columns {
             return Err(Fault::error(
                 SqlState::PROTOCOL_VIOLATION,
-                format!("bind message has {} result formats but query has {columns} columns", formats.len()),
+                format!(
+                    "bind message has {} result formats but query has {columns} columns",
+                    formats.len()
+                ),
             )
             .hint("Give one format for all columns, or one a column."));
         }
         if !portal.is_empty() && self.portals.contains_key(portal) {
-            return Err(Fault::error(SqlState::DUPLICATE_STATEMENT, format!("portal \"{portal}\" already exists"))
-                .hint("Close it first, or use another name."));
+            return Err(Fault::error(
+                SqlState::DUPLICATE_STATEMENT,
+                format!("portal \"{portal}\" already exists"),
+            )
+            .hint("Close it first, or use another name."));
         }
         limit(self.portals.len())?;
         let command = prepared.command.clone();
-        self.portals.insert(portal.to_owned(), Portal { command, formats, answer: None });
+        self.portals.insert(
+            portal.to_owned(),
+            Portal {
+                command,
+                formats,
+                answer: None,
+            },
+        );
         put(&BindComplete::new(), out)
     }
 
     fn describe(&self, kind: u8, name: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
         let (command, formats) = if kind == b'S' {
-            let prepared = self.statements.get(name).ok_or_else(|| unknown_statement(name))?;
+            let prepared = self
+                .statements
+                .get(name)
+                .ok_or_else(|| unknown_statement(name))?;
             put(&ParameterDescription::new(prepared.parameters.clone()), out)?;
             (&prepared.command, Cow::Owned(Vec::new()))
         } else {
@@ -256,7 +302,10 @@ impl Talk {
 
     /// Runs a portal, or goes on with it, up to `limit` rows (0 or less: all).
     async fn execute(&mut self, name: &str, limit: i32, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut portal = self.portals.remove(name).ok_or_else(|| unknown_portal(name))?;
+        let mut portal = self
+            .portals
+            .remove(name)
+            .ok_or_else(|| unknown_portal(name))?;
         let Some(command) = &portal.command else {
             self.portals.insert(name.to_owned(), portal);
             return put(&EmptyQueryResponse::new(), out);
@@ -265,7 +314,10 @@ impl Talk {
             Some(begun) => begun,
             None => (self.run(command, false).await?, 0),
         };
-        let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let limit = usize::try_from(limit)
+            .ok()
+            .filter(|limit| *limit > 0)
+            .unwrap_or(usize::MAX);
         let mut rows = answer.rows.iter().skip(sent);
         for row in rows.by_ref().take(limit) {
             put_row(&answer.columns, row, &portal.formats, out)?;
@@ -295,14 +347,19 @@ impl Talk {
         }
         match command {
             Command::Deallocate(Some(name), _) => {
-                self.statements.remove(name).ok_or_else(|| unknown_statement(name))?;
+                self.statements
+                    .remove(name)
+                    .ok_or_else(|| unknown_statement(name))?;
             }
             Command::Deallocate(None, _) => self.statements.clear(),
             Command::Show(_) | Command::Constant(_) | Command::Block(_) | Command::Act(_) => (),
         }
         let act = match command {
             Command::Act(act) => Some(act.clone()),
-            Command::Show(_) | Command::Constant(_) | Command::Block(_) | Command::Deallocate(..) => None,
+            Command::Show(_)
+            | Command::Constant(_)
+            | Command::Block(_)
+            | Command::Deallocate(..) => None,
         };
         self.running = Some((act, is_simple));
         let answer = self.console.run(command, self.rights).await;
@@ -313,7 +370,10 @@ impl Talk {
     fn block(&mut self, block: Block) -> Result<Answer, Fault> {
         let was = self.status;
         let (status, tag) = match (block, was) {
-            (Block::Begin | Block::Savepoint("SAVEPOINT" | "RELEASE"), TransactionStatus::Error) => {
+            (
+                Block::Begin | Block::Savepoint("SAVEPOINT" | "RELEASE"),
+                TransactionStatus::Error,
+            ) => {
                 return Err(Fault::error(
                     SqlState::FAILED_TRANSACTION,
                     "current transaction is aborted, commands ignored until end of transaction block",
@@ -321,11 +381,16 @@ impl Talk {
                 .hint("Send ROLLBACK."));
             }
             (Block::Begin, _) => (TransactionStatus::Transaction, "BEGIN"),
-            (Block::Commit, TransactionStatus::Error) | (Block::Rollback, _) => (TransactionStatus::Idle, "ROLLBACK"),
+            (Block::Commit, TransactionStatus::Error) | (Block::Rollback, _) => {
+                (TransactionStatus::Idle, "ROLLBACK")
+            }
             (Block::Commit, _) => (TransactionStatus::Idle, "COMMIT"),
             (Block::Savepoint(_), TransactionStatus::Idle) => {
-                return Err(Fault::error(SqlState::NO_ACTIVE_TRANSACTION, "savepoints need a transaction block")
-                    .hint("Send BEGIN first."));
+                return Err(Fault::error(
+                    SqlState::NO_ACTIVE_TRANSACTION,
+                    "savepoints need a transaction block",
+                )
+                .hint("Send BEGIN first."));
             }
             (Block::Savepoint(tag), _) => (TransactionStatus::Transaction, tag),
         };
@@ -340,7 +405,10 @@ impl Talk {
         if let Some(Act::Pause(database)) = act {
             self.console.undo_pause(database.as_deref()).await?;
         }
-        let fault = Fault::error(SqlState::QUERY_CANCELED, "canceling statement due to user request");
+        let fault = Fault::error(
+            SqlState::QUERY_CANCELED,
+            "canceling statement due to user request",
+        );
         self.fail(&fault, out)?;
         self.skipping = !is_simple;
         if is_simple { self.ready(out) } else { Ok(()) }
@@ -373,17 +441,28 @@ fn limit(count: usize) -> Result<(), Fault> {
     if count < NAMED_MAX {
         return Ok(());
     }
-    Err(Fault::error(SqlState::PROGRAM_LIMIT, "too many prepared statements or portals")
-        .detail(format!("The console keeps {NAMED_MAX} of each for a client."))
-        .hint("Close those that are no longer needed."))
+    Err(Fault::error(
+        SqlState::PROGRAM_LIMIT,
+        "too many prepared statements or portals",
+    )
+    .detail(format!(
+        "The console keeps {NAMED_MAX} of each for a client."
+    ))
+    .hint("Close those that are no longer needed."))
 }
 
 fn unknown_statement(name: &str) -> Fault {
-    Fault::error(SqlState::UNKNOWN_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
-        .hint("Parse it on this connection first.")
+    Fault::error(
+        SqlState::UNKNOWN_STATEMENT,
+        format!("prepared statement \"{name}\" does not exist"),
+    )
+    .hint("Parse it on this connection first.")
 }
 
 fn unknown_portal(name: &str) -> Fault {
-    Fault::error(SqlState::UNKNOWN_PORTAL, format!("portal \"{name}\" does not exist"))
-        .hint("Bind it in this transaction first.")
+    Fault::error(
+        SqlState::UNKNOWN_PORTAL,
+        format!("portal \"{name}\" does not exist"),
+    )
+    .hint("Bind it in this transaction first.")
 }

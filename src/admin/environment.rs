@@ -48,8 +48,16 @@ const SETTINGS: &[(&str, &str)] = &[
 /// What the console reports as ParameterStatus after login.
 pub fn parameters() -> Vec<(&'static str, String)> {
     let reported = [
-        "server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "IntervalStyle",
-        "integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby",
+        "server_version",
+        "server_encoding",
+        "client_encoding",
+        "DateStyle",
+        "TimeZone",
+        "IntervalStyle",
+        "integer_datetimes",
+        "standard_conforming_strings",
+        "is_superuser",
+        "in_hot_standby",
         "default_transaction_read_only",
     ];
     let known = |name| setting(name).map(|value| (name, value.to_owned()));
@@ -58,19 +66,28 @@ pub fn parameters() -> Vec<(&'static str, String)> {
 
 /// The value of a setting, by its name in any case.
 pub fn setting(name: &str) -> Option<&'static str> {
-    SETTINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    SETTINGS
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| *value)
 }
 
 /// SHOW of a setting: one row under its name.
 pub fn show(name: &str) -> Option<Answer> {
-    let (name, value) = SETTINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    let (name, value) = SETTINGS
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))?;
     Some(row("SHOW", vec![(text(name), Cell::from(*value))]))
 }
 
 /// SHOW ALL: every setting there is to show.
 pub fn show_all() -> Answer {
     let rows = SETTINGS.iter().map(|(name, value)| {
-        vec![Cell::from(*name), Cell::from(*value), Cell::from("Answered by the console; changes nothing.")]
+        vec![
+            Cell::from(*name),
+            Cell::from(*value),
+            Cell::from("Answered by the console; changes nothing."),
+        ]
     });
     Answer {
         columns: Cow::Owned(vec![text("name"), text("setting"), text("description")]),
@@ -84,9 +101,12 @@ pub fn select(tokens: &[Token], user: &str) -> Result<Answer, Fault> {
     let items = tokens.split(|token| *token == Token::Mark(','));
     let values: Option<Vec<_>> = items.map(|item| value(item, user)).collect();
     let values = values.ok_or_else(|| {
-        Fault::error(SqlState::FEATURE_NOT_SUPPORTED, "the console runs no queries")
-            .detail("It answers SELECT of constants and of a few functions that drivers call.")
-            .hint("Use SHOW HELP for what the console knows, or connect to one of your databases.")
+        Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "the console runs no queries",
+        )
+        .detail("It answers SELECT of constants and of a few functions that drivers call.")
+        .hint("Use SHOW HELP for what the console knows, or connect to one of your databases.")
     })?;
     Ok(row("SELECT 1", values))
 }
@@ -105,7 +125,11 @@ fn constant(item: &[Token]) -> Option<(&'static str, Type, Cell)> {
     match item {
         [Token::Number(digits)] => {
             let number: i64 = digits.parse().ok()?;
-            let kind = if i32::try_from(number).is_ok() { Type::Int4 } else { Type::Int8 };
+            let kind = if i32::try_from(number).is_ok() {
+                Type::Int4
+            } else {
+                Type::Int8
+            };
             Some(("?column?", kind, Cell::Int(number)))
         }
         [Token::Text(value)] => Some(("?column?", Type::Text, Cell::from(value))),
@@ -122,20 +146,30 @@ fn function(item: &[Token], user: &str) -> Option<(&'static str, Type, Cell)> {
     };
     let (name, arguments) = match item {
         [name] => (name.name()?, None),
-        [name, Token::Mark('('), arguments @ .., Token::Mark(')')] => (name.name()?, Some(arguments)),
+        [name, Token::Mark('('), arguments @ .., Token::Mark(')')] => {
+            (name.name()?, Some(arguments))
+        }
         _ => return None,
     };
     let database = "pgherd";
     Some(match (name.as_str(), arguments) {
-        ("version", Some([])) => {
-            ("version", Type::Text, Cell::from(format!("PostgreSQL {SERVER_VERSION}")))
+        ("version", Some([])) => (
+            "version",
+            Type::Text,
+            Cell::from(format!("PostgreSQL {SERVER_VERSION}")),
+        ),
+        ("current_database" | "current_catalog", _) => {
+            ("current_database", Type::Text, Cell::from(database))
         }
-        ("current_database" | "current_catalog", _) => ("current_database", Type::Text, Cell::from(database)),
         ("current_schema", _) => ("current_schema", Type::Text, Cell::from("public")),
-        ("current_user" | "user", None) => ("current_user", Type::Text, Cell::from(user.to_owned())),
+        ("current_user" | "user", None) => {
+            ("current_user", Type::Text, Cell::from(user.to_owned()))
+        }
         ("session_user", None) => ("session_user", Type::Text, Cell::from(user.to_owned())),
         ("pg_backend_pid", Some([])) => ("pg_backend_pid", Type::Int4, Cell::Int(0)),
-        ("pg_advisory_unlock_all", Some([])) => ("pg_advisory_unlock_all", Type::Void, Cell::from("")),
+        ("pg_advisory_unlock_all", Some([])) => {
+            ("pg_advisory_unlock_all", Type::Void, Cell::from(""))
+        }
         ("pg_is_in_recovery", Some([])) => ("pg_is_in_recovery", Type::Text, Cell::from("f")),
         ("current_setting", Some([Token::Text(name)])) => {
             ("current_setting", Type::Text, Cell::from(setting(name)?))
@@ -162,8 +196,16 @@ mod tests {
         let tokens = statements(items).unwrap().pop().unwrap_or_default();
         let shown = select(&tokens, "ann").ok().map(|answer| {
             let names = answer.columns.iter().map(|column| column.name.clone());
-            let cells = answer.rows.iter().flatten().map(|cell| cell.show().into_owned());
-            names.zip(cells).map(|(name, cell)| format!("{name}={cell}")).collect::<Vec<_>>().join(" ")
+            let cells = answer
+                .rows
+                .iter()
+                .flatten()
+                .map(|cell| cell.show().into_owned());
+            names
+                .zip(cells)
+                .map(|(name, cell)| format!("{name}={cell}"))
+                .collect::<Vec<_>>()
+                .join(" ")
         });
         assert_eq!(shown.as_deref(), expect, "{items}");
     }

@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
 use crate::config::{
-    Auth, AuthMethod, ClientTls, ClientTlsMode, Config, Constraints, Database, Distribution, Fallback, Host, KeyType,
-    Limits, Listen, Log, LogFormat, Place, PoolMode, RangePart, Secret, ServerTls, ServerTlsMode, Setting, Shard, Table,
-    TableKind, Unlisted, User,
+    Auth, AuthMethod, ClientTls, ClientTlsMode, Config, Constraints, Database, Distribution,
+    Fallback, Host, KeyType, Limits, Listen, Log, LogFormat, Place, PoolMode, RangePart, Secret,
+    ServerTls, ServerTlsMode, Setting, Shard, Table, TableKind, Unlisted, User,
 };
 use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
 use crate::metrics::view::{
-    Address, ClientRow, ClientState, DatabaseRow, Detail, ErrorRow, HostRow, MemoryRow, PoolRow, Role, ServerRow,
-    ServerState, ShardRow, Snapshot, State, UserRow,
+    Address, ClientRow, ClientState, DatabaseRow, Detail, ErrorRow, HostRow, MemoryRow, PoolRow,
+    Role, ServerRow, ServerState, ShardRow, Snapshot, State, UserRow,
 };
 
 /// A herd that does nothing but remember.
@@ -63,7 +63,11 @@ impl Herd for TestHerd {
 
     fn pause<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
         let done = self.told(format!("pause {database:?}"));
-        if self.pause_hangs { Box::pin(pending()) } else { done }
+        if self.pause_hangs {
+            Box::pin(pending())
+        } else {
+            done
+        }
     }
 
     fn resume<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
@@ -75,7 +79,9 @@ impl Herd for TestHerd {
     }
 
     fn reload(&self) -> Doing<'_, ()> {
-        Box::pin(async { Err(Fault::error(SqlState::CONFIG, "the config is invalid").hint("Mend it.")) })
+        Box::pin(async {
+            Err(Fault::error(SqlState::CONFIG, "the config is invalid").hint("Mend it."))
+        })
     }
 
     fn kill<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
@@ -114,11 +120,20 @@ impl Herd for TestHerd {
 }
 
 fn host(port: u16) -> Host {
-    Host { host: "127.0.0.1".into(), port, dbname: "shop".into(), tls: None }
+    Host {
+        host: "127.0.0.1".into(),
+        port,
+        dbname: "shop".into(),
+        tls: None,
+    }
 }
 
 fn shard(name: &str, port: u16, replicas: Vec<Host>) -> Shard {
-    Shard { name: name.into(), primary: host(port), replicas }
+    Shard {
+        name: name.into(),
+        primary: host(port),
+        replicas,
+    }
 }
 
 fn config() -> Config {
@@ -142,19 +157,38 @@ fn config() -> Config {
     Config {
         name: "herd".into(),
         engines: Some(2),
-        log: Log { format: LogFormat::Text, level: "info".into() },
+        log: Log {
+            format: LogFormat::Text,
+            level: "info".into(),
+        },
         listen: vec![Listen::Tcp("127.0.0.1:6432".into())],
         http: Some("127.0.0.1:9632".into()),
-        tls: ClientTls { mode: ClientTlsMode::Prefer, certificate: None, key: None, client_ca: None },
-        server_tls: ServerTls { mode: ServerTlsMode::Prefer, ca: None },
-        auth: Auth { method: AuthMethod::Scram, hba: None, query: None, user: None },
+        tls: ClientTls {
+            mode: ClientTlsMode::Prefer,
+            certificate: None,
+            key: None,
+            client_ca: None,
+        },
+        server_tls: ServerTls {
+            mode: ServerTlsMode::Prefer,
+            ca: None,
+        },
+        auth: Auth {
+            method: AuthMethod::Scram,
+            hba: None,
+            query: None,
+            user: None,
+        },
         users: BTreeMap::from([(app.name.clone(), app), (tenant.name.clone(), tenant)]),
         admin_users: vec!["postgres".into()],
         stats_users: vec!["grafana".into()],
         limits: Limits::default(),
         databases: BTreeMap::from([("shop".to_owned(), shop())]),
         fallback: Some(Fallback {
-            server: Host { dbname: String::new(), ..host(5440) },
+            server: Host {
+                dbname: String::new(),
+                ..host(5440)
+            },
             server_user: None,
             server_password: None,
         }),
@@ -166,26 +200,62 @@ fn config() -> Config {
 }
 
 fn setting(key: &str, value: &str, default: &str, reloadable: bool) -> Setting {
-    Setting { key: key.into(), value: value.into(), default: default.into(), reloadable }
+    Setting {
+        key: key.into(),
+        value: value.into(),
+        default: default.into(),
+        reloadable,
+    }
 }
 
 fn shop() -> Database {
     let name = |name: &str| Place::Shard(name.into());
-    let part = |to: Option<&str>, place| RangePart { to: to.map(str::to_owned), place };
+    let part = |to: Option<&str>, place| RangePart {
+        to: to.map(str::to_owned),
+        place,
+    };
     let range = Place::Range(vec![
-        part(Some("20001"), Place::Jump(vec![name("shard_0"), name("shard_1")])),
+        part(
+            Some("20001"),
+            Place::Jump(vec![name("shard_0"), name("shard_1")]),
+        ),
         part(None, name("shard_1")),
     ]);
-    let rule = |name: &str, key, place, pins| Distribution { name: name.into(), key, place, pins };
+    let rule = |name: &str, key, place, pins| Distribution {
+        name: name.into(),
+        key,
+        place,
+        pins,
+    };
     let rules = [
-        rule("products", vec![KeyType::Int8], Place::Jump(vec![name("shard_0"), name("shard_1")]), Vec::new()),
-        rule("regions", vec![KeyType::Text, KeyType::Int8], range, vec![("9".into(), "shard_0".into())]),
+        rule(
+            "products",
+            vec![KeyType::Int8],
+            Place::Jump(vec![name("shard_0"), name("shard_1")]),
+            Vec::new(),
+        ),
+        rule(
+            "regions",
+            vec![KeyType::Text, KeyType::Int8],
+            range,
+            vec![("9".into(), "shard_0".into())],
+        ),
     ];
-    let table = |name: &str, kind| Table { schema: None, name: name.into(), kind };
-    let sharded = TableKind::Sharded { distribution: "products".into(), key: vec!["product_id".into()] };
+    let table = |name: &str, kind| Table {
+        schema: None,
+        name: name.into(),
+        kind,
+    };
+    let sharded = TableKind::Sharded {
+        distribution: "products".into(),
+        key: vec!["product_id".into()],
+    };
     Database {
         name: "shop".into(),
-        shards: vec![shard("shard_0", 5440, vec![host(5450)]), shard("shard_1", 5441, Vec::new())],
+        shards: vec![
+            shard("shard_0", 5440, vec![host(5450)]),
+            shard("shard_1", 5441, Vec::new()),
+        ],
         home: "shard_0".into(),
         server_user: Some("pooled".into()),
         server_password: None,
@@ -193,10 +263,16 @@ fn shop() -> Database {
         control_password: None,
         pool_mode: Some(PoolMode::Session),
         default_pool_size: Some(7),
-        distributions: rules.into_iter().map(|rule| (rule.name.clone(), rule)).collect(),
+        distributions: rules
+            .into_iter()
+            .map(|rule| (rule.name.clone(), rule))
+            .collect(),
         tables: vec![
             table("wc_products", sharded),
-            Table { schema: Some("public".into()), ..table("wc_webhooks", TableKind::Reference) },
+            Table {
+                schema: Some("public".into()),
+                ..table("wc_webhooks", TableKind::Reference)
+            },
             table("wp_options", TableKind::Single),
         ],
         unlisted: Unlisted::Single,
@@ -244,7 +320,12 @@ fn snapshot() -> Snapshot {
         engine: 0,
         ..client.clone()
     };
-    let idle = ClientRow { id: 19, state: ClientState::Idle, wait: Duration::ZERO, ..waiting.clone() };
+    let idle = ClientRow {
+        id: 19,
+        state: ClientState::Idle,
+        wait: Duration::ZERO,
+        ..waiting.clone()
+    };
     let server = ServerRow {
         id: 3,
         user: "pooled".into(),
@@ -264,7 +345,13 @@ fn snapshot() -> Snapshot {
         prepared_statements: 1,
         engine: 1,
     };
-    let free = ServerRow { id: 4, state: ServerState::Idle, close_needed: false, link: None, ..server.clone() };
+    let free = ServerRow {
+        id: 4,
+        state: ServerState::Idle,
+        close_needed: false,
+        link: None,
+        ..server.clone()
+    };
     Snapshot {
         engines: 2,
         clients: vec![client, waiting, idle],
@@ -310,21 +397,45 @@ fn counts() -> Snapshot {
         statements,
         errors: 0,
     };
-    let error = |code: &str, origin, shard: &str, count| ErrorRow { code: code.into(), origin, shard: shard.into(), count };
+    let error = |code: &str, origin, shard: &str, count| ErrorRow {
+        code: code.into(),
+        origin,
+        shard: shard.into(),
+        count,
+    };
     Snapshot {
         state: State::Active,
         pools: vec![pool],
         databases: vec![database("other", 1, 0, false), database("shop", 3, 2, true)],
-        shards: vec![shard("shard_0", Some("connection refused"), 0), shard("shard_1", None, 300)],
-        users: vec![UserRow { name: "app".into(), clients: 3, servers: 0 }],
-        errors: vec![error("0A000", "proxy", "", 3), error("23505", "server", "shard_1", 1)],
-        memory: vec![MemoryRow { name: "clients".into(), size: 512, used: 3, free: 1 }],
+        shards: vec![
+            shard("shard_0", Some("connection refused"), 0),
+            shard("shard_1", None, 300),
+        ],
+        users: vec![UserRow {
+            name: "app".into(),
+            clients: 3,
+            servers: 0,
+        }],
+        errors: vec![
+            error("0A000", "proxy", "", 3),
+            error("23505", "server", "shard_1", 1),
+        ],
+        memory: vec![MemoryRow {
+            name: "clients".into(),
+            size: 512,
+            used: 3,
+            free: 1,
+        }],
         hosts: vec![HostRow {
             name: "localhost".into(),
             ttl: Duration::from_secs(15),
             addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         }],
-        stats: vec![DatabaseStats { database: "shop".into(), totals, averages }],
+        stats: vec![DatabaseStats {
+            database: "shop".into(),
+            totals,
+            averages,
+        }],
         ..Snapshot::default()
     }
 }

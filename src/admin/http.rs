@@ -33,7 +33,16 @@ use crate::metrics::view::{Detail, Snapshot};
 
 /// The SHOWs that `/api/` answers.
 pub const TABLES: &[&str] = &[
-    "databases", "distributions", "errors", "lists", "pools", "shards", "state", "stats", "tables", "version",
+    "databases",
+    "distributions",
+    "errors",
+    "lists",
+    "pools",
+    "shards",
+    "state",
+    "stats",
+    "tables",
+    "version",
 ];
 
 /// How long a request waits for the engines or the shards before it gives up.
@@ -68,8 +77,11 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Fault> {
-    let served = axum::serve(listener, router(herd, metrics)).with_graceful_shutdown(stop).await;
-    served.map_err(|error| Fault::fatal(SqlState::INTERNAL, "HTTP ended").detail(format!("{error}.")))
+    let served = axum::serve(listener, router(herd, metrics))
+        .with_graceful_shutdown(stop)
+        .await;
+    served
+        .map_err(|error| Fault::fatal(SqlState::INTERNAL, "HTTP ended").detail(format!("{error}.")))
 }
 
 /// The routes, without a socket.
@@ -88,7 +100,10 @@ async fn metrics_text(State(shared): State<Shared>) -> Response {
     if let Ok(Ok(snapshot)) = timeout(ANSWER_WAIT_MAX, shared.herd.snapshot(Detail::Pools)).await {
         shared.metrics.observe(&snapshot);
     }
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
     (kind, shared.metrics.render()).into_response()
 }
 
@@ -98,19 +113,36 @@ async fn ready(State(shared): State<Shared>) -> Response {
         Ok(Err(fault)) => return failure(&fault),
         Err(_) => return failure(&slow()),
     };
-    let status = if unready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": unready.is_empty(), "unready": unready}))).into_response()
+    let status = if unready.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(json!({"ready": unready.is_empty(), "unready": unready})),
+    )
+        .into_response()
 }
 
 async fn table(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    let known = name.strip_suffix(".json").filter(|name| TABLES.contains(name));
+    let known = name
+        .strip_suffix(".json")
+        .filter(|name| TABLES.contains(name));
     let Some(show) = known.and_then(show::find) else {
-        return (StatusCode::NOT_FOUND, Json(json!({"error": "no such table", "tables": TABLES}))).into_response();
+        return (
+            StatusCode::NOT_FOUND,
+            Json(json!({"error": "no such table", "tables": TABLES})),
+        )
+            .into_response();
     };
     match timeout(ANSWER_WAIT_MAX, snapshot(&shared, show)).await {
         Ok(Ok(snapshot)) => {
             let config = shared.herd.config();
-            let view = View { config: &config, snapshot: &snapshot };
+            let view = View {
+                config: &config,
+                snapshot: &snapshot,
+            };
             Json(json!({"name": show.name, "version": environment::VERSION, "rows": objects(show, &view)}))
                 .into_response()
         }

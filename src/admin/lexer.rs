@@ -37,7 +37,9 @@ impl Token {
     /// The text of a value, whatever its form.
     pub fn value(&self) -> String {
         match self {
-            Token::Word(text) | Token::Quoted(text) | Token::Text(text) | Token::Number(text) => text.clone(),
+            Token::Word(text) | Token::Quoted(text) | Token::Text(text) | Token::Number(text) => {
+                text.clone()
+            }
             Token::Mark(mark) => mark.to_string(),
         }
     }
@@ -83,7 +85,10 @@ fn next(text: &str) -> Result<Option<(Token, &str)>, Fault> {
             let (word, rest) = take(text, |c| c.is_alphanumeric() || c == '_' || c == '$');
             (Token::Word(word.to_owned()), rest)
         }
-        _ => (Token::Mark(first), text.strip_prefix(first).unwrap_or_default()),
+        _ => (
+            Token::Mark(first),
+            text.strip_prefix(first).unwrap_or_default(),
+        ),
     };
     Ok(Some(found))
 }
@@ -140,7 +145,11 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), Fault> {
             return Ok((value, chars.as_str()));
         }
     }
-    Err(unterminated(if quote == '"' { "quoted identifier" } else { "quoted string" }))
+    Err(unterminated(if quote == '"' {
+        "quoted identifier"
+    } else {
+        "quoted string"
+    }))
 }
 
 fn take(text: &str, part: impl Fn(char) -> bool) -> (&str, &str) {
@@ -161,7 +170,13 @@ mod tests {
         let found = statements(text).unwrap();
         let shown: Vec<String> = found
             .iter()
-            .map(|tokens| tokens.iter().map(Token::value).collect::<Vec<_>>().join(" "))
+            .map(|tokens| {
+                tokens
+                    .iter()
+                    .map(Token::value)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .collect();
         assert_eq!(shown, expect);
     }
@@ -170,7 +185,10 @@ mod tests {
     fn text_is_cut_into_statements() {
         check("  show Pools ; ;", &["show Pools"]);
         check("-- hi\nSHOW /* a /* b */ ; */ x -- y", &["SHOW x"]);
-        check("set a='it''s;'; pause \"My \"\"db\"", &["set a = it's;", "pause My \"db"]);
+        check(
+            "set a='it''s;'; pause \"My \"\"db\"",
+            &["set a = it's;", "pause My \"db"],
+        );
         check("select 1.5, é", &["select 1.5 , é"]);
         check("", &[]);
     }

@@ -13,7 +13,10 @@ use crate::error::{Fault, SqlState};
 
 /// The directives in force: those of `RUST_LOG` if it is set, else the config's level.
 pub fn directives<'a>(log: &'a Log, rust_log: Option<&'a str>) -> &'a str {
-    rust_log.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(&log.level)
+    rust_log
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .unwrap_or(&log.level)
 }
 
 /// Installs the process's log. `rust_log` is the environment variable, read by the caller. Fails on
@@ -25,9 +28,15 @@ pub fn install(log: &Log, rust_log: Option<&str>) -> Result<(), Fault> {
             .detail(format!("{error}."))
             .hint("Use error, warn, info, debug or trace in log.level, or directives like pgherd=debug in RUST_LOG.")
     })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let installed = match log.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).finish().try_init(),
+        LogFormat::Text => lines
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .finish()
+            .try_init(),
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
     };
     installed.map_err(|error| {
@@ -42,7 +51,10 @@ mod tests {
 
     #[test]
     fn the_environment_goes_first_and_nonsense_is_refused() {
-        let log = Log { format: LogFormat::Json, level: "info".into() };
+        let log = Log {
+            format: LogFormat::Json,
+            level: "info".into(),
+        };
         assert_eq!(directives(&log, None), "info");
         assert_eq!(directives(&log, Some("")), "info");
         assert_eq!(directives(&log, Some("pgherd=debug")), "pgherd=debug");

@@ -26,7 +26,11 @@ impl<'a> Reader<'a> {
 
     /// A string that ends with a zero byte.
     pub fn text(&mut self) -> Result<&'a str, Fault> {
-        let end = self.rest.iter().position(|byte| *byte == 0).ok_or_else(malformed)?;
+        let end = self
+            .rest
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or_else(malformed)?;
         let bytes = self.bytes(end)?;
         self.bytes(1)?;
         str::from_utf8(bytes).map_err(|error| {
@@ -65,16 +69,24 @@ impl<'a> Reader<'a> {
             .map(|_| match self.count()? {
                 0 => Ok(false),
                 1 => Ok(true),
-                code => Err(Fault::error(SqlState::INVALID_PARAMETER_VALUE, "invalid format code")
-                    .detail(format!("The code was {code}; there are 0 for text and 1 for binary."))
-                    .hint("Ask for text or binary.")),
+                code => Err(
+                    Fault::error(SqlState::INVALID_PARAMETER_VALUE, "invalid format code")
+                        .detail(format!(
+                            "The code was {code}; there are 0 for text and 1 for binary."
+                        ))
+                        .hint("Ask for text or binary."),
+                ),
             })
             .collect()
     }
 
     /// Makes sure that nothing is left.
     pub fn end(self) -> Result<(), Fault> {
-        if self.rest.is_empty() { Ok(()) } else { Err(malformed()) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(malformed())
+        }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
@@ -119,18 +131,34 @@ pub fn put_fault(fault: &Fault, out: &mut Vec<u8>) -> Result<(), Fault> {
 pub fn put_columns(columns: &[Column], formats: &[bool], out: &mut Vec<u8>) -> Result<(), Fault> {
     let fields = columns.iter().enumerate().map(|(index, column)| {
         let format = i16::from(is_binary(formats, index));
-        FieldDescription::new(column.name.to_string(), 0, 0, column.kind.oid(), column.kind.size(), -1, format)
+        FieldDescription::new(
+            column.name.to_string(),
+            0,
+            0,
+            column.kind.oid(),
+            column.kind.size(),
+            -1,
+            format,
+        )
     });
     put(&RowDescription::new(fields.collect()), out)
 }
 
 /// Appends a DataRow.
-pub fn put_row(columns: &[Column], cells: &[Cell], formats: &[bool], out: &mut Vec<u8>) -> Result<(), Fault> {
+pub fn put_row(
+    columns: &[Column],
+    cells: &[Cell],
+    formats: &[bool],
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
     let mut data = BytesMut::new();
     for (index, (column, cell)) in columns.iter().zip(cells).enumerate() {
         cell.encode(column.kind, is_binary(formats, index), &mut data);
     }
-    put(&DataRow::new(data, i16::try_from(columns.len()).unwrap_or(i16::MAX)), out)
+    put(
+        &DataRow::new(data, i16::try_from(columns.len()).unwrap_or(i16::MAX)),
+        out,
+    )
 }
 
 /// Bind's rule: no code is text, one is for all columns, else one a column.

@@ -16,3 +16,5 @@ pub mod lexer;
 pub mod log;
 pub mod message;
 pub mod show;
+#[cfg(test)]
+mod tests;

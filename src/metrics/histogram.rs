@@ -37,7 +37,9 @@ impl Histogram {
 
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().fold(self.over, |sum, bucket| sum.wrapping_add(*bucket))
+        self.buckets
+            .iter()
+            .fold(self.over, |sum, bucket| sum.wrapping_add(*bucket))
     }
 
     /// Adds another's counts.
@@ -104,9 +106,21 @@ mod tests {
         }
         let mut text = String::new();
         histogram.render("x", "shard=\"a\"", &mut text);
-        assert!(text.contains("x_bucket{shard=\"a\",le=\"0.0001\"} 1\n"), "{text}");
-        assert!(text.contains("x_bucket{shard=\"a\",le=\"60\"} 2\n"), "{text}");
-        assert!(text.contains("x_bucket{shard=\"a\",le=\"+Inf\"} 3\n"), "{text}");
-        assert!(text.contains("x_sum{shard=\"a\"} 70.000201\nx_count{shard=\"a\"} 3\n"), "{text}");
+        assert!(
+            text.contains("x_bucket{shard=\"a\",le=\"0.0001\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("x_bucket{shard=\"a\",le=\"60\"} 2\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("x_bucket{shard=\"a\",le=\"+Inf\"} 3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("x_sum{shard=\"a\"} 70.000201\nx_count{shard=\"a\"} 3\n"),
+            "{text}"
+        );
     }
 }

@@ -6,7 +6,12 @@ use crate::admin::show::{Show, View};
 pub(super) const SHOW: Show = Show {
     name: "config",
     about: "The settings, their defaults, and whether a reload applies them.",
-    columns: &[text("key"), text("value"), text("default"), text("changeable")],
+    columns: &[
+        text("key"),
+        text("value"),
+        text("default"),
+        text("changeable"),
+    ],
     needs: None,
     rows,
 };

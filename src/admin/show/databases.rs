@@ -12,11 +12,25 @@ pub(super) const SHOW: Show = Show {
     name: "databases",
     about: "The databases clients can connect to.",
     columns: &[
-        text("name"), text("host"), int4("port"), text("database"), text("force_user"), int4("pool_size"),
-        int4("min_pool_size"), int4("reserve_pool_size"), int4("server_lifetime"), text("pool_mode"),
-        text("load_balance_hosts"), int4("max_connections"), int4("current_connections"),
-        int4("max_client_connections"), int4("current_client_connections"), int4("paused"), int4("disabled"),
-        int4("shards"), text("home"),
+        text("name"),
+        text("host"),
+        int4("port"),
+        text("database"),
+        text("force_user"),
+        int4("pool_size"),
+        int4("min_pool_size"),
+        int4("reserve_pool_size"),
+        int4("server_lifetime"),
+        text("pool_mode"),
+        text("load_balance_hosts"),
+        int4("max_connections"),
+        int4("current_connections"),
+        int4("max_client_connections"),
+        int4("current_client_connections"),
+        int4("paused"),
+        int4("disabled"),
+        int4("shards"),
+        text("home"),
     ],
     needs: Some(crate::metrics::view::Detail::Pools),
     rows,
@@ -40,7 +54,11 @@ fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     if let Some(fallback) = &view.config.fallback {
         let named = |row: &&DatabaseRow| !view.config.databases.contains_key(&row.name);
         for database in view.snapshot.databases.iter().filter(named) {
-            rows.push(row(view, &database.name, &reached(fallback, &database.name)));
+            rows.push(row(
+                view,
+                &database.name,
+                &reached(fallback, &database.name),
+            ));
         }
     }
     rows
@@ -69,9 +87,18 @@ fn console(view: &View<'_>) -> Vec<Cell> {
 }
 
 fn configured(database: &Database) -> Facts<'_> {
-    let home = database.shards.iter().find(|shard| shard.name == database.home);
+    let home = database
+        .shards
+        .iter()
+        .find(|shard| shard.name == database.home);
     Facts {
-        host: home.map(|shard| (shard.primary.host.clone(), shard.primary.port, shard.primary.dbname.clone())),
+        host: home.map(|shard| {
+            (
+                shard.primary.host.clone(),
+                shard.primary.port,
+                shard.primary.dbname.clone(),
+            )
+        }),
         force_user: database.server_user.as_ref(),
         pool_size: database.default_pool_size,
         pool_mode: database.pool_mode.map(pool_mode),
@@ -82,7 +109,11 @@ fn configured(database: &Database) -> Facts<'_> {
 
 fn reached<'a>(fallback: &'a Fallback, name: &str) -> Facts<'a> {
     let server = &fallback.server;
-    let dbname = if server.dbname.is_empty() { name } else { &server.dbname };
+    let dbname = if server.dbname.is_empty() {
+        name
+    } else {
+        &server.dbname
+    };
     Facts {
         host: Some((server.host.clone(), server.port, dbname.to_owned())),
         force_user: fallback.server_user.as_ref(),
@@ -95,10 +126,19 @@ fn reached<'a>(fallback: &'a Fallback, name: &str) -> Facts<'a> {
 
 fn row(view: &View<'_>, name: &str, facts: &Facts<'_>) -> Vec<Cell> {
     let limits = &view.config.limits;
-    let now = view.snapshot.databases.iter().find(|row| row.name == name).cloned().unwrap_or_default();
-    let (host, port, dbname) = facts.host.clone().map_or((Cell::Null, Cell::Int(0), Cell::Null), |host| {
-        (Cell::from(host.0), Cell::from(host.1), Cell::from(host.2))
-    });
+    let now = view
+        .snapshot
+        .databases
+        .iter()
+        .find(|row| row.name == name)
+        .cloned()
+        .unwrap_or_default();
+    let (host, port, dbname) = facts
+        .host
+        .clone()
+        .map_or((Cell::Null, Cell::Int(0), Cell::Null), |host| {
+            (Cell::from(host.0), Cell::from(host.1), Cell::from(host.2))
+        });
     vec![
         Cell::from(name.to_owned()),
         host,

@@ -8,7 +8,12 @@ pub(super) const SHOW: Show = Show {
     name: "distributions",
     about: "The rules that place keys on shards.",
     columns: &[
-        text("database"), text("distribution"), text("key"), text("place"), int4("pins"), int4("tables"),
+        text("database"),
+        text("distribution"),
+        text("key"),
+        text("place"),
+        int4("pins"),
+        int4("tables"),
     ],
     needs: None,
     rows,
@@ -16,7 +21,12 @@ pub(super) const SHOW: Show = Show {
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let databases = view.config.databases.values();
-    let rules = databases.flat_map(|database| database.distributions.values().map(move |rule| (database, rule)));
+    let rules = databases.flat_map(|database| {
+        database
+            .distributions
+            .values()
+            .map(move |rule| (database, rule))
+    });
     rules.map(|(database, rule)| row(database, rule)).collect()
 }
 
@@ -66,9 +76,14 @@ fn place(rule: &Place) -> String {
             format!("range: [{}]", part.collect::<Vec<_>>().join(", "))
         }
         Place::List(values, rest) => {
-            let named = values.iter().map(|(value, rule)| format!("{value}: {}", place(rule)));
+            let named = values
+                .iter()
+                .map(|(value, rule)| format!("{value}: {}", place(rule)));
             let rest = rest.iter().map(|rule| format!("else: {}", place(rule)));
-            format!("list: {{{}}}", named.chain(rest).collect::<Vec<_>>().join(", "))
+            format!(
+                "list: {{{}}}",
+                named.chain(rest).collect::<Vec<_>>().join(", ")
+            )
         }
         Place::Directory { table } => format!("directory: {{table: {table}}}"),
     }

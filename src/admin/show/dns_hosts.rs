@@ -15,7 +15,11 @@ pub(super) const SHOW: Show = Show {
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let row = view.snapshot.hosts.iter().map(|host| {
         let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
-        vec![Cell::from(&host.name), Cell::from(host.ttl.as_secs()), Cell::from(addresses.join(","))]
+        vec![
+            Cell::from(&host.name),
+            Cell::from(host.ttl.as_secs()),
+            Cell::from(addresses.join(",")),
+        ]
     });
     row.collect()
 }

@@ -14,8 +14,17 @@ pub(super) const SHOW: Show = Show {
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let row = view.snapshot.errors.iter().map(|error| {
-        let shard = if error.shard.is_empty() { Cell::Null } else { Cell::from(&error.shard) };
-        vec![Cell::from(&error.code), Cell::from(error.origin), shard, Cell::from(error.count)]
+        let shard = if error.shard.is_empty() {
+            Cell::Null
+        } else {
+            Cell::from(&error.shard)
+        };
+        vec![
+            Cell::from(&error.code),
+            Cell::from(error.origin),
+            shard,
+            Cell::from(error.count),
+        ]
     });
     row.collect()
 }

@@ -16,7 +16,11 @@ fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let (config, snapshot) = (view.config, view.snapshot);
     let clients: u64 = snapshot.databases.iter().map(|row| row.clients).sum();
     let servers: u64 = snapshot.databases.iter().map(|row| row.servers).sum();
-    let shards: usize = config.databases.values().map(|database| database.shards.len()).sum();
+    let shards: usize = config
+        .databases
+        .values()
+        .map(|database| database.shards.len())
+        .sum();
     let lists = [
         // The console counts, as in PgBouncer.
         ("databases", Cell::from(config.databases.len() + 1)),
@@ -37,5 +41,8 @@ fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
         ("shards", Cell::from(shards)),
         ("plans_cached", Cell::from(snapshot.plans_cached)),
     ];
-    lists.into_iter().map(|(list, items)| vec![Cell::from(list), items]).collect()
+    lists
+        .into_iter()
+        .map(|(list, items)| vec![Cell::from(list), items])
+        .collect()
 }

@@ -7,7 +7,13 @@ use crate::metrics::view::Detail;
 pub(super) const SHOW: Show = Show {
     name: "mem",
     about: "What the engines hold of each kind, and its bytes.",
-    columns: &[text("name"), int4("size"), int4("used"), int4("free"), int4("memtotal")],
+    columns: &[
+        text("name"),
+        int4("size"),
+        int4("used"),
+        int4("free"),
+        int4("memtotal"),
+    ],
     needs: Some(Detail::Pools),
     rows,
 };

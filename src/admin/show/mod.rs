@@ -103,7 +103,10 @@ const NOT_YET: &[&str] = &[
 
 /// The SHOW of this name, in any case.
 pub fn find(name: &str) -> Option<&'static Show> {
-    SHOWS.iter().copied().find(|show| show.name.eq_ignore_ascii_case(name))
+    SHOWS
+        .iter()
+        .copied()
+        .find(|show| show.name.eq_ignore_ascii_case(name))
 }
 
 /// Says why a known name is not answered; any other name passes.
@@ -115,9 +118,12 @@ pub fn refused(name: &str) -> Result<(), Fault> {
             .hint("Use SHOW SOCKETS."));
     }
     if NOT_YET.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-        return Err(Fault::error(SqlState::FEATURE_NOT_SUPPORTED, format!("SHOW {upper} is not there yet"))
-            .detail("What it would show belongs to a later release.")
-            .hint("Use SHOW HELP for what the console knows."));
+        return Err(Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("SHOW {upper} is not there yet"),
+        )
+        .detail("What it would show belongs to a later release.")
+        .hint("Use SHOW HELP for what the console knows."));
     }
     Ok(())
 }
@@ -147,7 +153,9 @@ fn wait(time: Duration) -> (Cell, Cell) {
 
 /// A time as PgBouncer prints it, in UTC: `2026-11-20 20:57:35 UTC`.
 fn timestamp(time: SystemTime) -> Cell {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Days from civil, inverted: years begin in March, so that the leap day is the last.
     let shifted = days + 719_468;
@@ -156,8 +164,14 @@ fn timestamp(time: SystemTime) -> Cell {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    Cell::from(format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC"))
+    Cell::from(format!(
+        "{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC"
+    ))
 }

@@ -9,9 +9,21 @@ pub(super) const SHOW: Show = Show {
     name: "shards",
     about: "The shards, whether they answer, and what they do.",
     columns: &[
-        text("database"), text("shard"), int4("home"), text("state"), text("host"), int4("port"), text("dbname"),
-        int4("replicas"), int4("sv_active"), int4("sv_idle"), int4("sv_login"), int4("cl_waiting"),
-        int8("statements"), int8("errors"), text("reason"),
+        text("database"),
+        text("shard"),
+        int4("home"),
+        text("state"),
+        text("host"),
+        int4("port"),
+        text("dbname"),
+        int4("replicas"),
+        int4("sv_active"),
+        int4("sv_idle"),
+        int4("sv_login"),
+        int4("cl_waiting"),
+        int8("statements"),
+        int8("errors"),
+        text("reason"),
     ],
     needs: Some(Detail::Pools),
     rows,
@@ -19,15 +31,26 @@ pub(super) const SHOW: Show = Show {
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let databases = view.config.databases.values();
-    let shards = databases.flat_map(|database| database.shards.iter().map(move |shard| (database, shard)));
-    shards.map(|(database, shard)| row(view, database, shard)).collect()
+    let shards =
+        databases.flat_map(|database| database.shards.iter().map(move |shard| (database, shard)));
+    shards
+        .map(|(database, shard)| row(view, database, shard))
+        .collect()
 }
 
 fn row(view: &View<'_>, database: &Database, shard: &Shard) -> Vec<Cell> {
     let is_mine = |name: &str, of: &str| name == shard.name && of == database.name;
-    let now = view.snapshot.shards.iter().find(|row| is_mine(&row.shard, &row.database));
+    let now = view
+        .snapshot
+        .shards
+        .iter()
+        .find(|row| is_mine(&row.shard, &row.database));
     let now = now.cloned().unwrap_or_default();
-    let pools = view.snapshot.pools.iter().filter(|pool| is_mine(&pool.shard, &pool.database));
+    let pools = view
+        .snapshot
+        .pools
+        .iter()
+        .filter(|pool| is_mine(&pool.shard, &pool.database));
     let counts = pools.fold([0_u64; 4], |[active, idle, login, waiting], pool| {
         [
             active + pool.sv_active,
@@ -47,6 +70,10 @@ fn row(view: &View<'_>, database: &Database, shard: &Shard) -> Vec<Cell> {
         Cell::from(shard.replicas.len()),
     ];
     row.extend(counts.map(Cell::from));
-    row.extend([Cell::from(now.statements), Cell::from(now.errors), Cell::from(now.down)]);
+    row.extend([
+        Cell::from(now.statements),
+        Cell::from(now.errors),
+        Cell::from(now.down),
+    ]);
     row
 }

@@ -13,7 +13,13 @@ pub(super) const SHOW: Show = Show {
 };
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
-    let is = |state| Cell::from(if view.snapshot.state == state { "yes" } else { "no" });
+    let is = |state| {
+        Cell::from(if view.snapshot.state == state {
+            "yes"
+        } else {
+            "no"
+        })
+    };
     vec![
         vec![Cell::from("active"), is(State::Active)],
         vec![Cell::from("paused"), is(State::Paused)],

@@ -8,9 +8,18 @@ pub(super) const SHOW: Show = Show {
     name: "stats_totals",
     about: "Of SHOW STATS, the totals since start.",
     columns: &[
-        text("database"), numeric("server_assignment_count"), numeric("xact_count"), numeric("query_count"),
-        numeric("bytes_received"), numeric("bytes_sent"), numeric("xact_time"), numeric("query_time"),
-        numeric("wait_time"), numeric("client_parse_count"), numeric("server_parse_count"), numeric("bind_count"),
+        text("database"),
+        numeric("server_assignment_count"),
+        numeric("xact_count"),
+        numeric("query_count"),
+        numeric("bytes_received"),
+        numeric("bytes_sent"),
+        numeric("xact_time"),
+        numeric("query_time"),
+        numeric("wait_time"),
+        numeric("client_parse_count"),
+        numeric("server_parse_count"),
+        numeric("bind_count"),
     ],
     needs: Some(Detail::Pools),
     rows,
@@ -18,8 +27,14 @@ pub(super) const SHOW: Show = Show {
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let row = view.snapshot.stats.iter().map(|row| {
-        let values = row.totals.named().into_iter().map(|(_, value)| Cell::from(value));
-        std::iter::once(Cell::from(&row.database)).chain(values).collect()
+        let values = row
+            .totals
+            .named()
+            .into_iter()
+            .map(|(_, value)| Cell::from(value));
+        std::iter::once(Cell::from(&row.database))
+            .chain(values)
+            .collect()
     });
     row.collect()
 }

@@ -8,7 +8,12 @@ pub(super) const SHOW: Show = Show {
     name: "tables",
     about: "The tables of the config: sharded, reference or single; * is any that is not listed.",
     columns: &[
-        text("database"), text("schema"), text("table"), text("kind"), text("distribution"), text("key"),
+        text("database"),
+        text("schema"),
+        text("table"),
+        text("kind"),
+        text("distribution"),
+        text("key"),
     ],
     needs: None,
     rows,
@@ -24,16 +29,25 @@ fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
             Unlisted::Refuse => "refused",
         };
         let name = Cell::from(&database.name);
-        rows.push(vec![name, Cell::Null, Cell::from("*"), Cell::from(kind), Cell::Null, Cell::Null]);
+        rows.push(vec![
+            name,
+            Cell::Null,
+            Cell::from("*"),
+            Cell::from(kind),
+            Cell::Null,
+            Cell::Null,
+        ]);
     }
     rows
 }
 
 fn listed(database: &Database, table: &Table) -> Vec<Cell> {
     let (kind, distribution, key) = match &table.kind {
-        TableKind::Sharded { distribution, key } => {
-            ("sharded", Cell::from(distribution), Cell::from(key.join(", ")))
-        }
+        TableKind::Sharded { distribution, key } => (
+            "sharded",
+            Cell::from(distribution),
+            Cell::from(key.join(", ")),
+        ),
         TableKind::Reference => ("reference", Cell::Null, Cell::Null),
         TableKind::Single => ("single", Cell::Null, Cell::Null),
     };

@@ -16,17 +16,29 @@ use crate::admin::show::{NOT_YET, SHOWS, find, refused, timestamp};
 use crate::session::console::Rights;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show").join(format!("{name}.txt"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/show")
+        .join(format!("{name}.txt"))
 }
 
 async fn shown(name: &str) -> String {
     let console = Console::new(Arc::new(TestHerd::new()));
-    let mut answers = console.query(&format!("SHOW {name}"), "grafana", Rights::Stats).await.unwrap();
+    let mut answers = console
+        .query(&format!("SHOW {name}"), "grafana", Rights::Stats)
+        .await
+        .unwrap();
     let answer = answers.pop().unwrap();
-    let head = answer.columns.iter().map(|column| format!("{}:{}", column.name, column.kind.as_str()));
+    let head = answer
+        .columns
+        .iter()
+        .map(|column| format!("{}:{}", column.name, column.kind.as_str()));
     let mut text = head.collect::<Vec<_>>().join("|") + "\n";
     for row in &answer.rows {
-        assert_eq!(row.len(), answer.columns.len(), "cells of a row of SHOW {name}");
+        assert_eq!(
+            row.len(),
+            answer.columns.len(),
+            "cells of a row of SHOW {name}"
+        );
         for (cell, column) in row.iter().zip(answer.columns.iter()) {
             let fits = match cell {
                 Cell::Null => true,
@@ -54,7 +66,11 @@ async fn every_show_is_as_its_golden() {
         }
         let expect = fs::read_to_string(&path).unwrap_or_default();
         if text != expect {
-            different.push(format!("SHOW {}:\n{text}\nbut {} has:\n{expect}", show.name, path.display()));
+            different.push(format!(
+                "SHOW {}:\n{text}\nbut {} has:\n{expect}",
+                show.name,
+                path.display()
+            ));
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
@@ -74,11 +90,20 @@ fn names_and_columns_are_unique() {
     let mut names = BTreeSet::new();
     for show in SHOWS {
         assert!(names.insert(show.name), "SHOW {} twice", show.name);
-        assert!(environment::setting(show.name).is_none(), "SHOW {} hides a setting", show.name);
+        assert!(
+            environment::setting(show.name).is_none(),
+            "SHOW {} hides a setting",
+            show.name
+        );
         assert!(show.about.ends_with('.'), "about of SHOW {}", show.name);
         assert_eq!(show.name, show.name.to_lowercase());
         let columns: BTreeSet<_> = show.columns.iter().map(|column| &column.name).collect();
-        assert_eq!(columns.len(), show.columns.len(), "columns of SHOW {}", show.name);
+        assert_eq!(
+            columns.len(),
+            show.columns.len(),
+            "columns of SHOW {}",
+            show.name
+        );
     }
     for name in NOT_YET {
         assert!(names.insert(name), "SHOW {name} is there");
@@ -89,7 +114,10 @@ fn names_and_columns_are_unique() {
 #[test]
 fn times_are_dates() {
     let check = |seconds: u64, expect: &str| {
-        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)).show(), expect);
+        assert_eq!(
+            timestamp(UNIX_EPOCH + Duration::from_secs(seconds)).show(),
+            expect
+        );
     };
     check(0, "1970-01-01 00:00:00 UTC");
     check(951_782_400, "2000-02-29 00:00:00 UTC");

@@ -2,7 +2,7 @@
 
 use crate::admin::answer::{Cell, numeric, text};
 use crate::admin::show::{Show, View};
-use crate::metrics::period::Totals;
+use crate::metrics::period::{Totals, together};
 use crate::metrics::view::Detail;
 
 pub(super) const SHOW: Show = Show {
@@ -14,17 +14,19 @@ pub(super) const SHOW: Show = Show {
 };
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
-    let mut averages = Totals::default();
-    for row in &view.snapshot.stats {
-        averages.add(&row.averages);
-    }
+    let averages = together(&view.snapshot.stats);
     let totals = view.snapshot.totals();
     let named = |prefix: &'static str, totals: Totals| {
         totals.named().into_iter().map(move |(name, value)| {
-            vec![Cell::from(format!("{prefix}_{}", pgbouncer_name(name))), Cell::from(value)]
+            vec![
+                Cell::from(format!("{prefix}_{}", pgbouncer_name(name))),
+                Cell::from(value),
+            ]
         })
     };
-    named("total", totals).chain(named("avg", averages)).collect()
+    named("total", totals)
+        .chain(named("avg", averages))
+        .collect()
 }
 
 /// PgBouncer calls bytes differently here.

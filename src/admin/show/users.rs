@@ -12,9 +12,16 @@ pub(super) const SHOW: Show = Show {
     name: "users",
     about: "The users, their limits and what they have open.",
     columns: &[
-        text("name"), text("pool_size"), text("reserve_pool_size"), text("pool_mode"), int4("max_user_connections"),
-        int4("current_connections"), int4("max_user_client_connections"), int4("current_client_connections"),
-        text("tenant"), text("console"),
+        text("name"),
+        text("pool_size"),
+        text("reserve_pool_size"),
+        text("pool_mode"),
+        int4("max_user_connections"),
+        int4("current_connections"),
+        int4("max_user_client_connections"),
+        int4("current_client_connections"),
+        text("tenant"),
+        text("console"),
     ],
     needs: Some(Detail::Pools),
     rows,
@@ -22,15 +29,29 @@ pub(super) const SHOW: Show = Show {
 
 fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
     let config = view.config;
-    let listed = config.users.keys().chain(&config.admin_users).chain(&config.stats_users);
-    let names: BTreeSet<&String> = listed.chain(view.snapshot.users.iter().map(|user| &user.name)).collect();
+    let listed = config
+        .users
+        .keys()
+        .chain(&config.admin_users)
+        .chain(&config.stats_users);
+    let names: BTreeSet<&String> = listed
+        .chain(view.snapshot.users.iter().map(|user| &user.name))
+        .collect();
     names.into_iter().map(|name| row(view, name)).collect()
 }
 
 fn row(view: &View<'_>, name: &str) -> Vec<Cell> {
     let user = view.config.users.get(name);
-    let now = view.snapshot.users.iter().find(|row| row.name == name).cloned().unwrap_or_default();
-    let pool_size = user.and_then(|user| user.default_pool_size).map(|size| size.to_string());
+    let now = view
+        .snapshot
+        .users
+        .iter()
+        .find(|row| row.name == name)
+        .cloned()
+        .unwrap_or_default();
+    let pool_size = user
+        .and_then(|user| user.default_pool_size)
+        .map(|size| size.to_string());
     let limit = user.and_then(|user| user.max_user_connections);
     let console = match Console::rights_of(view.config, name) {
         Ok(Rights::Admin) => "admin",
