@@ -227,7 +227,7 @@ impl Answer {
 mod tests {
     use super::{Cell, Type};
 
-    fn check(cell: Cell, kind: Type, binary: bool, expect: &[u8]) {
+    fn check(cell: &Cell, kind: Type, binary: bool, expect: &[u8]) {
         let mut out = Vec::new();
         cell.encode(kind, binary, &mut out);
         assert_eq!(out, expect);
@@ -235,28 +235,28 @@ mod tests {
 
     #[test]
     fn values_are_encoded_as_postgresql_does() {
-        check(Cell::Null, Type::Int4, true, &[255, 255, 255, 255]);
-        check(Cell::Int(7), Type::Int4, false, b"\0\0\0\x017");
-        check(Cell::Int(7), Type::Int4, true, &[0, 0, 0, 4, 0, 0, 0, 7]);
+        check(&Cell::Null, Type::Int4, true, &[255, 255, 255, 255]);
+        check(&Cell::Int(7), Type::Int4, false, b"\0\0\0\x017");
+        check(&Cell::Int(7), Type::Int4, true, &[0, 0, 0, 4, 0, 0, 0, 7]);
         check(
-            Cell::Int(1 << 40),
+            &Cell::Int(1 << 40),
             Type::Int4,
             true,
             &[0, 0, 0, 4, 127, 255, 255, 255],
         );
         check(
-            Cell::Int(-1),
+            &Cell::Int(-1),
             Type::Int8,
             true,
             &[0, 0, 0, 8, 255, 255, 255, 255, 255, 255, 255, 255],
         );
         check(
-            Cell::Int(0),
+            &Cell::Int(0),
             Type::Numeric,
             true,
             &[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0],
         );
         let digits = [0, 0, 0, 12, 0, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2];
-        check(Cell::Int(10_002), Type::Numeric, true, &digits);
+        check(&Cell::Int(10_002), Type::Numeric, true, &digits);
     }
 }

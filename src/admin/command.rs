@@ -155,13 +155,14 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
         "DISABLE" => required()?.map(Act::Disable),
         "ENABLE" => required()?.map(Act::Enable),
         "RELOAD" if arguments.is_empty() => Ok(Act::Reload),
-        "KILL_CLIENT" => match arguments {
-            [Token::Number(id) | Token::Text(id)] => id
-                .parse()
-                .map(Act::KillClient)
-                .or_else(|_| Err(missing(word, "a client's id", CLIENT_HINT))),
-            _ => Err(missing(word, "a client's id", CLIENT_HINT)),
-        },
+        "KILL_CLIENT" => {
+            let id = match arguments {
+                [Token::Number(id) | Token::Text(id)] => id.parse().ok(),
+                _ => None,
+            };
+            id.map(Act::KillClient)
+                .ok_or_else(|| missing(word, "a client's id", CLIENT_HINT))
+        }
         "SHUTDOWN" => Ok(Act::Shutdown(match arguments {
             [] => Shutdown::Immediate,
             [how] if how.is("wait_for_servers") => Shutdown::WaitForServers,

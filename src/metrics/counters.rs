@@ -198,10 +198,9 @@ impl DatabaseCounters {
             }
             None => bump(&mut self.statements, RouteLabel::ALL, route),
         }
-        if let Some(place) = place(RouteLabel::ALL, route) {
-            if let Some(seconds) = self.seconds.get_mut(place) {
-                seconds.record(micros);
-            }
+        let seconds = place(RouteLabel::ALL, route).and_then(|at| self.seconds.get_mut(at));
+        if let Some(seconds) = seconds {
+            seconds.record(micros);
         }
         self.totals.query_count = self.totals.query_count.wrapping_add(1);
         self.totals.query_time = self.totals.query_time.wrapping_add(micros);
@@ -348,11 +347,11 @@ fn label(role: Role) -> RoleLabel {
     }
 }
 
-fn place<T: PartialEq>(all: &[T], value: T) -> Option<usize> {
+fn place<T: PartialEq + Copy>(all: &[T], value: T) -> Option<usize> {
     all.iter().position(|known| *known == value)
 }
 
-fn bump<T: PartialEq>(counts: &mut [Count], all: &[T], value: T) {
+fn bump<T: PartialEq + Copy>(counts: &mut [Count], all: &[T], value: T) {
     if let Some(count) = place(all, value).and_then(|at| counts.get_mut(at)) {
         count.add(1);
     }

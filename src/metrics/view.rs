@@ -410,7 +410,7 @@ impl Snapshot {
             a.code == b.code && a.origin == b.origin && a.shard == b.shard
         };
         join(&mut self.errors, other.errors, same_error, |mine, row| {
-            mine.count += row.count
+            mine.count += row.count;
         });
         join(
             &mut self.memory,
