@@ -295,7 +295,9 @@ pub enum Place {
     Range(Vec<RangePart>),
     /// Named values, then `else`.
     List(Vec<(String, Place)>, Option<Box<Place>>),
-    Directory { table: String },
+    Directory {
+        table: String,
+    },
 }
 
 /// `{to: BOUND, …}`: keys below `to` (excluded) that no earlier part holds.
@@ -308,7 +310,10 @@ pub struct RangePart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableKind {
     /// Rows spread by `key` over `distribution`.
-    Sharded { distribution: String, key: Vec<String> },
+    Sharded {
+        distribution: String,
+        key: Vec<String>,
+    },
     /// A full copy on every shard.
     Reference,
     /// All rows on the home shard.
