@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::demo;
 use crate::error::{Fault, SqlState};
 
 /// What a command ends with: nothing to add, or the faults to print.
@@ -88,7 +89,7 @@ struct DemoArguments {
     /// PostgreSQL servers to start
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     shards: u8,
-    /// Rows, as a multiple of 480,000
+    /// Rows, as a multiple of the shop's 510,000
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Where clients connect
@@ -97,6 +98,17 @@ struct DemoArguments {
     /// Run a short tour of statements and exit
     #[arg(long)]
     once: bool,
+}
+
+impl DemoArguments {
+    fn options(self) -> demo::Options {
+        demo::Options {
+            shards: self.shards.into(),
+            scale: self.scale,
+            listen: self.listen,
+            once: self.once,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -140,12 +152,15 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Outcome {
     match command {
         Command::Run(_)
-        | Command::Demo(_)
         | Command::Check { .. }
         | Command::Setup(_)
         | Command::Route(_)
         | Command::Schema
         | Command::HashPassword => Ok(later("this command")),
+        Command::Demo(arguments) => {
+            demo::run(&arguments.options()).map_err(one)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Convert { file } => {
             print!("{}", convert::file(&file).map_err(one)?);
             Ok(ExitCode::SUCCESS)
