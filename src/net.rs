@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// After this much silence the kernel asks whether the other side is still there…
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 /// …again after this long…
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// …and gives the connection up after so many questions.

@@ -68,9 +68,11 @@ pub fn is_for_user(certificate: &[u8], user: &str) -> bool {
         return false;
     };
     common_names(&parsed).any(|name| name == user)
-        || alternative_names(&parsed).iter().any(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => *name == user,
-            _ => false,
+        || alternative_names(&parsed).iter().any(|name| {
+            let (GeneralName::DNSName(name) | GeneralName::RFC822Name(name)) = name else {
+                return false;
+            };
+            *name == user
         })
 }
 

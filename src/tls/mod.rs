@@ -47,7 +47,8 @@ pub struct Tls {
     pub mode: ClientTlsMode,
     /// `None` when no certificate is configured: SSLRequest is answered with `N`.
     pub acceptor: Option<Acceptor>,
-    pub connectors: Connectors,
+    /// Shared by the pools.
+    pub connector: Arc<ServerConnector>,
 }
 
 impl Tls {
@@ -66,7 +67,7 @@ impl Tls {
         Ok(Tls {
             mode: client.mode,
             acceptor,
-            connectors: Connectors::load(server)?,
+            connector: Arc::new(ServerConnector::load(server)?),
         })
     }
 }
@@ -127,7 +128,7 @@ impl Acceptor {
 
 /// Our side of TLS with servers, for each mode.
 #[derive(Clone, Debug)]
-pub struct Connectors {
+pub struct ServerConnector {
     /// The mode of servers that do not say their own.
     pub mode: ServerTlsMode,
     /// Encrypts; verifies the chain only if a CA is configured.
@@ -142,8 +143,8 @@ struct Verified {
     chain_and_name: Arc<ClientConfig>,
 }
 
-impl Connectors {
-    fn load(server: &ServerTls) -> Result<Connectors, TlsError> {
+impl ServerConnector {
+    fn load(server: &ServerTls) -> Result<ServerConnector, TlsError> {
         let verified = match &server.ca {
             None if matches!(
                 server.mode,
@@ -176,7 +177,7 @@ impl Connectors {
                 problem: error.to_string(),
             })?,
         };
-        Ok(Connectors {
+        Ok(ServerConnector {
             mode: server.mode,
             encrypted,
             verified,

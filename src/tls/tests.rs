@@ -72,7 +72,7 @@ fn modes_need_their_files() {
     let found = Tls::load(&disabled, &server).map(|_| ());
     assert_eq!(found, Err(TlsError::NoAuthority));
     let tls = Tls::load(&disabled, &NO_SERVER_TLS).unwrap();
-    assert!(tls.connectors.connector(ServerTlsMode::Disable).is_none());
-    assert!(tls.connectors.connector(ServerTlsMode::Require).is_some());
-    assert!(tls.connectors.connector(ServerTlsMode::VerifyCa).is_none());
+    assert!(tls.connector.connector(ServerTlsMode::Disable).is_none());
+    assert!(tls.connector.connector(ServerTlsMode::Require).is_some());
+    assert!(tls.connector.connector(ServerTlsMode::VerifyCa).is_none());
 }

@@ -41,7 +41,7 @@ fn lengths_are_those_of_postgresql() {
 
 #[test]
 fn requests_are_told_apart() {
-    let code = |low: u32| ((1234 << 16) | low).to_be_bytes();
+    let code = |low: u32| (0x04d2_0000 | low).to_be_bytes();
     assert_eq!(decode(&code(5679)), Ok(Packet::SslRequest));
     assert_eq!(decode(&code(5680)), Ok(Packet::GssEncRequest));
     let mut cancel = code(5678).to_vec();

@@ -13,9 +13,10 @@ pub const MINOR_MAX: u16 = 2;
 /// The first byte of a TLS handshake record: direct TLS, without SSLRequest.
 pub const TLS_RECORD: u8 = 0x16;
 
-const CANCEL_REQUEST: u32 = (1234 << 16) | 5678;
-const SSL_REQUEST: u32 = (1234 << 16) | 5679;
-const GSSENC_REQUEST: u32 = (1234 << 16) | 5680;
+// 1234 in the high half, and 5678, 5679 and 5680 in the low one.
+const CANCEL_REQUEST: u32 = 0x04d2_162e;
+const SSL_REQUEST: u32 = 0x04d2_162f;
+const GSSENC_REQUEST: u32 = 0x04d2_1630;
 /// Bytes of a cancel key's secret, at most, in protocol 3.2.
 const SECRET_MAX: usize = 256;
 
