@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Database, Secret};
 use crate::error::{Fault, SqlState};
-use crate::tls::Connectors;
+use crate::tls::ServerConnector;
 use pool::{Pool, Role};
 
 /// How long one query of a control connection may take.
@@ -49,7 +49,7 @@ struct Herd {
 
 impl Control {
     /// Makes the pools. A database without a usable role is no error here: every use of it is.
-    pub fn new(config: &Arc<Config>, connectors: &Connectors) -> Control {
+    pub fn new(config: &Arc<Config>, connector: &ServerConnector) -> Control {
         let databases = config.databases.values().map(|database| {
             let role = Role::control(config, database);
             let pools = database.shards.iter().map(|shard| {
@@ -57,7 +57,7 @@ impl Control {
                     format!("shard \"{}\"", shard.name),
                     &shard.primary,
                     role.clone(),
-                    connectors,
+                    connector,
                     &config.limits,
                 );
                 (shard.name.clone(), pool)
@@ -71,7 +71,7 @@ impl Control {
                     format!("shard \"{}\"", shard.name),
                     &shard.primary,
                     Role::passwords(config, role.clone()),
-                    connectors,
+                    connector,
                     &config.limits,
                 )
             });
@@ -83,13 +83,13 @@ impl Control {
         });
         Control {
             databases: databases.collect(),
-            fallback: Control::fallback(config, connectors),
+            fallback: Control::fallback(config, connector),
             epoch: AtomicU64::new(0),
             config: Arc::clone(config),
         }
     }
 
-    fn fallback(config: &Config, connectors: &Connectors) -> Option<Pool> {
+    fn fallback(config: &Config, connector: &ServerConnector) -> Option<Pool> {
         let fallback = config.fallback.as_ref()?;
         config.auth.query.as_ref()?;
         let mut host = fallback.server.clone();
@@ -106,7 +106,7 @@ impl Control {
             "the server of database \"*\"".into(),
             &host,
             Role::passwords(config, role),
-            connectors,
+            connector,
             &config.limits,
         ))
     }

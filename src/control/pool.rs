@@ -14,7 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::QUERY_TIMEOUT;
 use crate::config::{Config, Database, Host, Limits, Secret, ServerTlsMode};
 use crate::error::{Fault, SqlState};
-use crate::tls::Connectors;
+use crate::tls::ServerConnector;
 
 /// Connections at most, for each pool.
 pub(super) const SIZE: usize = 2;
@@ -114,7 +114,7 @@ impl Pool {
         name: String,
         host: &Host,
         role: Result<Role, Fault>,
-        connectors: &Connectors,
+        connector: &ServerConnector,
         limits: &Limits,
     ) -> Pool {
         let pool = role.and_then(|role| {
@@ -122,7 +122,7 @@ impl Pool {
                 Duration::ZERO => CONNECT_TIMEOUT,
                 timeout => timeout,
             };
-            let manager = manager(host, &role, connectors, timeout)?;
+            let manager = manager(host, &role, connector, timeout)?;
             deadpool_postgres::Pool::builder(manager)
                 .max_size(SIZE)
                 .runtime(Runtime::Tokio1)
@@ -171,7 +171,7 @@ impl Pool {
 fn manager(
     host: &Host,
     role: &Role,
-    connectors: &Connectors,
+    connector: &ServerConnector,
     timeout: Duration,
 ) -> Result<Manager, Fault> {
     let mut config = tokio_postgres::Config::new();
@@ -194,7 +194,7 @@ fn manager(
     let manager = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let mode = host.tls.unwrap_or(connectors.mode);
+    let mode = host.tls.unwrap_or(connector.mode);
     if is_socket || mode == ServerTlsMode::Disable {
         config.ssl_mode(SslMode::Disable);
         return Ok(Manager::from_config(config, NoTls, manager));
@@ -205,7 +205,7 @@ fn manager(
             SslMode::Require
         }
     });
-    let connector = connectors.connector(mode).ok_or_else(|| {
+    let connector = connector.connector(mode).ok_or_else(|| {
         Fault::error(
             SqlState::CONFIG,
             "verify-ca and verify-full need a CA to verify servers with",
