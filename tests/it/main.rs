@@ -5,9 +5,11 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod client;
+mod copy_rows;
 mod herd;
 mod leaks;
 mod message;
+mod placement;
 mod postgres;
 mod random;
 mod shared;
