@@ -5,6 +5,7 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod client;
+mod control;
 mod copy_rows;
 mod herd;
 mod leaks;
