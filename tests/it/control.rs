@@ -26,10 +26,11 @@ impl Herd {
             client.run(&format!("CREATE DATABASE {shard}"));
         }
         let port = cluster.port;
-        let shards: String = SHARDS
-            .iter()
-            .map(|shard| format!("      {shard}: \"host=127.0.0.1 port={port} dbname={shard}\"\n"))
-            .collect();
+        let mut shards = String::new();
+        for shard in SHARDS {
+            let line = format!("      {shard}: \"host=127.0.0.1 port={port} dbname={shard}\"\n");
+            shards.push_str(&line);
+        }
         let config = format!(
             "listen: [\"127.0.0.1:6432\"]
 default_pool_size: 5

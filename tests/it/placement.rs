@@ -65,7 +65,10 @@ fn random_keys_lie_in_their_partitions() {
             .collect();
         let key = Key::Text(text.as_bytes().into());
         let quoted = text.replace('\'', "''");
-        texts.push(format!("({}, '{quoted}'::text)", bucket(&[key.clone()])));
+        texts.push(format!(
+            "({}, '{quoted}'::text)",
+            bucket(std::slice::from_ref(&key))
+        ));
         let bytes: [u8; 16] = random.bytes(16).try_into().expect("16 bytes");
         let mut hex = String::new();
         for byte in bytes {
