@@ -205,3 +205,95 @@ fn fault(database: &str, message: &str, hint: &str) -> Fault {
     )
     .hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Kind, Topology};
+    use crate::config::{
+        Constraints, Database, Distribution, Host, Place, Shard, Table, TableKind, Unlisted,
+    };
+    use crate::error::Fault;
+    use crate::placement::ShardId;
+    use crate::types::key::KeyType;
+
+    fn build(tables: &[(Option<&str>, &str, TableKind)]) -> Result<Topology, Fault> {
+        let shard = |name: &str| Shard {
+            name: name.into(),
+            primary: Host {
+                host: "h".into(),
+                port: 1,
+                dbname: "d".into(),
+                tls: None,
+            },
+            replicas: Vec::new(),
+        };
+        let table = |(schema, name, kind): &(Option<&str>, &str, TableKind)| Table {
+            schema: schema.map(String::from),
+            name: String::from(*name),
+            kind: kind.clone(),
+        };
+        let distribution = Distribution {
+            name: "d".into(),
+            key: vec![KeyType::Int8],
+            place: Place::Shard("b".into()),
+            pins: Vec::new(),
+        };
+        Topology::new(&Database {
+            name: "shop".into(),
+            shards: vec![shard("a"), shard("b")],
+            home: "b".into(),
+            server_user: None,
+            server_password: None,
+            control_user: None,
+            control_password: None,
+            pool_mode: None,
+            default_pool_size: None,
+            distributions: BTreeMap::from([("d".into(), distribution)]),
+            tables: tables.iter().map(table).collect(),
+            unlisted: Unlisted::Single,
+            constraints: Constraints::Enforce,
+        })
+    }
+
+    fn sharded(distribution: &str, key: &[&str]) -> TableKind {
+        TableKind::Sharded {
+            distribution: distribution.into(),
+            key: key.iter().copied().map(String::from).collect(),
+        }
+    }
+
+    #[test]
+    fn the_exact_schema_comes_first() {
+        let topology = build(&[
+            (None, "t", TableKind::Reference),
+            (Some("app"), "t", TableKind::Single),
+            (Some("app"), "u", sharded("d", &["id"])),
+        ])
+        .unwrap();
+        let kind = |schema, name| topology.table(schema, name).map(|rule| rule.kind.clone());
+        assert_eq!(kind(Some("app"), "t"), Some(Kind::Single));
+        assert_eq!(kind(Some("public"), "t"), Some(Kind::Reference));
+        assert_eq!(kind(None, "t"), Some(Kind::Reference));
+        let key = vec!["id".into()];
+        let expect = Some(Kind::Sharded {
+            distribution: 0,
+            key,
+        });
+        assert_eq!(kind(Some("app"), "u"), expect);
+        assert_eq!(kind(None, "u"), expect);
+        assert_eq!(kind(Some("public"), "u"), None);
+        assert_eq!(kind(None, "v"), None);
+        assert_eq!(topology.home(), ShardId(1));
+        assert_eq!(topology.name(ShardId(1)), "b");
+        assert_eq!(topology.shard("c"), None);
+        assert_eq!(topology.all().len(), 2);
+    }
+
+    #[test]
+    fn tables_that_cannot_be_placed_are_refused() {
+        assert!(build(&[(None, "t", sharded("e", &["id"]))]).is_err());
+        assert!(build(&[(None, "t", sharded("d", &["id", "other"]))]).is_err());
+    }
+}
