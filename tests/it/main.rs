@@ -5,6 +5,7 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod client;
+mod handshake;
 mod herd;
 mod leaks;
 mod message;

@@ -6,6 +6,7 @@
 mod keyring;
 mod methods;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use std::pin::Pin;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{AuthMethod, Config, Secret};
+use crate::config::{AuthMethod, Secret, User};
 use crate::error::{Fault, SqlState};
 use crate::session::startup::Client;
 use crate::wire::backend::{self, Authentication};
@@ -96,7 +97,9 @@ pub trait Secrets {
     reason = "the traits it borrows have none, and nobody prints it"
 )]
 pub struct Context<'a> {
-    pub config: &'a Config,
+    pub method: AuthMethod,
+    /// The configuration's users, by name. None at all: every name is a user.
+    pub users: &'a BTreeMap<String, User>,
     pub keyring: &'a Keyring,
     /// Of `auth.query`, if the configuration has one.
     pub secrets: Option<&'a dyn Secrets>,
@@ -150,8 +153,7 @@ enum Found {
 }
 
 async fn find(client: &Client, context: &Context<'_>) -> Result<Found, AuthError> {
-    let config = context.config;
-    if let Some(user) = config.users.get(&client.user) {
+    if let Some(user) = context.users.get(&client.user) {
         return Ok(Found::User(user.password.clone()));
     }
     if let Some(secrets) = context.secrets {
@@ -162,14 +164,14 @@ async fn find(client: &Client, context: &Context<'_>) -> Result<Found, AuthError
         };
     }
     // Without a list of users every name is one: the servers know theirs.
-    if config.users.is_empty() {
+    if context.users.is_empty() {
         return Ok(Found::User(None));
     }
     Ok(Found::Unknown)
 }
 
 fn rule(client: &Client, context: &Context<'_>) -> Result<Rule, AuthError> {
-    match context.config.auth.method {
+    match context.method {
         AuthMethod::Scram => Ok(Rule::Scram),
         AuthMethod::Md5 => Ok(Rule::Md5),
         AuthMethod::Plain => Ok(Rule::Plain),
