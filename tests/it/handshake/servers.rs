@@ -30,11 +30,15 @@ pub(crate) fn cluster(certificates: &Certificates, pair: Option<&str>) -> Cluste
     let file = |name: &str| certificates.path(name).display().to_string();
     let mut settings = format!("hba_file = '{}'\n", file("pg_hba.conf"));
     if let Some(pair) = pair {
-        settings += &format!(
-            "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n",
-            file(&format!("{pair}.crt")),
-            file(&format!("{pair}.key"))
-        );
+        let (certificate, key) = (file(&format!("{pair}.crt")), file(&format!("{pair}.key")));
+        let lines = [
+            "ssl = on",
+            "ssl_cert_file = 'CRT'",
+            "ssl_key_file = 'KEY'",
+            "",
+        ];
+        let lines = lines.join("\n");
+        settings.push_str(&lines.replace("CRT", &certificate).replace("KEY", &key));
     }
     let cluster = Cluster::start(&settings);
     cluster
@@ -125,113 +129,72 @@ async fn every_method_of_authentication_logs_in() {
     }
 }
 
+/// What a login comes to in a mode, with a CA, by a name, at a port, as a user.
+async fn login(
+    mode: ServerTlsMode,
+    ca: Option<&Path>,
+    name: &str,
+    port: u16,
+    user: &str,
+) -> String {
+    let tls = tls(mode, ca);
+    let credentials = credentials(user, None);
+    outcome(
+        &connect(
+            &host(name, port),
+            &tls.connector,
+            &credentials,
+            &[],
+            TIMEOUT,
+        )
+        .await,
+    )
+}
+
 #[tokio::test]
 async fn every_sslmode_does_what_libpq_does() {
     use ServerTlsMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};
     let certificates = Certificates::make();
     let with_tls = cluster(&certificates, Some("server"));
-    let without = cluster(&certificates, None);
     let (ca, other) = (certificates.path("ca.crt"), certificates.path("other.crt"));
     let (ca, other) = (Some(ca.as_path()), Some(other.as_path()));
-    for (mode, ca, name, port, user, expect) in [
-        (Disable, None, "127.0.0.1", with_tls.port, "app", "plain"),
-        (Prefer, None, "127.0.0.1", with_tls.port, "app", "tls"),
-        (Require, None, "127.0.0.1", with_tls.port, "app", "tls"),
-        (Require, ca, "127.0.0.1", with_tls.port, "app", "tls"),
-        (VerifyCa, ca, "localhost", with_tls.port, "app", "tls"),
-        (VerifyFull, ca, "127.0.0.1", with_tls.port, "app", "tls"),
+    for (mode, ca, name, expect) in [
+        (Disable, None, "127.0.0.1", "plain"),
+        (Prefer, None, "127.0.0.1", "tls"),
+        (Require, None, "127.0.0.1", "tls"),
+        (Require, ca, "127.0.0.1", "tls"),
+        (VerifyCa, ca, "localhost", "tls"),
+        (VerifyFull, ca, "127.0.0.1", "tls"),
         // The certificate is not for this name.
-        (
-            VerifyFull,
-            ca,
-            "localhost",
-            with_tls.port,
-            "app",
-            "fault 08001",
-        ),
+        (VerifyFull, ca, "localhost", "fault 08001"),
         // Another authority: only `prefer` goes on, without TLS.
-        (Prefer, other, "127.0.0.1", with_tls.port, "app", "plain"),
-        (
-            Require,
-            other,
-            "127.0.0.1",
-            with_tls.port,
-            "app",
-            "fault 08001",
-        ),
-        (
-            VerifyCa,
-            other,
-            "127.0.0.1",
-            with_tls.port,
-            "app",
-            "fault 08001",
-        ),
-        (
-            VerifyFull,
-            other,
-            "127.0.0.1",
-            with_tls.port,
-            "app",
-            "fault 08001",
-        ),
-        // A server without TLS.
-        (Disable, None, "127.0.0.1", without.port, "app", "plain"),
-        (Prefer, None, "127.0.0.1", without.port, "app", "plain"),
-        (
-            Require,
-            None,
-            "127.0.0.1",
-            without.port,
-            "app",
-            "fault 08001",
-        ),
-        (
-            VerifyFull,
-            ca,
-            "127.0.0.1",
-            without.port,
-            "app",
-            "fault 08001",
-        ),
-        // What pg_hba.conf allows.
-        (
-            Prefer,
-            None,
-            "127.0.0.1",
-            with_tls.port,
-            "plain_only",
-            "plain",
-        ),
-        (Prefer, None, "127.0.0.1", with_tls.port, "tls_only", "tls"),
-        (
-            Require,
-            None,
-            "127.0.0.1",
-            with_tls.port,
-            "plain_only",
-            "refused 28000",
-        ),
-        (
-            Disable,
-            None,
-            "127.0.0.1",
-            with_tls.port,
-            "tls_only",
-            "refused 28000",
-        ),
+        (Prefer, other, "127.0.0.1", "plain"),
+        (Require, other, "127.0.0.1", "fault 08001"),
+        (VerifyCa, other, "127.0.0.1", "fault 08001"),
+        (VerifyFull, other, "127.0.0.1", "fault 08001"),
     ] {
-        let tls = tls(mode, ca);
-        let host = host(name, port);
-        let found = connect(
-            &host,
-            &tls.connector,
-            &credentials(user, None),
-            &[],
-            TIMEOUT,
-        )
-        .await;
-        assert_eq!(outcome(&found), expect, "{mode:?} {ca:?} {name} {user}");
+        let found = login(mode, ca, name, with_tls.port, "app").await;
+        assert_eq!(found, expect, "{mode:?} {ca:?} {name}");
+    }
+    // What pg_hba.conf allows.
+    for (mode, user, expect) in [
+        (Prefer, "plain_only", "plain"),
+        (Prefer, "tls_only", "tls"),
+        (Require, "plain_only", "refused 28000"),
+        (Disable, "tls_only", "refused 28000"),
+    ] {
+        let found = login(mode, None, "127.0.0.1", with_tls.port, user).await;
+        assert_eq!(found, expect, "{mode:?} {user}");
+    }
+    let without = cluster(&certificates, None);
+    for (mode, ca, expect) in [
+        (Disable, None, "plain"),
+        (Prefer, None, "plain"),
+        (Require, None, "fault 08001"),
+        (VerifyFull, ca, "fault 08001"),
+    ] {
+        let found = login(mode, ca, "127.0.0.1", without.port, "app").await;
+        assert_eq!(found, expect, "{mode:?}");
     }
 }
 
