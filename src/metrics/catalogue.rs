@@ -188,8 +188,16 @@ mod tests {
         for metric in Metric::ALL {
             let name = metric.name();
             assert!(name.starts_with("pgherd_"), "{name}");
-            assert_eq!(name.ends_with("_total"), metric.kind() == Kind::Counter, "{name}");
-            assert_eq!(name.ends_with("_seconds"), metric.kind() == Kind::Histogram, "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind() == Kind::Counter,
+                "{name}"
+            );
+            assert_eq!(
+                name.ends_with("_seconds"),
+                metric.kind() == Kind::Histogram,
+                "{name}"
+            );
             assert!(metric.help().ends_with('.'), "{name}");
         }
     }

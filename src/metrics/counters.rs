@@ -61,12 +61,17 @@ impl CodeCounts {
             .ok()
             .filter(|code| code.iter().all(u8::is_ascii_alphanumeric))
             .filter(|code| self.0.len() < CODES_MAX || self.0.contains_key(code));
-        self.0.entry(known.unwrap_or(CodeCounts::OTHER)).or_default().add(1);
+        self.0
+            .entry(known.unwrap_or(CodeCounts::OTHER))
+            .or_default()
+            .add(1);
     }
 
     /// The codes and their totals.
     pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
-        self.0.iter().map(|(code, count)| (text(*code), count.total()))
+        self.0
+            .iter()
+            .map(|(code, count)| (text(*code), count.total()))
     }
 
     fn take(&mut self, mut each: impl FnMut(&str, u64)) {
@@ -137,14 +142,23 @@ impl ShardCounters {
             metrics.add(Metric::Statements, &[route.as_str(), name], count.take());
         }
         for (count, role) in self.opened.iter_mut().zip(RoleLabel::ALL) {
-            metrics.add(Metric::ServerConnectionsOpened, &[name, role.as_str()], count.take());
+            metrics.add(
+                Metric::ServerConnectionsOpened,
+                &[name, role.as_str()],
+                count.take(),
+            );
         }
         for (count, role) in self.closed.iter_mut().zip(RoleLabel::ALL) {
-            metrics.add(Metric::ServerConnectionsClosed, &[name, role.as_str()], count.take());
+            metrics.add(
+                Metric::ServerConnectionsClosed,
+                &[name, role.as_str()],
+                count.take(),
+            );
         }
         metrics.record(Metric::PoolWaitSeconds, &[name], &mut self.wait);
         metrics.record(Metric::ShardResponseSeconds, &[name], &mut self.response);
-        self.errors.take(|code, new| metrics.add(Metric::ShardErrors, &[name, code], new));
+        self.errors
+            .take(|code, new| metrics.add(Metric::ShardErrors, &[name, code], new));
     }
 }
 
@@ -184,10 +198,9 @@ impl DatabaseCounters {
             }
             None => bump(&mut self.statements, RouteLabel::ALL, route),
         }
-        if let Some(place) = place(RouteLabel::ALL, route) {
-            if let Some(seconds) = self.seconds.get_mut(place) {
-                seconds.record(micros);
-            }
+        let seconds = place(RouteLabel::ALL, route).and_then(|at| self.seconds.get_mut(at));
+        if let Some(seconds) = seconds {
+            seconds.record(micros);
         }
         self.totals.query_count = self.totals.query_count.wrapping_add(1);
         self.totals.query_time = self.totals.query_time.wrapping_add(micros);
@@ -195,7 +208,9 @@ impl DatabaseCounters {
 
     /// Counts a finished transaction and its time.
     pub fn transaction(&mut self, kind: TransactionKind, outcome: TransactionOutcome, micros: u64) {
-        if let Some(row) = place(TransactionKind::ALL, kind).and_then(|at| self.transactions.get_mut(at)) {
+        if let Some(row) =
+            place(TransactionKind::ALL, kind).and_then(|at| self.transactions.get_mut(at))
+        {
             bump(row, TransactionOutcome::ALL, outcome);
         }
         self.totals.xact_count = self.totals.xact_count.wrapping_add(1);
@@ -228,8 +243,16 @@ impl DatabaseCounters {
         self.folded = self.totals;
         metrics.add(Metric::ClientReceivedBytes, &[name], new.bytes_received);
         metrics.add(Metric::ClientSentBytes, &[name], new.bytes_sent);
-        metrics.add(Metric::ClientConnectionsOpened, &[name], self.clients_opened.take());
-        metrics.add(Metric::ClientConnectionsClosed, &[name], self.clients_closed.take());
+        metrics.add(
+            Metric::ClientConnectionsOpened,
+            &[name],
+            self.clients_opened.take(),
+        );
+        metrics.add(
+            Metric::ClientConnectionsClosed,
+            &[name],
+            self.clients_closed.take(),
+        );
         for (count, route) in self.statements.iter_mut().zip(RouteLabel::ALL) {
             metrics.add(Metric::Statements, &[route.as_str(), ""], count.take());
         }
@@ -238,7 +261,11 @@ impl DatabaseCounters {
         }
         for (row, kind) in self.transactions.iter_mut().zip(TransactionKind::ALL) {
             for (count, outcome) in row.iter_mut().zip(TransactionOutcome::ALL) {
-                metrics.add(Metric::Transactions, &[kind.as_str(), outcome.as_str()], count.take());
+                metrics.add(
+                    Metric::Transactions,
+                    &[kind.as_str(), outcome.as_str()],
+                    count.take(),
+                );
             }
         }
         for shard in &mut self.shards {
@@ -320,11 +347,11 @@ fn label(role: Role) -> RoleLabel {
     }
 }
 
-fn place<T: PartialEq>(all: &[T], value: T) -> Option<usize> {
+fn place<T: PartialEq + Copy>(all: &[T], value: T) -> Option<usize> {
     all.iter().position(|known| *known == value)
 }
 
-fn bump<T: PartialEq>(counts: &mut [Count], all: &[T], value: T) {
+fn bump<T: PartialEq + Copy>(counts: &mut [Count], all: &[T], value: T) {
     if let Some(count) = place(all, value).and_then(|at| counts.get_mut(at)) {
         count.add(1);
     }
@@ -354,14 +381,19 @@ mod tests {
         }
         codes.add(b"bad\n");
         assert_eq!(codes.iter().count(), CODES_MAX + 1);
-        assert_eq!(codes.iter().map(|(_, count)| count).sum::<u64>(), 2 * CODES_MAX as u64 + 1);
+        assert_eq!(
+            codes.iter().map(|(_, count)| count).sum::<u64>(),
+            2 * CODES_MAX as u64 + 1
+        );
     }
 
     #[test]
     fn fold_reaches_every_series() {
         let metrics = Metrics::new();
         let mut engine = EngineCounters::default();
-        engine.databases.push(DatabaseCounters::new("shop", ["shard_0", "shard_1"]));
+        engine
+            .databases
+            .push(DatabaseCounters::new("shop", ["shard_0", "shard_1"]));
         let database = engine.databases.first_mut().unwrap();
         database.statement(RouteLabel::Single, Some(1), 90);
         database.statement(RouteLabel::Multi, None, 300);
@@ -387,7 +419,10 @@ mod tests {
             "pgherd_errors_total{code=\"23505\",origin=\"server\"} 1",
             "pgherd_out_of_sync_total 0",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
         }
     }
 }

@@ -37,7 +37,9 @@ impl Histogram {
 
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().fold(self.over, |sum, bucket| sum.wrapping_add(*bucket))
+        self.buckets
+            .iter()
+            .fold(self.over, |sum, bucket| sum.wrapping_add(*bucket))
     }
 
     /// Adds another's counts.
@@ -92,7 +94,9 @@ mod tests {
     #[test]
     fn bounds_are_the_same_in_both_units() {
         for (micros, seconds) in BOUNDS.iter().zip(SECONDS) {
-            assert_eq!(seconds.parse::<f64>().unwrap() * 1e6, *micros as f64);
+            let (whole, part) = seconds.split_once('.').unwrap_or((seconds, ""));
+            let written: u64 = format!("{whole}{part:0<6}").parse().unwrap();
+            assert_eq!(written, *micros);
         }
     }
 
@@ -104,9 +108,21 @@ mod tests {
         }
         let mut text = String::new();
         histogram.render("x", "shard=\"a\"", &mut text);
-        assert!(text.contains("x_bucket{shard=\"a\",le=\"0.0001\"} 1\n"), "{text}");
-        assert!(text.contains("x_bucket{shard=\"a\",le=\"60\"} 2\n"), "{text}");
-        assert!(text.contains("x_bucket{shard=\"a\",le=\"+Inf\"} 3\n"), "{text}");
-        assert!(text.contains("x_sum{shard=\"a\"} 70.000201\nx_count{shard=\"a\"} 3\n"), "{text}");
+        assert!(
+            text.contains("x_bucket{shard=\"a\",le=\"0.0001\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("x_bucket{shard=\"a\",le=\"60\"} 2\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("x_bucket{shard=\"a\",le=\"+Inf\"} 3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("x_sum{shard=\"a\"} 70.000201\nx_count{shard=\"a\"} 3\n"),
+            "{text}"
+        );
     }
 }

@@ -50,7 +50,10 @@ impl Metrics {
             gauges: Mutex::default(),
         };
         for metric in Metric::ALL {
-            let (name, help) = (KeyName::from_const_str(metric.name()), SharedString::from(metric.help()));
+            let (name, help) = (
+                KeyName::from_const_str(metric.name()),
+                SharedString::from(metric.help()),
+            );
             match metric.kind() {
                 Kind::Counter => metrics.recorder.describe_counter(name, None, help),
                 Kind::Gauge => metrics.recorder.describe_gauge(name, None, help),
@@ -74,7 +77,11 @@ impl Metrics {
             self.add_at(Metric::ClientConnectionsOpened, &[&database.name], 0);
             self.add_at(Metric::ClientConnectionsClosed, &[&database.name], 0);
             for shard in &database.shards {
-                self.add_at(Metric::Statements, &[RouteLabel::Single.as_str(), &shard.name], 0);
+                self.add_at(
+                    Metric::Statements,
+                    &[RouteLabel::Single.as_str(), &shard.name],
+                    0,
+                );
                 self.set(Metric::PoolWaiting, &[&database.name, &shard.name], 0.0);
                 self.set(Metric::ShardConnections, &[&shard.name], 0.0);
                 for role in RoleLabel::ALL {
@@ -98,7 +105,9 @@ impl Metrics {
 
     /// Sets a gauge; `labels` as for [`Metrics::add`].
     pub fn set(&self, metric: Metric, labels: &[&str], value: f64) {
-        self.recorder.register_gauge(&key(metric, labels), &metadata()).set(value);
+        self.recorder
+            .register_gauge(&key(metric, labels), &metadata())
+            .set(value);
     }
 
     /// Moves an engine's histogram into the registry and empties it; `labels` as for [`Metrics::add`].
@@ -106,8 +115,14 @@ impl Metrics {
         if histogram.count() == 0 && !labels.is_empty() {
             return;
         }
-        let series = (metric, labels.iter().map(|label| (*label).to_owned()).collect());
-        lock(&self.histograms).entry(series).or_default().add(histogram);
+        let series = (
+            metric,
+            labels.iter().map(|label| (*label).to_owned()).collect(),
+        );
+        lock(&self.histograms)
+            .entry(series)
+            .or_default()
+            .add(histogram);
         *histogram = Histogram::default();
     }
 
@@ -123,13 +138,29 @@ impl Metrics {
         };
         for pool in &snapshot.pools {
             for (state, count) in pool.servers() {
-                add(Metric::PoolServers, &[&pool.shard, pool.role.as_str(), state], count);
+                add(
+                    Metric::PoolServers,
+                    &[&pool.shard, pool.role.as_str(), state],
+                    count,
+                );
             }
-            add(Metric::ShardConnections, &[&pool.shard], pool.server_count());
-            add(Metric::PoolWaiting, &[&pool.database, &pool.shard], pool.cl_waiting);
+            add(
+                Metric::ShardConnections,
+                &[&pool.shard],
+                pool.server_count(),
+            );
+            add(
+                Metric::PoolWaiting,
+                &[&pool.database, &pool.shard],
+                pool.cl_waiting,
+            );
         }
         add(Metric::PlansCached, &[], snapshot.plans_cached);
-        add(Metric::MultiBufferedBytes, &[], snapshot.multi_buffered_bytes);
+        add(
+            Metric::MultiBufferedBytes,
+            &[],
+            snapshot.multi_buffered_bytes,
+        );
         for ((metric, labels), value) in &*gauges {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
             self.set(*metric, &labels, *value);
@@ -145,13 +176,27 @@ impl Metrics {
         for ((metric, values), histogram) in &*lock(&self.histograms) {
             let name = metric.name();
             if last != Some(*metric) {
-                for part in ["# HELP ", name, " ", metric.help(), "\n# TYPE ", name, " histogram\n"] {
+                for part in [
+                    "# HELP ",
+                    name,
+                    " ",
+                    metric.help(),
+                    "\n# TYPE ",
+                    name,
+                    " histogram\n",
+                ] {
                     text.push_str(part);
                 }
                 last = Some(*metric);
             }
             let labels = metric.labels().iter().zip(values).map(|(label, value)| {
-                format!("{label}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+                format!(
+                    "{label}=\"{}\"",
+                    value
+                        .replace('\\', "\\\\")
+                        .replace('"', "\\\"")
+                        .replace('\n', "\\n")
+                )
             });
             histogram.render(name, &labels.collect::<Vec<_>>().join(","), &mut text);
         }
@@ -159,12 +204,19 @@ impl Metrics {
     }
 
     fn add_at(&self, metric: Metric, labels: &[&str], n: u64) {
-        self.recorder.register_counter(&key(metric, labels), &metadata()).increment(n);
+        self.recorder
+            .register_counter(&key(metric, labels), &metadata())
+            .increment(n);
     }
 }
 
 fn key(metric: Metric, values: &[&str]) -> Key {
-    debug_assert_eq!(metric.labels().len(), values.len(), "labels of {}", metric.name());
+    debug_assert_eq!(
+        metric.labels().len(),
+        values.len(),
+        "labels of {}",
+        metric.name()
+    );
     let labels = metric.labels().iter().zip(values);
     let labels = labels.map(|(name, value)| Label::new(*name, (*value).to_owned()));
     Key::from_parts(metric.name(), labels.collect::<Vec<_>>())
@@ -196,7 +248,10 @@ mod tests {
     fn alarms_exist_from_the_start_with_their_help() {
         let text = Metrics::new().render();
         assert!(text.contains("\npgherd_out_of_sync_total 0\n"), "{text}");
-        assert!(text.contains(&format!("# HELP pgherd_out_of_sync_total {}\n", Metric::OutOfSync.help())));
+        assert!(text.contains(&format!(
+            "# HELP pgherd_out_of_sync_total {}\n",
+            Metric::OutOfSync.help()
+        )));
         assert!(text.contains("# TYPE pgherd_out_of_sync_total counter\n"));
     }
 
@@ -206,12 +261,21 @@ mod tests {
         let mut pool = PoolRow::new("shop", "app", "shard_0", Role::Primary, PoolMode::Session);
         pool.sv_active = 2;
         pool.cl_waiting = 3;
-        metrics.observe(&Snapshot { pools: vec![pool], ..Snapshot::default() });
+        metrics.observe(&Snapshot {
+            pools: vec![pool],
+            ..Snapshot::default()
+        });
         let line = |value| {
-            format!("pgherd_pool_servers{{shard=\"shard_0\",role=\"primary\",state=\"active\"}} {value}\n")
+            format!(
+                "pgherd_pool_servers{{shard=\"shard_0\",role=\"primary\",state=\"active\"}} {value}\n"
+            )
         };
         assert!(metrics.render().contains(&line(2)));
-        assert!(metrics.render().contains("pgherd_pool_waiting{database=\"shop\",shard=\"shard_0\"} 3\n"));
+        assert!(
+            metrics
+                .render()
+                .contains("pgherd_pool_waiting{database=\"shop\",shard=\"shard_0\"} 3\n")
+        );
         metrics.observe(&Snapshot::default());
         assert!(metrics.render().contains(&line(0)));
     }

@@ -86,7 +86,10 @@ impl Totals {
 
     fn zip(&self, other: &Totals, op: impl Fn(u64, u64) -> u64) -> Totals {
         Totals {
-            server_assignment_count: op(self.server_assignment_count, other.server_assignment_count),
+            server_assignment_count: op(
+                self.server_assignment_count,
+                other.server_assignment_count,
+            ),
             xact_count: op(self.xact_count, other.xact_count),
             query_count: op(self.query_count, other.query_count),
             bytes_received: op(self.bytes_received, other.bytes_received),
@@ -110,6 +113,29 @@ pub struct DatabaseStats {
     pub averages: Totals,
 }
 
+/// The averages of several databases together: rates are added, times are weighted by what took them.
+pub fn together(stats: &[DatabaseStats]) -> Totals {
+    let mut sum = Totals::default();
+    let (mut xact, mut query, mut wait) = (0_u64, 0_u64, 0_u64);
+    for row in stats {
+        let average = &row.averages;
+        sum.add(average);
+        xact = xact.saturating_add(average.xact_time.saturating_mul(average.xact_count));
+        query = query.saturating_add(average.query_time.saturating_mul(average.query_count));
+        wait = wait.saturating_add(
+            average
+                .wait_time
+                .saturating_mul(average.server_assignment_count),
+        );
+    }
+    Totals {
+        xact_time: xact.checked_div(sum.xact_count).unwrap_or(0),
+        query_time: query.checked_div(sum.query_count).unwrap_or(0),
+        wait_time: wait.checked_div(sum.server_assignment_count).unwrap_or(0),
+        ..sum
+    }
+}
+
 /// The averages of the last period, and where the current one began.
 #[derive(Clone, Debug, Default)]
 pub struct Period {
@@ -126,7 +152,10 @@ impl Period {
             return;
         }
         let next = stats.iter().map(|row| {
-            let then = self.of(&row.database).map(|then| then.totals).unwrap_or_default();
+            let then = self
+                .of(&row.database)
+                .map(|then| then.totals)
+                .unwrap_or_default();
             DatabaseStats {
                 averages: row.totals.since(&then).averages(span),
                 ..row.clone()
@@ -155,12 +184,20 @@ impl Period {
 
 #[cfg(test)]
 mod tests {
-    use super::{DatabaseStats, Period, Totals};
+    use super::{DatabaseStats, Period, Totals, together};
     use std::time::Duration;
 
     fn stats(queries: u64, query_time: u64) -> Vec<DatabaseStats> {
-        let totals = Totals { query_count: queries, query_time, ..Totals::default() };
-        vec![DatabaseStats { database: "shop".into(), totals, ..Default::default() }]
+        let totals = Totals {
+            query_count: queries,
+            query_time,
+            ..Totals::default()
+        };
+        vec![DatabaseStats {
+            database: "shop".into(),
+            totals,
+            ..Default::default()
+        }]
     }
 
     #[test]
@@ -177,7 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn times_of_several_databases_are_weighted() {
+        let average = |query_count, query_time| DatabaseStats {
+            averages: Totals {
+                query_count,
+                query_time,
+                ..Totals::default()
+            },
+            ..Default::default()
+        };
+        let all = together(&[average(30, 100), average(10, 500)]);
+        assert_eq!((all.query_count, all.query_time), (40, 200));
+    }
+
+    #[test]
     fn nothing_counted_averages_to_zero() {
-        assert_eq!(Totals::default().averages(Duration::ZERO), Totals::default());
+        assert_eq!(
+            Totals::default().averages(Duration::ZERO),
+            Totals::default()
+        );
     }
 }

@@ -232,7 +232,13 @@ pub struct PoolRow {
 
 impl PoolRow {
     /// A pool without connections.
-    pub fn new(database: &str, user: &str, shard: &str, role: Role, pool_mode: PoolMode) -> PoolRow {
+    pub fn new(
+        database: &str,
+        user: &str,
+        shard: &str,
+        role: Role,
+        pool_mode: PoolMode,
+    ) -> PoolRow {
         PoolRow {
             database: database.to_owned(),
             user: user.to_owned(),
@@ -367,18 +373,34 @@ impl Snapshot {
         self.out_of_sync += other.out_of_sync;
         self.clients.extend(other.clients);
         self.servers.extend(other.servers);
-        join(&mut self.pools, other.pools, PoolRow::is_same, |mine, row| mine.add(&row));
-        join(&mut self.databases, other.databases, |a, b| a.name == b.name, |mine, row| {
-            mine.paused |= row.paused;
-            mine.disabled |= row.disabled;
-            mine.clients += row.clients;
-            mine.servers += row.servers;
-        });
-        join(&mut self.users, other.users, |a, b| a.name == b.name, |mine, row| {
-            mine.clients += row.clients;
-            mine.servers += row.servers;
-        });
-        let same_shard = |a: &ShardRow, b: &ShardRow| a.database == b.database && a.shard == b.shard;
+        join(
+            &mut self.pools,
+            other.pools,
+            PoolRow::is_same,
+            |mine, row| mine.add(&row),
+        );
+        join(
+            &mut self.databases,
+            other.databases,
+            |a, b| a.name == b.name,
+            |mine, row| {
+                mine.paused |= row.paused;
+                mine.disabled |= row.disabled;
+                mine.clients += row.clients;
+                mine.servers += row.servers;
+            },
+        );
+        join(
+            &mut self.users,
+            other.users,
+            |a, b| a.name == b.name,
+            |mine, row| {
+                mine.clients += row.clients;
+                mine.servers += row.servers;
+            },
+        );
+        let same_shard =
+            |a: &ShardRow, b: &ShardRow| a.database == b.database && a.shard == b.shard;
         join(&mut self.shards, other.shards, same_shard, |mine, row| {
             mine.down = mine.down.take().or(row.down);
             mine.statements += row.statements;
@@ -387,17 +409,34 @@ impl Snapshot {
         let same_error = |a: &ErrorRow, b: &ErrorRow| {
             a.code == b.code && a.origin == b.origin && a.shard == b.shard
         };
-        join(&mut self.errors, other.errors, same_error, |mine, row| mine.count += row.count);
-        join(&mut self.memory, other.memory, |a, b| a.name == b.name, |mine, row| {
-            mine.used += row.used;
-            mine.free += row.free;
+        join(&mut self.errors, other.errors, same_error, |mine, row| {
+            mine.count += row.count;
         });
-        join(&mut self.hosts, other.hosts, |a, b| a.name == b.name, |mine, row| {
-            mine.ttl = mine.ttl.min(row.ttl);
-        });
-        join(&mut self.stats, other.stats, |a, b| a.database == b.database, |mine, row| {
-            mine.totals.add(&row.totals);
-        });
+        join(
+            &mut self.memory,
+            other.memory,
+            |a, b| a.name == b.name,
+            |mine, row| {
+                mine.used += row.used;
+                mine.free += row.free;
+            },
+        );
+        join(
+            &mut self.hosts,
+            other.hosts,
+            |a, b| a.name == b.name,
+            |mine, row| {
+                mine.ttl = mine.ttl.min(row.ttl);
+            },
+        );
+        join(
+            &mut self.stats,
+            other.stats,
+            |a, b| a.database == b.database,
+            |mine, row| {
+                mine.totals.add(&row.totals);
+            },
+        );
     }
 
     /// Puts the rows in the order in which they are shown, so that it depends on no engine.
@@ -409,10 +448,10 @@ impl Snapshot {
         });
         self.databases.sort_by(|a, b| a.name.cmp(&b.name));
         self.users.sort_by(|a, b| a.name.cmp(&b.name));
-        self.shards.sort_by(|a, b| (&a.database, &a.shard).cmp(&(&b.database, &b.shard)));
-        self.errors.sort_by(|a, b| {
-            (&a.code, a.origin, &a.shard).cmp(&(&b.code, b.origin, &b.shard))
-        });
+        self.shards
+            .sort_by(|a, b| (&a.database, &a.shard).cmp(&(&b.database, &b.shard)));
+        self.errors
+            .sort_by(|a, b| (&a.code, a.origin, &a.shard).cmp(&(&b.code, b.origin, &b.shard)));
         self.memory.sort_by(|a, b| a.name.cmp(&b.name));
         self.hosts.sort_by(|a, b| a.name.cmp(&b.name));
         self.stats.sort_by(|a, b| a.database.cmp(&b.database));
@@ -429,7 +468,12 @@ impl Snapshot {
 }
 
 /// Adds each row to the one that is the same thing, or appends it.
-fn join<T>(mine: &mut Vec<T>, other: Vec<T>, same: impl Fn(&T, &T) -> bool, add: impl Fn(&mut T, T)) {
+fn join<T>(
+    mine: &mut Vec<T>,
+    other: Vec<T>,
+    same: impl Fn(&T, &T) -> bool,
+    add: impl Fn(&mut T, T),
+) {
     for row in other {
         match mine.iter_mut().find(|known| same(known, &row)) {
             Some(known) => add(known, row),
@@ -445,15 +489,30 @@ mod tests {
     use std::time::Duration;
 
     fn engine(waiting: u64, wait: u64) -> Snapshot {
-        let mut pool = PoolRow::new("shop", "app", "shard_0", Role::Primary, PoolMode::Transaction);
+        let mut pool = PoolRow::new(
+            "shop",
+            "app",
+            "shard_0",
+            Role::Primary,
+            PoolMode::Transaction,
+        );
         pool.cl_waiting = waiting;
         pool.sv_idle = 1;
         pool.max_wait = Duration::from_secs(wait);
         Snapshot {
             engines: 1,
             pools: vec![pool],
-            databases: vec![DatabaseRow { name: "shop".into(), clients: 2, ..Default::default() }],
-            errors: vec![ErrorRow { code: "0A000".into(), origin: "proxy", count: 3, ..Default::default() }],
+            databases: vec![DatabaseRow {
+                name: "shop".into(),
+                clients: 2,
+                ..Default::default()
+            }],
+            errors: vec![ErrorRow {
+                code: "0A000".into(),
+                origin: "proxy",
+                count: 3,
+                ..Default::default()
+            }],
             ..Snapshot::default()
         }
     }
@@ -461,9 +520,15 @@ mod tests {
     #[test]
     fn same_things_are_added_and_waits_compared() {
         let mut all = engine(2, 1);
-        all.fold(Snapshot { state: State::Paused, ..engine(3, 5) });
+        all.fold(Snapshot {
+            state: State::Paused,
+            ..engine(3, 5)
+        });
         let pool = all.pools.first().unwrap();
-        assert_eq!((all.pools.len(), pool.cl_waiting, pool.server_count()), (1, 5, 2));
+        assert_eq!(
+            (all.pools.len(), pool.cl_waiting, pool.server_count()),
+            (1, 5, 2)
+        );
         assert_eq!(pool.max_wait, Duration::from_secs(5));
         assert_eq!((all.engines, all.state), (2, State::Paused));
         assert_eq!(all.databases.first().unwrap().clients, 4);

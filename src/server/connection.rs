@@ -3,6 +3,7 @@
 //! The connection moves bytes and keeps the line of replies; what they mean to a client is decided
 //! above. *Invariant:* it may be lent to another client only when [`ServerConnection::is_clean`].
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,6 +41,18 @@ pub enum Note {
     Execute,
 }
 
+/// Where a request to cancel the statement of a server connection goes.
+#[derive(Debug)]
+pub struct CancelTarget {
+    pub host: Rc<Host>,
+    pub tls: bool,
+    pub pid: u32,
+    pub secret: Vec<u8>,
+    pub shard: ShardId,
+    /// Requests under way: until they are done the connection goes to nobody else.
+    pub under_way: Cell<u32>,
+}
+
 /// A connection to one server, logged in.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -55,20 +68,17 @@ pub struct ServerConnection {
     pub settings: Rc<Settings>,
     /// Settings may differ from `settings`: they must be reset before the next client.
     pub settings_unsure: bool,
-    /// The settings as they were when the open transaction began.
-    pub settings_before: Option<Rc<Settings>>,
     pub statements: ServerStatements,
+    /// The id of the statement that is its unnamed one.
+    pub unnamed: Option<u32>,
     /// ParameterStatus values at login, in their order.
     pub parameters: Rc<Vec<(String, String)>>,
     pub shard: ShardId,
-    pub host: Rc<Host>,
-    pub pid: u32,
-    pub secret: Vec<u8>,
+    /// Where a request to cancel its statement goes.
+    pub cancel: Rc<CancelTarget>,
     pub id: u64,
     pub born: Instant,
     pub used: Instant,
-    /// Cancel requests that are on their way to it.
-    pub cancels: Rc<std::cell::Cell<u32>>,
     /// Released with the connection.
     pub permit: Permit,
 }

@@ -21,6 +21,8 @@ pub struct Prepared {
     /// Length of the text within `body`.
     pub text_length: usize,
     pub script: Rc<Script>,
+    /// Where the literals stand that the script's operands refer to.
+    pub literals: Box<[std::ops::Range<usize>]>,
     /// How often an unnamed Parse brought it.
     pub uses: Cell<u32>,
     /// Whether an unnamed Parse of it may stay prepared on a server.
@@ -169,7 +171,7 @@ impl Statements {
     }
 
     /// Adds one. When the bytes held pass `limit`, those that no client holds are forgotten.
-    pub fn insert(&mut self, body: &[u8], text_length: usize, script: Rc<Script>, limit: u64) -> Rc<Prepared> {
+    pub fn insert(&mut self, body: &[u8], text_length: usize, script: Rc<Script>, literals: &[std::ops::Range<usize>], limit: u64) -> Rc<Prepared> {
         if u64::try_from(self.bytes).unwrap_or(u64::MAX) > limit {
             self.by_body
                 .retain(|_, prepared| Rc::strong_count(prepared) > 1);
@@ -182,6 +184,7 @@ impl Statements {
             body: body.into(),
             text_length,
             script,
+            literals: literals.into(),
             uses: Cell::new(0),
             promotable: !Prepared::reads_clock_while_parsing(text),
             accepted: Cell::new(None),

@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod cancel_key;
+pub mod copy;
 pub mod frame;
 pub mod frontend;
 pub mod pipeline;

@@ -132,6 +132,14 @@ impl<N> Pipeline<N> {
         }
     }
 
+    /// The note of the request the server is to answer next.
+    pub fn front_note(&mut self) -> Option<&mut N> {
+        match self.owed.front_mut() {
+            Some(Owed::Server { note, .. }) => Some(note),
+            Some(Owed::Local(_)) | None => None,
+        }
+    }
+
     /// Takes the first entry once it is answered.
     pub fn pop(&mut self) -> Option<(Request, N)> {
         match self.owed.front() {
