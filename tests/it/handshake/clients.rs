@@ -9,7 +9,7 @@ use pgherd::config::{
     AuthMethod, ClientTls, ClientTlsMode, Host, Secret, ServerTls, ServerTlsMode,
 };
 use pgherd::server::connect::{ConnectError, Credentials, connect};
-use pgherd::session::auth::{Rule, hash_password};
+use pgherd::session::auth::hash_password;
 use pgherd::tls::Tls;
 
 use super::certificates::Certificates;
@@ -47,7 +47,7 @@ pub(crate) fn options(tls: Tls, method: AuthMethod) -> Options {
             ("ada", None),
         ],
         queried: None,
-        decide: None,
+        rules: "",
         timeout: Duration::from_secs(20),
         wrong_end_point: false,
     }
@@ -214,14 +214,10 @@ fn rules_of_pg_hba_conf_decide() {
     let certificates = Certificates::make();
     let tls = tls(&certificates, ClientTlsMode::Prefer);
     let frontend = Frontend::start(Options {
-        decide: Some(|facts| match (facts.user, facts.local, facts.tls) {
-            ("ada", true, _) => Some(Rule::Trust),
-            ("ada", false, true) => Some(Rule::Reject),
-            ("plain", false, _) if facts.address.is_some() && facts.database == "db" => {
-                Some(Rule::Scram)
-            }
-            _ => None,
-        }),
+        rules: "local all ada trust
+hostssl all ada 127.0.0.1/32 reject
+host db plain 127.0.0.0/8 scram-sha-256
+",
         ..options(tls, AuthMethod::Hba)
     });
     let folder = Some(frontend.folder.path());

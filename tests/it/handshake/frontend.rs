@@ -5,12 +5,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgherd::config::{AuthMethod, Secret, User};
+use pgherd::config::{Auth, AuthMethod, Secret, User, hba};
 use pgherd::error::Fault;
 use pgherd::net::Stream;
-use pgherd::session::auth::{
-    AuthError, ConnectionFacts, Context, Keyring, LookUp, Rule, Secrets, authenticate,
-};
+use pgherd::session::auth::{AuthError, Context, Keyring, LookUp, Secrets, authenticate};
 use pgherd::session::startup::{Client, Startup, StartupError, accept, close, refuse};
 use pgherd::tls::Tls;
 use pgherd::wire::backend::{self, Column, Status};
@@ -18,8 +16,6 @@ use pgherd::wire::cancel_key::CancelKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Instant;
-
-type Decide = fn(&ConnectionFacts<'_>) -> Option<Rule>;
 
 /// How clients are taken in.
 #[derive(Clone)]
@@ -30,7 +26,8 @@ pub(crate) struct Options {
     pub(crate) users: Vec<(&'static str, Option<String>)>,
     /// What `auth.query` would find.
     pub(crate) queried: Option<BTreeMap<&'static str, &'static str>>,
-    pub(crate) decide: Option<Decide>,
+    /// A pg_hba.conf, for the method `hba`.
+    pub(crate) rules: &'static str,
     pub(crate) timeout: Duration,
     /// Whether channel binding is checked against another certificate than the one shown.
     pub(crate) wrong_end_point: bool,
@@ -140,12 +137,18 @@ async fn take_in(stream: Stream, options: &Options, keyring: &Keyring) -> String
     }
     let users = options.users.iter().map(user).collect();
     let queried = options.queried.clone().map(Queried);
-    let context = Context {
+    let auth = Auth {
         method: options.method,
+        hba: None,
+        rules: hba::parse(options.rules, "pg_hba.conf").expect("good rules"),
+        query: None,
+        user: None,
+    };
+    let context = Context {
+        auth: &auth,
         users: &users,
         keyring,
         secrets: queried.as_ref().map(|queried| queried as &dyn Secrets),
-        decide: options.decide.as_ref().map(|decide| decide as _),
         deadline,
     };
     let identity = match authenticate(&mut client, &context).await {
