@@ -5,12 +5,10 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod client;
-mod control;
-mod copy_rows;
+mod handshake;
 mod herd;
 mod leaks;
 mod message;
-mod placement;
 mod postgres;
 mod random;
 mod shared;
