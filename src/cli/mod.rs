@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::demo;
+use crate::proxy;
 use crate::error::{Fault, SqlState};
 
 /// What a command ends with: nothing to add, or the faults to print.
@@ -151,8 +152,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Run(_)
-        | Command::Check { .. }
+        Command::Run(file) => proxy::run(&file.config).map(|()| ExitCode::SUCCESS),
+        Command::Check { .. }
         | Command::Setup(_)
         | Command::Route(_)
         | Command::Schema
