@@ -33,6 +33,7 @@ impl Session {
             client,
             stream,
             out: Vec::new(),
+            client_is_full: false,
             input: Vec::new(),
             held_need: None,
             passing: None,
