@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::types::key::KeyType;
+
 /// A whole checked configuration. Reload makes a new one; nothing changes in place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -270,20 +272,6 @@ pub struct Distribution {
     pub pins: Vec<(String, String)>,
 }
 
-/// The type of one column of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyType {
-    Int2,
-    Int4,
-    Int8,
-    Text,
-    Uuid,
-    Date,
-    Timestamp,
-    TimestampTz,
-    Numeric,
-}
-
 /// A placement rule; rules nest. Shards are given by name and are known to exist.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
@@ -295,7 +283,9 @@ pub enum Place {
     Range(Vec<RangePart>),
     /// Named values, then `else`.
     List(Vec<(String, Place)>, Option<Box<Place>>),
-    Directory { table: String },
+    Directory {
+        table: String,
+    },
 }
 
 /// `{to: BOUND, …}`: keys below `to` (excluded) that no earlier part holds.
@@ -308,7 +298,10 @@ pub struct RangePart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableKind {
     /// Rows spread by `key` over `distribution`.
-    Sharded { distribution: String, key: Vec<String> },
+    Sharded {
+        distribution: String,
+        key: Vec<String>,
+    },
     /// A full copy on every shard.
     Reference,
     /// All rows on the home shard.
