@@ -1,3 +1,25 @@
 //! Statement and values in, route or refusal out.
 
+mod array;
+mod concat;
+pub mod context;
+mod data;
+mod draft;
+mod effects;
+mod facts;
+mod functions;
+mod literals;
 pub mod plan;
+mod predicate;
+pub mod refuse;
+mod route;
+mod scope;
+mod script;
+mod survey;
+mod tables;
+mod utility;
+mod writes;
+
+pub use context::Context;
+pub use route::route;
+pub use script::script;
