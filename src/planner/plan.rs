@@ -9,13 +9,17 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
-use crate::wire::copy::Format;
+use crate::sql::mask::Literal as Span;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
 #[derive(Clone, Debug)]
 pub struct Script {
     /// Empty for an empty query.
     pub statements: Vec<Statement>,
+    /// Whether it serves every text with the same literal-free form, not only its own.
+    pub reusable: bool,
+    /// Where the numbered literals stand. Only exact for the text it was made from.
+    pub literals: Box<[Span]>,
 }
 
 /// The plan of one statement.
@@ -35,6 +39,10 @@ pub struct Statement {
     pub has_tables: bool,
     /// Whether PostgreSQL refuses it inside a transaction block (VACUUM, CREATE DATABASE, CREATE INDEX CONCURRENTLY…).
     pub no_block: bool,
+    /// Whether it reads what an earlier statement left on the same server connection (`lastval()`,
+    /// `currval()`): outside a block that would be another client's, so it is refused there unless
+    /// the client holds its connection. The fault to send is [`crate::planner::refuse::unbound`].
+    pub block_only: bool,
 }
 
 /// What a statement does to the session.
@@ -44,13 +52,9 @@ pub enum Effect {
     /// BEGIN or START TRANSACTION. `read_only` when it says so.
     Begin,
     /// COMMIT or END.
-    Commit {
-        chain: bool,
-    },
+    Commit { chain: bool },
     /// ROLLBACK or ABORT.
-    Rollback {
-        chain: bool,
-    },
+    Rollback { chain: bool },
     Savepoint(String),
     RollbackTo(String),
     Release(String),
@@ -61,56 +65,28 @@ pub enum Effect {
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.
-    Set {
-        name: String,
-        value: String,
-        local: bool,
-    },
+    Set { name: String, value: String, local: bool },
     /// SET name TO DEFAULT, RESET name.
-    Reset {
-        name: String,
-        local: bool,
-    },
+    Reset { name: String, local: bool },
     ResetAll,
     /// SELECT set_config(name, value, is_local) and nothing else: the arguments.
-    SetConfig {
-        name: Argument,
-        value: Argument,
-        local: Argument,
-    },
+    SetConfig { name: Argument, value: Argument, local: Argument },
     /// `SET pgherd.…` and its RESET: kept by us, sent nowhere.
-    SetPgherd {
-        name: String,
-        value: Option<String>,
-        local: bool,
-    },
+    SetPgherd { name: String, value: Option<String>, local: bool },
     /// `SHOW pgherd.…`.
-    ShowPgherd {
-        name: String,
-    },
+    ShowPgherd { name: String },
     DiscardAll,
     /// DISCARD PLANS, SEQUENCES, TEMP.
     DiscardOther,
     /// SQL PREPARE.
-    Prepare {
-        name: String,
-    },
+    Prepare { name: String },
     /// SQL EXECUTE, also under EXPLAIN. `at` is where the name stands in the text.
-    Execute {
-        name: String,
-        at: Range<usize>,
-    },
+    Execute { name: String, at: Range<usize> },
     /// DEALLOCATE; `None` is ALL.
-    Deallocate {
-        name: Option<String>,
-    },
-    Listen {
-        channel: String,
-    },
+    Deallocate { name: Option<String> },
+    Listen { channel: String },
     /// `None` is `*`.
-    Unlisten {
-        channel: Option<String>,
-    },
+    Unlisten { channel: Option<String> },
     /// Session state that cannot be replayed: the client keeps its server connection from here on.
     /// The text says why, as in `temporary table` or `session advisory lock`.
     Pin(&'static str),
@@ -136,6 +112,8 @@ pub enum Access {
     Session,
     /// Table-less and on the list of harmless functions: any server answers alike.
     Anywhere,
+    /// Whatever shard the block is bound to, else home: cursors, SET CONSTRAINTS, EXECUTE.
+    Bound,
     /// The home shard: single tables, catalogs, table-less statements with any other function.
     Home,
     /// Only reference tables are read: any shard.
@@ -147,8 +125,6 @@ pub enum Access {
     Broadcast { transaction: bool },
     /// COPY table FROM STDIN into a sharded table: rows are split by key.
     CopySplit(Arc<CopySplit>),
-    /// Where the open block runs, else home: cursors and the like.
-    Bound,
     /// Hinted to one shard.
     Shard(ShardId),
     /// Cannot be answered exactly: the error, with its hint.
@@ -167,6 +143,8 @@ pub struct Keyed {
     pub concat: bool,
     /// What to answer when it would need several shards and `concat` is false.
     pub otherwise: Arc<Fault>,
+    /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
+    pub insert: bool,
 }
 
 /// One value of a key: an operand for each of its columns.
@@ -179,6 +157,12 @@ pub enum Operand {
     Parameter(u16),
     /// Literal of the text, counted from 0 in the order of the masked literals; `negative` for `-5`.
     Literal { index: u16, negative: bool },
+    /// The text of a value that the statement spells in a way that is not numbered, as in `E'…'`.
+    Constant(Arc<str>),
+    /// Each element of an array parameter, as in `= ANY ($1)`. Only in keys of one column.
+    Elements(u16),
+    /// Each element of an array literal, as in `= ANY ('{1,2}')`. Only in keys of one column.
+    LiteralElements(u16),
     /// NULL: matches nothing on read, is refused on write.
     Null,
 }
@@ -189,9 +173,17 @@ pub struct CopySplit {
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0.
     pub key_columns: Vec<usize>,
-    pub format: Format,
+    pub format: CopyFormat,
     /// The table as written, for messages.
     pub table: String,
+}
+
+/// The options of COPY that say where a row and its fields end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    Text { delimiter: u8, null: Vec<u8>, header: bool },
+    Csv { delimiter: u8, quote: u8, escape: u8, null: Vec<u8>, header: bool },
+    Binary,
 }
 
 /// Where one execution runs.
@@ -199,13 +191,13 @@ pub struct CopySplit {
 pub enum Route {
     Session,
     Anywhere,
+    /// The shard the block is bound to, else home.
+    Bound,
     AnyShard,
     Single(ShardId),
     /// Each shard answers for itself, the rows are concatenated. At least two shards.
     Concat(ShardSet),
-    Broadcast {
-        transaction: bool,
-    },
+    Broadcast { transaction: bool },
     CopySplit(Arc<CopySplit>),
 }
 
@@ -216,6 +208,11 @@ pub trait Values {
     fn parameter(&self, index: u16) -> Option<Parameter<'_>>;
     /// Masked literal `index` of the text.
     fn literal(&self, index: u16) -> Option<Literal<'_>>;
+    /// Whether `client_encoding` is UTF8. Otherwise text keys beyond ASCII cannot be placed, since
+    /// the server stores other bytes than the client sends.
+    fn is_utf8(&self) -> bool {
+        true
+    }
 }
 
 /// A parameter as Bind carries it.
