@@ -298,6 +298,8 @@ fn hba_files_are_read_with_their_own_lines() {
             .len(),
         1
     );
+    let faults = parse("hostssl all all all cert\n").unwrap_err();
+    assert_eq!((faults[0].path.as_str(), faults.len()), ("auth.hba", 1));
     let faults = parse("local all all trust\nlocal all all peer\n").unwrap_err();
     assert_eq!(
         (faults[0].line, faults[0].file.ends_with("pg_hba.conf")),
@@ -473,4 +475,25 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn every_key_of_the_first_release_is_read() {
+    let path = "tests/golden/config/full.yaml";
+    let text = std::fs::read_to_string(tree(path)).unwrap();
+    let env = [("APP_PASSWORD", "secret")];
+    let parsed = parse_text(&text, tree(path).to_str().unwrap(), &env).unwrap();
+    let root = format!("{}/", env!("CARGO_MANIFEST_DIR"));
+    let told: String = parsed
+        .not_yet
+        .iter()
+        .flat_map(|fault| [fault.to_string().replace(&root, ""), "\n".to_owned()])
+        .collect();
+    check_golden("tests/golden/config/full.txt", &told);
+    let shop = &parsed.config.databases["shop"];
+    assert_eq!(shop.tables.len(), 11);
+    assert_eq!(shop.shards[0].replicas.len(), 1);
+    assert_eq!(shop.distributions["stores"].key.len(), 2);
+    assert_eq!(shop.tables[10].schema.as_deref(), Some("sales"));
+    assert!(parsed.config.fallback.is_some());
 }
