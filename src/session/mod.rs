@@ -149,6 +149,10 @@ pub struct Session {
     pub(crate) rolled_back: bool,
     pub(crate) pinned: Option<&'static str>,
     /// Set by `SET pgherd.…`, by name.
+    /// What its settings mean for planning.
+    pub(crate) facts: Option<Rc<plan::Facts>>,
+    /// Whether hints in comments count for this user.
+    pub(crate) identity_hints: bool,
     pub(crate) own_settings: Vec<(String, String)>,
 }
 
