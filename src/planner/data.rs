@@ -251,6 +251,7 @@ fn keyed(survey: &Survey<'_>, block: &Block) -> Access {
         concat: verdict.is_ok() && written.is_none(),
         otherwise: Arc::new(otherwise),
         insert: inserts,
+        table: table.into(),
     }))
 }
 

@@ -9,6 +9,7 @@ mod effects;
 mod facts;
 mod functions;
 mod literals;
+pub mod memo;
 pub mod plan;
 mod predicate;
 pub mod refuse;
@@ -21,5 +22,5 @@ mod utility;
 mod writes;
 
 pub use context::Context;
-pub use route::route;
+pub use route::{key_fault, route};
 pub use script::script;

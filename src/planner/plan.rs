@@ -52,9 +52,13 @@ pub enum Effect {
     /// BEGIN or START TRANSACTION. `read_only` when it says so.
     Begin,
     /// COMMIT or END.
-    Commit { chain: bool },
+    Commit {
+        chain: bool,
+    },
     /// ROLLBACK or ABORT.
-    Rollback { chain: bool },
+    Rollback {
+        chain: bool,
+    },
     Savepoint(String),
     RollbackTo(String),
     Release(String),
@@ -65,28 +69,56 @@ pub enum Effect {
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.
-    Set { name: String, value: String, local: bool },
+    Set {
+        name: String,
+        value: String,
+        local: bool,
+    },
     /// SET name TO DEFAULT, RESET name.
-    Reset { name: String, local: bool },
+    Reset {
+        name: String,
+        local: bool,
+    },
     ResetAll,
     /// SELECT set_config(name, value, is_local) and nothing else: the arguments.
-    SetConfig { name: Argument, value: Argument, local: Argument },
+    SetConfig {
+        name: Argument,
+        value: Argument,
+        local: Argument,
+    },
     /// `SET pgherd.…` and its RESET: kept by us, sent nowhere.
-    SetPgherd { name: String, value: Option<String>, local: bool },
+    SetPgherd {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
     /// `SHOW pgherd.…`.
-    ShowPgherd { name: String },
+    ShowPgherd {
+        name: String,
+    },
     DiscardAll,
     /// DISCARD PLANS, SEQUENCES, TEMP.
     DiscardOther,
     /// SQL PREPARE.
-    Prepare { name: String },
+    Prepare {
+        name: String,
+    },
     /// SQL EXECUTE, also under EXPLAIN. `at` is where the name stands in the text.
-    Execute { name: String, at: Range<usize> },
+    Execute {
+        name: String,
+        at: Range<usize>,
+    },
     /// DEALLOCATE; `None` is ALL.
-    Deallocate { name: Option<String> },
-    Listen { channel: String },
+    Deallocate {
+        name: Option<String>,
+    },
+    Listen {
+        channel: String,
+    },
     /// `None` is `*`.
-    Unlisten { channel: Option<String> },
+    Unlisten {
+        channel: Option<String>,
+    },
     /// Session state that cannot be replayed: the client keeps its server connection from here on.
     /// The text says why, as in `temporary table` or `session advisory lock`.
     Pin(&'static str),
@@ -145,6 +177,8 @@ pub struct Keyed {
     pub otherwise: Arc<Fault>,
     /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
     pub insert: bool,
+    /// The first of its sharded tables as written, for messages.
+    pub table: Arc<str>,
 }
 
 /// One value of a key: an operand for each of its columns.
@@ -181,8 +215,18 @@ pub struct CopySplit {
 /// The options of COPY that say where a row and its fields end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyFormat {
-    Text { delimiter: u8, null: Vec<u8>, header: bool },
-    Csv { delimiter: u8, quote: u8, escape: u8, null: Vec<u8>, header: bool },
+    Text {
+        delimiter: u8,
+        null: Vec<u8>,
+        header: bool,
+    },
+    Csv {
+        delimiter: u8,
+        quote: u8,
+        escape: u8,
+        null: Vec<u8>,
+        header: bool,
+    },
     Binary,
 }
 
@@ -191,13 +235,13 @@ pub enum CopyFormat {
 pub enum Route {
     Session,
     Anywhere,
-    /// The shard the block is bound to, else home.
-    Bound,
     AnyShard,
     Single(ShardId),
     /// Each shard answers for itself, the rows are concatenated. At least two shards.
     Concat(ShardSet),
-    Broadcast { transaction: bool },
+    Broadcast {
+        transaction: bool,
+    },
     CopySplit(Arc<CopySplit>),
 }
 

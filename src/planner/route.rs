@@ -30,8 +30,8 @@ pub fn route(
     match &statement.access {
         Access::Session => Ok(Route::Session),
         Access::Anywhere => Ok(Route::Anywhere),
-        Access::Bound => Ok(Route::Bound),
-        Access::Home => Ok(Route::Single(topology.home())),
+        // The session looks for a block first; without one, it is home.
+        Access::Bound | Access::Home => Ok(Route::Single(topology.home())),
         Access::AnyShard => Ok(Route::AnyShard),
         Access::Keyed(keyed) => keys(keyed, topology, values),
         Access::Broadcast { .. } if one_shard => Ok(Route::Single(topology.home())),
@@ -44,6 +44,15 @@ pub fn route(
         Access::CopySplit(split) => Ok(Route::CopySplit(Arc::clone(split))),
         Access::Shard(shard) => Ok(Route::Single(*shard)),
         Access::Refuse(fault) => Err(Fault::clone(fault)),
+    }
+}
+
+/// What a client is told of a value that is no key of a table.
+pub fn key_fault(error: &KeyError, table: &str) -> Fault {
+    match error {
+        KeyError::Null => refuse::null_key(table),
+        KeyError::Unprovable => refuse::unprovable(table),
+        KeyError::Invalid(fault) | KeyError::Uncovered(fault) => Fault::clone(fault),
     }
 }
 
@@ -102,15 +111,11 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
     for key in keys {
         match place(key, distribution, values, &mut reached) {
             Ok(()) => (),
-            Err(KeyError::Null) if keyed.insert => {
-                return Err(refuse::null_key(distribution.name()));
+            Err(KeyError::Null) if !keyed.insert => (),
+            Err(KeyError::Unprovable) if !keyed.insert => {
+                return everywhere(keyed, distribution, topology);
             }
-            Err(KeyError::Null) => (),
-            Err(KeyError::Unprovable) if keyed.insert => {
-                return Err(refuse::unprovable(distribution.name()));
-            }
-            Err(KeyError::Unprovable) => return everywhere(keyed, distribution, topology),
-            Err(KeyError::Invalid(fault) | KeyError::Uncovered(fault)) => return Err(*fault),
+            Err(error) => return Err(key_fault(&error, &keyed.table)),
         }
     }
     match reached {

@@ -3,12 +3,16 @@
 use crate::placement::topology::{Kind, Topology};
 use crate::planner::context::Context;
 use crate::sql::cursor::Cursor;
-use crate::sql::scan;
+use crate::sql::scan::{self, Kind as Token};
 
 /// A sharded or reference table, or an unlisted view, that a name among the tokens could mean.
 pub fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String> {
     let mut rest = cursor;
     while rest.peek().is_some() {
+        // A name with Unicode escapes could be any.
+        if rest.kind() == Some(Token::UnicodeName) {
+            return Some("U&\"…\"".to_owned());
+        }
         match rest.name() {
             Some(name) if is_spread(context, &name) => return Some(name),
             Some(_) => (),

@@ -1,6 +1,6 @@
 //! `directory: {table: …}`: key → shard in a table. Read and checked, but not yet served.
 
-use super::{Builder, Built, Rule};
+use super::{Builder, Built};
 use crate::config::Place;
 
 pub(super) fn build(place: &Place, builder: &Builder<'_>) -> Option<Built> {

@@ -168,6 +168,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             concat: options.concatenates(),
             otherwise: Arc::new(whole_file()),
             insert: false,
+            table: table.to_string().into(),
         })),
         Relation::Reference(_) => Access::AnyShard,
         Relation::Single | Relation::System => Access::Home,
@@ -213,6 +214,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
                 concat: false,
                 otherwise: Arc::new(whole_file()),
                 insert: keyed.insert,
+                table: Arc::clone(&keyed.table),
             }))
         }
         // Its command tag and rows are those of one COPY; copies answer alike.

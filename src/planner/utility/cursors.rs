@@ -59,6 +59,7 @@ pub fn single(access: Access, what: &str, hint: &str) -> Access {
             concat: false,
             otherwise: Arc::new(refuse::kind(what, hint)),
             insert: keyed.insert,
+                table: Arc::clone(&keyed.table),
         })),
         Access::Broadcast { .. } | Access::CopySplit(_) => {
             Access::Refuse(Arc::new(refuse::kind(what, hint)))
