@@ -8,6 +8,7 @@ use crate::planner::predicate::Place;
 use crate::planner::refuse;
 use crate::planner::scope::{Binding, Level};
 use crate::sql::cursor::Name;
+use crate::sql::with_stack;
 use crate::sql::statement::{Block, Body, Call, Features, Inner, Join, JoinKind, Select, Source};
 
 /// One reference to a table.
@@ -100,6 +101,10 @@ impl<'a> Survey<'a> {
     /// Walks a level; `insert` is the reference its rows are inserted into, and where in them the
     /// key columns stand.
     pub fn block(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+        with_stack(|| self.block_here(block, insert));
+    }
+
+    fn block_here(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
         let known = self.ctes.len();
         if block.recursive {
             self.ctes.extend(block.ctes.iter().map(|cte| cte.name.clone()));

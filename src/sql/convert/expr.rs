@@ -3,7 +3,7 @@
 use sqlparser::ast::{self, BinaryOperator, Expr as Node, UnaryOperator};
 
 use super::names::{family, ident, name};
-use super::{Converter, Result, unknown};
+use super::{Converter, Result, unknown, with_stack};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{Call, Expr, Family, Features, Value};
 use crate::sql::tokens::constant;
@@ -11,6 +11,10 @@ use crate::sql::tokens::constant;
 impl Converter<'_> {
     /// Reads an expression and all it holds.
     pub(super) fn expr(&mut self, node: Node) -> Result<Expr> {
+        with_stack(|| self.expr_here(node))
+    }
+
+    fn expr_here(&mut self, node: Node) -> Result<Expr> {
         let mut node = node;
         let mut opaque = false;
         let mut cast: Option<Family> = None;

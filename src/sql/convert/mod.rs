@@ -14,6 +14,16 @@ use sqlparser::ast;
 use super::parse::Unread;
 use super::statement::{Block, Body, Features, Inner};
 
+/// Stack that one level of a statement may need, debug builds included.
+const LEVEL_STACK: usize = 512 << 10;
+const MORE_STACK: usize = 4 << 20;
+
+/// Runs one level of a recursion whose depth the input decides, up to [`super::parse::DEPTH_MAX`],
+/// on more stack where there is too little left.
+pub fn with_stack<T>(level: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(LEVEL_STACK, MORE_STACK, level)
+}
+
 type Result<T> = std::result::Result<T, Unread>;
 
 /// Turns one statement into a [`Block`].
