@@ -135,9 +135,10 @@ proptest! {
 
 const WORDS: &[&str] = &[
     "SELECT", "INSERT", "INTO", "UPDATE", "SET", "DELETE", "FROM", "WHERE", "JOIN", "LEFT", "ON",
-    "USING", "VALUES", "WITH", "AS", "(", ")", ",", ";", "=", "*", ".", "::", "[", "]", "t", "\"T\"",
-    "a", "1", "'x'", "$1", "NULL", "AND", "OR", "NOT", "IN", "ANY", "COPY", "STDIN", "TO", "CASE",
-    "END", "BEGIN", "CREATE", "TABLE", "FUNCTION", "ATOMIC", "EXPLAIN", "PREPARE", "DECLARE",
-    "CURSOR", "FOR", "UNION", "ORDER", "BY", "LIMIT", "DEFAULT", "CONFLICT", "DO", "LOCAL", "TIME",
-    "ZONE", "ROLLBACK", "RESET", "ALL", "-", "--", "/*", "*/", "E'", "$$", "ROW", "LATERAL",
+    "USING", "VALUES", "WITH", "AS", "(", ")", ",", ";", "=", "*", ".", "::", "[", "]", "t",
+    "\"T\"", "a", "1", "'x'", "$1", "NULL", "AND", "OR", "NOT", "IN", "ANY", "COPY", "STDIN", "TO",
+    "CASE", "END", "BEGIN", "CREATE", "TABLE", "FUNCTION", "ATOMIC", "EXPLAIN", "PREPARE",
+    "DECLARE", "CURSOR", "FOR", "UNION", "ORDER", "BY", "LIMIT", "DEFAULT", "CONFLICT", "DO",
+    "LOCAL", "TIME", "ZONE", "ROLLBACK", "RESET", "ALL", "-", "--", "/*", "*/", "E'", "$$", "ROW",
+    "LATERAL",
 ];

@@ -28,21 +28,21 @@ type Result<T> = std::result::Result<T, Unread>;
 
 /// Turns one statement into a [`Block`].
 #[derive(Debug)]
-pub struct Converter<'a> {
+pub(super) struct Converter<'a> {
     text: &'a [u8],
     /// Of the block at hand.
     inner: Inner,
 }
 
 impl<'a> Converter<'a> {
-    pub fn new(text: &'a [u8]) -> Converter<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Converter<'a> {
         Converter {
             text,
             inner: Inner::default(),
         }
     }
 
-    pub fn statement(&mut self, statement: ast::Statement) -> Result<Block> {
+    pub(super) fn statement(&mut self, statement: ast::Statement) -> Result<Block> {
         if let ast::Statement::Query(query) = statement {
             return self.query(*query);
         }

@@ -156,7 +156,10 @@ impl Converter<'_> {
         }
         let projection = self.projection(select.projection)?;
         let from = self.sources(select.from)?;
-        let filter = select.selection.map(|filter| self.expr(filter)).transpose()?;
+        let filter = select
+            .selection
+            .map(|filter| self.expr(filter))
+            .transpose()?;
         match select.group_by {
             ast::GroupByExpr::Expressions(group, modifiers) => {
                 if !modifiers.is_empty() {
