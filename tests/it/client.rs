@@ -58,6 +58,20 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
     /// The command tags, in order.
     pub(crate) tags: Vec<String>,
+    /// The names in the last RowDescription.
+    pub(crate) columns: Vec<String>,
+}
+
+impl Answer {
+    /// The values of a named column.
+    pub(crate) fn column(&self, name: &str) -> Vec<String> {
+        let found = self.columns.iter().position(|column| column == name);
+        let index = found.unwrap_or_else(|| panic!("no column {name} in {:?}", self.columns));
+        self.rows
+            .iter()
+            .map(|row| row[index].clone().unwrap_or_default())
+            .collect()
+    }
 }
 
 #[derive(Debug)]
