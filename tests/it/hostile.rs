@@ -179,7 +179,7 @@ fn random_messages_end_in_an_answer_or_in_the_end() {
         let mut random = Random::new(seed.wrapping_add(round));
         let mut client = Client::connect(herd.port, "app", &databases.name);
         let mut bytes = Vec::new();
-        for _ in 0..1 + random.below(25) {
+        for _ in 0..=random.below(25) {
             bytes.extend(random_message(&mut random));
         }
         while !bytes.is_empty() {
@@ -322,7 +322,7 @@ fn greet(stream: &mut TcpStream) {
 /// Random, broken or misplaced replies.
 fn random_replies(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for _ in 0..1 + random.below(8) {
+    for _ in 0..=random.below(8) {
         let length = random.below(20);
         bytes.extend(match random.below(14) {
             0 => frame(

@@ -128,7 +128,7 @@ fn work(
 
 /// Inserts a row and reads it back; whether the connection is still good.
 fn step(client: &mut Client, table: &str, key: i64, told: &mut Told) -> bool {
-    let mut note = |told: &mut Told, error: ServerError| {
+    let note = |told: &mut Told, error: ServerError| {
         assert!(
             !error.message.contains("TimedOut"),
             "a statement hangs: {error:?}"

@@ -116,7 +116,7 @@ fn bind_parameter(fixture: &Fixture, client: &mut Client, size: usize) {
             .expect("fits")
             .to_be_bytes();
         stream
-            .write_all(&[&[b'B'], &length[..], &head].concat())
+            .write_all(&[b"B", &length[..], &head].concat())
             .expect("sent");
         write_many(&mut stream, size);
         stream.write_all(&[0, 0]).expect("sent");
