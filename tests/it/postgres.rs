@@ -89,7 +89,7 @@ pub(crate) fn base() -> PathBuf {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
         let path = std::env::temp_dir().join(format!("pgherd-it-{}", id(&["-u"])));
-        fs::create_dir_all(&path).expect("the temporary folder can be written");
+        make_folder(&path);
         path
     })
     .clone()
