@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
+use crate::wire::copy::Format;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
 #[derive(Clone, Debug)]
@@ -43,9 +44,13 @@ pub enum Effect {
     /// BEGIN or START TRANSACTION. `read_only` when it says so.
     Begin,
     /// COMMIT or END.
-    Commit { chain: bool },
+    Commit {
+        chain: bool,
+    },
     /// ROLLBACK or ABORT.
-    Rollback { chain: bool },
+    Rollback {
+        chain: bool,
+    },
     Savepoint(String),
     RollbackTo(String),
     Release(String),
@@ -56,28 +61,56 @@ pub enum Effect {
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.
-    Set { name: String, value: String, local: bool },
+    Set {
+        name: String,
+        value: String,
+        local: bool,
+    },
     /// SET name TO DEFAULT, RESET name.
-    Reset { name: String, local: bool },
+    Reset {
+        name: String,
+        local: bool,
+    },
     ResetAll,
     /// SELECT set_config(name, value, is_local) and nothing else: the arguments.
-    SetConfig { name: Argument, value: Argument, local: Argument },
+    SetConfig {
+        name: Argument,
+        value: Argument,
+        local: Argument,
+    },
     /// `SET pgherd.…` and its RESET: kept by us, sent nowhere.
-    SetPgherd { name: String, value: Option<String>, local: bool },
+    SetPgherd {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
     /// `SHOW pgherd.…`.
-    ShowPgherd { name: String },
+    ShowPgherd {
+        name: String,
+    },
     DiscardAll,
     /// DISCARD PLANS, SEQUENCES, TEMP.
     DiscardOther,
     /// SQL PREPARE.
-    Prepare { name: String },
+    Prepare {
+        name: String,
+    },
     /// SQL EXECUTE, also under EXPLAIN. `at` is where the name stands in the text.
-    Execute { name: String, at: Range<usize> },
+    Execute {
+        name: String,
+        at: Range<usize>,
+    },
     /// DEALLOCATE; `None` is ALL.
-    Deallocate { name: Option<String> },
-    Listen { channel: String },
+    Deallocate {
+        name: Option<String>,
+    },
+    Listen {
+        channel: String,
+    },
     /// `None` is `*`.
-    Unlisten { channel: Option<String> },
+    Unlisten {
+        channel: Option<String>,
+    },
     /// Session state that cannot be replayed: the client keeps its server connection from here on.
     /// The text says why, as in `temporary table` or `session advisory lock`.
     Pin(&'static str),
@@ -114,6 +147,8 @@ pub enum Access {
     Broadcast { transaction: bool },
     /// COPY table FROM STDIN into a sharded table: rows are split by key.
     CopySplit(Arc<CopySplit>),
+    /// Where the open block runs, else home: cursors and the like.
+    Bound,
     /// Hinted to one shard.
     Shard(ShardId),
     /// Cannot be answered exactly: the error, with its hint.
@@ -154,17 +189,9 @@ pub struct CopySplit {
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0.
     pub key_columns: Vec<usize>,
-    pub format: CopyFormat,
+    pub format: Format,
     /// The table as written, for messages.
     pub table: String,
-}
-
-/// The options of COPY that say where a row and its fields end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CopyFormat {
-    Text { delimiter: u8, null: Vec<u8>, header: bool },
-    Csv { delimiter: u8, quote: u8, escape: u8, null: Vec<u8>, header: bool },
-    Binary,
 }
 
 /// Where one execution runs.
@@ -176,7 +203,9 @@ pub enum Route {
     Single(ShardId),
     /// Each shard answers for itself, the rows are concatenated. At least two shards.
     Concat(ShardSet),
-    Broadcast { transaction: bool },
+    Broadcast {
+        transaction: bool,
+    },
     CopySplit(Arc<CopySplit>),
 }
 

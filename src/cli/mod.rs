@@ -1,0 +1,203 @@
+//! The command line: one subcommand for each thing a person or a script asks of pgherd.
+//!
+//! It stays thin: it reads files and arguments, calls the library and prints. Exit codes:
+//! 0 done, 1 failed (or `check` found an error), 2 wrong usage or a command of a later release.
+//! What a command finds goes to standard output, what went wrong to standard error as message,
+//! DETAIL and HINT.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line prints"
+)]
+
+mod convert;
+mod health;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::demo;
+use crate::proxy;
+use crate::error::{Fault, SqlState};
+
+/// What a command ends with: nothing to add, or the faults to print.
+type Outcome = Result<ExitCode, Vec<Fault>>;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+/// Makes a herd of plain PostgreSQL servers look like one.
+#[derive(Debug, Parser)]
+#[command(name = "pgherd", version, about, long_about = None, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy. SIGHUP reloads the config, SIGTERM drains, SIGINT stops after the current transactions
+    Run(ConfigFile),
+    /// Show it: throwaway PostgreSQL servers with a shop's rows, the proxy in front; all gone on Ctrl-C
+    Demo(DemoArguments),
+    /// Check the config, then the servers: one line a finding, exit 1 if any is an error
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Look at the config alone; connect to no server
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Create on the servers what pgherd needs there, and say what was done; safe to repeat
+    Setup(ConfigFile),
+    /// Say where a statement would run, and why; runs nothing
+    Route(RouteArguments),
+    /// Print the JSON Schema of the config
+    Schema,
+    /// Read a password from standard input and print a SCRAM-SHA-256 verifier for `users`
+    HashPassword,
+    /// Turn a pgbouncer.ini, with its userlist, into a pgherd.yaml on standard output
+    Convert {
+        /// PgBouncer's config
+        file: PathBuf,
+    },
+    /// Ask a running proxy's /health; exit 0 if it serves. For containers without curl
+    Health {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The HTTP address, instead of the config's
+        #[arg(long, value_name = "HOST:PORT")]
+        http: Option<String>,
+    },
+    /// Import one PostgreSQL into a herd (a later release)
+    Import(Later),
+    /// Move rows between shards while they are in use (a later release)
+    Reshard(Later),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The config file
+    #[arg(short, long, value_name = "FILE", default_value = "pgherd.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// PostgreSQL servers to start
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    shards: u8,
+    /// Rows, as a multiple of the shop's 510,000
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Where clients connect
+    #[arg(long, default_value = "127.0.0.1:6432", value_name = "HOST:PORT")]
+    listen: String,
+    /// Run a short tour of statements and exit
+    #[arg(long)]
+    once: bool,
+}
+
+impl DemoArguments {
+    fn options(self) -> demo::Options {
+        demo::Options {
+            shards: self.shards.into(),
+            scale: self.scale,
+            listen: self.listen,
+            once: self.once,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct RouteArguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The database of the config; may be left out when there is one
+    #[arg(long)]
+    database: Option<String>,
+    /// CREATE TABLE statements to take column names and types from, instead of the servers
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// The statement
+    sql: String,
+    /// The values of $1, $2, …
+    parameters: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+/// Parses the arguments, runs the command, prints what failed.
+pub fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(faults) => {
+            for fault in &faults {
+                print_fault(fault);
+            }
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Run(file) => proxy::run(&file.config).map(|()| ExitCode::SUCCESS),
+        Command::Check { .. }
+        | Command::Setup(_)
+        | Command::Route(_)
+        | Command::Schema
+        | Command::HashPassword => Ok(later("this command")),
+        Command::Demo(arguments) => {
+            demo::run(&arguments.options()).map_err(one)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Convert { file } => {
+            print!("{}", convert::file(&file).map_err(one)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Health { http, .. } => {
+            health::ask(http.as_deref().unwrap_or("127.0.0.1:9632")).map_err(one)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import(_) => Ok(later("import")),
+        Command::Reshard(_) => Ok(later("reshard")),
+    }
+}
+
+/// A command of a later release: said so, exit 2.
+fn later(command: &str) -> ExitCode {
+    print_fault(
+        &Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("{command} is not yet part of pgherd"),
+        )
+        .hint("It comes with a later release; see CHANGELOG.md."),
+    );
+    ExitCode::from(USAGE)
+}
+
+fn one(fault: Fault) -> Vec<Fault> {
+    vec![fault]
+}
+
+/// As psql prints an error: what failed, then DETAIL and HINT.
+fn print_fault(fault: &Fault) {
+    eprintln!("error: {}", fault.message);
+    if let Some(detail) = &fault.detail {
+        eprintln!("DETAIL: {detail}");
+    }
+    if let Some(hint) = &fault.hint {
+        eprintln!("HINT: {hint}");
+    }
+}
