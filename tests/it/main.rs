@@ -6,10 +6,13 @@
 
 mod cancelling;
 mod client;
+mod control;
+mod copy_rows;
 mod copying;
 mod differential;
 mod faults;
 mod fixture;
+mod handshake;
 mod herd;
 mod hostile;
 mod leaks;
