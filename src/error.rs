@@ -18,7 +18,10 @@ impl SqlState {
     pub const TRANSACTION_OUTCOME_UNKNOWN: SqlState = SqlState("08007");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
+    pub const NUMERIC_OUT_OF_RANGE: SqlState = SqlState("22003");
+    pub const CHARACTER_NOT_IN_REPERTOIRE: SqlState = SqlState("22021");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
+    pub const INVALID_BINARY: SqlState = SqlState("22P03");
     pub const BAD_COPY_FORMAT: SqlState = SqlState("22P04");
     pub const INVALID_TEXT: SqlState = SqlState("22P02");
     pub const ACTIVE_TRANSACTION: SqlState = SqlState("25001");

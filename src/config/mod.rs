@@ -3,9 +3,26 @@
 //! Pure: files and the environment are read by the caller and come in as closures. The types here
 //! are the *checked* form that the rest of the program uses; they are immutable and shared by `Arc`.
 
+mod connect;
+mod expand;
+mod fault;
+pub mod glob;
+pub mod hba;
+mod keys;
+pub mod load;
+mod read;
+mod settings;
+mod value;
+mod yaml;
+
+pub use fault::ConfigFault;
+pub use load::{Parsed, Sources, parse};
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use crate::types::key::KeyType;
 
 /// A whole checked configuration. Reload makes a new one; nothing changes in place.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,8 +126,10 @@ pub enum AuthMethod {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     pub method: AuthMethod,
-    /// A parsed pg_hba.conf, when `method` is `hba`.
+    /// A pg_hba.conf, when `method` is `hba`.
     pub hba: Option<PathBuf>,
+    /// The rules of that file; none without one.
+    pub rules: hba::Hba,
     /// As PgBouncer's auth_query: returns the name and the password or verifier of user `$1`.
     pub query: Option<String>,
     /// The role that runs `query`.
@@ -268,20 +287,6 @@ pub struct Distribution {
     pub place: Place,
     /// Single keys on a shard of their own: the key's text, and the shard's name.
     pub pins: Vec<(String, String)>,
-}
-
-/// The type of one column of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyType {
-    Int2,
-    Int4,
-    Int8,
-    Text,
-    Uuid,
-    Date,
-    Timestamp,
-    TimestampTz,
-    Numeric,
 }
 
 /// A placement rule; rules nest. Shards are given by name and are known to exist.

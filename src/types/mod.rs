@@ -1,1 +1,10 @@
-//! To be filled.
+//! PostgreSQL's types as far as routing needs them: object ids, hashes and key values.
+
+#![warn(clippy::arithmetic_side_effects)]
+
+pub mod hash;
+pub mod key;
+mod literal;
+pub mod numeric;
+pub mod oid;
+mod time;

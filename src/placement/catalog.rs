@@ -1,0 +1,141 @@
+//! A snapshot of the tables of a database, as its home shard's catalogs have them.
+//!
+//! Routing needs the order of columns (INSERT and COPY without a list) and which schema an
+//! unqualified name means. The snapshot may be stale after DDL that went around the proxy;
+//! `epoch` tells one snapshot from the next, so that plans made from an older one can be dropped.
+
+use std::collections::BTreeMap;
+
+/// One column, as INSERT and COPY without a column list see it: generated and dropped ones are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// Of `pg_type`; only those of built-in types mean the same on every shard.
+    pub oid: u32,
+    /// Whether it is GENERATED ALWAYS AS (…): INSERT counts it among the columns, COPY does not.
+    pub generated: bool,
+}
+
+/// One table, partitioned table, view or foreign table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Whether it is a view: it has rows of other tables.
+    pub view: bool,
+    /// In the order of the table, dropped ones left out.
+    pub columns: Vec<Column>,
+}
+
+impl Table {
+    /// The columns of INSERT without a column list.
+    pub fn insert_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter()
+    }
+
+    /// The columns of COPY without a column list.
+    pub fn copy_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| !column.generated)
+    }
+}
+
+/// The tables of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// Grows with each snapshot.
+    pub epoch: u64,
+    /// Schema → table → columns.
+    schemas: BTreeMap<String, BTreeMap<String, Table>>,
+}
+
+impl Catalog {
+    /// An empty snapshot: no table is known.
+    pub fn new(epoch: u64) -> Catalog {
+        Catalog {
+            epoch,
+            schemas: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a table, in place of one of the same name.
+    pub fn insert(&mut self, schema: &str, name: &str, table: Table) {
+        self.schemas
+            .entry(schema.to_owned())
+            .or_default()
+            .insert(name.to_owned(), table);
+    }
+
+    /// The table of exactly this schema.
+    pub fn table(&self, schema: &str, name: &str) -> Option<&Table> {
+        self.schemas.get(schema)?.get(name)
+    }
+
+    /// The table that a name means: in the schema it is qualified with, else in the first schema of
+    /// the search path that has it, `pg_catalog` before all unless the path names it
+    /// (`RangeVarGetRelid`). `search_path` holds schema names with `$user` resolved.
+    pub fn resolve<'a>(
+        &'a self,
+        search_path: &[String],
+        schema: Option<&str>,
+        name: &str,
+    ) -> Option<(&'a str, &'a Table)> {
+        if let Some(schema) = schema {
+            return self.find(schema, name);
+        }
+        let implicit =
+            (!search_path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
+        implicit
+            .into_iter()
+            .chain(search_path.iter().map(String::as_str))
+            .find_map(|schema| self.find(schema, name))
+    }
+
+    /// Every table, as (schema, name, table), in the order of their names.
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &str, &Table)> {
+        self.schemas.iter().flat_map(|(schema, tables)| {
+            tables
+                .iter()
+                .map(|(name, table)| (schema.as_str(), name.as_str(), table))
+        })
+    }
+
+    fn find(&self, schema: &str, name: &str) -> Option<(&str, &Table)> {
+        let (schema, tables) = self.schemas.get_key_value(schema)?;
+        Some((schema.as_str(), tables.get(name)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Catalog, Table};
+
+    #[test]
+    fn names_are_found_along_the_search_path() {
+        let mut catalog = Catalog::new(1);
+        for (schema, name) in [
+            ("public", "t"),
+            ("app", "t"),
+            ("app", "u"),
+            ("pg_catalog", "pg_class"),
+            ("public", "pg_class"),
+        ] {
+            let table = Table {
+                view: false,
+                columns: Vec::new(),
+            };
+            catalog.insert(schema, name, table);
+        }
+        let check = |path: &[&str], schema, name, expect: Option<&str>| {
+            let path: Vec<String> = path.iter().copied().map(String::from).collect();
+            let found = catalog
+                .resolve(&path, schema, name)
+                .map(|(schema, _)| schema);
+            assert_eq!(found, expect, "{path:?} {schema:?} {name}");
+        };
+        check(&["public", "app"], None, "t", Some("public"));
+        check(&["app", "public"], None, "t", Some("app"));
+        check(&["nobody", "public"], None, "u", None);
+        check(&[], Some("app"), "u", Some("app"));
+        check(&["public"], None, "pg_class", Some("pg_catalog"));
+        check(&["public", "pg_catalog"], None, "pg_class", Some("public"));
+        check(&[], None, "t", None);
+    }
+}

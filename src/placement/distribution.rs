@@ -1,0 +1,283 @@
+//! One distribution: a rule that places keys, and the keys pinned to shards of their own.
+
+use super::rule::{Builder, Rule};
+use super::{ShardId, ShardSet};
+use crate::config;
+use crate::error::{Fault, SqlState};
+use crate::types::key::{Key, KeyError, KeyType};
+
+/// A distribution, ready to place keys.
+#[derive(Debug)]
+pub struct Distribution {
+    name: String,
+    key: Vec<KeyType>,
+    rule: Box<dyn Rule>,
+    /// Ascending by key.
+    pins: Vec<(Key<'static>, ShardId)>,
+    shards: ShardSet,
+}
+
+impl Distribution {
+    /// Makes it from the checked configuration and the names of the database's shards.
+    ///
+    /// # Errors
+    /// A fault of the configuration (F0000), as for a directory, which is not served yet.
+    pub fn new(config: &config::Distribution, shards: &[String]) -> Result<Distribution, Fault> {
+        let rule = Builder::new(&config.name, &config.key, shards).build(&config.place)?;
+        let mut reached = ShardSet::new();
+        rule.shards(&mut reached);
+        let mut pins = Vec::with_capacity(config.pins.len());
+        for (text, shard) in &config.pins {
+            let pin = pin(config, shards, text, shard)?;
+            reached.insert(pin.1);
+            pins.push(pin);
+        }
+        pins.sort();
+        Ok(Distribution {
+            name: config.name.clone(),
+            key: config.key.clone(),
+            rule,
+            pins,
+            shards: reached,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The types of the key's columns, in order.
+    pub fn key(&self) -> &[KeyType] {
+        &self.key
+    }
+
+    /// The shards that some key is placed on.
+    pub fn shards(&self) -> &ShardSet {
+        &self.shards
+    }
+
+    /// The keys on shards of their own, in ascending order.
+    pub fn pins(&self) -> &[(Key<'static>, ShardId)] {
+        &self.pins
+    }
+
+    /// The shard of a key: its pin's, else the rule's. Allocates nothing.
+    ///
+    /// # Errors
+    /// `Uncovered` where no placement covers the key; `Unprovable` for a key of another shape than
+    /// the distribution's.
+    pub fn place(&self, key: &[Key<'_>]) -> Result<ShardId, KeyError> {
+        if key.len() != self.key.len() {
+            return Err(KeyError::Unprovable);
+        }
+        if let [value] = key
+            && !self.pins.is_empty()
+            && let Ok(at) = self.pins.binary_search_by(|(pinned, _)| pinned.cmp(value))
+            && let Some((_, shard)) = self.pins.get(at)
+        {
+            return Ok(*shard);
+        }
+        self.rule.place(key)
+    }
+}
+
+fn pin(
+    config: &config::Distribution,
+    shards: &[String],
+    text: &str,
+    shard: &str,
+) -> Result<(Key<'static>, ShardId), Fault> {
+    let fault = |message: String, hint: &str| {
+        Fault::error(
+            SqlState::CONFIG,
+            format!("distribution \"{}\": {message}", config.name),
+        )
+        .hint(hint)
+    };
+    let [kind] = config.key.as_slice() else {
+        return Err(fault(
+            "pins need a key of one column".into(),
+            "Drop the pins, or place by one column.",
+        ));
+    };
+    let key = Key::from_text(*kind, text.as_bytes()).map_err(|error| {
+        fault(
+            format!("the pin \"{text}\" is no {}", kind.name()),
+            "Write the key as the column would print it.",
+        )
+        .detail(format!("{error}."))
+    })?;
+    let id = shards.iter().position(|name| name == shard);
+    let id = id.and_then(|id| u16::try_from(id).ok()).ok_or_else(|| {
+        fault(
+            format!("the pin \"{text}\" names shard \"{shard}\", which does not exist"),
+            "Name a shard of this database.",
+        )
+    })?;
+    Ok((key.into_owned(), ShardId(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Distribution;
+    use crate::config::{self, Place, RangePart};
+    use crate::error::Fault;
+    use crate::placement::ShardId;
+    use crate::types::key::{Key, KeyError, KeyType};
+
+    fn names() -> Vec<String> {
+        "abcde".chars().map(String::from).collect()
+    }
+
+    fn shards(names: &str) -> Vec<Place> {
+        names
+            .chars()
+            .map(|name| Place::Shard(name.into()))
+            .collect()
+    }
+
+    fn build(key: &[KeyType], place: Place, pins: &[(&str, &str)]) -> Result<Distribution, Fault> {
+        let own = |(key, shard): &(&str, &str)| (String::from(*key), String::from(*shard));
+        let config = config::Distribution {
+            name: "d".into(),
+            key: key.to_vec(),
+            place,
+            pins: pins.iter().map(own).collect(),
+        };
+        Distribution::new(&config, &names())
+    }
+
+    fn check(distribution: &Distribution, kind: KeyType, pairs: &[(&str, Option<u16>)]) {
+        for (text, shard) in pairs {
+            let key = Key::from_text(kind, text.as_bytes()).unwrap();
+            let placed = distribution.place(&[key]);
+            assert_eq!(placed.clone().ok(), shard.map(ShardId), "{text}");
+            assert_eq!(
+                shard.is_none(),
+                matches!(placed, Err(KeyError::Uncovered(_)))
+            );
+        }
+    }
+
+    #[test]
+    fn a_fifth_shard_takes_a_fifth_and_moves_nothing_else() {
+        let four = build(&[KeyType::Int8], Place::Jump(shards("abcd")), &[]).unwrap();
+        let five = build(&[KeyType::Int8], Place::Jump(shards("abcde")), &[]).unwrap();
+        let mut moved = 0;
+        for value in 0..100_000 {
+            let (before, after) = (
+                four.place(&[Key::Int(value)]),
+                five.place(&[Key::Int(value)]),
+            );
+            if before != after {
+                assert_eq!(after, Ok(ShardId(4)), "{value}");
+                moved += 1;
+            }
+        }
+        assert!((19_000..=21_000).contains(&moved), "{moved} of 100000");
+    }
+
+    #[test]
+    fn remainders_are_never_negative() {
+        let rule = build(&[KeyType::Int4], Place::Modulo(shards("abcd")), &[]).unwrap();
+        check(
+            &rule,
+            KeyType::Int4,
+            &[
+                ("0", Some(0)),
+                ("7", Some(3)),
+                ("-1", Some(3)),
+                ("-4", Some(0)),
+            ],
+        );
+        assert_eq!(rule.place(&[Key::Int(i64::MIN)]), Ok(ShardId(0)));
+    }
+
+    #[test]
+    fn postgres_places_where_partitions_are() {
+        let rule = build(&[KeyType::Int8], Place::Postgres(shards("abcd")), &[]).unwrap();
+        check(
+            &rule,
+            KeyType::Int8,
+            &[
+                ("-1", Some(1)),
+                ("0", Some(0)),
+                ("2", Some(2)),
+                ("1000000", Some(3)),
+            ],
+        );
+    }
+
+    #[test]
+    fn ranges_exclude_their_end_and_nest() {
+        let part = |to: Option<&str>, place| RangePart {
+            to: to.map(String::from),
+            place,
+        };
+        let place = Place::Range(vec![
+            part(Some("20"), Place::Shard("b".into())),
+            part(Some("50"), Place::Modulo(shards("cd"))),
+        ]);
+        let rule = build(&[KeyType::Int8], place, &[("33", "e")]).unwrap();
+        check(
+            &rule,
+            KeyType::Int8,
+            &[
+                ("-5", Some(1)),
+                ("19", Some(1)),
+                ("20", Some(2)),
+                ("21", Some(3)),
+                ("33", Some(4)),
+                ("50", None),
+            ],
+        );
+        let place = Place::Range(vec![
+            part(Some("H"), shards("a").remove(0)),
+            part(None, shards("b").remove(0)),
+        ]);
+        let rule = build(&[KeyType::Text], place, &[]).unwrap();
+        check(
+            &rule,
+            KeyType::Text,
+            &[
+                ("A", Some(0)),
+                ("Gzz", Some(0)),
+                ("H", Some(1)),
+                ("a", Some(1)),
+            ],
+        );
+    }
+
+    #[test]
+    fn lists_name_values_and_may_have_an_else() {
+        let values = vec![
+            ("de".into(), Place::Shard("a".into())),
+            ("at".into(), Place::Shard("b".into())),
+        ];
+        let other = Some(Box::new(Place::Shard("c".into())));
+        let rule = build(&[KeyType::Text], Place::List(values.clone(), other), &[]).unwrap();
+        check(
+            &rule,
+            KeyType::Text,
+            &[("de", Some(0)), ("at", Some(1)), ("fr", Some(2))],
+        );
+        let rule = build(&[KeyType::Text], Place::List(values, None), &[]).unwrap();
+        check(&rule, KeyType::Text, &[("de", Some(0)), ("fr", None)]);
+    }
+
+    #[test]
+    fn what_cannot_place_is_refused() {
+        let refuse = |key: &[KeyType], place| {
+            let fault = build(key, place, &[]).unwrap_err();
+            assert!(fault.hint.is_some() && fault.message.starts_with("distribution \"d\""));
+        };
+        refuse(&[KeyType::Text], Place::Modulo(shards("ab")));
+        refuse(&[KeyType::Int8], Place::Directory { table: "t".into() });
+        refuse(
+            &[KeyType::Int8],
+            Place::Jump(vec![Place::Jump(shards("ab")), Place::Shard("c".into())]),
+        );
+        refuse(&[KeyType::Int8], Place::Jump(shards("x")));
+        refuse(&[KeyType::Int8; 2], Place::List(Vec::new(), None));
+    }
+}

@@ -1,0 +1,205 @@
+//! An immutable snapshot of one database: its shards, distributions and tables.
+
+use std::collections::BTreeMap;
+
+use super::distribution::Distribution;
+use super::{ShardId, ShardSet};
+use crate::config::{Database, TableKind, Unlisted};
+use crate::error::{Fault, SqlState};
+
+/// What the configuration says of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRule {
+    /// `None`: any schema.
+    pub schema: Option<String>,
+    pub name: String,
+    pub kind: Kind,
+}
+
+/// How a table's rows are spread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By the columns of `key`, in the order of the distribution's key.
+    Sharded {
+        distribution: usize,
+        key: Vec<String>,
+    },
+    /// A full copy on every shard.
+    Reference,
+    /// All rows on the home shard.
+    Single,
+}
+
+/// Shards, distributions and tables of one database. Never changes: reload makes a new one.
+#[derive(Debug)]
+pub struct Topology {
+    database: String,
+    shards: Vec<String>,
+    home: ShardId,
+    distributions: Vec<Distribution>,
+    tables: BTreeMap<String, Vec<TableRule>>,
+    unlisted: Unlisted,
+}
+
+impl Topology {
+    /// Makes the snapshot of a checked configuration.
+    ///
+    /// # Errors
+    /// A fault of the configuration (F0000), as for a placement that is not served yet.
+    pub fn new(config: &Database) -> Result<Topology, Fault> {
+        let shards: Vec<String> = config
+            .shards
+            .iter()
+            .map(|shard| shard.name.clone())
+            .collect();
+        let fault = |message: String, hint: &str| {
+            Err(Fault::error(
+                SqlState::CONFIG,
+                format!("database \"{}\": {message}", config.name),
+            )
+            .hint(hint))
+        };
+        if u16::try_from(shards.len()).is_err() {
+            return fault(
+                "too many shards".into(),
+                "A database has at most 65535 shards.",
+            );
+        }
+        let Some(home) = position(&shards, &config.home) else {
+            return fault(
+                format!("there is no shard \"{}\" to be home", config.home),
+                "Name a shard of this database.",
+            );
+        };
+        let mut topology = Topology {
+            database: config.name.clone(),
+            home,
+            distributions: Vec::with_capacity(config.distributions.len()),
+            tables: BTreeMap::new(),
+            unlisted: config.unlisted,
+            shards,
+        };
+        for distribution in config.distributions.values() {
+            let made = Distribution::new(distribution, &topology.shards)?;
+            topology.distributions.push(made);
+        }
+        for table in &config.tables {
+            let kind = match &table.kind {
+                TableKind::Reference => Kind::Reference,
+                TableKind::Single => Kind::Single,
+                TableKind::Sharded { distribution, key } => {
+                    let Some(index) = topology.distribution_named(distribution) else {
+                        return fault(
+                            format!("table \"{}\" names no distribution", table.name),
+                            "Name a distribution of this database.",
+                        );
+                    };
+                    if topology.distribution(index).map(|found| found.key().len())
+                        != Some(key.len())
+                    {
+                        return fault(
+                            format!(
+                                "the key of table \"{}\" is not its distribution's",
+                                table.name
+                            ),
+                            "Name one column for each column of the distribution's key.",
+                        );
+                    }
+                    Kind::Sharded {
+                        distribution: index,
+                        key: key.clone(),
+                    }
+                }
+            };
+            let rule = TableRule {
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                kind,
+            };
+            topology
+                .tables
+                .entry(table.name.clone())
+                .or_default()
+                .push(rule);
+        }
+        Ok(topology)
+    }
+
+    /// The name of the database, as clients know it.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The shards' names; a [`ShardId`] is the index.
+    pub fn shards(&self) -> &[String] {
+        &self.shards
+    }
+
+    pub fn shard(&self, name: &str) -> Option<ShardId> {
+        position(&self.shards, name)
+    }
+
+    /// The shard's name; empty for an id of another topology.
+    pub fn name(&self, shard: ShardId) -> &str {
+        self.shards
+            .get(usize::from(shard.0))
+            .map_or("", String::as_str)
+    }
+
+    /// The shard of single tables, catalogs and the topology's version.
+    pub fn home(&self) -> ShardId {
+        self.home
+    }
+
+    /// Every shard.
+    pub fn all(&self) -> ShardSet {
+        ShardSet::all(u16::try_from(self.shards.len()).unwrap_or(u16::MAX))
+    }
+
+    /// In the order of their names.
+    pub fn distributions(&self) -> &[Distribution] {
+        &self.distributions
+    }
+
+    pub fn distribution(&self, index: usize) -> Option<&Distribution> {
+        self.distributions.get(index)
+    }
+
+    /// The index of the distribution of that name.
+    pub fn distribution_named(&self, name: &str) -> Option<usize> {
+        self.distributions
+            .iter()
+            .position(|distribution| distribution.name() == name)
+    }
+
+    /// The rule of a table, by its names as PostgreSQL folds them: one for exactly this schema
+    /// first, then one without a schema. Without a schema given, the table's schema is not known,
+    /// so any rule for its name serves: one without a schema first, else the only one there is.
+    pub fn table(&self, schema: Option<&str>, name: &str) -> Option<&TableRule> {
+        let rules = self.tables.get(name)?;
+        let exact = rules
+            .iter()
+            .find(|rule| rule.schema.as_deref() == schema)
+            .or_else(|| rules.iter().find(|rule| rule.schema.is_none()));
+        match (exact, rules.as_slice()) {
+            (Some(rule), _) => Some(rule),
+            (None, [rule]) if schema.is_none() => Some(rule),
+            (None, _) => None,
+        }
+    }
+
+    /// Every table's rule, by name.
+    pub fn tables(&self) -> impl Iterator<Item = &TableRule> {
+        self.tables.values().flatten()
+    }
+
+    /// What a table that is not listed is.
+    pub fn unlisted(&self) -> Unlisted {
+        self.unlisted
+    }
+}
+
+fn position(shards: &[String], name: &str) -> Option<ShardId> {
+    let at = shards.iter().position(|shard| shard == name)?;
+    u16::try_from(at).ok().map(ShardId)
+}
