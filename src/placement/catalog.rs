@@ -17,7 +17,7 @@ pub struct Column {
 }
 
 /// One table, partitioned table, view or foreign table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Whether it is a view: it has rows of other tables.
     pub view: bool,
