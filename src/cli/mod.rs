@@ -11,8 +11,11 @@
     reason = "a command line prints"
 )]
 
+mod check;
+mod config_file;
 mod convert;
 mod health;
+mod password;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -151,12 +154,13 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Run(_)
-        | Command::Check { .. }
-        | Command::Setup(_)
-        | Command::Route(_)
-        | Command::Schema
-        | Command::HashPassword => Ok(later("this command")),
+        Command::Run(_) | Command::Route(_) | Command::Schema => Ok(later("this command")),
+        Command::Check { config, offline } => check::check(&config, offline),
+        Command::Setup(config) => check::setup(&config),
+        Command::HashPassword => {
+            println!("{}", password::hash().map_err(one)?);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo(arguments) => {
             demo::run(&arguments.options()).map_err(one)?;
             Ok(ExitCode::SUCCESS)
@@ -165,13 +169,26 @@ fn run(command: Command) -> Outcome {
             print!("{}", convert::file(&file).map_err(one)?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Health { http, .. } => {
-            health::ask(http.as_deref().unwrap_or("127.0.0.1:9632")).map_err(one)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Health { config, http } => health(&config, http),
         Command::Import(_) => Ok(later("import")),
         Command::Reshard(_) => Ok(later("reshard")),
     }
+}
+
+/// Asks the address given, or the config's.
+fn health(file: &ConfigFile, http: Option<String>) -> Outcome {
+    let address = match http {
+        Some(address) => Some(address),
+        None => config_file::load(&file.config)?.config.http,
+    };
+    let address = address.ok_or_else(|| {
+        one(
+            Fault::error(SqlState::CONFIG, "the config has no HTTP address")
+                .hint("Set `http`, or give --http HOST:PORT."),
+        )
+    })?;
+    health::ask(&address).map_err(one)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A command of a later release: said so, exit 2.

@@ -1,0 +1,118 @@
+//! `check` and `setup`: what the config and the servers have to say, a line a finding.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::{ConfigFile, FAILED, Outcome, config_file, one};
+use crate::config::{Config, Parsed};
+use crate::control::{Control, Finding, Level};
+use crate::error::{Fault, SqlState};
+use crate::tls::Tls;
+
+/// Looks at the config, and at the servers unless `offline`. Exit 1 when there is an error.
+pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
+    let parsed = match config_file::load(&file.config) {
+        Ok(parsed) => parsed,
+        Err(faults) => {
+            for fault in &faults {
+                println!("{}", line("error", fault));
+            }
+            return Ok(ExitCode::from(FAILED));
+        }
+    };
+    // A setting of a later release stops `run`; a file that has one is still a good file.
+    for later in &parsed.not_yet {
+        println!("{}", line("warning", &config_file::fault(later)));
+    }
+    let Parsed { config, not_yet } = parsed;
+    if offline {
+        return Ok(conclude(not_yet.len(), 0));
+    }
+    let config = Arc::new(config);
+    let (warnings, errors) = ask(&config, Question::Check)?;
+    Ok(conclude(warnings + not_yet.len(), errors))
+}
+
+/// Creates what pgherd needs on the servers, and says what it did.
+pub(super) fn setup(file: &ConfigFile) -> Outcome {
+    let config = config_file::load(&file.config)?.config;
+    let (warnings, errors) = ask(&Arc::new(config), Question::Setup)?;
+    Ok(conclude(warnings, errors))
+}
+
+#[derive(Clone, Copy)]
+enum Question {
+    Check,
+    Setup,
+}
+
+/// Asks every database's servers and prints the findings; how many warnings and errors there are.
+fn ask(config: &Arc<Config>, question: Question) -> Result<(usize, usize), Vec<Fault>> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        one(Fault::error(SqlState::CONFIG, format!("could not {what}"))
+            .detail(format!("{error}."))
+            .hint("Mend it, and run the command again."))
+    };
+    let tls = Tls::load(&config.tls, &config.server_tls)
+        .map_err(|error| failed("load the TLS files", &error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed("start a runtime", &error))?;
+    let (mut warnings, mut errors) = (0, 0);
+    runtime.block_on(async {
+        let control = Control::new(config, &tls.connector);
+        for name in config.databases.keys() {
+            let findings = match question {
+                Question::Check => control.check(name).await.map_err(one)?,
+                Question::Setup => control.setup(name).await.map_err(one)?,
+            };
+            for finding in &findings {
+                println!("{}", located(name, finding));
+                match finding.level {
+                    Level::Note => (),
+                    Level::Warning => warnings += 1,
+                    Level::Error => errors += 1,
+                }
+            }
+        }
+        Ok((warnings, errors))
+    })
+}
+
+/// A finding with the database it is about.
+fn located(database: &str, finding: &Finding) -> String {
+    let text = finding.to_string();
+    let level = format!("{}: ", finding.level);
+    let rest = text.strip_prefix(&level).unwrap_or(&text);
+    format!("{level}database \"{database}\": {rest}")
+}
+
+fn line(level: &str, fault: &Fault) -> String {
+    let mut line = format!("{level}: {}", fault.message);
+    if let Some(detail) = &fault.detail {
+        line = line + ". " + detail.trim_end_matches('.');
+    }
+    if let Some(hint) = &fault.hint {
+        line = line + ". Hint: " + hint;
+    }
+    line
+}
+
+/// The last line, and the exit code.
+fn conclude(warnings: usize, errors: usize) -> ExitCode {
+    let plural = |count: usize, noun: &str| match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    };
+    if errors == 0 {
+        println!("ok: {}", plural(warnings, "warning"));
+        return ExitCode::SUCCESS;
+    }
+    println!(
+        "failed: {}, {}",
+        plural(errors, "error"),
+        plural(warnings, "warning")
+    );
+    ExitCode::from(FAILED)
+}
