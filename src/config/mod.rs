@@ -4,6 +4,8 @@
 //! are the *checked* form that the rest of the program uses; they are immutable and shared by `Arc`.
 
 mod connect;
+pub mod convert;
+mod diff;
 mod expand;
 mod fault;
 pub mod glob;
@@ -11,10 +13,13 @@ pub mod hba;
 mod keys;
 pub mod load;
 mod read;
+pub mod reference;
+pub mod schema;
 mod settings;
 mod value;
 mod yaml;
 
+pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
 pub use load::{Parsed, Sources, parse};
 

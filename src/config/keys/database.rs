@@ -8,7 +8,15 @@ pub(in crate::config) static DATABASE: Section = Section {
     keys: &[
         Key::new("home", Kind::Text, "null", "The shard of single tables, catalogs and sequences; the first shard if left out.").example("shard_0"),
         Key::new("shards", Kind::Map(&SHARD, Short::Server), "null", "The shards by name; their order is that of placements over `all`.").required()
-            .example(r#"{shard_0: {primary: "host=127.0.0.1 port=5440 dbname=shop", replicas: ["host=127.0.0.1 port=5450 dbname=shop"]}, shard_1: "host=127.0.0.1 port=5441 dbname=shop", shard_2: "postgres://127.0.0.1:5442/shop", shard_3: "postgres://127.0.0.1:5443/shop"}"#),
+            .example(
+            "shard_0
+\
+             shard_1: \"host=127.0.0.1 port=5441 dbname=shop\"
+\
+             shard_2: \"postgres://127.0.0.1:5442/shop\"
+\
+             shard_3: \"postgres://127.0.0.1:5443/shop\"",
+        ),
         Key::new("server_user", Kind::Text, "null", "Who logs in to the servers; the client's user and password if left out."),
         Key::new("server_password", Kind::Secret, "null", "The password of server_user."),
         Key::new("control_user", Kind::Text, "null", "Who sets up, inspects and recovers; server_user if left out."),
@@ -17,9 +25,33 @@ pub(in crate::config) static DATABASE: Section = Section {
         Key::new("default_pool_size", Kind::Count { min: 1, max: 1_000_000 }, "null", "In place of the general one."),
         Key::new("replicas", Kind::Section(&REPLICAS), "null", "What replicas are used for."),
         Key::new("distributions", Kind::Map(&DISTRIBUTION, Short::None), "null", "How keys are placed on shards, by name.")
-            .example("{products: {key: bigint, place: {jump: [shard_0, shard_1, shard_2]}, pins: {\"4711\": shard_3}}, customers: {key: bigint, place: {jump: all}}, regions: {key: bigint, place: {range: [{to: 20001, jump: [shard_0, shard_1]}, {to: 50001, shard: shard_2}, {shard: shard_3}]}}, brands: {key: text, place: {list: {acme: shard_0, else: {jump: all}}}}, stores: {key: [text, bigint], place: {jump: all}}}"),
+            .example(
+            "products
+\
+             customers: {key: bigint, place: {jump: all}}
+\
+             users: {key: bigint, place: {modulo: [shard_0, shard_1, shard_2, shard_3]}}
+\
+             partitions: {key: uuid, place: {postgres: all}}
+\
+             regions: {key: bigint, place: {range: [{to: 20001, jump: [shard_0, shard_1]}, {to: 50001, shard: shard_2}, {shard: shard_3}]}}
+\
+             brands: {key: text, place: {list: {acme: shard_0, else: {jump: all}}}}
+\
+             stores: {key: [text, bigint], place: {jump: all}}",
+        ),
         Key::new("tables", Kind::Map(&TABLE, Short::Word(&["reference", "single"])), "null", "What each table is, by name or schema.name as in the catalogs.")
-            .example("{wc_products: {distribution: products, key: product_id}, wc_customers: {distribution: customers, key: customer_id}, wc_webhooks: reference, wp_options: single}"),
+            .example(
+            "wc_products
+\
+             wc_orders: {distribution: customers, key: customer_id}
+\
+             sales.visits: {distribution: stores, key: [region, store_id]}
+\
+             wc_webhooks: reference
+\
+             wp_options: single",
+        ),
         Key::new("tables_from", Kind::Texts, "[]", "Files with one table each, as in tables/*.yaml, with the keys of a table and `table`."),
         Key::new("unlisted", Kind::Word(&["single", "reference", "refuse"]), "single", "What a table that is not listed is."),
         Key::new("constraints", Kind::Word(&["enforce", "allow"]), "enforce", "Whether unique constraints without the key and foreign keys that leave the shard are refused."),
@@ -56,8 +88,11 @@ pub(in crate::config) static FALLBACK: Section = Section {
 pub(in crate::config) static SHARD: Section = Section {
     name: "shard",
     keys: &[
-        Key::new("primary", Kind::Server, "null", "Where its primary is.").required(),
-        Key::new("replicas", Kind::Servers, "[]", "Where its replicas are."),
+        Key::new("primary", Kind::Server, "null", "Where its primary is.")
+            .example("host=127.0.0.1 port=5440 dbname=shop")
+            .required(),
+        Key::new("replicas", Kind::Servers, "[]", "Where its replicas are.")
+            .example("[host=127.0.0.1 port=5450 dbname=shop]"),
     ],
 };
 
@@ -90,6 +125,7 @@ pub(in crate::config) static DISTRIBUTION: Section = Section {
             "null",
             "The type of the key, or of each of its columns.",
         )
+        .example("bigint")
         .required(),
         Key::new(
             "place",
@@ -97,13 +133,15 @@ pub(in crate::config) static DISTRIBUTION: Section = Section {
             "null",
             "The rule that maps a key to a shard.",
         )
+        .example("{jump: [shard_0, shard_1, shard_2]}")
         .required(),
         Key::new(
             "pins",
             Kind::Pins,
             "null",
             "Single keys and the shard they have to themselves.",
-        ),
+        )
+        .example("{\"4711\": shard_3}"),
     ],
 };
 
@@ -127,13 +165,15 @@ pub(in crate::config) static TABLE: Section = Section {
             Kind::Text,
             "null",
             "The distribution that places its rows.",
-        ),
+        )
+        .example("products"),
         Key::new(
             "key",
             Kind::Columns,
             "null",
             "The column, or the columns, that hold the key.",
-        ),
+        )
+        .example("product_id"),
         Key::new(
             "ids",
             Kind::Section(&IDS),

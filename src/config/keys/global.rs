@@ -1,5 +1,6 @@
 //! The keys outside of `databases`.
 
+use super::database::DATABASE;
 use super::{Key, Kind, Section};
 
 const MAX_COUNT: u64 = 1_000_000;
@@ -57,7 +58,7 @@ pub(in crate::config) static ROOT: Section = Section {
         Key::new("recovery", Kind::Section(&RECOVERY), "null", "Recovery of prepared transactions left in doubt."),
         Key::new("consistent_reads", Kind::Bool, "false", "Whether a multi-shard read sees one snapshot.").not_yet(),
         Key::new("gather", Kind::Section(&GATHER), "null", "Queries that are finished on a gather server."),
-        Key::new("databases", Kind::Databases, "null", "What clients connect to, by name; `\"*\"` is any other name.").required(),
+        Key::new("databases", Kind::Databases(&DATABASE), "null", "What clients connect to, by name; `\"*\"` is any other name.").required(),
     ],
 };
 

@@ -129,7 +129,7 @@ pub(super) enum Kind {
     /// Names to sections.
     Map(&'static Section, Short),
     /// Names to databases, and `"*"`.
-    Databases,
+    Databases(&'static Section),
 }
 
 impl Kind {
@@ -145,7 +145,7 @@ impl Kind {
                 | Kind::Section(_)
                 | Kind::List(_)
                 | Kind::Map(..)
-                | Kind::Databases
+                | Kind::Databases(_)
         )
     }
 }

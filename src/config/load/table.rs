@@ -314,19 +314,18 @@ impl Loader<'_> {
         let cache = Object::open(node, &TABLE_CACHE, object.child("cache"), &self.faults);
         let strong = cache.choice("mode", &[true, false, false]).unwrap_or(true);
         let (ttl, swr) = (cache.duration_or_none("ttl"), cache.duration_or_none("swr"));
-        cache.boolean("strict");
-        cache.texts("strong_columns");
-        cache.texts("index");
+        let uses = [
+            ("ttl", ttl.is_some()),
+            ("swr", swr.is_some()),
+            ("strict", cache.boolean("strict")),
+            ("strong_columns", !cache.texts("strong_columns").is_empty()),
+            ("index", !cache.texts("index").is_empty()),
+        ];
         match (strong, ttl) {
             (true, _) => {
-                for name in ["ttl", "swr", "strict", "strong_columns", "index"] {
-                    if cache.has(name) {
-                        cache.bad(
-                            name,
-                            "has no use with mode strong",
-                            "Set mode to bounded or cached, or remove it.",
-                        );
-                    }
+                for (name, _) in uses.into_iter().filter(|(_, used)| *used) {
+                    let hint = "Set mode to bounded or cached, or remove it.";
+                    cache.bad(name, "has no use with mode strong", hint);
                 }
             }
             (false, None) if !cache.has("ttl") => {
