@@ -57,7 +57,10 @@ pub fn split(input: &[u8], max: u32) -> Result<Split<'_>, FrameError> {
         .ok_or(FrameError::TooShort { length })?;
     let body_length = usize::try_from(body_length).unwrap_or(usize::MAX);
     let total = body_length.saturating_add(HEADER);
-    match (rest.split_at_checked(body_length), input.split_at_checked(total)) {
+    match (
+        rest.split_at_checked(body_length),
+        input.split_at_checked(total),
+    ) {
         (Some((body, after)), Some((bytes, _))) => Ok(Split::Whole(
             Frame {
                 tag: *tag,
@@ -79,7 +82,9 @@ pub fn split(input: &[u8], max: u32) -> Result<Split<'_>, FrameError> {
 /// Bodies above 2 GiB cannot be expressed by the protocol; they are cut to an empty message, which
 /// no caller can reach since everything we write is limited far below.
 pub fn write(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
-    let body: usize = parts.iter().fold(0, |sum, part| sum.saturating_add(part.len()));
+    let body: usize = parts
+        .iter()
+        .fold(0, |sum, part| sum.saturating_add(part.len()));
     let Ok(length) = i32::try_from(body.saturating_add(4)) else {
         return;
     };
@@ -128,9 +133,7 @@ impl Reader {
     ) -> Result<(), E> {
         while !data.is_empty() {
             if self.passing > 0 {
-                let (bytes, rest) = data
-                    .split_at_checked(self.passing)
-                    .unwrap_or((data, &[]));
+                let (bytes, rest) = data.split_at_checked(self.passing).unwrap_or((data, &[]));
                 self.passing = self.passing.saturating_sub(bytes.len());
                 data = rest;
                 on(Piece::More {
@@ -237,7 +240,10 @@ mod tests {
         let Ok(Split::Whole(frame, rest)) = split(input, 100) else {
             panic!("not whole");
         };
-        assert_eq!((frame.tag, frame.body, rest), (b'Z', b"I".as_slice(), b"Q".as_slice()));
+        assert_eq!(
+            (frame.tag, frame.body, rest),
+            (b'Z', b"I".as_slice(), b"Q".as_slice())
+        );
         assert_eq!(frame.bytes, &input[..6]);
     }
 
@@ -258,10 +264,16 @@ mod tests {
 
     #[test]
     fn length_is_checked_before_the_body_arrives() {
-        assert_eq!(split(b"Q\0\0\0\x03", 100), Err(FrameError::TooShort { length: 3 }));
+        assert_eq!(
+            split(b"Q\0\0\0\x03", 100),
+            Err(FrameError::TooShort { length: 3 })
+        );
         assert_eq!(
             split(b"Q\0\0\x01\0", 100),
-            Err(FrameError::TooLong { length: 256, max: 100 })
+            Err(FrameError::TooLong {
+                length: 256,
+                max: 100
+            })
         );
     }
 }

@@ -5,9 +5,12 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod client;
+mod control;
+mod copy_rows;
 mod herd;
 mod leaks;
 mod message;
+mod placement;
 mod postgres;
 mod random;
 mod shared;

@@ -46,17 +46,20 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
         Some((b'+', rest)) => (false, rest),
         _ => (false, trimmed),
     };
-    if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
-        let later = number.first().is_some_and(u8::is_ascii_digit)
-            && number
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-            && (number.contains(&b'_') || number.starts_with(b"0"));
-        return Err(if later {
-            KeyError::Unprovable
-        } else {
-            invalid_text(kind, text)
-        });
+    let count = number
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let (leading, rest) = number.split_at_checked(count).unwrap_or_default();
+    let later = number
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        && (number.contains(&b'_') || number.starts_with(b"0"));
+    if leading.is_empty() {
+        return Err(invalid_text(kind, text));
+    }
+    if !rest.is_empty() && later {
+        return Err(KeyError::Unprovable);
     }
     let bounds = match kind {
         KeyType::Int2 => i64::from(i16::MIN)..=i64::from(i16::MAX),
@@ -69,7 +72,8 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
         | KeyType::TimestampTz
         | KeyType::Numeric => i64::MIN..=i64::MAX,
     };
-    digits(number, negative)
+    // As on the server, a number out of range is said before what follows it.
+    let value = digits(leading, negative)
         .filter(|value| bounds.contains(value))
         .ok_or_else(|| {
             let text = String::from_utf8_lossy(text);
@@ -77,7 +81,12 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
                 SqlState::NUMERIC_OUT_OF_RANGE,
                 format!("value \"{text}\" is out of range for type {}", kind.name()),
             )))
-        })
+        })?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(invalid_text(kind, text))
+    }
 }
 
 fn digits(number: &[u8], negative: bool) -> Option<i64> {

@@ -15,6 +15,8 @@ pub(super) struct Lines {
     line: u64,
     /// No byte of the next line has been seen.
     fresh: bool,
+    /// The bytes of the newline that the last line ended with.
+    newline: usize,
     state: State,
     /// The line at hand holds `\.`.
     marker: bool,
@@ -69,6 +71,7 @@ impl Lines {
             ends: Ends::Unknown,
             line: 0,
             fresh: true,
+            newline: 0,
             state: State::Plain,
             marker: false,
         }
@@ -86,6 +89,10 @@ impl Lines {
         }
         let end = self.find_end(input)?;
         self.fresh = end.is_some();
+        self.newline = match self.ends {
+            Ends::CrLf => 2,
+            Ends::Unknown | Ends::Lf | Ends::Cr => 1,
+        };
         Ok(end)
     }
 
@@ -132,9 +139,11 @@ impl Lines {
         }
     }
 
-    /// Ends the last line, which has no newline.
-    pub(super) fn finish(&mut self) -> Result<(), Message> {
+    /// Ends the last line, which has no newline. The server does not look into a header's quotes.
+    pub(super) fn finish(&mut self, is_header: bool) -> Result<(), Message> {
+        self.newline = usize::from(self.state == State::Return);
         match self.state {
+            State::Quoted { .. } if is_header => Ok(()),
             State::Quoted { .. } => Err("unterminated CSV quoted field"),
             State::Return => self.lone_return(),
             State::Plain | State::Backslash => Ok(()),
@@ -144,7 +153,7 @@ impl Lines {
     /// Whether the line that just ended is the end-of-copy marker. To be asked once a line.
     pub(super) fn take_marker(&mut self, record: &[u8]) -> Result<bool, Message> {
         let marker = std::mem::take(&mut self.marker);
-        let alone = content(record) == b"\\.";
+        let alone = self.content(record) == b"\\.";
         match self.dialect {
             Dialect::Text if marker && !alone => Err("end-of-copy marker is not alone on its line"),
             Dialect::Text | Dialect::Csv { .. } => Ok(alone),
@@ -226,12 +235,10 @@ impl Lines {
         self.state = State::Quoted { escaped };
         input.len()
     }
-}
 
-/// A line without its newline.
-pub(super) fn content(record: &[u8]) -> &[u8] {
-    match record {
-        [content @ .., b'\r', b'\n'] | [content @ .., b'\n' | b'\r'] => content,
-        _ => record,
+    /// The line that just ended without its newline.
+    pub(super) fn content<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        let end = record.len().saturating_sub(self.newline);
+        record.get(..end).unwrap_or_default()
     }
 }

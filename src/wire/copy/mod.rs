@@ -205,7 +205,7 @@ impl Splitter {
         let tail = std::mem::take(&mut self.tail);
         match &mut self.scanner {
             Scanner::Lines(_) if tail.is_empty() => Ok(()),
-            Scanner::Lines(lines) => match lines.finish() {
+            Scanner::Lines(lines) => match lines.finish(!self.header_seen) {
                 Ok(()) => self.piece(&tail, &mut on),
                 Err(message) => Err(self.fault(message).into()),
             },
@@ -242,12 +242,16 @@ impl Splitter {
             self.ended = true;
             return on(Piece::Trailer(record));
         }
+        let content = match &self.scanner {
+            Scanner::Lines(lines) => lines.content(record),
+            Scanner::Tuples(_) => record,
+        };
         self.fields.clear(self.key_columns.len());
         let (columns, fields) = (&self.key_columns, &mut self.fields);
         let read = match &self.format {
             Format::Text {
                 delimiter, null, ..
-            } => text::read(lines::content(record), *delimiter, null, columns, fields),
+            } => text::read(content, *delimiter, null, columns, fields),
             Format::Csv {
                 delimiter,
                 quote,
@@ -261,9 +265,9 @@ impl Splitter {
                     escape: *escape,
                     null,
                 };
-                dialect.read(lines::content(record), columns, fields)
+                dialect.read(content, columns, fields)
             }
-            Format::Binary => binary::read(record, columns, fields),
+            Format::Binary => binary::read(content, columns, fields),
         };
         read.map_err(|message| self.fault(message))?;
         let fields = &self.fields;

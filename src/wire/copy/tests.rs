@@ -100,6 +100,8 @@ fn text_fields_are_unescaped() {
     check(&text(false), &[0], b"1\r2\r", &[&["1"], &["2"]]);
     check(&text(false), &[0], b"1\n\\.\njunk\x00", &[&["1"]]);
     check(&text(false), &[0], b"a\\", &[&["a"]]);
+    check(&text(false), &[0], b"a\\\n", &[&["a\n"]]);
+    check(&text(false), &[0], b"b\na\\\r\n", &[&["b"], &["a\r"]]);
     check(&text(false), &[], b"a\n", &[&[]]);
 }
 
@@ -259,7 +261,10 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn chop<'a>(input: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len().saturating_add(1))).collect();
+    let mut at: Vec<usize> = cuts
+        .iter()
+        .map(|cut| cut.index(input.len().saturating_add(1)))
+        .collect();
     at.extend([0, input.len()]);
     at.sort_unstable();
     at.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect()
