@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::schema::json_schema;
 use crate::demo;
 use crate::error::{Fault, SqlState};
 
@@ -65,6 +66,9 @@ enum Command {
     Convert {
         /// PgBouncer's config
         file: PathBuf,
+        /// Its users, when they are not where its `auth_file` says
+        #[arg(long, value_name = "FILE")]
+        userlist: Option<PathBuf>,
     },
     /// Ask a running proxy's /health; exit 0 if it serves. For containers without curl
     Health {
@@ -154,7 +158,11 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Run(_) | Command::Route(_) | Command::Schema => Ok(later("this command")),
+        Command::Run(_) | Command::Route(_) => Ok(later("this command")),
+        Command::Schema => {
+            println!("{:#}", json_schema());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check { config, offline } => check::check(&config, offline),
         Command::Setup(config) => check::setup(&config),
         Command::HashPassword => {
@@ -165,8 +173,8 @@ fn run(command: Command) -> Outcome {
             demo::run(&arguments.options()).map_err(one)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Convert { file } => {
-            print!("{}", convert::file(&file).map_err(one)?);
+        Command::Convert { file, userlist } => {
+            print!("{}", convert::pgbouncer_ini(&file, userlist)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Health { config, http } => health(&config, http),
