@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{ConfigFile, FAILED, Outcome, config_file, one};
 use crate::config::{Config, Parsed};
 use crate::control::{Control, Finding, Level};
+use crate::demo::terminal::say;
 use crate::error::{Fault, SqlState};
 use crate::tls::Tls;
 
@@ -15,14 +16,14 @@ pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
         Ok(parsed) => parsed,
         Err(faults) => {
             for fault in &faults {
-                println!("{}", line("error", fault));
+                say(line("error", fault));
             }
             return Ok(ExitCode::from(FAILED));
         }
     };
     // A setting of a later release stops `run`; a file that has one is still a good file.
     for later in &parsed.not_yet {
-        println!("{}", line("warning", &config_file::fault(later)));
+        say(line("warning", &config_file::fault(later)));
     }
     let Parsed { config, not_yet } = parsed;
     if offline {
@@ -68,7 +69,7 @@ fn ask(config: &Arc<Config>, question: Question) -> Result<(usize, usize), Vec<F
                 Question::Setup => control.setup(name).await.map_err(one)?,
             };
             for finding in &findings {
-                println!("{}", located(name, finding));
+                say(located(name, finding));
                 match finding.level {
                     Level::Note => (),
                     Level::Warning => warnings += 1,
@@ -106,13 +107,13 @@ fn conclude(warnings: usize, errors: usize) -> ExitCode {
         _ => format!("{count} {noun}s"),
     };
     if errors == 0 {
-        println!("ok: {}", plural(warnings, "warning"));
+        say(format!("ok: {}", plural(warnings, "warning")));
         return ExitCode::SUCCESS;
     }
-    println!(
+    say(format!(
         "failed: {}, {}",
         plural(errors, "error"),
         plural(warnings, "warning")
-    );
+    ));
     ExitCode::from(FAILED)
 }

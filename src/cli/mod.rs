@@ -5,12 +5,6 @@
 //! What a command finds goes to standard output, what went wrong to standard error as message,
 //! DETAIL and HINT.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line prints"
-)]
-
 mod check;
 mod config_file;
 mod convert;
@@ -24,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::schema::json_schema;
 use crate::demo;
+use crate::demo::terminal::{say, warn};
 use crate::error::{Fault, SqlState};
 
 /// What a command ends with: nothing to add, or the faults to print.
@@ -160,13 +155,13 @@ fn run(command: Command) -> Outcome {
     match command {
         Command::Run(_) | Command::Route(_) => Ok(later("this command")),
         Command::Schema => {
-            println!("{:#}", json_schema());
+            say(format!("{:#}", json_schema()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { config, offline } => check::check(&config, offline),
         Command::Setup(config) => check::setup(&config),
         Command::HashPassword => {
-            println!("{}", password::hash().map_err(one)?);
+            say(password::hash().map_err(one)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo(arguments) => {
@@ -174,7 +169,7 @@ fn run(command: Command) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Command::Convert { file, userlist } => {
-            print!("{}", convert::pgbouncer_ini(&file, userlist)?);
+            say(convert::pgbouncer_ini(&file, userlist)?.trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Health { config, http } => health(&config, http),
@@ -217,11 +212,11 @@ fn one(fault: Fault) -> Vec<Fault> {
 
 /// As psql prints an error: what failed, then DETAIL and HINT.
 fn print_fault(fault: &Fault) {
-    eprintln!("error: {}", fault.message);
+    warn(format!("error: {}", fault.message));
     if let Some(detail) = &fault.detail {
-        eprintln!("DETAIL: {detail}");
+        warn(format!("DETAIL: {detail}"));
     }
     if let Some(hint) = &fault.hint {
-        eprintln!("HINT: {hint}");
+        warn(format!("HINT: {hint}"));
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::process::{Command, Stdio};
 
+use crate::demo::terminal::warn;
 use crate::error::{Fault, SqlState};
 use crate::session::auth;
 
@@ -33,13 +34,12 @@ pub(super) fn hash() -> Result<String, Fault> {
 fn read() -> std::io::Result<String> {
     let stdin = std::io::stdin();
     let text = if stdin.is_terminal() {
-        eprint!("Password: ");
+        warn("Password:");
         let output = Command::new("sh")
             .args(["-c", HIDDEN])
             .stdin(Stdio::inherit())
             .stderr(Stdio::inherit())
             .output()?;
-        eprintln!();
         String::from_utf8(output.stdout).map_err(std::io::Error::other)?
     } else {
         let mut text = String::new();
