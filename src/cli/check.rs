@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{ConfigFile, FAILED, Outcome, config_file, one};
+use super::{ConfigFile, FAILED, Outcome, config_file, on_servers, one};
 use crate::config::{Config, Parsed};
 use crate::control::{Control, Finding, Level};
 use crate::demo::terminal::say;
-use crate::error::{Fault, SqlState};
-use crate::tls::Tls;
+use crate::error::Fault;
 
 /// Looks at the config, and at the servers unless `offline`. Exit 1 when there is an error.
 pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
@@ -49,20 +48,8 @@ enum Question {
 
 /// Asks every database's servers and prints the findings; how many warnings and errors there are.
 fn ask(config: &Arc<Config>, question: Question) -> Result<(usize, usize), Vec<Fault>> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        one(Fault::error(SqlState::CONFIG, format!("could not {what}"))
-            .detail(format!("{error}."))
-            .hint("Mend it, and run the command again."))
-    };
-    let tls = Tls::load(&config.tls, &config.server_tls)
-        .map_err(|error| failed("load the TLS files", &error))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed("start a runtime", &error))?;
-    let (mut warnings, mut errors) = (0, 0);
-    runtime.block_on(async {
-        let control = Control::new(config, &tls.connector);
+    on_servers(config, async |control: Control| {
+        let (mut warnings, mut errors) = (0, 0);
         for name in config.databases.keys() {
             let findings = match question {
                 Question::Check => control.check(name).await.map_err(one)?,

@@ -10,16 +10,22 @@ mod config_file;
 mod convert;
 mod health;
 mod password;
+mod route;
+mod table_file;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::Config;
 use crate::config::schema::json_schema;
+use crate::control::Control;
 use crate::demo;
 use crate::demo::terminal::{say, warn};
 use crate::error::{Fault, SqlState};
+use crate::tls::Tls;
 
 /// What a command ends with: nothing to add, or the faults to print.
 type Outcome = Result<ExitCode, Vec<Fault>>;
@@ -153,7 +159,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Run(_) | Command::Route(_) => Ok(later("this command")),
+        Command::Route(arguments) => route::run(&arguments),
+        Command::Run(_) => Ok(later("this command")),
         Command::Schema => {
             say(format!("{:#}", json_schema()));
             Ok(ExitCode::SUCCESS)
@@ -192,6 +199,25 @@ fn health(file: &ConfigFile, http: Option<String>) -> Outcome {
     })?;
     health::ask(&address).map_err(one)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `work` with control connections to the servers of the config; none is opened before use.
+fn on_servers<T>(
+    config: &Arc<Config>,
+    work: impl AsyncFnOnce(Control) -> Result<T, Vec<Fault>>,
+) -> Result<T, Vec<Fault>> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        one(Fault::error(SqlState::CONFIG, format!("could not {what}"))
+            .detail(format!("{error}."))
+            .hint("Mend it, and run the command again."))
+    };
+    let tls = Tls::load(&config.tls, &config.server_tls)
+        .map_err(|error| failed("load the TLS files", &error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed("start a runtime", &error))?;
+    runtime.block_on(work(Control::new(config, &tls.connector)))
 }
 
 /// A command of a later release: said so, exit 2.
