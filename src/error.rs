@@ -37,6 +37,8 @@ impl SqlState {
     pub const SERIALIZATION_FAILURE: SqlState = SqlState("40001");
     pub const DEADLOCK: SqlState = SqlState("40P01");
     pub const INSUFFICIENT_PRIVILEGE: SqlState = SqlState("42501");
+    pub const UNDEFINED_OBJECT: SqlState = SqlState("42704");
+    pub const IN_USE: SqlState = SqlState("55006");
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
     pub const DUPLICATE_STATEMENT: SqlState = SqlState("42P05");
     pub const BUDGET_SPENT: SqlState = SqlState("53200");
@@ -49,6 +51,34 @@ impl SqlState {
     pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");
     pub const CONFIG: SqlState = SqlState("F0000");
     pub const INTERNAL: SqlState = SqlState("XX000");
+
+    /// The constant for a code that a server sent; [`SqlState::INTERNAL`] for one that we never raise ourselves.
+    pub fn of_server(code: &str) -> SqlState {
+        const KNOWN: [SqlState; 18] = [
+            SqlState::CONNECTION_EXCEPTION,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::INVALID_PARAMETER_VALUE,
+            SqlState::FAILED_TRANSACTION,
+            SqlState::INVALID_AUTHORIZATION,
+            SqlState::INVALID_PASSWORD,
+            SqlState::SAVEPOINT_UNKNOWN,
+            SqlState::UNKNOWN_DATABASE,
+            SqlState::SERIALIZATION_FAILURE,
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            SqlState::SYNTAX_ERROR,
+            SqlState::TOO_MANY_CONNECTIONS,
+            SqlState::QUERY_CANCELED,
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::ACTIVE_TRANSACTION,
+            SqlState::UNDEFINED_OBJECT,
+            SqlState::IN_USE,
+        ];
+        KNOWN
+            .into_iter()
+            .find(|known| known.0 == code)
+            .unwrap_or(SqlState::INTERNAL)
+    }
 
     /// The five characters.
     pub const fn as_str(self) -> &'static str {

@@ -7,13 +7,8 @@
 //!
 //! *Invariant:* each reply is appended whole, so a dropped future leaves no half message.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use pgwire::messages::data::{NoData, ParameterDescription};
-use pgwire::messages::extendedquery::{
-    BindComplete, CloseComplete, ParseComplete, PortalSuspended,
-};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus,
 };
@@ -21,37 +16,35 @@ use pgwire::messages::response::{
 use crate::admin::answer::Answer;
 use crate::admin::command::{Act, Block, Command, parse};
 use crate::admin::console::Console;
+use crate::admin::extended::unknown_statement;
 use crate::admin::message::{Reader, put, put_columns, put_fault, put_row};
 use crate::error::{Fault, Severity, SqlState};
 use crate::session::console::{Answering, Conversation, Next, Rights};
 
-/// How many prepared statements, and how many portals, one client may have.
-pub const NAMED_MAX: usize = 1_000;
-
 /// A prepared statement: nothing for an empty text.
 #[derive(Clone, Debug)]
-struct Prepared {
-    command: Option<Command>,
-    parameters: Vec<u32>,
+pub(super) struct Prepared {
+    pub(super) command: Option<Command>,
+    pub(super) parameters: Vec<u32>,
 }
 
 /// A portal: its command, then what is left of its answer.
 #[derive(Debug)]
-struct Portal {
-    command: Option<Command>,
-    formats: Vec<bool>,
-    answer: Option<(Answer, usize)>,
+pub(super) struct Portal {
+    pub(super) command: Option<Command>,
+    pub(super) formats: Vec<bool>,
+    pub(super) answer: Option<(Answer, usize)>,
 }
 
 /// One client's conversation.
 #[derive(Debug)]
 pub struct Talk {
     console: Console,
-    user: String,
+    pub(super) user: String,
     rights: Rights,
     status: TransactionStatus,
-    statements: BTreeMap<String, Prepared>,
-    portals: BTreeMap<String, Portal>,
+    pub(super) statements: BTreeMap<String, Prepared>,
+    pub(super) portals: BTreeMap<String, Portal>,
     /// After an error in the extended protocol, until Sync.
     skipping: bool,
     /// What is being waited for, and whether a simple query asked for it.
@@ -155,186 +148,11 @@ impl Talk {
         self.ready(out)
     }
 
-    async fn extended(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut reader = Reader::new(body);
-        match tag {
-            b'P' => self.parse(reader, out),
-            b'B' => self.bind(reader, out),
-            b'D' => {
-                let (kind, name) = (reader.byte()?, reader.text()?);
-                reader.end()?;
-                self.describe(kind, name, out)
-            }
-            b'C' => {
-                let (kind, name) = (reader.byte()?, reader.text()?);
-                reader.end()?;
-                match kind {
-                    b'S' => drop(self.statements.remove(name)),
-                    _ => drop(self.portals.remove(name)),
-                }
-                put(&CloseComplete::new(), out)
-            }
-            _ => {
-                let (name, limit) = (reader.text()?, reader.number()?);
-                reader.end()?;
-                self.execute(name, limit, out).await
-            }
-        }
-    }
-
-    fn parse(&mut self, mut reader: Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let (name, text) = (reader.text()?, reader.text()?);
-        let count = reader.count()?;
-        let types = (0..count)
-            .map(|_| reader.number())
-            .collect::<Result<Vec<_>, _>>()?;
-        reader.end()?;
-        if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(Fault::error(
-                SqlState::DUPLICATE_STATEMENT,
-                format!("prepared statement \"{name}\" already exists"),
-            )
-            .hint("Close it first, or use another name."));
-        }
-        if !types.is_empty() {
-            return Err(Fault::error(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "the console takes no parameters",
-            )
-            .hint("Write the value into the command."));
-        }
-        let mut commands = parse(text, &self.user)?;
-        if commands.len() > 1 {
-            return Err(Fault::error(
-                SqlState::SYNTAX_ERROR,
-                "cannot insert multiple commands into a prepared statement",
-            )
-            .hint("Send them one by one, or as a simple query."));
-        }
-        limit(self.statements.len())?;
-        let command = commands.pop();
-        self.statements.insert(
-            name.to_owned(),
-            Prepared {
-                command,
-                parameters: Vec::new(),
-            },
-        );
-        put(&ParseComplete::new(), out)
-    }
-
-    fn bind(&mut self, mut reader: Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let (portal, name) = (reader.text()?, reader.text()?);
-        reader.formats()?;
-        let count = reader.count()?;
-        for _ in 0..count {
-            // -1 is NULL and has no bytes.
-            let length = usize::try_from(reader.number()?).unwrap_or(0);
-            reader.bytes(length)?;
-        }
-        let formats = reader.formats()?;
-        reader.end()?;
-        let prepared = self
-            .statements
-            .get(name)
-            .ok_or_else(|| unknown_statement(name))?;
-        let expected = prepared.parameters.len();
-        if usize::from(count) != expected {
-            return Err(Fault::error(
-                SqlState::PROTOCOL_VIOLATION,
-                format!("bind message supplies {count} parameters, but prepared statement \"{name}\" requires {expected}"),
-            )
-            .hint("Write the value into the command."));
-        }
-        let columns = prepared
-            .command
-            .as_ref()
-            .map_or(0, |command| Console::columns(command).len());
-        if formats.len() > 1 && formats.len() != columns {
-            return Err(Fault::error(
-                SqlState::PROTOCOL_VIOLATION,
-                format!(
-                    "bind message has {} result formats but query has {columns} columns",
-                    formats.len()
-                ),
-            )
-            .hint("Give one format for all columns, or one a column."));
-        }
-        if !portal.is_empty() && self.portals.contains_key(portal) {
-            return Err(Fault::error(
-                SqlState::DUPLICATE_STATEMENT,
-                format!("portal \"{portal}\" already exists"),
-            )
-            .hint("Close it first, or use another name."));
-        }
-        limit(self.portals.len())?;
-        let command = prepared.command.clone();
-        self.portals.insert(
-            portal.to_owned(),
-            Portal {
-                command,
-                formats,
-                answer: None,
-            },
-        );
-        put(&BindComplete::new(), out)
-    }
-
-    fn describe(&self, kind: u8, name: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let (command, formats) = if kind == b'S' {
-            let prepared = self
-                .statements
-                .get(name)
-                .ok_or_else(|| unknown_statement(name))?;
-            put(&ParameterDescription::new(prepared.parameters.clone()), out)?;
-            (&prepared.command, Cow::Owned(Vec::new()))
-        } else {
-            let portal = self.portals.get(name).ok_or_else(|| unknown_portal(name))?;
-            (&portal.command, Cow::Borrowed(&portal.formats))
-        };
-        let columns = command.as_ref().map(Console::columns).unwrap_or_default();
-        if columns.is_empty() {
-            put(&NoData::new(), out)
-        } else {
-            put_columns(&columns, &formats, out)
-        }
-    }
-
-    /// Runs a portal, or goes on with it, up to `limit` rows (0 or less: all).
-    async fn execute(&mut self, name: &str, limit: i32, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut portal = self
-            .portals
-            .remove(name)
-            .ok_or_else(|| unknown_portal(name))?;
-        let Some(command) = &portal.command else {
-            self.portals.insert(name.to_owned(), portal);
-            return put(&EmptyQueryResponse::new(), out);
-        };
-        let (answer, sent) = match portal.answer.take() {
-            Some(begun) => begun,
-            None => (self.run(command, false).await?, 0),
-        };
-        let limit = usize::try_from(limit)
-            .ok()
-            .filter(|limit| *limit > 0)
-            .unwrap_or(usize::MAX);
-        let mut rows = answer.rows.iter().skip(sent);
-        for row in rows.by_ref().take(limit) {
-            put_row(&answer.columns, row, &portal.formats, out)?;
-        }
-        let left = rows.len();
-        let sent = answer.rows.len().saturating_sub(left);
-        if left > 0 {
-            put(&PortalSuspended::new(), out)?;
-        } else {
-            put(&complete(&answer), out)?;
-        }
-        portal.answer = Some((answer, sent));
-        self.portals.insert(name.to_owned(), portal);
-        Ok(())
-    }
-
-    async fn run(&mut self, command: &Command, is_simple: bool) -> Result<Answer, Fault> {
+    pub(super) async fn run(
+        &mut self,
+        command: &Command,
+        is_simple: bool,
+    ) -> Result<Answer, Fault> {
         if let Command::Block(block) = command {
             return self.block(*block);
         }
@@ -433,36 +251,6 @@ fn close_on_fault(done: Result<Next, Fault>) -> Next {
     })
 }
 
-fn complete(answer: &Answer) -> CommandComplete {
+pub(super) fn complete(answer: &Answer) -> CommandComplete {
     CommandComplete::new(answer.tag.to_owned())
-}
-
-fn limit(count: usize) -> Result<(), Fault> {
-    if count < NAMED_MAX {
-        return Ok(());
-    }
-    Err(Fault::error(
-        SqlState::PROGRAM_LIMIT,
-        "too many prepared statements or portals",
-    )
-    .detail(format!(
-        "The console keeps {NAMED_MAX} of each for a client."
-    ))
-    .hint("Close those that are no longer needed."))
-}
-
-fn unknown_statement(name: &str) -> Fault {
-    Fault::error(
-        SqlState::UNKNOWN_STATEMENT,
-        format!("prepared statement \"{name}\" does not exist"),
-    )
-    .hint("Parse it on this connection first.")
-}
-
-fn unknown_portal(name: &str) -> Fault {
-    Fault::error(
-        SqlState::UNKNOWN_PORTAL,
-        format!("portal \"{name}\" does not exist"),
-    )
-    .hint("Bind it in this transaction first.")
 }

@@ -284,8 +284,11 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_795_208_255 + seconds)
 }
 
-fn snapshot() -> Snapshot {
-    let ip = |port| Address::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+fn ip(port: u16) -> Address {
+    Address::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn clients() -> Vec<ClientRow> {
     let client = ClientRow {
         id: 17,
         user: "app".into(),
@@ -326,6 +329,10 @@ fn snapshot() -> Snapshot {
         wait: Duration::ZERO,
         ..waiting.clone()
     };
+    vec![client, waiting, idle]
+}
+
+fn servers() -> Vec<ServerRow> {
     let server = ServerRow {
         id: 3,
         user: "pooled".into(),
@@ -352,10 +359,14 @@ fn snapshot() -> Snapshot {
         link: None,
         ..server.clone()
     };
+    vec![server, free]
+}
+
+fn snapshot() -> Snapshot {
     Snapshot {
         engines: 2,
-        clients: vec![client, waiting, idle],
-        servers: vec![server, free],
+        clients: clients(),
+        servers: servers(),
         login_clients: 1,
         plans_cached: 12,
         ..counts()
@@ -369,19 +380,7 @@ fn counts() -> Snapshot {
     pool.sv_active = 1;
     pool.sv_idle = 1;
     pool.max_wait = Duration::from_millis(2_500);
-    let totals = Totals {
-        server_assignment_count: 100,
-        xact_count: 90,
-        query_count: 300,
-        bytes_received: 10_000,
-        bytes_sent: 2_000_000,
-        xact_time: 180_000,
-        query_time: 150_000,
-        wait_time: 500,
-        client_parse_count: 20,
-        server_parse_count: 4,
-        bind_count: 250,
-    };
+    let totals = totals();
     let averages = totals.averages(Duration::from_secs(10));
     let database = |name: &str, clients, servers, paused| DatabaseRow {
         name: name.into(),
@@ -437,5 +436,21 @@ fn counts() -> Snapshot {
             averages,
         }],
         ..Snapshot::default()
+    }
+}
+
+fn totals() -> Totals {
+    Totals {
+        server_assignment_count: 100,
+        xact_count: 90,
+        query_count: 300,
+        bytes_received: 10_000,
+        bytes_sent: 2_000_000,
+        xact_time: 180_000,
+        query_time: 150_000,
+        wait_time: 500,
+        client_parse_count: 20,
+        server_parse_count: 4,
+        bind_count: 250,
     }
 }

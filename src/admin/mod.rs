@@ -8,6 +8,7 @@ pub mod command;
 pub mod console;
 pub mod conversation;
 pub mod environment;
+pub mod extended;
 #[cfg(test)]
 mod fixture;
 pub mod herd;

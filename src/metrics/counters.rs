@@ -189,21 +189,32 @@ impl DatabaseCounters {
         }
     }
 
-    /// Counts a finished statement and its time; `shard` when exactly one ran it.
-    pub fn statement(&mut self, route: RouteLabel, shard: Option<usize>, micros: u64) {
+    /// Counts a statement that was sent; `shard` when exactly one runs it. Its time follows by
+    /// [`DatabaseCounters::timed`], or never, where it is not measured.
+    pub fn sent(&mut self, route: RouteLabel, shard: Option<usize>) {
         match shard.and_then(|shard| self.shards.get_mut(shard)) {
-            Some(shard) => {
-                shard.statement(route);
-                shard.response.record(micros);
-            }
+            Some(shard) => shard.statement(route),
             None => bump(&mut self.statements, RouteLabel::ALL, route),
+        }
+        self.totals.query_count = self.totals.query_count.wrapping_add(1);
+    }
+
+    /// Counts the time of a statement that was counted when it was sent.
+    pub fn timed(&mut self, route: RouteLabel, shard: Option<usize>, micros: u64) {
+        if let Some(shard) = shard.and_then(|shard| self.shards.get_mut(shard)) {
+            shard.response.record(micros);
         }
         let seconds = place(RouteLabel::ALL, route).and_then(|at| self.seconds.get_mut(at));
         if let Some(seconds) = seconds {
             seconds.record(micros);
         }
-        self.totals.query_count = self.totals.query_count.wrapping_add(1);
         self.totals.query_time = self.totals.query_time.wrapping_add(micros);
+    }
+
+    /// Counts a finished statement and its time: [`DatabaseCounters::sent`] and [`DatabaseCounters::timed`].
+    pub fn statement(&mut self, route: RouteLabel, shard: Option<usize>, micros: u64) {
+        self.sent(route, shard);
+        self.timed(route, shard, micros);
     }
 
     /// Counts a finished transaction and its time.
@@ -397,6 +408,7 @@ mod tests {
         let database = engine.databases.first_mut().unwrap();
         database.statement(RouteLabel::Single, Some(1), 90);
         database.statement(RouteLabel::Multi, None, 300);
+        database.sent(RouteLabel::Refuse, None);
         database.transaction(TransactionKind::Single, TransactionOutcome::Commit, 90);
         database.assigned(1, 5);
         database.totals.bytes_received = 77;
@@ -410,6 +422,7 @@ mod tests {
             "pgherd_statements_total{route=\"single\",shard=\"shard_1\"} 1",
             "pgherd_statements_total{route=\"multi\",shard=\"\"} 1",
             "pgherd_statement_seconds_count{route=\"single\"} 1",
+            "pgherd_statements_total{route=\"refuse\",shard=\"\"} 1",
             "pgherd_shard_response_seconds_sum{shard=\"shard_1\"} 0.000090",
             "pgherd_pool_wait_seconds_bucket{shard=\"shard_1\",le=\"0.0001\"} 1",
             "pgherd_transactions_total{kind=\"single\",outcome=\"commit\"} 1",

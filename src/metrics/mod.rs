@@ -8,6 +8,7 @@
 
 pub mod catalogue;
 pub mod counters;
+mod fold;
 pub mod histogram;
 pub mod period;
 pub mod view;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{Database, TableKind, Unlisted};
+use crate::config::{self, Database, TableKind, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.
@@ -52,13 +52,7 @@ impl Topology {
             .iter()
             .map(|shard| shard.name.clone())
             .collect();
-        let fault = |message: String, hint: &str| {
-            Err(Fault::error(
-                SqlState::CONFIG,
-                format!("database \"{}\": {message}", config.name),
-            )
-            .hint(hint))
-        };
+        let fault = |message: String, hint| Err(fault(&config.name, &message, hint));
         if u16::try_from(shards.len()).is_err() {
             return fault(
                 "too many shards".into(),
@@ -84,45 +78,45 @@ impl Topology {
             topology.distributions.push(made);
         }
         for table in &config.tables {
-            let kind = match &table.kind {
-                TableKind::Reference => Kind::Reference,
-                TableKind::Single => Kind::Single,
-                TableKind::Sharded { distribution, key } => {
-                    let Some(index) = topology.distribution_named(distribution) else {
-                        return fault(
-                            format!("table \"{}\" names no distribution", table.name),
-                            "Name a distribution of this database.",
-                        );
-                    };
-                    if topology.distribution(index).map(|found| found.key().len())
-                        != Some(key.len())
-                    {
-                        return fault(
-                            format!(
-                                "the key of table \"{}\" is not its distribution's",
-                                table.name
-                            ),
-                            "Name one column for each column of the distribution's key.",
-                        );
-                    }
-                    Kind::Sharded {
-                        distribution: index,
-                        key: key.clone(),
-                    }
-                }
-            };
             let rule = TableRule {
                 schema: table.schema.clone(),
                 name: table.name.clone(),
-                kind,
+                kind: topology.kind(table)?,
             };
-            topology
-                .tables
-                .entry(table.name.clone())
-                .or_default()
-                .push(rule);
+            let rules = topology.tables.entry(table.name.clone());
+            rules.or_default().push(rule);
         }
         Ok(topology)
+    }
+
+    /// How a table's rows are spread, its distribution looked up.
+    fn kind(&self, table: &config::Table) -> Result<Kind, Fault> {
+        let (name, key) = match &table.kind {
+            TableKind::Reference => return Ok(Kind::Reference),
+            TableKind::Single => return Ok(Kind::Single),
+            TableKind::Sharded { distribution, key } => (distribution, key),
+        };
+        let fault = |message: String, hint| Err(fault(&self.database, &message, hint));
+        let Some(index) = self.distribution_named(name) else {
+            return fault(
+                format!("table \"{}\" names no distribution", table.name),
+                "Name a distribution of this database.",
+            );
+        };
+        let columns = self.distribution(index).map(|found| found.key().len());
+        if columns != Some(key.len()) {
+            return fault(
+                format!(
+                    "the key of table \"{}\" is not its distribution's",
+                    table.name
+                ),
+                "Name one column for each column of the distribution's key.",
+            );
+        }
+        Ok(Kind::Sharded {
+            distribution: index,
+            key: key.clone(),
+        })
     }
 
     /// The name of the database, as clients know it.
@@ -202,4 +196,104 @@ impl Topology {
 fn position(shards: &[String], name: &str) -> Option<ShardId> {
     let at = shards.iter().position(|shard| shard == name)?;
     u16::try_from(at).ok().map(ShardId)
+}
+
+fn fault(database: &str, message: &str, hint: &str) -> Fault {
+    Fault::error(
+        SqlState::CONFIG,
+        format!("database \"{database}\": {message}"),
+    )
+    .hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Kind, Topology};
+    use crate::config::{
+        Constraints, Database, Distribution, Host, Place, Shard, Table, TableKind, Unlisted,
+    };
+    use crate::error::Fault;
+    use crate::placement::ShardId;
+    use crate::types::key::KeyType;
+
+    fn build(tables: &[(Option<&str>, &str, TableKind)]) -> Result<Topology, Fault> {
+        let shard = |name: &str| Shard {
+            name: name.into(),
+            primary: Host {
+                host: "h".into(),
+                port: 1,
+                dbname: "d".into(),
+                tls: None,
+            },
+            replicas: Vec::new(),
+        };
+        let table = |(schema, name, kind): &(Option<&str>, &str, TableKind)| Table {
+            schema: schema.map(String::from),
+            name: String::from(*name),
+            kind: kind.clone(),
+        };
+        let distribution = Distribution {
+            name: "d".into(),
+            key: vec![KeyType::Int8],
+            place: Place::Shard("b".into()),
+            pins: Vec::new(),
+        };
+        Topology::new(&Database {
+            name: "shop".into(),
+            shards: vec![shard("a"), shard("b")],
+            home: "b".into(),
+            server_user: None,
+            server_password: None,
+            control_user: None,
+            control_password: None,
+            pool_mode: None,
+            default_pool_size: None,
+            distributions: BTreeMap::from([("d".into(), distribution)]),
+            tables: tables.iter().map(table).collect(),
+            unlisted: Unlisted::Single,
+            constraints: Constraints::Enforce,
+        })
+    }
+
+    fn sharded(distribution: &str, key: &[&str]) -> TableKind {
+        TableKind::Sharded {
+            distribution: distribution.into(),
+            key: key.iter().copied().map(String::from).collect(),
+        }
+    }
+
+    #[test]
+    fn the_exact_schema_comes_first() {
+        let topology = build(&[
+            (None, "t", TableKind::Reference),
+            (Some("app"), "t", TableKind::Single),
+            (Some("app"), "u", sharded("d", &["id"])),
+        ])
+        .unwrap();
+        let kind = |schema, name| topology.table(schema, name).map(|rule| rule.kind.clone());
+        assert_eq!(kind(Some("app"), "t"), Some(Kind::Single));
+        assert_eq!(kind(Some("public"), "t"), Some(Kind::Reference));
+        assert_eq!(kind(None, "t"), Some(Kind::Reference));
+        let key = vec!["id".into()];
+        let expect = Some(Kind::Sharded {
+            distribution: 0,
+            key,
+        });
+        assert_eq!(kind(Some("app"), "u"), expect);
+        assert_eq!(kind(None, "u"), expect);
+        assert_eq!(kind(Some("public"), "u"), None);
+        assert_eq!(kind(None, "v"), None);
+        assert_eq!(topology.home(), ShardId(1));
+        assert_eq!(topology.name(ShardId(1)), "b");
+        assert_eq!(topology.shard("c"), None);
+        assert_eq!(topology.all().len(), 2);
+    }
+
+    #[test]
+    fn tables_that_cannot_be_placed_are_refused() {
+        assert!(build(&[(None, "t", sharded("e", &["id"]))]).is_err());
+        assert!(build(&[(None, "t", sharded("d", &["id", "other"]))]).is_err());
+    }
 }

@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::config::Host;
 use crate::net::Stream;
 use crate::placement::ShardId;
 use crate::planner::plan::{Effect, Script};
+use crate::server::connect::{CancelToken, Connected};
 use crate::server::pool::Permit;
 use crate::server::settings::Settings;
 use crate::server::statements::{Prepared, ServerName, ServerStatements};
@@ -44,10 +44,7 @@ pub enum Note {
 /// Where a request to cancel the statement of a server connection goes.
 #[derive(Debug)]
 pub struct CancelTarget {
-    pub host: Rc<Host>,
-    pub tls: bool,
-    pub pid: u32,
-    pub secret: Vec<u8>,
+    pub token: CancelToken,
     pub shard: ShardId,
     /// Requests under way: until they are done the connection goes to nobody else.
     pub under_way: Cell<u32>,
@@ -62,6 +59,8 @@ pub struct ServerConnection {
     pub status: Status,
     /// Messages sent since the last Sync or Query: the server waits for a Sync.
     pub unsynced: bool,
+    /// A Flush was sent after the last of them.
+    pub flushed: bool,
     /// Bytes to be sent.
     pub out: Vec<u8>,
     /// What is set on it, as far as we set it.
@@ -87,6 +86,35 @@ pub struct ServerConnection {
 const BUFFER_KEPT: usize = 16 * 1024;
 
 impl ServerConnection {
+    /// A connection that has just logged in.
+    pub fn new(connected: Connected, shard: ShardId, permit: Permit, now: Instant) -> ServerConnection {
+        let pid = u64::try_from(connected.cancel.pid).unwrap_or(0);
+        ServerConnection {
+            stream: connected.stream,
+            reader: Reader::default(),
+            pipeline: Pipeline::default(),
+            status: Status::Idle,
+            unsynced: false,
+            flushed: false,
+            out: Vec::new(),
+            settings: Settings::new(std::collections::BTreeMap::new()),
+            settings_unsure: false,
+            statements: ServerStatements::default(),
+            unnamed: None,
+            parameters: Rc::new(connected.parameters),
+            shard,
+            cancel: Rc::new(CancelTarget {
+                token: connected.cancel,
+                shard,
+                under_way: Cell::new(0),
+            }),
+            id: pid,
+            born: now,
+            used: now,
+            permit,
+        }
+    }
+
     /// Whether it is idle, in sync and between messages.
     pub fn is_clean(&self) -> bool {
         self.status == Status::Idle
@@ -94,6 +122,12 @@ impl ServerConnection {
             && !self.unsynced
             && self.out.is_empty()
             && self.reader.is_between_messages()
+    }
+
+    /// Notes that something was sent which only a Sync or a Flush brings the answer of.
+    pub fn mark_unsynced(&mut self) {
+        self.unsynced = true;
+        self.flushed = false;
     }
 
     /// Reads what has arrived. `Ready(Ok(0))` is the end of the stream.
@@ -146,7 +180,7 @@ impl ServerConnection {
         if self.pipeline.sent(Request::Parse, hidden, note).is_some() {
             self.statements.remove(name);
         }
-        self.unsynced = true;
+        self.mark_unsynced();
     }
 
     /// Says goodbye as far as the socket takes it at once.

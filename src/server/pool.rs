@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 use crate::config::Host;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::server::connect::{self, Credentials};
+use crate::server::connect::{self, ConnectError, Credentials};
 use crate::server::connection::ServerConnection;
 use crate::server::settings::Settings;
-use crate::tls::ServerConnector;
+use crate::tls::Tls;
 
 /// A number of connections that may be open at once, counted over all engines. 0 is no limit.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Budget {
 }
 
 /// One open connection's share of every budget it counts against; given back on drop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Permit {
     budgets: Vec<Budget>,
 }
@@ -79,9 +79,9 @@ pub struct Target {
     pub user: String,
     pub shard: ShardId,
     pub shard_name: String,
-    pub host: Rc<Host>,
+    pub host: Host,
     pub credentials: Credentials,
-    pub connector: Arc<ServerConnector>,
+    pub tls: Arc<Tls>,
     pub limits: PoolLimits,
 }
 
@@ -267,12 +267,13 @@ impl Pool {
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let target = &pool.target;
+            let deadline = tokio::time::Instant::now() + target.limits.connect_timeout;
             let connected = connect::connect(
                 &target.host,
-                &target.connector,
+                &target.tls.connectors,
                 &target.credentials,
                 &[],
-                target.limits.connect_timeout,
+                deadline,
             )
             .await;
             pool.connecting.set(pool.connecting.get().saturating_sub(1));
@@ -281,13 +282,13 @@ impl Pool {
                     pool.open.set(pool.open.get().saturating_add(1));
                     bump(&pool.counters.opened, 1);
                     *pool.last_error.borrow_mut() = None;
-                    let connection = connected.into_connection(&pool.target, permit);
-                    let now = connection.born;
+                    let now = Instant::now();
+                    let connection = ServerConnection::new(connected, pool.target.shard, permit, now);
                     pool.take_back(Box::new(connection), now);
                 }
                 Err(error) => {
                     drop(permit);
-                    pool.connect_failed(error.into_fault(&pool.target.shard_name));
+                    pool.connect_failed(connect_fault(&error, &pool.target.shard_name));
                 }
             }
         });
@@ -452,6 +453,11 @@ impl Pool {
         self.waiters.borrow_mut().clear();
     }
 
+    /// Whether clients are in line and no connection can be opened for them.
+    pub fn starves(&self) -> bool {
+        !self.paused.get() && self.connecting.get() == 0 && self.waiting_count() > 0
+    }
+
     /// Connections that are idle.
     pub fn idle_count(&self) -> usize {
         self.idle.borrow().len()
@@ -491,6 +497,23 @@ impl Pool {
     pub fn each_idle(&self, mut look: impl FnMut(&ServerConnection)) {
         for connection in self.idle.borrow().iter() {
             look(connection);
+        }
+    }
+}
+
+/// What a client is told when its shard cannot be reached.
+fn connect_fault(error: &ConnectError, shard: &str) -> Fault {
+    match error {
+        ConnectError::Refused { code, message, .. } => Fault::error(
+            SqlState::of_server(code),
+            format!("shard \"{shard}\" refused the connection: {message}"),
+        )
+        .hint("See the server's log; check server_user, max_connections and pg_hba.conf of the shard."),
+        ConnectError::Fault(fault) => {
+            let mut fault = fault.as_ref().clone();
+            fault.message = format!("could not connect to shard \"{shard}\": {}", fault.message);
+            fault.severity = crate::error::Severity::Error;
+            fault
         }
     }
 }

@@ -250,6 +250,8 @@ pub struct Engine {
     pub(crate) databases: RefCell<HashMap<String, Rc<Database>, FixedState>>,
     /// Pools of databases that a reload replaced: swept until their connections are gone.
     pub(crate) retired: RefCell<Vec<Rc<Pool>>>,
+    /// Listening connections, by database and user.
+    pub(crate) hubs: RefCell<HashMap<(String, String), Rc<super::listen::Hub>, FixedState>>,
     pub(crate) clients: RefCell<HashMap<u64, Rc<Client>, FixedState>>,
     pub(crate) logging_in: Cell<usize>,
     scratch: RefCell<Vec<u8>>,
@@ -269,6 +271,7 @@ impl Engine {
             counters: RefCell::default(),
             databases: RefCell::default(),
             retired: RefCell::default(),
+            hubs: RefCell::default(),
             clients: RefCell::default(),
             logging_in: Cell::new(0),
             scratch: RefCell::new(vec![0; SCRATCH]),

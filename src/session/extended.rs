@@ -151,7 +151,7 @@ impl Session {
         self.sql_prepared.iter().any(|known| known.as_bytes() == name)
     }
 
-    fn find_statement(&self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
+    pub(crate) fn find_statement(&self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
         let found = if name.is_empty() {
             self.unnamed.as_ref()
         } else {
@@ -164,16 +164,16 @@ impl Session {
     fn is_kept(&self, prepared: &Prepared) -> bool {
         prepared.promotable
             && prepared.uses.get() >= PROMOTED_AFTER
-            && self.engine.limits().keep_unnamed_statements != KeepUnnamed::Off
+            && self.database.limits.keep_unnamed_statements != KeepUnnamed::Off
     }
 
     /// Sends the Parses that wait, or answers those that a server has accepted before. `bound` is
     /// the statement that the next message needs on the server.
-    fn flush_pending(&mut self, bound: Option<&Rc<Prepared>>) {
+    pub(crate) fn flush_pending(&mut self, bound: Option<&Rc<Prepared>>) {
         if self.pending.is_empty() {
             return;
         }
-        let limit = self.engine.limits().max_prepared_statements;
+        let limit = self.database.limits.max_prepared_statements;
         for (prepared, unnamed) in std::mem::take(&mut self.pending) {
             let name = self.server_name(&prepared);
             let needed = bound.is_some_and(|bound| Rc::ptr_eq(bound, &prepared));
@@ -197,7 +197,7 @@ impl Session {
                     client: true,
                 };
                 connection.pipeline.sent(Request::Parse, false, note);
-                connection.unsynced = true;
+                connection.mark_unsynced();
                 connection.unnamed = Some(prepared.id);
             }
         }
@@ -205,9 +205,9 @@ impl Session {
     }
 
     /// Makes sure the current connection has a statement; returns what to call it there.
-    fn ensure_prepared(&mut self, prepared: &Rc<Prepared>, unnamed: bool) -> Vec<u8> {
+    pub(crate) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>, unnamed: bool) -> Vec<u8> {
         let name = self.server_name(prepared);
-        let limit = self.engine.limits().max_prepared_statements;
+        let limit = self.database.limits.max_prepared_statements;
         let mut called = Vec::with_capacity(24);
         let kept = self.is_kept(prepared);
         if let Some(connection) = self.connection() {
@@ -293,7 +293,7 @@ impl Session {
         let values = BindValues { bind: &bind, prepared: &prepared };
         match self.place(statement, &values)? {
             Place::Local => self.bind_local(&bind, statement, &prepared),
-            Place::Wide(route) => Err(self.widen_extended(&route)),
+            Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
             Place::Shard { shard, binds } => {
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, &bind, &prepared, effect)
@@ -315,6 +315,42 @@ impl Session {
         }
     }
 
+    /// A statement for several shards: taken out of the relay, with the rest of its group.
+    fn widen_extended(
+        &mut self,
+        statement: &Statement,
+        route: crate::planner::plan::Route,
+        bind: &Bind<'_>,
+        prepared: &Rc<Prepared>,
+    ) -> Stop {
+        if self.block.is_some() || self.transaction_is_open() {
+            return Stop::Fault(super::simple::wide_in_block(&route));
+        }
+        if let Err(stop) = self.wait_for_replies() {
+            return stop;
+        }
+        if self.lease.as_ref().and_then(Lease::peek).is_some_and(|connection| connection.unsynced) {
+            return Stop::EndGroup;
+        }
+        Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
+            route,
+            source: crate::execute::Source::Bind {
+                prepared: Rc::clone(prepared),
+                after_names: bind.after_names.to_vec(),
+            },
+            verb: statement.verb,
+            effect: statement.effect.clone(),
+        })))
+    }
+
+    /// Answers the Parses that wait: the wide statement they belong to judges the text itself.
+    pub(crate) fn answer_parses(&mut self) {
+        for _ in std::mem::take(&mut self.pending) {
+            self.reply(backend::parse_complete);
+            self.tentative.pop_front();
+        }
+    }
+
     fn bind_local(&mut self, bind: &Bind<'_>, statement: &Statement, prepared: &Rc<Prepared>) -> Result<(), Stop> {
         self.settle_pending()?;
         let portal = Portal::Local {
@@ -327,7 +363,7 @@ impl Session {
         Ok(())
     }
 
-    fn set_portal(&mut self, name: &[u8], portal: Portal) {
+    pub(crate) fn set_portal(&mut self, name: &[u8], portal: Portal) {
         match self.portals.iter_mut().find(|(known, _)| **known == *name) {
             Some((_, known)) => *known = portal,
             None => self.portals.push((name.into(), portal)),
@@ -349,7 +385,7 @@ impl Session {
         if let Some(connection) = self.connection() {
             frame::write(&mut connection.out, b'B', &[bind.portal, b"\0", &name, bind.after_names]);
             connection.pipeline.sent(Request::Bind, false, Note::None);
-            connection.unsynced = true;
+            connection.mark_unsynced();
         }
         self.engine.count_bind(&self.database);
         Ok(())
@@ -364,7 +400,7 @@ impl Session {
         if let Some(connection) = self.connection() {
             frame::write(&mut connection.out, b'B', &[body]);
             connection.pipeline.sent(Request::Bind, false, Note::None);
-            connection.unsynced = true;
+            connection.mark_unsynced();
         }
         Ok(())
     }
@@ -435,7 +471,7 @@ impl Session {
         if let Some(connection) = self.connection() {
             frame::write(&mut connection.out, tag, &[body]);
             connection.pipeline.sent(request, false, note);
-            connection.unsynced = true;
+            connection.mark_unsynced();
         }
     }
 

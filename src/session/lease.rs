@@ -83,6 +83,8 @@ impl Session {
             | Effect::SetConfig { .. }
             | Effect::DiscardAll
             | Effect::DiscardOther
+            | Effect::Listen { .. }
+            | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
             Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
                 return here(true);
@@ -90,8 +92,6 @@ impl Session {
             Effect::Execute { .. }
             | Effect::None
             | Effect::TwoPhase
-            | Effect::Listen { .. }
-            | Effect::Unlisten { .. }
             | Effect::Pin(_)
             | Effect::Ddl
             | Effect::CopyIn

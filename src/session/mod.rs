@@ -14,9 +14,15 @@ pub mod console;
 pub mod engine;
 pub mod extended;
 pub mod lease;
+pub mod listen;
+pub mod login;
+pub mod long;
+pub mod plan;
 pub mod replies;
 pub mod run;
+pub mod serve;
 pub mod simple;
+pub mod start;
 pub mod startup;
 
 use std::collections::{HashMap, VecDeque};
@@ -104,9 +110,14 @@ pub struct Session {
     pub(crate) out: Vec<u8>,
     /// Read from the client, not handled yet.
     pub(crate) input: Vec<u8>,
+    /// Something the bytes handled last need before the next can be.
+    pub(crate) held_need: Option<Stop>,
     pub(crate) passing: Option<Passing>,
+    /// Bytes still to come of the CopyData message that a split COPY reads in parts.
+    pub(crate) copy_left: usize,
     /// Whether the server message that passes in pieces goes to the client.
     pub(crate) forwarding: bool,
+    pub(crate) identity: auth::Identity,
     pub(crate) database: Rc<Database>,
     pub(crate) pools: Rc<[Rc<Pool>]>,
     pub(crate) pool_mode: PoolMode,
@@ -137,7 +148,6 @@ pub struct Session {
     pub(crate) pinned: Option<&'static str>,
     /// Set by `SET pgherd.…`, by name.
     pub(crate) own_settings: Vec<(String, String)>,
-    pub(crate) literals: Vec<std::ops::Range<usize>>,
 }
 
 impl Session {

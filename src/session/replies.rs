@@ -145,7 +145,7 @@ impl Session {
         if let Some(connection) = self.connection() {
             let by_execute = matches!(connection.pipeline.front(), Some((Request::Execute, ..)));
             if by_execute && connection.pipeline.forget_sync_behind_front() {
-                connection.unsynced = true;
+                connection.mark_unsynced();
             }
         }
     }

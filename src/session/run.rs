@@ -36,7 +36,7 @@ enum Progress {
 
 /// Why a session ends.
 #[derive(Debug)]
-enum End {
+pub(crate) enum End {
     /// The client said goodbye or is gone.
     Client,
     /// It is told why.
@@ -292,7 +292,7 @@ impl Session {
         }
     }
 
-    fn message_max(&self) -> u32 {
+    pub(crate) fn message_max(&self) -> u32 {
         u32::try_from(self.database.limits.max_message_size).unwrap_or(u32::MAX)
     }
 
@@ -348,7 +348,7 @@ impl Session {
         }
     }
 
-    fn is_skipping_messages(&self) -> bool {
+    pub(crate) fn is_skipping_messages(&self) -> bool {
         self.skipping
             || self
                 .lease
@@ -442,7 +442,7 @@ impl Session {
         let mut input = std::mem::take(&mut self.input);
         let Ok(Split::Whole(frame, rest)) = frame::split(&input, u32::MAX) else {
             self.input = input;
-            self.passing_fails(fault);
+            self.refuse_unfinished(fault);
             return;
         };
         let tag = frame.tag;
@@ -475,10 +475,7 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         match task {
-            Task::Wide(wide) => match crate::execute::run(self, wide).await {
-                Ok(()) => Ok(()),
-                Err(crate::execute::Gone) => Err(End::Client),
-            },
+            Task::Wide(wide) => crate::execute::run(self, wide).await,
             Task::Listen(effect) => {
                 self.listen(&effect).await;
                 Ok(())
@@ -551,12 +548,7 @@ impl Session {
         let Some(connection) = lease.connection() else {
             return Ok(());
         };
-        let mut sql = String::new();
-        if connection.settings_unsure {
-            sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
-            connection.settings = Settings::new(std::collections::BTreeMap::new());
-        }
-        sql.push_str(&difference(&connection.settings, &self.settings));
+        let sql = settings_sql(connection, &self.settings);
         if sql.is_empty() {
             return Ok(());
         }
@@ -659,13 +651,24 @@ fn frame_fault(error: &frame::FrameError) -> Fault {
         .hint("Send less at once, or raise max_message_size; if the client speaks another protocol, check its port.")
 }
 
-fn poll_read(stream: &mut crate::net::Stream, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+pub(crate) fn poll_read(stream: &mut crate::net::Stream, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
     let mut buffer = ReadBuf::new(scratch);
     match Pin::new(stream).poll_read(cx, &mut buffer) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         Poll::Pending => Poll::Pending,
     }
+}
+
+/// The statements that bring a connection to these settings; empty when it has them.
+pub(crate) fn settings_sql(connection: &mut ServerConnection, wanted: &Rc<Settings>) -> String {
+    let mut sql = String::new();
+    if connection.settings_unsure {
+        sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+        connection.settings = Settings::new(std::collections::BTreeMap::new());
+    }
+    sql.push_str(&difference(&connection.settings, wanted));
+    sql
 }
 
 /// Runs statements of our own on a connection that is in sync, and waits for the end of them.
@@ -680,6 +683,34 @@ pub(crate) async fn run_hidden(connection: &mut ServerConnection, sql: &str) -> 
     wait_for_ready(connection).await
 }
 
+/// The same, and keeps `reported` up to date with the ParameterStatus messages that come.
+///
+/// # Errors
+/// The server's error, or that the connection was lost.
+///
+/// # Cancel safety
+/// Not safe: the connection must be closed.
+pub(crate) async fn run_reported(
+    connection: &mut ServerConnection,
+    sql: &str,
+    reported: &mut Vec<(String, String)>,
+) -> Result<(), Fault> {
+    connection.push_hidden_query(sql);
+    read_until_ready(connection, |frame| note_parameter(frame, reported)).await
+}
+
+fn note_parameter(frame: Frame<'_>, reported: &mut Vec<(String, String)>) {
+    if frame.tag != b'S' {
+        return;
+    }
+    let mut parts = frame.body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return };
+    match reported.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, known)) => *known = value.into_owned(),
+        None => reported.push((name.into_owned(), value.into_owned())),
+    }
+}
+
 /// Sends what is queued and reads until everything owed is answered; rows are dropped.
 ///
 /// # Errors
@@ -688,6 +719,10 @@ pub(crate) async fn run_hidden(connection: &mut ServerConnection, sql: &str) -> 
 /// # Cancel safety
 /// Not safe: the connection must be closed.
 pub(crate) async fn wait_for_ready(connection: &mut ServerConnection) -> Result<(), Fault> {
+    read_until_ready(connection, |_| ()).await
+}
+
+async fn read_until_ready(connection: &mut ServerConnection, mut look: impl FnMut(Frame<'_>)) -> Result<(), Fault> {
     let lost = |reason: String| {
         Fault::error(SqlState::CONNECTION_FAILURE, "the connection to the shard was lost")
             .detail(format!("It ended with: {reason}."))
@@ -713,6 +748,7 @@ pub(crate) async fn wait_for_ready(connection: &mut ServerConnection) -> Result<
             let frame::Piece::Whole(frame) = piece else {
                 return Ok(());
             };
+            look(frame);
             take_hidden(connection, frame, &mut failure)
         });
         connection.reader = reader;

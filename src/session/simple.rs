@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
-use crate::execute::Wide;
+use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
 use crate::server::connection::Note;
 use crate::server::statements::ServerName;
@@ -38,11 +38,9 @@ impl Session {
     /// Handles a Query.
     pub(crate) fn on_query(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         let text = frontend::query(frame.body).map_err(Fault::from)?;
-        let literals = std::mem::take(&mut self.literals);
-        let (script, literals) = self.database.plan_simple(text, self, literals);
-        let result = self.run_query(frame, text, &script, &literals);
-        self.literals = literals;
-        match result {
+        let database = Rc::clone(&self.database);
+        let (script, literals) = database.plan_simple(text, self);
+        match self.run_query(frame, text, &script, &literals) {
             Err(Stop::Fault(fault)) => {
                 self.reply_fault(&fault);
                 self.reply_ready();
@@ -122,7 +120,7 @@ impl Session {
         self.unnamed = None;
         Stop::Task(Box::new(Task::Wide(Wide {
             route,
-            text: text.to_vec(),
+            source: Source::Text(text.to_vec()),
             verb: statement.verb,
             effect: statement.effect.clone(),
         })))
@@ -175,7 +173,7 @@ impl Session {
             self.wait_for_replies()?;
             return Err(Stop::Task(Box::new(Task::Wide(Wide {
                 route,
-                text: text.to_vec(),
+                source: Source::Text(text.to_vec()),
                 verb,
                 effect,
             }))));
@@ -257,7 +255,7 @@ impl Session {
             return Ok(());
         };
         self.lease(shard, true)?;
-        let limit = self.engine.limits().max_prepared_statements;
+        let limit = self.database.limits.max_prepared_statements;
         let server_name = self.server_name(&prepared);
         let mut renamed = Vec::with_capacity(text.len().saturating_add(24));
         renamed.extend_from_slice(text.get(..at.start).unwrap_or_default());
@@ -307,7 +305,7 @@ impl Session {
                 )
                 .hint("Use pool_mode: transaction for this user or database."),
             )),
-            Effect::Listen { .. } | Effect::Unlisten { .. } => {
+            Effect::Listen { .. } | Effect::Unlisten { .. } if self.pool_mode != crate::config::PoolMode::Session => {
                 Err(Stop::Task(Box::new(Task::Listen(effect.clone()))))
             }
             _ => Ok(()),
@@ -444,7 +442,7 @@ fn is_local_effect(effect: &Effect) -> bool {
     )
 }
 
-fn wide_in_block(route: &Route) -> Fault {
+pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",

@@ -21,7 +21,7 @@ use crate::wire::startup::{Packet, PacketError, StartupMessage, TLS_RECORD, body
 /// What an accepted connection turns out to be.
 #[derive(Debug)]
 pub enum Startup {
-    /// A CancelRequest. The client waits for the connection to be closed, and for nothing else.
+    /// A CancelRequest. Once it is carried out, [`close`] the stream: the client waits for that.
     Cancel {
         pid: i32,
         secret: Vec<u8>,
@@ -84,6 +84,16 @@ pub async fn refuse(stream: &mut Stream, fault: &Fault, deadline: Instant) {
     drop(timeout_at(deadline, farewell).await);
 }
 
+/// Closes a connection with TLS's farewell, without which libpq takes a cancel request for failed.
+/// Never waits past `deadline`.
+///
+/// # Cancel safety
+/// Safe: a drop closes the connection.
+pub async fn close(mut stream: Stream, deadline: Instant) {
+    // Whether the client still listens is its own affair.
+    drop(timeout_at(deadline, stream.shutdown()).await);
+}
+
 async fn negotiate(mut stream: Stream, tls: &Tls) -> Result<Startup, StartupError> {
     let acceptor = tls.acceptor.as_ref();
     if let Stream::Tcp(socket) = stream {
@@ -124,7 +134,7 @@ async fn negotiate(mut stream: Stream, tls: &Tls) -> Result<Startup, StartupErro
                 });
             }
             Ok(Packet::Startup(message)) => return begin(stream, message, tls).await,
-            Err(PacketError::Refused(fault)) => return Err(close(stream, *fault).await),
+            Err(PacketError::Refused(fault)) => return Err(send_away(stream, *fault).await),
             Err(error @ (PacketError::Length(_) | PacketError::CancelLength(_))) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
             }
@@ -142,7 +152,7 @@ async fn begin(
         let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "connection requires TLS")
             .detail("This proxy takes TCP connections with TLS only.")
             .hint("Connect with sslmode=require.");
-        return Err(close(stream, fault).await);
+        return Err(send_away(stream, fault).await);
     }
     if message.negotiate {
         let mut bytes = Vec::new();
@@ -228,7 +238,7 @@ async fn refuse_waiting_bytes(stream: &mut Stream) -> Result<(), StartupError> {
     Err(StartupError::Refused(Box::new(fault)))
 }
 
-async fn close(mut stream: Stream, fault: Fault) -> StartupError {
+async fn send_away(mut stream: Stream, fault: Fault) -> StartupError {
     tell(&mut stream, &fault).await;
     StartupError::Refused(Box::new(fault))
 }

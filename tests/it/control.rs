@@ -1,5 +1,8 @@
 //! Control connections against real servers: introspection, check, setup, the look-up of passwords.
 
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use pgherd::config::load::{Sources, parse};
@@ -8,7 +11,7 @@ use pgherd::control::{Control, Finding, Level};
 use pgherd::tls::Tls;
 
 use crate::client::Client;
-use crate::postgres::Cluster;
+use crate::postgres::{Cluster, as_owner, base, make_folder};
 
 const SHARDS: [&str; 3] = ["a", "b", "c"];
 
@@ -26,10 +29,11 @@ impl Herd {
             client.run(&format!("CREATE DATABASE {shard}"));
         }
         let port = cluster.port;
-        let shards: String = SHARDS
-            .iter()
-            .map(|shard| format!("      {shard}: \"host=127.0.0.1 port={port} dbname={shard}\"\n"))
-            .collect();
+        let mut shards = String::new();
+        for shard in SHARDS {
+            let line = format!("      {shard}: \"host=127.0.0.1 port={port} dbname={shard}\"\n");
+            shards.push_str(&line);
+        }
         let config = format!(
             "listen: [\"127.0.0.1:6432\"]
 default_pool_size: 5
@@ -284,4 +288,77 @@ fn passwords_are_looked_up() {
             assert_eq!(found, None);
         }
     });
+}
+
+/// Writes a file that the server's owner alone may read.
+fn write_as_owner(path: &Path, text: &str) {
+    let mut shell = as_owner("sh")
+        .args(["-c", "umask 077; cat >\"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    let mut input = shell.stdin.take().expect("piped");
+    input.write_all(text.as_bytes()).expect("written");
+    drop(input);
+    assert!(shell.wait().expect("waited for").success());
+}
+
+#[test]
+fn servers_are_reached_by_every_mode_of_tls() {
+    let folder = base().join(format!("own-{}-control-tls", std::process::id()));
+    make_folder(&folder);
+    let names = vec!["localhost".to_owned()];
+    let pair = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    write_as_owner(&folder.join("server.crt"), &pair.cert.pem());
+    write_as_owner(
+        &folder.join("server.key"),
+        &pair.signing_key.serialize_pem(),
+    );
+    let authority = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(authority.path(), pair.cert.pem()).expect("written");
+    let path = folder.display();
+    let cluster = Cluster::start(&format!(
+        "ssl = on\nssl_cert_file = '{path}/server.crt'\nssl_key_file = '{path}/server.key'\n"
+    ));
+    let reaches = |host: &str, mode: &str, ca: bool| {
+        let ca = if ca {
+            format!(", ca: {}", authority.path().display())
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "users: [{{name: app_scram, password: scram-secret}}]
+server_tls: {{mode: {mode}{ca}}}
+databases:
+  shop: {{home: a, shards: {{a: \"host={host} port={} dbname=postgres\"}}}}
+",
+            cluster.port
+        );
+        block_on(control(&text).ping("shop", "a"))
+    };
+    for (host, mode, ca) in [
+        ("127.0.0.1", "disable", false),
+        ("127.0.0.1", "prefer", false),
+        ("127.0.0.1", "require", false),
+        ("127.0.0.1", "verify-ca", true),
+        ("localhost", "verify-full", true),
+    ] {
+        reaches(host, mode, ca).unwrap_or_else(|fault| panic!("{mode}: {fault}"));
+    }
+    let fault = reaches("127.0.0.1", "verify-full", true).expect_err("another name");
+    assert_eq!(fault.code.as_str(), "08001");
+    drop(cluster);
+    drop(std::fs::remove_dir_all(&folder));
+    let plain = Cluster::start("");
+    let text = format!(
+        "server_tls: {{mode: require}}
+users: [{{name: app_scram, password: scram-secret}}]
+databases:
+  shop: {{home: a, shards: {{a: \"host=127.0.0.1 port={} dbname=postgres\"}}}}
+",
+        plain.port
+    );
+    let fault = block_on(control(&text).ping("shop", "a")).expect_err("no TLS");
+    assert!(fault.detail.is_some_and(|detail| detail.contains("TLS")));
 }

@@ -5,13 +5,16 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod client;
-mod control;
-mod copy_rows;
+mod copying;
+mod differential;
+mod fixture;
 mod herd;
 mod leaks;
 mod message;
 mod placement;
 mod postgres;
 mod random;
+mod refusals;
+mod routing;
 mod shared;
 mod transcript;

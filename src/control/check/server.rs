@@ -101,37 +101,44 @@ pub(super) fn check(
                 ),
             );
         }
-        if server.encoding != first.server.encoding {
-            found(
-                Finding::error(format!(
-                    "the encoding is {}, but {} on shard \"{}\"",
-                    server.encoding, first.server.encoding, first.name
-                ))
-                .hint("Create the databases of all shards with the same encoding."),
-            );
-        }
-        if server.locale != first.server.locale {
-            found(
-                Finding::error(format!(
-                    "the locale is \"{}\", but \"{}\" on shard \"{}\"",
-                    server.locale, first.server.locale, first.name
-                ))
-                .hint("Create the databases of all shards with the same LC_COLLATE and LC_CTYPE."),
-            );
-        }
-        if major(server.version) != major(first.server.version) {
-            found(Finding::new(
-                Level::Warning,
-                format!(
-                    "PostgreSQL {}, but {} on shard \"{}\"",
-                    major(server.version),
-                    major(first.server.version),
-                    first.name
-                ),
-            ));
-        }
+        differences(first, shard, findings);
     }
     check_connections(config, database, shards, findings);
+}
+
+/// What differs from the first shard's server and must not, or had better not.
+fn differences(first: &Shard, shard: &Shard, findings: &mut Vec<Finding>) {
+    let server = &shard.server;
+    let mut found = |finding: Finding| findings.push(finding.on(&shard.name));
+    if server.encoding != first.server.encoding {
+        found(
+            Finding::error(format!(
+                "the encoding is {}, but {} on shard \"{}\"",
+                server.encoding, first.server.encoding, first.name
+            ))
+            .hint("Create the databases of all shards with the same encoding."),
+        );
+    }
+    if server.locale != first.server.locale {
+        found(
+            Finding::error(format!(
+                "the locale is \"{}\", but \"{}\" on shard \"{}\"",
+                server.locale, first.server.locale, first.name
+            ))
+            .hint("Create the databases of all shards with the same LC_COLLATE and LC_CTYPE."),
+        );
+    }
+    if major(server.version) != major(first.server.version) {
+        found(Finding::new(
+            Level::Warning,
+            format!(
+                "PostgreSQL {}, but {} on shard \"{}\"",
+                major(server.version),
+                major(first.server.version),
+                first.name
+            ),
+        ));
+    }
 }
 
 /// Whether the pools of all shards of a server fit into its `max_connections`.

@@ -6,6 +6,7 @@
 mod keyring;
 mod methods;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -13,7 +14,8 @@ use std::pin::Pin;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{AuthMethod, Config, Secret};
+use crate::config::hba::{ConnectionFacts, HbaMethod};
+use crate::config::{Auth, AuthMethod, Secret, User};
 use crate::error::{Fault, SqlState};
 use crate::session::startup::Client;
 use crate::wire::backend::{self, Authentication};
@@ -54,33 +56,6 @@ impl AuthError {
     }
 }
 
-/// What a rule of pg_hba.conf looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionFacts<'a> {
-    /// Whether it came by a Unix socket.
-    pub local: bool,
-    pub tls: bool,
-    /// `None` for a Unix socket.
-    pub address: Option<IpAddr>,
-    pub database: &'a str,
-    pub user: &'a str,
-}
-
-/// What the first matching rule of pg_hba.conf says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    Trust,
-    Reject,
-    Scram,
-    /// SCRAM for users with a SCRAM verifier.
-    Md5,
-    Plain,
-    Cert,
-}
-
-/// A decision by pg_hba.conf; `None` when no rule matches.
-pub type Decide<'a> = dyn Fn(&ConnectionFacts<'_>) -> Option<Rule> + 'a;
-
 /// A look-up that may take a while.
 pub type LookUp<'a> = Pin<Box<dyn Future<Output = Result<Option<Secret>, Fault>> + 'a>>;
 
@@ -96,12 +71,12 @@ pub trait Secrets {
     reason = "the traits it borrows have none, and nobody prints it"
 )]
 pub struct Context<'a> {
-    pub config: &'a Config,
+    pub auth: &'a Auth,
+    /// The configuration's users, by name. None at all: every name is a user.
+    pub users: &'a BTreeMap<String, User>,
     pub keyring: &'a Keyring,
     /// Of `auth.query`, if the configuration has one.
     pub secrets: Option<&'a dyn Secrets>,
-    /// Of the method `hba`.
-    pub decide: Option<&'a Decide<'a>>,
     pub deadline: Instant,
 }
 
@@ -150,8 +125,7 @@ enum Found {
 }
 
 async fn find(client: &Client, context: &Context<'_>) -> Result<Found, AuthError> {
-    let config = context.config;
-    if let Some(user) = config.users.get(&client.user) {
+    if let Some(user) = context.users.get(&client.user) {
         return Ok(Found::User(user.password.clone()));
     }
     if let Some(secrets) = context.secrets {
@@ -162,19 +136,19 @@ async fn find(client: &Client, context: &Context<'_>) -> Result<Found, AuthError
         };
     }
     // Without a list of users every name is one: the servers know theirs.
-    if config.users.is_empty() {
+    if context.users.is_empty() {
         return Ok(Found::User(None));
     }
     Ok(Found::Unknown)
 }
 
-fn rule(client: &Client, context: &Context<'_>) -> Result<Rule, AuthError> {
-    match context.config.auth.method {
-        AuthMethod::Scram => Ok(Rule::Scram),
-        AuthMethod::Md5 => Ok(Rule::Md5),
-        AuthMethod::Plain => Ok(Rule::Plain),
-        AuthMethod::Trust => Ok(Rule::Trust),
-        AuthMethod::Cert => Ok(Rule::Cert),
+fn rule(client: &Client, context: &Context<'_>) -> Result<HbaMethod, AuthError> {
+    match context.auth.method {
+        AuthMethod::Scram => Ok(HbaMethod::Scram),
+        AuthMethod::Md5 => Ok(HbaMethod::Md5),
+        AuthMethod::Plain => Ok(HbaMethod::Password),
+        AuthMethod::Trust => Ok(HbaMethod::Trust),
+        AuthMethod::Cert => Ok(HbaMethod::Cert),
         AuthMethod::Hba => {
             let address = client.stream.peer_address().map(|address| address.ip());
             let facts = ConnectionFacts {
@@ -184,8 +158,8 @@ fn rule(client: &Client, context: &Context<'_>) -> Result<Rule, AuthError> {
                 database: &client.database,
                 user: &client.user,
             };
-            match context.decide.and_then(|decide| decide(&facts)) {
-                Some(Rule::Reject) => Err(rejected(&facts, "rejects connection")),
+            match context.auth.rules.decide(&facts) {
+                Some(HbaMethod::Reject) => Err(rejected(&facts, "rejects connection")),
                 Some(rule) => Ok(rule),
                 None => Err(rejected(&facts, "has no entry")),
             }
@@ -217,7 +191,7 @@ fn rejected(facts: &ConnectionFacts<'_>, what: &str) -> AuthError {
 async fn prove(
     client: &mut Client,
     context: &Context<'_>,
-    rule: Rule,
+    rule: HbaMethod,
     found: &Found,
 ) -> Result<Option<Secret>, AuthError> {
     let secret = match found {
@@ -225,17 +199,17 @@ async fn prove(
         Found::User(secret) => secret.as_ref(),
     };
     match rule {
-        Rule::Trust | Rule::Cert if matches!(found, Found::Unknown) => {
+        HbaMethod::Trust | HbaMethod::Cert if matches!(found, Found::Unknown) => {
             return Err(wrong_password(client, "there is no such user"));
         }
-        Rule::Trust => (),
-        Rule::Cert => check_certificate(client)?,
-        Rule::Plain => return plain(client, secret).await.map(Some),
-        Rule::Md5 if !matches!(secret, Some(Secret::Scram(_))) => {
+        HbaMethod::Trust => (),
+        HbaMethod::Cert => check_certificate(client)?,
+        HbaMethod::Password => return plain(client, secret).await.map(Some),
+        HbaMethod::Md5 if !matches!(secret, Some(Secret::Scram(_))) => {
             md5(client, context, secret).await?;
         }
-        Rule::Md5 | Rule::Scram => scram(client, context, secret).await?,
-        Rule::Reject => return Err(wrong_password(client, "pg_hba.conf rejects connection")),
+        HbaMethod::Md5 | HbaMethod::Scram => scram(client, context, secret).await?,
+        HbaMethod::Reject => return Err(wrong_password(client, "pg_hba.conf rejects connection")),
     }
     Ok(secret.cloned())
 }

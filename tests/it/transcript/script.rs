@@ -222,7 +222,7 @@ impl<'a> Tokens<'a> {
             .word()
             .unwrap_or_else(|| panic!("{}: no message", self.at));
         let bytes = match kind.as_str() {
-            "Query" => message::query(&self.string()),
+            "Query" => message::frame(b'Q', &[self.bytes(), vec![0]].concat()),
             "Parse" => {
                 let (name, sql) = (self.string(), self.string());
                 let types: Vec<u32> = std::iter::from_fn(|| self.number()).collect();

@@ -1,0 +1,5 @@
+//! Temporary stand-in.
+
+/// Plans by text.
+#[derive(Debug, Default)]
+pub struct Memo {}
