@@ -14,9 +14,7 @@ use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
-use crate::planner::plan::{
-    Access, Literal, Parameter, Route, Script, Statement, Values,
-};
+use crate::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
 use crate::planner::{self, Context};
 use crate::sql::scan::Lexing;
 
@@ -127,13 +125,16 @@ fn answer(statement: &Statement, topology: &Topology, given: &Given<'_>) -> Answ
     let sql = String::from_utf8_lossy(sql).trim().to_owned();
     let answer = |route, shards: &mut dyn Iterator<Item = ShardId>, reason: &str| Answer {
         route,
-        shards: shards.map(|shard| topology.name(shard).to_owned()).collect(),
+        shards: shards
+            .map(|shard| topology.name(shard).to_owned())
+            .collect(),
         reason: reason.to_owned(),
         sql: sql.clone(),
         fault: None,
     };
     let none = &mut std::iter::empty();
-    let every = &mut topology.all().iter();
+    let all = topology.all();
+    let every = &mut all.iter();
     match planner::route(statement, topology, given) {
         Err(fault) => Answer {
             reason: fault.message.clone(),
@@ -143,9 +144,11 @@ fn answer(statement: &Statement, topology: &Topology, given: &Given<'_>) -> Answ
         Ok(Route::Session) => answer("local", none, "answered by the proxy itself"),
         Ok(Route::Anywhere) => answer("local", none, "no table: any server answers alike"),
         Ok(Route::Bound) => answer("local", none, "runs where its transaction block runs"),
-        Ok(Route::AnyShard) => {
-            answer("single", every, "only reference tables are read: any one of these shards")
-        }
+        Ok(Route::AnyShard) => answer(
+            "single",
+            every,
+            "only reference tables are read: any one of these shards",
+        ),
         Ok(Route::Single(shard)) => {
             let reason = single(statement, topology);
             answer("single", &mut std::iter::once(shard), reason)
@@ -203,7 +206,12 @@ impl Answer {
     fn text(&self) -> String {
         let mut text = format!("{}: {}", self.route, self.reason);
         if !self.shards.is_empty() {
-            text = format!("{} on {}: {}", self.route, self.shards.join(", "), self.reason);
+            text = format!(
+                "{} on {}: {}",
+                self.route,
+                self.shards.join(", "),
+                self.reason
+            );
         }
         if let Some(fault) = &self.fault {
             text = format!("{text} ({})", fault.code);

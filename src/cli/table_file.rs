@@ -13,7 +13,13 @@ use crate::sql::split::split;
 
 /// Words that begin a constraint, not a column.
 const CONSTRAINTS: &[&str] = &[
-    "constraint", "primary", "unique", "check", "foreign", "exclude", "like",
+    "constraint",
+    "primary",
+    "unique",
+    "check",
+    "foreign",
+    "exclude",
+    "like",
 ];
 
 /// The tables of the file; those without a schema are in `public`.
@@ -62,7 +68,9 @@ fn table(mut cursor: Cursor<'_>) -> Option<(Name, Table)> {
     let text = cursor.text();
     let body = cursor.tokens().get(1..).unwrap_or_default();
     let items = items(body);
-    let columns = items.into_iter().filter_map(|item| column(Cursor::new(text, item)));
+    let columns = items
+        .into_iter()
+        .filter_map(|item| column(Cursor::new(text, item)));
     let table = Table {
         view: false,
         columns: columns.collect(),
@@ -125,12 +133,20 @@ mod tests {
         let columns = |name: &str| -> Vec<(String, bool)> {
             let table = catalog.table("public", name).expect("a table");
             let columns = table.columns.iter();
-            columns.map(|column| (column.name.clone(), column.generated)).collect()
+            columns
+                .map(|column| (column.name.clone(), column.generated))
+                .collect()
         };
         let expect = |pairs: &[(&str, bool)]| -> Vec<(String, bool)> {
-            pairs.iter().map(|(name, generated)| ((*name).to_owned(), *generated)).collect()
+            pairs
+                .iter()
+                .map(|(name, generated)| ((*name).to_owned(), *generated))
+                .collect()
         };
-        assert_eq!(columns("Orders"), expect(&[("id", false), ("cust", false), ("total", true)]));
+        assert_eq!(
+            columns("Orders"),
+            expect(&[("id", false), ("cust", false), ("total", true)])
+        );
         assert_eq!(columns("notes"), expect(&[("note", false)]));
         assert_eq!(catalog.tables().count(), 2);
     }
