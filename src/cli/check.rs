@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{ConfigFile, FAILED, Outcome, config_file, on_servers, one};
+use super::{ConfigFile, FAILED, Outcome, on_servers, one};
 use crate::config::{Config, Parsed};
 use crate::control::{Control, Finding, Level};
 use crate::demo::terminal::say;
+use crate::proxy;
 use crate::error::Fault;
 
 /// Looks at the config, and at the servers unless `offline`. Exit 1 when there is an error.
 pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
-    let parsed = match config_file::load(&file.config) {
+    let parsed = match proxy::read(&file.config) {
         Ok(parsed) => parsed,
         Err(faults) => {
             for fault in &faults {
@@ -22,7 +23,7 @@ pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
     };
     // A setting of a later release stops `run`; a file that has one is still a good file.
     for later in &parsed.not_yet {
-        say(line("warning", &config_file::fault(later)));
+        say(line("warning", &Fault::from(later.clone())));
     }
     let Parsed { config, not_yet } = parsed;
     if offline {
@@ -35,7 +36,7 @@ pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
 
 /// Creates what pgherd needs on the servers, and says what it did.
 pub(super) fn setup(file: &ConfigFile) -> Outcome {
-    let config = config_file::load(&file.config)?.config;
+    let config = proxy::read(&file.config)?.config;
     let (warnings, errors) = ask(&Arc::new(config), Question::Setup)?;
     Ok(conclude(warnings, errors))
 }

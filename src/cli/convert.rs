@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config_file::fault;
 use super::one;
 use crate::config::convert::pgbouncer;
 use crate::error::{Fault, SqlState};
@@ -13,7 +12,7 @@ pub(super) fn pgbouncer_ini(path: &Path, userlist: Option<PathBuf>) -> Result<St
     let text = read(path)?;
     let userlist = userlist.or_else(|| auth_file(&text));
     let users = userlist.map(|path| read(&path)).transpose()?;
-    pgbouncer(&text, users.as_deref()).map_err(|faults| faults.iter().map(fault).collect())
+    pgbouncer(&text, users.as_deref()).map_err(|faults| faults.into_iter().map(Fault::from).collect())
 }
 
 /// The last `auth_file` that the text sets; relative to where PgBouncer, and we, were started.

@@ -6,7 +6,6 @@
 //! DETAIL and HINT.
 
 mod check;
-mod config_file;
 mod convert;
 mod health;
 mod password;
@@ -25,6 +24,7 @@ use crate::control::Control;
 use crate::demo;
 use crate::demo::terminal::{say, warn};
 use crate::error::{Fault, SqlState};
+use crate::proxy;
 use crate::tls::Tls;
 
 /// What a command ends with: nothing to add, or the faults to print.
@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Outcome {
     match command {
         Command::Route(arguments) => route::run(&arguments),
-        Command::Run(_) => Ok(later("this command")),
+        Command::Run(file) => proxy::run(&file.config).map(|()| ExitCode::SUCCESS),
         Command::Schema => {
             say(format!("{:#}", json_schema()));
             Ok(ExitCode::SUCCESS)
@@ -189,7 +189,7 @@ fn run(command: Command) -> Outcome {
 fn health(file: &ConfigFile, http: Option<String>) -> Outcome {
     let address = match http {
         Some(address) => Some(address),
-        None => config_file::load(&file.config)?.config.http,
+        None => proxy::read(&file.config)?.config.http,
     };
     let address = address.ok_or_else(|| {
         one(

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{FAILED, Outcome, RouteArguments, config_file, on_servers, one, table_file};
+use super::{FAILED, Outcome, RouteArguments, on_servers, one, table_file};
 use crate::config::{Config, Database};
 use crate::control::Control;
 use crate::demo::terminal::say;
+use crate::proxy;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
@@ -20,7 +21,7 @@ use crate::sql::scan::Lexing;
 
 /// Prints the route of each statement of the text. Exit 1 when one is refused.
 pub(super) fn run(arguments: &RouteArguments) -> Outcome {
-    let config = Arc::new(config_file::load(&arguments.config.config)?.config);
+    let config = Arc::new(proxy::read(&arguments.config.config)?.config);
     let database = choose(&config, arguments.database.as_deref()).map_err(one)?;
     let topology = Topology::new(database).map_err(one)?;
     let catalog = match &arguments.schema {

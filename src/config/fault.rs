@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use crate::error::{Fault, SqlState};
+
 /// One finding in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFault {
@@ -29,6 +31,13 @@ impl fmt::Display for ConfigFault {
 }
 
 impl std::error::Error for ConfigFault {}
+
+impl From<ConfigFault> for Fault {
+    fn from(found: ConfigFault) -> Fault {
+        let key = if found.path.is_empty() { String::new() } else { format!("{}: ", found.path) };
+        Fault::fatal(SqlState::CONFIG, format!("{}:{}: {key}{}", found.file, found.line, found.message)).hint(found.hint)
+    }
+}
 
 /// A place in one of the files that make up a configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

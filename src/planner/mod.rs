@@ -9,7 +9,7 @@ use plan::{Access, Effect, Route, Script, Statement, Values};
 
 /// Temporary stand-in: everything on the home shard.
 pub fn script(text: &[u8]) -> Script {
-    let trimmed = text.trim_ascii().trim_suffix(b";").trim_ascii();
+    let trimmed = text.trim_ascii().strip_suffix(b";").unwrap_or(text.trim_ascii()).trim_ascii();
     let lower = trimmed.to_ascii_lowercase();
     let effect = match lower.as_slice() {
         b"begin" => Effect::Begin,
@@ -29,4 +29,8 @@ pub fn script(text: &[u8]) -> Script {
 
 pub fn route(_statement: &Statement, topology: &Topology, _values: &dyn Values) -> Result<Route, Fault> {
     Ok(Route::Single(topology.home()))
+}
+
+pub fn key_fault(error: &crate::types::key::KeyError, table: &str) -> Fault {
+    Fault::error(crate::error::SqlState::INVALID_PARAMETER_VALUE, format!("the key of table \"{table}\" {error}"))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
+use crate::wire::copy::Format;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
 #[derive(Clone, Debug)]
@@ -146,6 +147,8 @@ pub enum Access {
     Broadcast { transaction: bool },
     /// COPY table FROM STDIN into a sharded table: rows are split by key.
     CopySplit(Arc<CopySplit>),
+    /// Where the open block runs, else home: cursors and the like.
+    Bound,
     /// Hinted to one shard.
     Shard(ShardId),
     /// Cannot be answered exactly: the error, with its hint.
@@ -186,27 +189,9 @@ pub struct CopySplit {
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0.
     pub key_columns: Vec<usize>,
-    pub format: CopyFormat,
+    pub format: Format,
     /// The table as written, for messages.
     pub table: String,
-}
-
-/// The options of COPY that say where a row and its fields end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CopyFormat {
-    Text {
-        delimiter: u8,
-        null: Vec<u8>,
-        header: bool,
-    },
-    Csv {
-        delimiter: u8,
-        quote: u8,
-        escape: u8,
-        null: Vec<u8>,
-        header: bool,
-    },
-    Binary,
 }
 
 /// Where one execution runs.

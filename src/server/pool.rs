@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::config::Host;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::server::connect::{self, ConnectError, Credentials};
+use crate::server::connect::{self, Credentials};
 use crate::server::connection::ServerConnection;
 use crate::server::settings::Settings;
 use crate::tls::Tls;
@@ -267,13 +267,12 @@ impl Pool {
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let target = &pool.target;
-            let deadline = tokio::time::Instant::now() + target.limits.connect_timeout;
             let connected = connect::connect(
                 &target.host,
-                &target.tls.connectors,
+                &target.tls.connector,
                 &target.credentials,
                 &[],
-                deadline,
+                target.limits.connect_timeout,
             )
             .await;
             pool.connecting.set(pool.connecting.get().saturating_sub(1));
@@ -288,7 +287,7 @@ impl Pool {
                 }
                 Err(error) => {
                     drop(permit);
-                    pool.connect_failed(connect_fault(&error, &pool.target.shard_name));
+                    pool.connect_failed(error.into_fault(&pool.target.shard_name));
                 }
             }
         });
@@ -497,23 +496,6 @@ impl Pool {
     pub fn each_idle(&self, mut look: impl FnMut(&ServerConnection)) {
         for connection in self.idle.borrow().iter() {
             look(connection);
-        }
-    }
-}
-
-/// What a client is told when its shard cannot be reached.
-fn connect_fault(error: &ConnectError, shard: &str) -> Fault {
-    match error {
-        ConnectError::Refused { code, message, .. } => Fault::error(
-            SqlState::of_server(code),
-            format!("shard \"{shard}\" refused the connection: {message}"),
-        )
-        .hint("See the server's log; check server_user, max_connections and pg_hba.conf of the shard."),
-        ConnectError::Fault(fault) => {
-            let mut fault = fault.as_ref().clone();
-            fault.message = format!("could not connect to shard \"{shard}\": {}", fault.message);
-            fault.severity = crate::error::Severity::Error;
-            fault
         }
     }
 }

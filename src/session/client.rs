@@ -52,6 +52,8 @@ pub struct Client {
     pub kill: RefCell<Option<Fault>>,
     /// Notifications to be delivered: whole messages.
     pub notifications: RefCell<VecDeque<Vec<u8>>>,
+    /// Where its last statement ran, for `SHOW pgherd.route`.
+    pub last_route: RefCell<String>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -86,6 +88,7 @@ impl Client {
             canceled: Cell::new(false),
             kill: RefCell::default(),
             notifications: RefCell::default(),
+            last_route: RefCell::default(),
             waker: RefCell::default(),
         })
     }

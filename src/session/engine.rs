@@ -16,7 +16,6 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::hba::Hba;
 use crate::config::{self, Config, Limits, PoolMode};
 use crate::control::Control;
 use crate::error::Fault;
@@ -41,7 +40,6 @@ use super::console::Console;
 pub struct Snapshot {
     pub config: Arc<Config>,
     pub tls: Arc<Tls>,
-    pub hba: Option<Arc<Hba>>,
     pub topologies: HashMap<String, Arc<Topology>>,
     pub control: Arc<Control>,
     /// Counts reloads.
@@ -75,14 +73,16 @@ pub enum Message {
     KillClient { client: u64, answer: oneshot::Sender<bool> },
     /// Close one idle connection of this user on this shard: another engine starves.
     Donate { database: String, user: String, shard: ShardId },
-    /// Close idle clients as they become idle.
-    Drain,
+    /// The engine ends.
+    End,
 }
 
 /// How far the end has come.
 pub const RUNNING: u8 = 0;
-/// New clients are refused, those that are idle are closed.
+/// New clients are refused.
 pub const DRAINING: u8 = 1;
+/// Also, clients are closed as they become idle.
+pub const STOPPING: u8 = 2;
 
 /// What all engines share.
 #[derive(Debug)]
@@ -314,11 +314,14 @@ impl Engine {
 
     pub(crate) fn count_query(&self, database: &Database, shard: Option<ShardId>) {
         let shard = shard.map(|shard| usize::from(shard.0));
-        self.with_counters(database, |counters| counters.statement(RouteLabel::Single, shard, 0));
+        self.with_counters(database, |counters| counters.sent(RouteLabel::Single, shard));
     }
 
     pub(crate) fn count_route(&self, database: &Database, route: RouteLabel, micros: u64) {
-        self.with_counters(database, |counters| counters.statement(route, None, micros));
+        self.with_counters(database, |counters| {
+            counters.sent(route, None);
+            counters.timed(route, None, micros);
+        });
     }
 
     pub(crate) fn count_parse(&self, database: &Database) {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::Effect;
-use crate::server::connect::{self, ConnectError};
+use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Permit, Pool};
 use crate::wire::backend;
@@ -169,14 +169,9 @@ async fn reopen_request(hub: &Weak<Hub>) -> Option<Request> {
 
 async fn open(pool: &Pool) -> Result<ServerConnection, Fault> {
     let target = &pool.target;
-    let deadline = tokio::time::Instant::now() + target.limits.connect_timeout;
-    let connected = connect::connect(&target.host, &target.tls.connectors, &target.credentials, &[], deadline)
+    let connected = connect::connect(&target.host, &target.tls.connector, &target.credentials, &[], target.limits.connect_timeout)
         .await
-        .map_err(|error| match error {
-            ConnectError::Fault(fault) => *fault,
-            ConnectError::Refused { message, .. } => Fault::error(SqlState::UNABLE_TO_CONNECT, message)
-                .hint("See the log of the home shard's server."),
-        })?;
+        .map_err(|error| error.into_fault(&target.shard_name))?;
     let permit = Permit::take(&[]).unwrap_or_default();
     Ok(ServerConnection::new(connected, target.shard, permit, std::time::Instant::now()))
 }

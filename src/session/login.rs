@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::config::{KeepUnnamed, Secret};
+use crate::config::{self, KeepUnnamed, Secret};
 use crate::error::{Fault, SqlState};
 use crate::net::Stream;
 use crate::server::auth::Credentials;
@@ -20,10 +20,10 @@ use crate::wire::backend::{self, Status};
 use crate::wire::cancel_key::CancelKey;
 use crate::wire::frame::{self, Split};
 
-use super::auth::{self, AuthError, Context, Identity, LookUp, Rule, Secrets};
+use super::auth::{self, AuthError, Context, Identity, LookUp, Secrets};
 use super::client::Client;
 use super::console::{self, Next};
-use super::engine::{DRAINING, Database, Engine, GREETINGS_MAX, Greeting, Message, Snapshot};
+use super::engine::{RUNNING, Database, Engine, GREETINGS_MAX, Greeting, Message, Snapshot};
 use super::run::Interrupted;
 use super::startup::{self, Startup};
 use super::Session;
@@ -160,7 +160,7 @@ async fn log_in(
         return Err(Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
             .hint("Raise max_client_conn, or let clients share connections."));
     }
-    if engine.shared.stage.load(Ordering::Acquire) == DRAINING {
+    if engine.shared.stage.load(Ordering::Acquire) != RUNNING {
         return Err(Fault::fatal(SqlState::ADMIN_SHUTDOWN, "pgherd is shutting down").hint("Connect to another proxy, or again later."));
     }
     let identity = prove(engine, snapshot, client, deadline).await?;
@@ -201,44 +201,24 @@ async fn prove(
     deadline: Instant,
 ) -> Result<Option<Identity>, Fault> {
     let by_query = ByQuery { snapshot: Arc::clone(snapshot), engine: Rc::clone(engine) };
-    let hba = snapshot.hba.clone();
-    let decide = move |facts: &auth::ConnectionFacts<'_>| -> Option<Rule> {
-        hba.as_ref().and_then(|hba| decide(hba, facts))
-    };
     let context = Context {
-        config: &snapshot.config,
+        auth: &snapshot.config.auth,
+        users: &snapshot.config.users,
         keyring: &engine.shared.keyring,
         secrets: snapshot.config.auth.query.as_ref().map(|_| -> &dyn Secrets { &by_query }),
-        decide: Some(&decide),
         deadline,
     };
     match auth::authenticate(client, &context).await {
         Ok(identity) => Ok(Some(identity)),
-        Err(AuthError::Refused(fault)) => Err(*fault),
+        Err(AuthError::Refused { fault, reason }) => {
+            tracing::info!(user = %client.user, reason, "authentication failed");
+            Err(*fault)
+        }
         Err(AuthError::Gone(error)) => {
             tracing::debug!(%error, "client left while logging in");
             Ok(None)
         }
     }
-}
-
-fn decide(hba: &crate::config::hba::Hba, facts: &auth::ConnectionFacts<'_>) -> Option<Rule> {
-    use crate::config::hba::{ConnectionFacts, HbaMethod};
-    let method = hba.decide(&ConnectionFacts {
-        local: facts.local,
-        tls: facts.tls,
-        address: facts.address,
-        database: facts.database,
-        user: facts.user,
-    })?;
-    Some(match method {
-        HbaMethod::Trust => Rule::Trust,
-        HbaMethod::Reject => Rule::Reject,
-        HbaMethod::Scram => Rule::Scram,
-        HbaMethod::Md5 => Rule::Md5,
-        HbaMethod::Password => Rule::Plain,
-        HbaMethod::Cert => Rule::Cert,
-    })
 }
 
 /// Looks users up by `auth.query`.
@@ -255,11 +235,12 @@ impl Secrets for ByQuery {
             .engine
             .shared
             .control_runtime
-            .spawn(async move { control.look_up_user(&database, &user).await });
+            .spawn(async move { control.auth_query(&database, &user).await });
         Box::pin(async move {
-            task.await.unwrap_or_else(|_panicked| {
+            let found = task.await.unwrap_or_else(|_panicked| {
                 Err(Fault::error(SqlState::INTERNAL, "could not look the user up"))
-            })
+            })?;
+            Ok(found.and_then(|(_, secret)| secret))
         })
     }
 }
@@ -548,9 +529,33 @@ fn fallback(
         return Err(Fault::fatal(SqlState::UNKNOWN_DATABASE, format!("database \"{name}\" does not exist"))
             .hint("Name it under databases in the configuration, or add a \"*\" entry."));
     };
-    let config = fallback.database(name);
+    let config = fallback_database(fallback, name);
     let topology = crate::placement::topology::Topology::new(&config)?;
     Ok((Arc::new(config), Arc::new(topology)))
+}
+
+/// The configuration that `"*"` gives a database of this name.
+fn fallback_database(fallback: &config::Fallback, name: &str) -> config::Database {
+    let mut primary = fallback.server.clone();
+    if primary.dbname.is_empty() {
+        name.clone_into(&mut primary.dbname);
+    }
+    let home = "server".to_owned();
+    config::Database {
+        name: name.to_owned(),
+        shards: vec![config::Shard { name: home.clone(), primary, replicas: Vec::new() }],
+        home,
+        server_user: fallback.server_user.clone(),
+        server_password: fallback.server_password.clone(),
+        control_user: None,
+        control_password: None,
+        pool_mode: None,
+        default_pool_size: None,
+        distributions: BTreeMap::new(),
+        tables: Vec::new(),
+        unlisted: config::Unlisted::Single,
+        constraints: config::Constraints::Allow,
+    }
 }
 
 /// Feeds the console with whole frames until one side ends it.

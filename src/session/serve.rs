@@ -52,8 +52,8 @@ impl Engine {
                 }
                 // Safe: a message is taken or stays.
                 message = messages.recv() => match message {
+                    Some(Message::End) | None => break,
                     Some(message) => self.on_message(message),
-                    None => break,
                 }
             }
         }
@@ -114,11 +114,7 @@ impl Engine {
                 drop(answer.send(found.is_some()));
             }
             Message::Donate { database, user, shard } => self.donate(&database, &user, shard),
-            Message::Drain => {
-                for client in self.clients.borrow().values() {
-                    client.wake();
-                }
-            }
+            Message::End => {}
         }
     }
 
@@ -150,8 +146,8 @@ impl Engine {
         target.under_way.set(target.under_way.get().saturating_add(1));
         let snapshot = self.snapshot.borrow().clone();
         tokio::task::spawn_local(async move {
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-            let result = crate::server::connect::cancel(&target.token, &snapshot.tls.connectors, deadline).await;
+            let limit = Duration::from_secs(5);
+            let result = crate::server::connect::cancel(&target.token, &snapshot.tls.connector, limit).await;
             target.under_way.set(target.under_way.get().saturating_sub(1));
             if let Err(fault) = result {
                 tracing::warn!(error = %fault, "could not pass a cancel request on");
@@ -187,7 +183,7 @@ impl Engine {
     fn sweep_clients(&self, now: Instant) {
         let snapshot = self.snapshot.borrow().clone();
         let limits = &snapshot.config.limits;
-        let drains = self.shared.stage.load(Ordering::Acquire) != super::engine::RUNNING;
+        let drains = self.shared.stage.load(Ordering::Acquire) == super::engine::STOPPING;
         for client in self.clients.borrow().values() {
             let since = now.saturating_duration_since(client.since.get());
             if let Some(fault) = overdue(client.activity.get(), since, limits) {
@@ -324,12 +320,12 @@ impl Engine {
                 let pool_row = pool_row(database, pool, &clients, now);
                 row.servers = row.servers.saturating_add(pool_row.server_count());
                 view.pools.push(pool_row);
-                if matches!(detail, Detail::Full) {
+                if matches!(detail, Detail::Connections) {
                     pool.each_idle(|connection| view.servers.push(self.server_row(pool, connection, ServerState::Idle, None)));
                 }
             }
         }
-        if matches!(detail, Detail::Full) {
+        if matches!(detail, Detail::Connections) {
             for client in &clients {
                 view.servers.extend(self.busy_row(database, client));
             }
@@ -440,9 +436,9 @@ fn pool_row(database: &Database, pool: &Pool, clients: &[Rc<Client>], now: Insta
 }
 
 fn address(text: &str) -> Address {
-    match text.parse() {
-        Ok(socket) => Address::Tcp(socket),
-        Err(_unix) => Address::Unix,
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(socket) => Address::Ip(socket.ip(), socket.port()),
+        Err(_not_ip) => Address::Unknown,
     }
 }
 

@@ -402,7 +402,7 @@ impl Session {
 
     fn show_own(&mut self, name: &str) {
         let value = match name {
-            "pgherd.route" => self.client.last_route(&self.database.topology),
+            "pgherd.route" => self.client.last_route.borrow().clone(),
             _ => self
                 .own_settings
                 .iter()
