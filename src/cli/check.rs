@@ -7,8 +7,8 @@ use super::{ConfigFile, FAILED, Outcome, on_servers, one};
 use crate::config::{Config, Parsed};
 use crate::control::{Control, Finding, Level};
 use crate::demo::terminal::say;
-use crate::proxy;
 use crate::error::Fault;
+use crate::proxy;
 
 /// Looks at the config, and at the servers unless `offline`. Exit 1 when there is an error.
 pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {

@@ -12,7 +12,8 @@ pub(super) fn pgbouncer_ini(path: &Path, userlist: Option<PathBuf>) -> Result<St
     let text = read(path)?;
     let userlist = userlist.or_else(|| auth_file(&text));
     let users = userlist.map(|path| read(&path)).transpose()?;
-    pgbouncer(&text, users.as_deref()).map_err(|faults| faults.into_iter().map(Fault::from).collect())
+    pgbouncer(&text, users.as_deref())
+        .map_err(|faults| faults.into_iter().map(Fault::from).collect())
 }
 
 /// The last `auth_file` that the text sets; relative to where PgBouncer, and we, were started.

@@ -10,13 +10,13 @@ use super::{FAILED, Outcome, RouteArguments, on_servers, one, table_file};
 use crate::config::{Config, Database};
 use crate::control::Control;
 use crate::demo::terminal::say;
-use crate::proxy;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
 use crate::planner::{self, Context};
+use crate::proxy;
 use crate::sql::scan::Lexing;
 
 /// Prints the route of each statement of the text. Exit 1 when one is refused.

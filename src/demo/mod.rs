@@ -60,6 +60,22 @@ async fn show(options: &Options, rows: shop::Rows) -> Result<(), Fault> {
     let http = free_http();
     let text = config::text(&servers.sockets(), &options.listen, &http);
     let proxy = proxy::start(&servers, &text)?;
+    let tour = tour(options, rows, &http, began);
+    tokio::select! {
+        biased;
+        // The proxy cannot listen, or was told to stop by the console.
+        fault = proxy.ended() => Err(fault),
+        outcome = tour => outcome,
+    }
+}
+
+/// What the demo does through the proxy.
+async fn tour(
+    options: &Options,
+    rows: shop::Rows,
+    http: &str,
+    began: Instant,
+) -> Result<(), Fault> {
     let client = load::connect(&options.listen).await?;
     load::schema(&client).await?;
     load::rows(&client, rows).await?;
@@ -67,17 +83,13 @@ async fn show(options: &Options, rows: shop::Rows) -> Result<(), Fault> {
         "ready after {:.0} s\n",
         began.elapsed().as_secs_f64()
     ));
-    say(tour::directions(&options.listen, &http));
+    say(tour::directions(&options.listen, http));
     if options.once {
-        tour::run(&client).await?;
-    } else {
-        tour::list(&client).await?;
-        say("Ctrl-C stops the servers and removes everything.");
-        std::future::pending::<()>().await;
+        return tour::run(&client).await;
     }
-    drop(client);
-    drop(proxy);
-    Ok(())
+    tour::list(&client).await?;
+    say("Ctrl-C stops the servers and removes everything.");
+    std::future::pending().await
 }
 
 /// Runs `work` to its end or to the first SIGINT or SIGTERM, which is no failure.
