@@ -81,7 +81,8 @@ impl Stream {
         certificates.and_then(<[CertificateDer<'static>]>::first)
     }
 
-    /// The TLS version and cipher suite as PostgreSQL names them in its logs; `None` without TLS.
+    /// The TLS version and cipher suite as PgBouncer's SHOW CLIENTS has them:
+    /// `TLSv1.3/TLS_AES_256_GCM_SHA384`. `None` without TLS.
     pub fn tls_description(&self) -> Option<String> {
         let (version, suite) = match self {
             Stream::Tcp(_) | Stream::Unix(_) => return None,
@@ -101,7 +102,8 @@ impl Stream {
             }
         };
         let version = version?.as_str()?.replace('_', ".");
-        Some(format!("{version}, {:?}", suite?.suite()))
+        let suite = suite?.suite().as_str()?.replace("TLS13_", "TLS_");
+        Some(format!("{version}/{suite}"))
     }
 
     /// Whether bytes from the other side already wait in the kernel, unread. Only tells for sockets without TLS.

@@ -176,6 +176,7 @@ fn config() -> Config {
         auth: Auth {
             method: AuthMethod::Scram,
             hba: None,
+            rules: crate::config::hba::Hba::default(),
             query: None,
             user: None,
         },

@@ -15,7 +15,11 @@ pub(super) fn expand(node: &mut Node, folder: &Path, sources: &Sources<'_>, faul
         Value::Null => (),
         Value::Scalar(scalar) => {
             if scalar.text.contains("${") {
-                scalar.text = replace(&scalar.raw, node.at, folder, sources, faults);
+                match replace(&scalar.raw, node.at, folder, sources, faults) {
+                    Some(text) => scalar.text = text,
+                    // It has been told: as if left out, so that nothing is told of it twice.
+                    None => node.value = Value::Null,
+                }
             }
         }
         Value::List(items) => {
@@ -31,9 +35,16 @@ pub(super) fn expand(node: &mut Node, folder: &Path, sources: &Sources<'_>, faul
     }
 }
 
-fn replace(raw: &str, at: At, folder: &Path, sources: &Sources<'_>, faults: &Faults) -> String {
+fn replace(
+    raw: &str,
+    at: At,
+    folder: &Path,
+    sources: &Sources<'_>,
+    faults: &Faults,
+) -> Option<String> {
     let mut text = String::new();
     let mut rest = raw;
+    let mut complete = true;
     while let Some((before, after)) = rest.split_once("${") {
         if let Some(escaped) = before.strip_suffix('$') {
             text.push_str(escaped);
@@ -43,22 +54,21 @@ fn replace(raw: &str, at: At, folder: &Path, sources: &Sources<'_>, faults: &Fau
         }
         text.push_str(before);
         let Some((reference, after)) = after.split_once('}') else {
-            faults.error(
-                at,
-                "",
-                "`${` without `}`",
-                "Close it, or write `$${` for the two characters.",
-            );
-            return text;
+            let hint = "Close it, or write `$${` for the two characters.";
+            faults.error(at, "", "`${` without `}`", hint);
+            return None;
         };
         match value_of(reference, folder, sources) {
             Ok(value) => text.push_str(&value),
-            Err((message, hint)) => faults.error(at, "", message, hint),
+            Err((message, hint)) => {
+                faults.error(at, "", message, hint);
+                complete = false;
+            }
         }
         rest = after;
     }
     text.push_str(rest);
-    text
+    complete.then_some(text)
 }
 
 fn value_of(

@@ -137,7 +137,7 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
             json!({"anyOf": [{"type": "integer", "minimum": 0}, pattern("[0-9]+(B|kB|MB|GB|TB)?")]})
         }
         Kind::Word(words) => json!({"anyOf": [{"enum": words}, pattern(REFERENCE)]}),
-        Kind::Texts => or_list(text()),
+        Kind::Texts => json!({"anyOf": [text(), {"type": "array", "items": text()}]}),
         Kind::Columns | Kind::KeyTypes => or_list(json!({"type": "string"})),
         Kind::ColumnLists => list(or_list(json!({"type": "string"}))),
         Kind::Servers => list(json!({"type": "string", "minLength": 1})),

@@ -50,7 +50,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, BadValue> {
         .map_err(|_error| BadValue::new("is no duration", hint))?;
     if unit.is_empty() {
         let hint = format!("Add a unit: {number}s for seconds, {number}ms for milliseconds.");
-        return Err(BadValue::new("a duration needs a unit", hint));
+        return Err(BadValue::new("needs a unit", hint));
     }
     let factor = DURATION_UNITS.iter().find(|(name, _)| *name == unit);
     let (_, factor) = factor.ok_or_else(|| BadValue::new("is no duration", hint))?;
@@ -88,7 +88,7 @@ pub(super) fn size(text: &str) -> Result<u64, BadValue> {
             .find(|(name, _)| name.eq_ignore_ascii_case(unit));
         return Err(match meant {
             Some((name, _)) => BadValue::new(
-                format!("the unit \"{unit}\" is not known"),
+                format!("has the unknown unit \"{unit}\""),
                 format!("Write {number}{name}: units are spelt as PostgreSQL spells them."),
             ),
             None => BadValue::new("is no size", hint),
@@ -114,7 +114,7 @@ pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64, BadValue> {
         .parse()
         .map_err(|_error| BadValue::new("is no whole number", hint.clone()))?;
     if number < min || max < number {
-        return Err(BadValue::new(format!("{number} is out of range"), hint));
+        return Err(BadValue::new("is out of range", hint));
     }
     Ok(number)
 }
@@ -163,16 +163,30 @@ pub(super) fn did_you_mean<'a>(
     )
 }
 
-/// The name that `word` was probably meant to be: one close by, if there is one.
+/// The name that `word` was probably meant to be: one close by, else one that contains it. Names that
+/// differ in a number only are not taken for slips of each other.
 pub(super) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.get(..64).unwrap_or(word).to_lowercase();
-    names
-        .map(|name| (distance(&word, &name.to_lowercase()), name))
-        .filter(|(distance, name)| {
-            *distance <= 1 + name.chars().count().min(word.chars().count()) / 4
-        })
+    const LONGEST: usize = 64;
+    let word: String = word.trim().to_lowercase().chars().take(LONGEST).collect();
+    let word = word.as_str();
+    let letters = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    let length = |text: &str| text.chars().count();
+    let names: Vec<&str> = names
+        .filter(|name| letters(name) == **name || letters(name) != letters(word))
+        .collect();
+    let close = names
+        .iter()
+        .map(|name| (distance(word, &name.to_lowercase()), *name))
+        .filter(|(distance, name)| *distance <= 1 + length(name).min(length(word)) / 5)
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
+        .map(|(_, name)| name);
+    let containing = || {
+        names
+            .iter()
+            .find(|name| length(word) > 3 && name.contains(word))
+            .copied()
+    };
+    close.or_else(containing)
 }
 
 /// How many characters must be added, removed, replaced or swapped to make one of the other.
@@ -268,6 +282,7 @@ mod tests {
         for (word, name) in [
             ("pool_moed", Some("pool_mode")),
             ("defualt_pool_sise", Some("default_pool_size")),
+            ("pool_size", Some("default_pool_size")),
             ("Listen", Some("listen")),
             ("zebra", None),
             ("", None),

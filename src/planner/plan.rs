@@ -9,13 +9,17 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
-use crate::wire::copy::Format;
+use crate::sql::mask::Literal as Span;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
 #[derive(Clone, Debug)]
 pub struct Script {
     /// Empty for an empty query.
     pub statements: Vec<Statement>,
+    /// Whether it serves every text with the same literal-free form, not only its own.
+    pub reusable: bool,
+    /// Where the numbered literals stand. Only exact for the text it was made from.
+    pub literals: Box<[Span]>,
 }
 
 /// The plan of one statement.
@@ -35,6 +39,10 @@ pub struct Statement {
     pub has_tables: bool,
     /// Whether PostgreSQL refuses it inside a transaction block (VACUUM, CREATE DATABASE, CREATE INDEX CONCURRENTLY…).
     pub no_block: bool,
+    /// Whether it reads what an earlier statement left on the same server connection (`lastval()`,
+    /// `currval()`): outside a block that would be another client's, so it is refused there unless
+    /// the client holds its connection. The fault to send is [`crate::planner::refuse::unbound`].
+    pub block_only: bool,
 }
 
 /// What a statement does to the session.
@@ -136,6 +144,8 @@ pub enum Access {
     Session,
     /// Table-less and on the list of harmless functions: any server answers alike.
     Anywhere,
+    /// Whatever shard the block is bound to, else home: cursors, SET CONSTRAINTS, EXECUTE.
+    Bound,
     /// The home shard: single tables, catalogs, table-less statements with any other function.
     Home,
     /// Only reference tables are read: any shard.
@@ -147,8 +157,6 @@ pub enum Access {
     Broadcast { transaction: bool },
     /// COPY table FROM STDIN into a sharded table: rows are split by key.
     CopySplit(Arc<CopySplit>),
-    /// Where the open block runs, else home: cursors and the like.
-    Bound,
     /// Hinted to one shard.
     Shard(ShardId),
     /// Cannot be answered exactly: the error, with its hint.
@@ -167,6 +175,10 @@ pub struct Keyed {
     pub concat: bool,
     /// What to answer when it would need several shards and `concat` is false.
     pub otherwise: Arc<Fault>,
+    /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
+    pub insert: bool,
+    /// The first of its sharded tables as written, for messages.
+    pub table: Arc<str>,
 }
 
 /// One value of a key: an operand for each of its columns.
@@ -179,6 +191,12 @@ pub enum Operand {
     Parameter(u16),
     /// Literal of the text, counted from 0 in the order of the masked literals; `negative` for `-5`.
     Literal { index: u16, negative: bool },
+    /// The text of a value that the statement spells in a way that is not numbered, as in `E'…'`.
+    Constant(Arc<str>),
+    /// Each element of an array parameter, as in `= ANY ($1)`. Only in keys of one column.
+    Elements(u16),
+    /// Each element of an array literal, as in `= ANY ('{1,2}')`. Only in keys of one column.
+    LiteralElements(u16),
     /// NULL: matches nothing on read, is refused on write.
     Null,
 }
@@ -189,9 +207,27 @@ pub struct CopySplit {
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0.
     pub key_columns: Vec<usize>,
-    pub format: Format,
+    pub format: CopyFormat,
     /// The table as written, for messages.
     pub table: String,
+}
+
+/// The options of COPY that say where a row and its fields end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    Text {
+        delimiter: u8,
+        null: Vec<u8>,
+        header: bool,
+    },
+    Csv {
+        delimiter: u8,
+        quote: u8,
+        escape: u8,
+        null: Vec<u8>,
+        header: bool,
+    },
+    Binary,
 }
 
 /// Where one execution runs.
@@ -216,6 +252,11 @@ pub trait Values {
     fn parameter(&self, index: u16) -> Option<Parameter<'_>>;
     /// Masked literal `index` of the text.
     fn literal(&self, index: u16) -> Option<Literal<'_>>;
+    /// Whether `client_encoding` is UTF8. Otherwise text keys beyond ASCII cannot be placed, since
+    /// the server stores other bytes than the client sends.
+    fn is_utf8(&self) -> bool {
+        true
+    }
 }
 
 /// A parameter as Bind carries it.

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 
 use crate::planner::plan::Script;
+use crate::sql::scan::Lexing;
 
 /// A statement as Parse brought it, shared by all clients of an engine that sent the same.
 #[derive(Debug)]
@@ -21,8 +22,6 @@ pub struct Prepared {
     /// Length of the text within `body`.
     pub text_length: usize,
     pub script: Rc<Script>,
-    /// Where the literals stand that the script's operands refer to.
-    pub literals: Box<[std::ops::Range<usize>]>,
     /// How often an unnamed Parse brought it.
     pub uses: Cell<u32>,
     /// Whether an unnamed Parse of it may stay prepared on a server.
@@ -156,25 +155,42 @@ impl ServerStatements {
     }
 }
 
+/// What a text's plan depends on besides the schema: the number of the search path, whether hints in
+/// comments count, and how the text is read.
+pub type Reading = (u32, bool, Lexing);
+
 /// The statements an engine knows for one database, by what Parse brings.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_body: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
+    by_body: HashMap<Box<[u8]>, Vec<(Reading, Rc<Prepared>)>, FixedState>,
     bytes: usize,
     next: u32,
 }
 
 impl Statements {
-    /// The one with this body, if known.
-    pub fn get(&self, body: &[u8]) -> Option<&Rc<Prepared>> {
-        self.by_body.get(body)
+    /// The one with this body and reading, if known.
+    pub fn get(&self, body: &[u8], reading: Reading) -> Option<&Rc<Prepared>> {
+        self.by_body
+            .get(body)?
+            .iter()
+            .find(|(known, _)| *known == reading)
+            .map(|(_, prepared)| prepared)
     }
 
     /// Adds one. When the bytes held pass `limit`, those that no client holds are forgotten.
-    pub fn insert(&mut self, body: &[u8], text_length: usize, script: Rc<Script>, literals: &[std::ops::Range<usize>], limit: u64) -> Rc<Prepared> {
+    pub fn insert(
+        &mut self,
+        body: &[u8],
+        reading: Reading,
+        text_length: usize,
+        script: Rc<Script>,
+        limit: u64,
+    ) -> Rc<Prepared> {
         if u64::try_from(self.bytes).unwrap_or(u64::MAX) > limit {
-            self.by_body
-                .retain(|_, prepared| Rc::strong_count(prepared) > 1);
+            self.by_body.retain(|_, known| {
+                known.retain(|(_, prepared)| Rc::strong_count(prepared) > 1);
+                !known.is_empty()
+            });
             self.bytes = self.by_body.keys().map(|body| cost(body)).sum();
         }
         self.next = self.next.wrapping_add(1);
@@ -184,13 +200,13 @@ impl Statements {
             body: body.into(),
             text_length,
             script,
-            literals: literals.into(),
             uses: Cell::new(0),
             promotable: !Prepared::reads_clock_while_parsing(text),
             accepted: Cell::new(None),
         });
         self.bytes = self.bytes.saturating_add(cost(body));
-        self.by_body.insert(body.into(), Rc::clone(&prepared));
+        let known = self.by_body.entry(body.into()).or_default();
+        known.push((reading, Rc::clone(&prepared)));
         prepared
     }
 

@@ -28,6 +28,7 @@ use crate::placement::topology::Topology;
 use crate::planner::memo::Memo;
 use crate::server::pool::{Lease, Pool};
 use crate::server::statements::Statements;
+use crate::sql::mask::Masked;
 use crate::tls::Tls;
 use crate::wire::cancel_key::CancelKey;
 
@@ -202,6 +203,8 @@ pub struct Database {
     pub generation: u64,
     pub(crate) memo: RefCell<Memo>,
     pub(crate) statements: RefCell<Statements>,
+    /// The search paths seen; plans name them by their number.
+    pub(crate) paths: RefCell<Vec<Vec<String>>>,
     /// The epoch that memo and statements were made in.
     pub(crate) planned_epoch: Cell<u32>,
     /// By user.
@@ -256,6 +259,7 @@ pub struct Engine {
     pub(crate) logging_in: Cell<usize>,
     scratch: RefCell<Vec<u8>>,
     spare: RefCell<Vec<u8>>,
+    masked: RefCell<Masked>,
 }
 
 /// Bytes read from a socket at once.
@@ -276,6 +280,7 @@ impl Engine {
             logging_in: Cell::new(0),
             scratch: RefCell::new(vec![0; SCRATCH]),
             spare: RefCell::default(),
+            masked: RefCell::default(),
         })
     }
 
@@ -292,6 +297,15 @@ impl Engine {
 
     pub(crate) fn give_scratch(&self, scratch: Vec<u8>) {
         *self.scratch.borrow_mut() = scratch;
+    }
+
+    /// Buffers for reading a text's literals; to be given back.
+    pub(crate) fn take_masked(&self) -> Masked {
+        self.masked.take()
+    }
+
+    pub(crate) fn give_masked(&self, masked: Masked) {
+        *self.masked.borrow_mut() = masked;
     }
 
     /// An empty buffer with memory, so that an idle client need not hold one.

@@ -43,9 +43,8 @@ impl Values for BindValues<'_> {
     }
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
-        let span = self.prepared.literals.get(usize::from(index))?;
-        let text = self.prepared.text().get(span.clone())?;
-        Some(Literal { text })
+        let literal = self.prepared.script.literals.get(usize::from(index))?;
+        Some(Literal { text: literal.of(self.prepared.text()) })
     }
 }
 
@@ -128,7 +127,7 @@ impl Session {
                 format!("prepared statement \"{name}\" already exists"),
             )));
         }
-        let prepared = self.database.plan_extended(&parse, self);
+        let prepared = self.plan_extended(&parse);
         if let Some(statement) = prepared.script.statements.first() {
             self.check_failed(statement)?;
         }
@@ -290,6 +289,7 @@ impl Session {
         }
         self.check_failed(statement)?;
         self.check_effect_extended(&statement.effect)?;
+        self.check_bound(statement)?;
         let values = BindValues { bind: &bind, prepared: &prepared };
         match self.place(statement, &values)? {
             Place::Local => self.bind_local(&bind, statement, &prepared),

@@ -1,5 +1,6 @@
 //! From an accepted socket to a session: startup, authentication, limits, the greeting.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -327,7 +328,9 @@ impl Login {
             }),
             Shape::Session { database, pools, settings, identity, .. } => {
                 let snapshot = engine.snapshot.borrow();
-                let pool_mode = database.pool_mode(snapshot.config.users.get(&client.user));
+                let user = snapshot.config.users.get(&client.user);
+                let pool_mode = database.pool_mode(user);
+                let hints = user.is_some_and(|user| user.comment_hints);
                 Some(Opened::Session(Session::start(
                     Rc::clone(engine),
                     shown,
@@ -337,6 +340,7 @@ impl Login {
                     pool_mode,
                     settings,
                     identity,
+                    hints,
                 )))
             }
         }
@@ -367,7 +371,8 @@ impl Engine {
             shared: self.shared.database(name),
             limits: snapshot.config.limits.clone(),
             generation: snapshot.generation,
-            memo: Default::default(),
+            memo: RefCell::new(Database::memo(snapshot.config.limits.plan_cache_size)),
+            paths: Default::default(),
             statements: Default::default(),
             planned_epoch: Default::default(),
             pools: Default::default(),

@@ -35,8 +35,8 @@ impl Values for BindStart<'_> {
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
         let prepared = self.prepared.as_ref()?;
-        let span = prepared.literals.get(usize::from(index))?;
-        Some(Literal { text: prepared.text().get(span.clone())? })
+        let literal = prepared.script.literals.get(usize::from(index))?;
+        Some(Literal { text: literal.of(prepared.text()) })
     }
 }
 

@@ -108,6 +108,8 @@ pub struct Session {
     pub(crate) stream: Stream,
     /// To be sent to the client.
     pub(crate) out: Vec<u8>,
+    /// The client does not take what it is sent: the server is not read until it does.
+    pub(crate) client_is_full: bool,
     /// Read from the client, not handled yet.
     pub(crate) input: Vec<u8>,
     /// Something the bytes handled last need before the next can be.
@@ -147,6 +149,10 @@ pub struct Session {
     pub(crate) rolled_back: bool,
     pub(crate) pinned: Option<&'static str>,
     /// Set by `SET pgherd.…`, by name.
+    /// What its settings mean for planning.
+    pub(crate) facts: Option<Rc<plan::Facts>>,
+    /// Whether hints in comments count for this user.
+    pub(crate) identity_hints: bool,
     pub(crate) own_settings: Vec<(String, String)>,
 }
 

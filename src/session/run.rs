@@ -23,6 +23,9 @@ use super::{Passing, Session, Stop, Task};
 /// Bytes of a client's messages that are held unread while an earlier one waits.
 const AHEAD_MAX: usize = 128 * 1024;
 
+/// Replies of our own are sent without waiting for the server's from this many bytes on.
+const SENT_AT_ONCE: usize = 16 * 1024;
+
 /// How far the input could be handled.
 #[derive(Debug)]
 enum Progress {
@@ -95,19 +98,37 @@ impl Session {
             return Poll::Ready(Err(end));
         }
         loop {
+            self.flush_server(cx)?;
+            self.flush_replies(cx)?;
             self.poll_server(cx, scratch)?;
             self.deliver_notifications();
+            let held = self.input.len();
             let progress = self.advance();
-            self.flush_client(cx)?;
             self.flush_server(cx)?;
+            self.flush_replies(cx)?;
             if let Progress::Need(stop) = progress {
                 return Poll::Ready(Ok(Some(stop)));
             }
             let blocked = matches!(progress, Progress::Blocked);
-            if !self.poll_client(cx, scratch, blocked)? {
+            let advanced = held != self.input.len();
+            if !self.poll_client(cx, scratch, blocked)? && !advanced {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Sends what the client is to get, unless more is sure to come with it: replies of our own
+    /// travel with the server's that follow.
+    fn flush_replies(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let more_comes = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.pipeline.is_empty());
+        if more_comes && self.out.len() < SENT_AT_ONCE && !self.client_is_full {
+            return Ok(());
+        }
+        self.flush_client(cx)
     }
 
     fn look_at_signals(&mut self) -> Option<End> {
@@ -136,7 +157,7 @@ impl Session {
 
     /// Reads the server as long as the client takes what it says.
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<(), End> {
-        while self.out.is_empty() {
+        while !self.client_is_full {
             let Some(connection) = self.connection() else {
                 return Ok(());
             };
@@ -169,7 +190,14 @@ impl Session {
         }
         match poll_flush(&mut self.stream, &mut self.out, cx) {
             Poll::Ready(Err(_gone)) => Err(End::Client),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => {
+                self.client_is_full = false;
+                Ok(())
+            }
+            Poll::Pending => {
+                self.client_is_full = true;
+                Ok(())
+            }
         }
     }
 

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
+use crate::planner::refuse;
 use crate::server::connection::Note;
 use crate::server::statements::ServerName;
+use crate::sql::mask;
 use crate::wire::frame::{self, Frame};
 use crate::wire::pipeline::Request;
 use crate::wire::{backend, frontend};
@@ -19,7 +21,7 @@ use super::{Session, Stop, Task};
 #[derive(Debug)]
 pub(crate) struct TextValues<'a> {
     pub(crate) text: &'a [u8],
-    pub(crate) literals: &'a [std::ops::Range<usize>],
+    pub(crate) literals: &'a [mask::Literal],
 }
 
 impl Values for TextValues<'_> {
@@ -28,9 +30,8 @@ impl Values for TextValues<'_> {
     }
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
-        let span = self.literals.get(usize::from(index))?;
-        let text = self.text.get(span.clone())?;
-        Some(Literal { text })
+        let literal = self.literals.get(usize::from(index))?;
+        Some(Literal { text: literal.of(self.text) })
     }
 }
 
@@ -38,9 +39,11 @@ impl Session {
     /// Handles a Query.
     pub(crate) fn on_query(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         let text = frontend::query(frame.body).map_err(Fault::from)?;
-        let database = Rc::clone(&self.database);
-        let (script, literals) = database.plan_simple(text, self);
-        match self.run_query(frame, text, &script, &literals) {
+        let mut masked = self.engine.take_masked();
+        let script = self.plan_simple(text, &mut masked);
+        let result = self.run_query(frame, text, &script, masked.literals());
+        self.engine.give_masked(masked);
+        match result {
             Err(Stop::Fault(fault)) => {
                 self.reply_fault(&fault);
                 self.reply_ready();
@@ -55,7 +58,7 @@ impl Session {
         frame: Frame<'_>,
         text: &[u8],
         script: &Rc<Script>,
-        literals: &[std::ops::Range<usize>],
+        literals: &[mask::Literal],
     ) -> Result<(), Stop> {
         self.settle_pending()?;
         match script.statements.as_slice() {
@@ -83,6 +86,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
+        self.check_bound(statement)?;
         match self.place(statement, values)? {
             Place::Local => {
                 self.wait_for_replies()?;
@@ -293,6 +297,15 @@ impl Session {
             Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_) => Ok(()),
             _ => Err(Session::failed_block_fault()),
         }
+    }
+
+    /// What reads the state of a server connection needs one that is held.
+    pub(crate) fn check_bound(&self, statement: &Statement) -> Result<(), Fault> {
+        let held = self.block.as_ref().is_some_and(|block| block.sent) || self.keeps_connections();
+        if statement.block_only && !held {
+            return Err(refuse::unbound());
+        }
+        Ok(())
     }
 
     /// Refuses what the pool mode or this release cannot do.

@@ -27,12 +27,14 @@ impl Session {
         pool_mode: PoolMode,
         settings: Rc<Settings>,
         identity: Identity,
+        identity_hints: bool,
     ) -> Box<Session> {
         Box::new(Session {
             engine,
             client,
             stream,
             out: Vec::new(),
+            client_is_full: false,
             input: Vec::new(),
             held_need: None,
             passing: None,
@@ -59,6 +61,8 @@ impl Session {
             copy_in: false,
             rolled_back: false,
             pinned: None,
+            facts: None,
+            identity_hints,
             own_settings: Vec::new(),
         })
     }
@@ -75,6 +79,12 @@ impl Session {
                 self.pool_mode = database.pool_mode(snapshot.config.users.get(&self.identity.user));
                 self.database = database;
                 self.pools = pools;
+                self.facts = None;
+                self.identity_hints = snapshot
+                    .config
+                    .users
+                    .get(&self.identity.user)
+                    .is_some_and(|user| user.comment_hints);
                 self.parked.clear();
             }
             Err(fault) => self.client.kill(

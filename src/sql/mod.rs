@@ -1,1 +1,12 @@
-//! To be filled.
+//! Reads SQL: tokens, statements, literals. The only place that names sqlparser.
+
+mod convert;
+pub mod cursor;
+pub mod mask;
+pub mod parse;
+pub mod scan;
+pub mod split;
+pub mod statement;
+mod tokens;
+
+pub use tokens::Numbering;

@@ -94,7 +94,10 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
             let (value, after) = after.split_at_checked(end)?;
             (value.to_owned(), after)
         };
-        pairs.push((key.trim().to_lowercase(), value));
+        // As in PgBouncer, the last one counts.
+        let key = key.trim().to_lowercase();
+        pairs.retain(|(known, _): &(String, String)| *known != key);
+        pairs.push((key, value));
         rest = after.trim_start();
     }
     Some(pairs)

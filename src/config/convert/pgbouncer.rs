@@ -10,6 +10,7 @@ use super::ini::{self, Line, fault};
 use super::settings::{Carry, SETTINGS, seconds};
 use crate::config::fault::ConfigFault;
 use crate::config::keys::global::POOL_MODES;
+use crate::config::load::global;
 use crate::config::value;
 
 /// The query PgBouncer runs where none is set.
@@ -77,14 +78,14 @@ impl Converter {
             ("pgbouncer" | "pgherd", Some(_)) if line.section == "databases" => {
                 self.note(&line.key, "it is the name of the console");
             }
-            (_, Some(pairs)) => {
+            (name, Some(pairs)) if !name.is_empty() => {
                 list.retain(|(name, _)| *name != line.key);
                 list.push((line.key.clone(), pairs));
             }
-            (_, None) => faults.push(fault(
+            (_, Some(_) | None) => faults.push(fault(
                 "pgbouncer.ini",
                 line.number,
-                "is no list of key=value pairs",
+                "is no name with a list of key=value pairs",
                 "Write it as in host=127.0.0.1 port=5432, with single quotes around blanks.",
             )),
         }
@@ -187,25 +188,34 @@ impl Converter {
             .and_then(|port| port.parse::<u16>().ok());
         let port = port.filter(|port| *port > 0).unwrap_or(6432);
         let mut listen = Vec::new();
-        let addresses = self.setting("listen_addr");
+        let addresses = self.setting("listen_addr").unwrap_or_default();
         for address in addresses
-            .iter()
-            .flat_map(|text| text.split(','))
+            .split(',')
             .map(str::trim)
+            .filter(|text| !text.is_empty())
         {
-            match address {
-                "" => (),
-                "*" => listen.push(format!("0.0.0.0:{port}")),
-                _ if address.contains(':') => listen.push(format!("[{address}]:{port}")),
-                _ => listen.push(format!("{address}:{port}")),
+            let host = match address {
+                "*" => "0.0.0.0".to_owned(),
+                _ if address.contains(':') => format!("[{address}]"),
+                _ => address.to_owned(),
+            };
+            let address = format!("{host}:{port}");
+            if global::address(&address).is_none() || address.starts_with('/') {
+                self.note("listen_addr", "one of its addresses cannot be kept");
+            } else if !listen.contains(&address) {
+                listen.push(address);
             }
         }
         let folder = self.settings.get("unix_socket_dir").cloned();
-        let folder = folder.or_else(|| listen.is_empty().then(|| "/tmp".to_owned()));
-        match folder.as_deref() {
+        match folder.or_else(|| listen.is_empty().then(|| "/tmp".to_owned())) {
             Some(folder) if folder.starts_with('/') => listen.push(format!("{folder}:{port}")),
-            Some("") | None => (),
-            Some(_) => self.note("unix_socket_dir", "only folders are listened in"),
+            Some(folder) if !folder.is_empty() => {
+                self.note("unix_socket_dir", "only folders are listened in");
+            }
+            Some(_) | None => (),
+        }
+        if listen.is_empty() {
+            listen.push(format!("127.0.0.1:{port}"));
         }
         let text = list(listen.iter().map(String::as_str));
         self.line(0, &format!("listen: {text}"));
@@ -220,7 +230,7 @@ impl Converter {
             "md5" => "md5",
             "plain" => "plain",
             "trust" => "trust",
-            "cert" => "cert",
+            "cert" if self.verifies_clients() => "cert",
             "hba" if self.setting("auth_hba_file").is_some() => "hba",
             "scram-sha-256" => "scram-sha-256",
             "any" => {
@@ -260,6 +270,17 @@ impl Converter {
             (None, None) => (),
         }
         method
+    }
+
+    /// Whether clients must show a certificate.
+    fn verifies_clients(&self) -> bool {
+        let files = [
+            "client_tls_cert_file",
+            "client_tls_key_file",
+            "client_tls_ca_file",
+        ];
+        let mode = self.setting("client_tls_sslmode").unwrap_or_default();
+        mode.starts_with("verify-") && files.iter().all(|file| self.setting(file).is_some())
     }
 
     fn tls(&mut self, method: &str) {

@@ -1,5 +1,6 @@
 //! What can be told only of the whole configuration.
 
+use crate::config::hba::HbaMethod;
 use crate::config::read::Object;
 use crate::config::{AuthMethod, ClientTlsMode, Config, Host, Listen, Secret, ServerTlsMode};
 
@@ -82,6 +83,22 @@ fn logins(root: &Object<'_>, config: &Config) {
         if matches!(config.tls.mode, ClientTlsMode::Disable) {
             auth.bad("method", "\"cert\" needs TLS", "Set tls.mode to require.");
         }
+    }
+    let by_rule = config
+        .auth
+        .rules
+        .rules
+        .iter()
+        .find(|rule| rule.method == HbaMethod::Cert);
+    if let Some(rule) = by_rule
+        && config.tls.client_ca.is_none()
+    {
+        let message = format!(
+            "the rule on line {} asks for a certificate that nobody verifies",
+            rule.line
+        );
+        root.section("auth")
+            .bad("hba", message, "Set tls.client_ca.");
     }
     if matches!(config.auth.method, AuthMethod::Scram) {
         for user in config.users.values() {

@@ -23,7 +23,15 @@ impl Loader<'_> {
     pub(super) fn database(&self, name: &str, node: &Node, path: String) -> Option<Database> {
         let object = Object::open(node, &DATABASE, path, &self.faults);
         let shards = self.shards(&object, name);
-        let names: Vec<String> = shards.iter().map(|shard| shard.name.clone()).collect();
+        // Those whose connection string is wrong as well: that is told once, where it stands.
+        let named = object
+            .node("shards")
+            .map(|node| entries(node, &object.child("shards"), &self.faults));
+        let names: Vec<String> = named
+            .unwrap_or_default()
+            .iter()
+            .map(|entry| entry.key.clone())
+            .collect();
         let home = match object.scalar("home") {
             Some(home) => {
                 let scope = Scope {

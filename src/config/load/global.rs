@@ -181,7 +181,7 @@ fn unix_socket(text: &str, port: u16) -> Listen {
 }
 
 /// Host and port of `host:port` or `[address]:port`.
-fn address(text: &str) -> Option<(&str, u16)> {
+pub(in crate::config) fn address(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let inner = match host.strip_prefix('[') {

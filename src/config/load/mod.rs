@@ -8,10 +8,11 @@
 
 mod check;
 mod database;
-mod global;
+pub(super) mod global;
 mod key_value;
 mod login;
 mod place;
+mod policy;
 mod table;
 
 use std::collections::BTreeMap;

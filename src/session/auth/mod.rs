@@ -8,7 +8,6 @@ mod methods;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 
 use tokio::io::AsyncWriteExt;

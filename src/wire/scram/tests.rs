@@ -1,6 +1,8 @@
 //! SCRAM against RFC 7677's vectors, against postgres-protocol's client, and against liars.
 
 use super::{Exchange, ITERATIONS, ScramError, Verifier, hash_password, mechanisms};
+use std::num::NonZeroU32;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -10,7 +12,9 @@ const PLAIN: &[u8] = b"SCRAM-SHA-256";
 const PLUS: &[u8] = b"SCRAM-SHA-256-PLUS";
 
 fn exchange(binding: Option<&[u8]>) -> Exchange {
-    let verifier = Verifier::derive("pencil", b"salt", ITERATIONS);
+    // Few iterations: the client's side is slow without optimisation.
+    let iterations = NonZeroU32::new(16).unwrap();
+    let verifier = Verifier::derive("pencil", b"salt", iterations);
     Exchange::new(verifier, false, binding.map(<[u8]>::to_vec), [7; 18])
 }
 
@@ -193,7 +197,41 @@ fn a_mock_is_steady_and_differs_between_users() {
     assert_eq!(mechanisms(true), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
 }
 
+/// `message` with the byte at `at` replaced; `None` when that changes nothing.
+fn changed(message: &[u8], at: usize, byte: u8) -> Option<Vec<u8>> {
+    let mut changed = message.to_vec();
+    let place = changed.get_mut(at)?;
+    if *place == byte {
+        return None;
+    }
+    *place = byte;
+    Some(changed)
+}
+
 proptest! {
+    #[test]
+    fn a_changed_message_never_passes(at in 0..100_usize, byte in 0x20..0x7f_u8, is_bound: bool) {
+        let (binding, mechanism, client) = if is_bound {
+            let digest = b"d".to_vec();
+            (Some(b"d".as_slice()), PLUS, ChannelBinding::tls_server_end_point(digest))
+        } else {
+            (None, PLAIN, ChannelBinding::unsupported())
+        };
+        let mut client = ScramSha256::new(b"pencil", client);
+        let first = client.message().to_vec();
+        let (challenge, reply) = exchange(binding).first(mechanism, &first).unwrap();
+        client.update(reply.as_bytes()).unwrap();
+        if let Some(last) = changed(client.message(), at, byte) {
+            assert!(challenge.last(&last).is_err());
+        }
+        // The proof of a first message that arrived changed is over another exchange.
+        if let Some(first) = changed(&first, at, byte)
+            && let Ok((challenge, _)) = exchange(binding).first(mechanism, &first)
+        {
+            assert!(challenge.last(client.message()).is_err());
+        }
+    }
+
     #[test]
     fn any_bytes_are_read_without_panic(first: Vec<u8>, last: Vec<u8>, text: String) {
         for mechanism in [PLAIN, PLUS] {

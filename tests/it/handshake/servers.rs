@@ -247,6 +247,8 @@ async fn a_login_brings_what_the_server_says_of_itself() {
         .expect("the server lets app in");
         // A Unix socket has no TLS, whatever the mode.
         assert_eq!(connected.stream.is_tls(), name == "127.0.0.1");
+        let tls = connected.stream.tls_description();
+        assert!(tls.is_none_or(|tls| tls.starts_with("TLSv1.3/TLS_")));
         let value = |wanted: &str| {
             let mut parameters = connected.parameters.iter();
             parameters

@@ -1,0 +1,188 @@
+//! Whether the rows of several shards, one after the other, are the answer.
+//!
+//! Only what is known to be exact: one SELECT whose every row is worked out from rows of one shard.
+//! Everything else is refused with the name of the clause that is in the way.
+
+use crate::planner::functions;
+use crate::planner::survey::{Reference, Rows, Survey, Tree};
+use crate::sql::statement::{Block, Body, JoinKind};
+
+/// `Ok` where concatenation is exact, else what is in the way.
+pub fn check(survey: &Survey<'_>, block: &Block) -> Result<(), &'static str> {
+    let mut block = block;
+    loop {
+        if let Some(feature) = block.inner.features.first() {
+            return Err(feature);
+        }
+        if !block.ctes.is_empty() {
+            return Err("WITH");
+        }
+        match &block.body {
+            Body::Nested(nested) => block = nested,
+            Body::Select(select) if select.into.is_some() => return Err("SELECT INTO"),
+            Body::Select(_) => break,
+            Body::Set(_) => return Err("UNION, INTERSECT or EXCEPT"),
+            Body::Values(_) => return Err("VALUES"),
+            Body::Insert(_) => return Err("INSERT"),
+            Body::Update(_) => return Err("UPDATE"),
+            Body::Delete(_) => return Err("DELETE"),
+            Body::Merge(_) => return Err("MERGE"),
+        }
+    }
+    for reference in &survey.references {
+        match reference.place {
+            Rows::Sharded { .. } if !reference.top => return Err("a subquery"),
+            Rows::Sharded { .. } | Rows::Reference => (),
+            Rows::Single | Rows::System => return Err("a table that is on one shard only"),
+        }
+    }
+    // Copies of a reference table need not be read in the same order.
+    if survey.inner_features.first().is_some() {
+        return Err("a subquery that sorts, groups or limits");
+    }
+    for call in &survey.calls {
+        if !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name)) {
+            return Err("an aggregate, or a function not known to be none,");
+        }
+    }
+    let colocated = Colocated { survey };
+    let mut all = Vec::new();
+    for tree in &survey.top {
+        let right = colocated.references(tree)?;
+        all = colocated.joined(all, right)?;
+    }
+    Ok(())
+}
+
+struct Colocated<'s, 'a> {
+    survey: &'s Survey<'a>,
+}
+
+const APART: &str = "a join that is not on the key";
+
+impl Colocated<'_, '_> {
+    /// The sharded tables under a tree; an error unless rows that are joined are on one shard.
+    fn references(&self, tree: &Tree) -> Result<Vec<usize>, &'static str> {
+        match tree {
+            Tree::Leaf(reference) => Ok(reference.iter().copied().collect()),
+            Tree::Join {
+                kind,
+                left,
+                right,
+                id,
+            } => {
+                let (left, right) = (self.references(left)?, self.references(right)?);
+                match kind {
+                    JoinKind::Inner => self.joined(left, right),
+                    JoinKind::Left => self.preserved(left, right, *id),
+                    JoinKind::Right => self.preserved(right, left, *id),
+                    JoinKind::Full if left.is_empty() && right.is_empty() => Ok(left),
+                    JoinKind::Full => {
+                        if left.is_empty() || right.is_empty() {
+                            return Err("an outer join of a table that is on every shard");
+                        }
+                        self.preserved(left, right, *id)
+                    }
+                }
+            }
+        }
+    }
+
+    /// An outer join: `kept` is the side whose rows appear without a match.
+    fn preserved(
+        &self,
+        mut kept: Vec<usize>,
+        other: Vec<usize>,
+        id: Option<usize>,
+    ) -> Result<Vec<usize>, &'static str> {
+        if other.is_empty() {
+            return Ok(kept);
+        }
+        if kept.is_empty() {
+            // Each shard would keep the rows that match on another shard only.
+            return Err("an outer join of a table that is on every shard");
+        }
+        let linked = kept
+            .iter()
+            .any(|&left| other.iter().any(|&right| self.linked(left, right, id)));
+        if !linked {
+            return Err(APART);
+        }
+        kept.extend(other);
+        Ok(kept)
+    }
+
+    fn joined(
+        &self,
+        mut left: Vec<usize>,
+        right: Vec<usize>,
+    ) -> Result<Vec<usize>, &'static str> {
+        // One pair is enough: the rows of each side hang together by themselves.
+        let together = left
+            .iter()
+            .any(|&one| right.iter().any(|&other| self.connected(one, other)));
+        if !left.is_empty() && !right.is_empty() && !together {
+            return Err(APART);
+        }
+        left.extend(right);
+        Ok(left)
+    }
+
+    /// Whether the keys of two references are equal by what WHERE and inner joins say.
+    fn connected(&self, left: usize, right: usize) -> bool {
+        let (Some((left, columns)), Some((right, others))) =
+            (self.survey.sharded(left), self.survey.sharded(right))
+        else {
+            return false;
+        };
+        columns == others
+            && (0..columns).all(|column| self.reaches(left + column, right + column))
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![from];
+        let mut next = 0;
+        while let Some(&node) = seen.get(next) {
+            if node == to {
+                return true;
+            }
+            next += 1;
+            for link in self.survey.facts.links.iter().filter(|link| link.outer.is_none()) {
+                let other = match node {
+                    node if node == link.left => link.right,
+                    node if node == link.right => link.left,
+                    _ => continue,
+                };
+                if !seen.contains(&other) {
+                    seen.push(other);
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether the ON of an outer join equates the keys of two references.
+    fn linked(&self, left: usize, right: usize, id: Option<usize>) -> bool {
+        let (Some((left, columns)), Some((right, others))) =
+            (self.survey.sharded(left), self.survey.sharded(right))
+        else {
+            return false;
+        };
+        let pair = |left: usize, right: usize| {
+            self.survey.facts.links.iter().any(|link| {
+                link.outer == id
+                    && ((link.left, link.right) == (left, right)
+                        || (link.left, link.right) == (right, left))
+            })
+        };
+        columns == others && (0..columns).all(|column| pair(left + column, right + column))
+    }
+}
+
+/// The first sharded table, to be named in a refusal.
+pub fn named(references: &[Reference]) -> String {
+    references
+        .iter()
+        .find(|reference| matches!(reference.place, Rows::Sharded { .. }))
+        .map_or_else(String::new, |reference| reference.name.to_string())
+}

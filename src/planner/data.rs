@@ -1,0 +1,292 @@
+//! Where a data statement may run: from all that was found of its tables and keys.
+
+use std::sync::Arc;
+
+use crate::error::Fault;
+use crate::planner::concat;
+use crate::planner::context::Context;
+use crate::planner::functions;
+use crate::planner::effects;
+use crate::planner::literals::Literals;
+use crate::planner::plan::{Access, Effect, KeyOperands, Keyed};
+use crate::planner::refuse;
+use crate::planner::survey::{Reference, Rows, Survey};
+use crate::planner::writes::has_default;
+use crate::sql::statement::{Block, Body, Features, Into};
+
+/// What was worked out of a data statement.
+#[derive(Debug)]
+pub struct Decision {
+    pub access: Access,
+    pub effect: Effect,
+    pub writes: bool,
+    pub has_tables: bool,
+    /// Whether the values of literals were looked at, so that the plan holds for its text alone.
+    pub exact: bool,
+    pub block_only: bool,
+}
+
+/// Plans a statement that reads or writes rows.
+pub fn decide(context: Context<'_>, block: &Block, literals: &Literals<'_>) -> Decision {
+    let survey = Survey::of(context, block);
+    let effect = effects::of_calls(block, &survey.calls, literals);
+    let written = survey.references.iter().any(|reference| reference.written);
+    let mut decision = Decision {
+        access: Access::Home,
+        writes: written || has_effects(&survey, block),
+        has_tables: survey
+            .references
+            .iter()
+            .any(|reference| reference.place != Rows::System),
+        // The value of set_config is part of the plan.
+        exact: matches!(effect, Effect::SetConfig { .. }),
+        block_only: effects::reads_sequence_state(&survey.calls),
+        effect,
+    };
+    decision.access = access(&survey, block, literals, &mut decision);
+    decision
+}
+
+fn access(
+    survey: &Survey<'_>,
+    block: &Block,
+    literals: &Literals<'_>,
+    decision: &mut Decision,
+) -> Access {
+    if survey.context.is_one_shard() {
+        return if is_harmless(survey, block) || matches!(decision.effect, Effect::SetConfig { .. })
+        {
+            Access::Anywhere
+        } else {
+            Access::Home
+        };
+    }
+    if let Some(fault) = &survey.refusal {
+        return refused(fault.clone());
+    }
+    let spread = survey
+        .references
+        .iter()
+        .any(|reference| matches!(reference.place, Rows::Sharded { .. }));
+    let copied = survey
+        .references
+        .iter()
+        .find(|reference| reference.written && reference.place == Rows::Reference);
+    if is_into(block) {
+        return into(survey, block, decision);
+    }
+    match copied {
+        _ if spread => keyed(survey, block),
+        Some(copied) => {
+            decision.exact = true;
+            broadcast(survey, block, copied, literals)
+        }
+        None if matches!(decision.effect, Effect::SetConfig { .. }) => Access::Anywhere,
+        None => local(survey, block, decision.writes),
+    }
+}
+
+fn refused(fault: Fault) -> Access {
+    Access::Refuse(Arc::new(fault))
+}
+
+/// Whether any level does more than read.
+fn has_effects(survey: &Survey<'_>, block: &Block) -> bool {
+    let features = [block.inner.features, survey.inner_features];
+    features
+        .iter()
+        .any(|features| features.has(Features::LOCK) || features.has(Features::OPERATOR))
+        || survey
+            .calls
+            .iter()
+            .any(|call| !functions::is_read_only(&call.name))
+        || is_into(block)
+}
+
+/// Whether it is SELECT INTO.
+pub fn is_into(block: &Block) -> bool {
+    into_kind(block).is_some()
+}
+
+fn into_kind(block: &Block) -> Option<Into> {
+    match &block.body {
+        Body::Select(select) => select.into,
+        Body::Set(branches) => branches.iter().find_map(into_kind),
+        Body::Nested(nested) => into_kind(nested),
+        Body::Values(_)
+        | Body::Insert(_)
+        | Body::Update(_)
+        | Body::Delete(_)
+        | Body::Merge(_) => None,
+    }
+}
+
+fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
+    survey.references.is_empty()
+        && !is_into(block)
+        && !block.inner.features.has(Features::OPERATOR)
+        && survey
+            .calls
+            .iter()
+            .all(|call| functions::is_harmless(&call.name))
+}
+
+/// No sharded table is read or written, and no copy is written.
+fn local(survey: &Survey<'_>, block: &Block, writes: bool) -> Access {
+    if is_harmless(survey, block) {
+        return Access::Anywhere;
+    }
+    let copies = !survey.references.is_empty()
+        && survey
+            .references
+            .iter()
+            .all(|reference| reference.place == Rows::Reference);
+    let plain = survey.calls.iter().all(|call| {
+        functions::is_plain(&call.name)
+            || functions::is_plain_set(&call.name)
+            || functions::is_read_only(&call.name)
+    });
+    if copies && plain && !writes {
+        Access::AnyShard
+    } else {
+        Access::Home
+    }
+}
+
+/// SELECT INTO makes a table: a temporary one at home, another one on every shard, where only single
+/// tables are read (they are empty but at home).
+fn into(survey: &Survey<'_>, block: &Block, decision: &mut Decision) -> Access {
+    let spread = survey.references.iter().find(|reference| {
+        matches!(reference.place, Rows::Sharded { .. } | Rows::Reference)
+    });
+    if into_kind(block) == Some(Into::Temporary) {
+        decision.effect = Effect::Pin(effects::TEMPORARY);
+        return match spread {
+            Some(reference) if reference.place != Rows::Reference => {
+                refused(refuse::made_from(&reference.name.to_string()))
+            }
+            Some(_) | None => Access::Home,
+        };
+    }
+    decision.effect = Effect::Ddl;
+    match spread {
+        Some(reference) => refused(refuse::made_from(&reference.name.to_string())),
+        None => Access::Broadcast { transaction: true },
+    }
+}
+
+/// A write of a reference table: on every shard, if every shard works out the same.
+fn broadcast(
+    survey: &Survey<'_>,
+    block: &Block,
+    copied: &Reference,
+    literals: &Literals<'_>,
+) -> Access {
+    let table = copied.name.to_string();
+    if let Some(other) = survey
+        .references
+        .iter()
+        .find(|reference| reference.place != Rows::Reference)
+    {
+        return refused(refuse::mixed(&other.name.to_string(), &table));
+    }
+    let strange = survey.calls.iter().find(|call| {
+        !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name))
+    });
+    let limits = |features: Features| {
+        features.has(Features::LIMIT)
+            || features.has(Features::LOCK)
+            || features.has(Features::SAMPLE)
+            || features.has(Features::DISTINCT)
+            || features.has(Features::OPERATOR)
+            || features.has(Features::WINDOW)
+    };
+    let why = if let Some(call) = strange {
+        format!("a call of {}", call.name)
+    } else if limits(survey.inner_features) || limits(block.inner.features) {
+        "a clause that chooses among rows".into()
+    } else if has_default(block) {
+        "a DEFAULT".into()
+    } else if literals.any_moment() {
+        "a constant that means the moment it is read".into()
+    } else {
+        return Access::Broadcast { transaction: true };
+    };
+    refused(refuse::copies(&table, &why))
+}
+
+/// Sharded tables take part: one shard if every reference is confined to its keys.
+fn keyed(survey: &Survey<'_>, block: &Block) -> Access {
+    let mut shared = None;
+    let mut first: Option<String> = None;
+    for reference in &survey.references {
+        let name = reference.name.to_string();
+        match reference.place {
+            Rows::Sharded { distribution, .. } => {
+                if shared.is_some_and(|shared| shared != distribution) {
+                    return refused(refuse::mixed(first.as_deref().unwrap_or_default(), &name));
+                }
+                shared = Some(distribution);
+                first.get_or_insert(name);
+            }
+            Rows::Reference if !reference.written => (),
+            Rows::Reference | Rows::Single | Rows::System => {
+                return refused(refuse::mixed(&concat::named(&survey.references), &name));
+            }
+        }
+    }
+    let written = survey.references.iter().find(|reference| reference.written);
+    let inserts = survey.inserts;
+    let verdict = concat::check(survey, block);
+    let table = concat::named(&survey.references);
+    let otherwise = match (written, verdict) {
+        (Some(_), _) if inserts => refuse::insert(&table),
+        (Some(write), _) => refuse::write(verb(block), &write.name.to_string()),
+        (None, Err(clause)) => refuse::read(&table, clause),
+        (None, Ok(())) => refuse::read(&table, "a read"),
+    };
+    Access::Keyed(Arc::new(Keyed {
+        distribution: shared.unwrap_or_default(),
+        keys: united(survey),
+        concat: verdict.is_ok() && written.is_none(),
+        otherwise: Arc::new(otherwise),
+        insert: inserts,
+        table: table.into(),
+    }))
+}
+
+/// The keys of all references together; `None` if one of them is confined to none.
+fn united(survey: &Survey<'_>) -> Option<Vec<KeyOperands>> {
+    let mut united: Vec<KeyOperands> = Vec::new();
+    for reference in &survey.references {
+        let Rows::Sharded { first, columns, .. } = reference.place else {
+            continue;
+        };
+        let keys = match &reference.rows {
+            Some(rows) => rows.clone(),
+            None => survey.facts.keys(first, columns)?,
+        };
+        if united.is_empty() {
+            united = keys;
+        } else if united != keys {
+            let small = keys.len() <= 64 && united.len() <= 64;
+            for key in keys {
+                if !small || !united.contains(&key) {
+                    united.push(key);
+                }
+            }
+        }
+    }
+    Some(united)
+}
+
+fn verb(block: &Block) -> &'static str {
+    match &block.body {
+        Body::Insert(_) => "INSERT",
+        Body::Update(_) => "UPDATE",
+        Body::Delete(_) => "DELETE",
+        Body::Merge(_) => "MERGE",
+        Body::Nested(nested) => verb(nested),
+        Body::Select(_) | Body::Set(_) | Body::Values(_) => "a write",
+    }
+}

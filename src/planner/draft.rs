@@ -1,0 +1,72 @@
+//! A statement's plan in the making.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Fault;
+use crate::planner::plan::{Access, Effect, Statement};
+
+/// What planning one statement gives, before it is put into a script.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub verb: &'static str,
+    pub effect: Effect,
+    pub access: Access,
+    pub writes: bool,
+    pub has_tables: bool,
+    pub no_block: bool,
+    pub block_only: bool,
+    /// Whether values of literals were looked at.
+    pub exact: bool,
+}
+
+impl Draft {
+    /// A statement that the session answers or notes, and that writes nothing.
+    pub fn session(verb: &'static str, effect: Effect) -> Draft {
+        Draft {
+            verb,
+            effect,
+            access: Access::Session,
+            writes: false,
+            has_tables: false,
+            no_block: false,
+            block_only: false,
+            exact: true,
+        }
+    }
+
+    /// The same, run by a server.
+    pub fn server(verb: &'static str, effect: Effect, access: Access) -> Draft {
+        Draft {
+            access,
+            ..Draft::session(verb, effect)
+        }
+    }
+
+    /// One that may write, to tables of the database.
+    pub fn writing(verb: &'static str, effect: Effect, access: Access) -> Draft {
+        Draft {
+            writes: true,
+            has_tables: true,
+            ..Draft::server(verb, effect, access)
+        }
+    }
+
+    /// A refusal.
+    pub fn refused(verb: &'static str, fault: Fault) -> Draft {
+        Draft::writing(verb, Effect::None, Access::Refuse(Arc::new(fault)))
+    }
+
+    pub fn into_statement(self, span: Range<usize>) -> Statement {
+        Statement {
+            span,
+            verb: self.verb,
+            effect: self.effect,
+            access: self.access,
+            writes: self.writes,
+            has_tables: self.has_tables,
+            no_block: self.no_block,
+            block_only: self.block_only,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the functions a statement calls do to the session.
+
+use crate::planner::functions::{SessionEffect, session_effect};
+use crate::planner::literals::Literals;
+use crate::planner::plan::{Argument, Effect};
+use crate::sql::cursor::Cursor;
+use crate::sql::statement::{Block, Body, Call, Expr, Features, Item, Value};
+
+/// Why a client keeps its connection.
+pub const TEMPORARY: &str = "temporary table";
+pub const LOCK: &str = "session advisory lock";
+pub const HOLD: &str = "cursor with hold";
+pub const CONFIG: &str = "set_config within an expression";
+pub const OPAQUE: &str = "code that may change the session";
+pub const LOADED: &str = "loaded library";
+
+/// The effect of a data statement by its calls.
+pub fn of_calls(block: &Block, calls: &[Call], literals: &Literals<'_>) -> Effect {
+    let effects = || calls.iter().map(|call| session_effect(&call.name.name));
+    if effects().any(|effect| effect == SessionEffect::SessionLock) {
+        return Effect::Pin(LOCK);
+    }
+    if effects().any(|effect| effect == SessionEffect::Dynamic) {
+        return Effect::Pin(OPAQUE);
+    }
+    if !effects().any(|effect| effect == SessionEffect::SetConfig) {
+        return Effect::None;
+    }
+    let (Body::Select(select), [call]) = (&block.body, calls) else {
+        return Effect::Pin(CONFIG);
+    };
+    let plain = block.ctes.is_empty()
+        && block.inner.subqueries.is_empty()
+        && block.inner.features == Features::default()
+        && select.from.is_empty()
+        && select.filter.is_none()
+        && select.into.is_none();
+    let alone = matches!(
+        select.projection.as_slice(),
+        [Item::Expr {
+            expr: Expr::Call,
+            ..
+        }]
+    );
+    match call.args.as_slice() {
+        [name, value, local] if plain && alone => Effect::SetConfig {
+            name: argument(name, literals),
+            value: argument(value, literals),
+            local: argument(local, literals),
+        },
+        _ => Effect::Pin(CONFIG),
+    }
+}
+
+fn argument(expr: &Expr, literals: &Literals<'_>) -> Argument {
+    match expr {
+        Expr::Value(Value::Parameter(index)) => Argument::Parameter(*index),
+        Expr::Cast(inner, _) => argument(inner, literals),
+        Expr::Value(_)
+        | Expr::Column(_)
+        | Expr::Row(_)
+        | Expr::Array(_)
+        | Expr::And(_)
+        | Expr::Or(_)
+        | Expr::Equal(..)
+        | Expr::In(..)
+        | Expr::Any(..)
+        | Expr::Default
+        | Expr::Boolean(_)
+        | Expr::Call
+        | Expr::Other => match literals.value(expr) {
+            Some(value) => Argument::Literal(value),
+            None => Argument::Unknown,
+        },
+    }
+}
+
+/// Whether `lastval` or `currval` is called.
+pub fn reads_sequence_state(calls: &[Call]) -> bool {
+    calls
+        .iter()
+        .any(|call| session_effect(&call.name.name) == SessionEffect::SequenceState)
+}
+
+/// The effect of a statement that is known by its tokens only, and whether it reads what `nextval`
+/// left behind.
+pub fn of_tokens(cursor: Cursor<'_>) -> (Effect, bool) {
+    let mut effect = Effect::None;
+    let mut sequence = false;
+    let mut rest = cursor;
+    while rest.peek().is_some() {
+        let Some(name) = rest.name() else {
+            rest.advance();
+            continue;
+        };
+        match session_effect(&name) {
+            SessionEffect::SetConfig => effect = Effect::Pin(CONFIG),
+            SessionEffect::SessionLock => effect = Effect::Pin(LOCK),
+            SessionEffect::Dynamic => effect = Effect::Pin(OPAQUE),
+            SessionEffect::SequenceState => sequence = true,
+            SessionEffect::Release | SessionEffect::None => (),
+        }
+    }
+    if cursor.at("select") || cursor.at("with") {
+        let mut rest = cursor;
+        while rest.advance().is_some() {
+            if rest.take("into") && (rest.at("temp") || rest.at("temporary") || rest.at("local")) {
+                effect = Effect::Pin(TEMPORARY);
+            }
+        }
+    }
+    (effect, sequence)
+}
+
+/// Whether the text of code mentions anything that changes a session.
+pub fn may_change_session(text: &[u8]) -> bool {
+    const WORDS: [&str; 12] = [
+        "set", "set_config", "reset", "listen", "unlisten", "prepare", "temp", "temporary", "lock",
+        "pg_advisory_lock", "load", "execute",
+    ];
+    text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+        .any(|word| {
+            WORDS
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+                || starts_with(word, b"pg_try_advisory")
+                || starts_with(word, b"pg_advisory")
+        })
+}
+
+fn starts_with(word: &[u8], prefix: &[u8]) -> bool {
+    word.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}

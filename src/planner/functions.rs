@@ -1,0 +1,124 @@
+//! Built-in functions by what may be assumed of them. What is not listed may do anything.
+
+use crate::sql::cursor::Name;
+
+/// Scalar functions whose answer depends on nothing but their arguments and the settings that are
+/// replayed on every server. None is an aggregate, none has an effect.
+const PLAIN: &[&str] = &[
+    "abs", "array_append", "array_cat", "array_dims", "array_length", "array_lower",
+    "array_ndims", "array_position", "array_positions", "array_prepend", "array_remove",
+    "array_replace", "array_to_json", "array_to_string", "array_upper", "ascii", "bit_length",
+    "btrim", "cardinality", "cbrt", "ceil", "ceiling", "char_length", "character_length", "chr",
+    "coalesce", "concat", "concat_ws", "date_part", "date_trunc", "decode", "degrees", "div",
+    "encode", "exp", "factorial", "floor", "format", "gcd", "greatest", "hashint4", "hashint8",
+    "hashtext", "initcap", "isfinite", "json_array_length", "json_build_array",
+    "json_build_object", "json_extract_path", "json_extract_path_text", "json_typeof",
+    "jsonb_array_length", "jsonb_build_array", "jsonb_build_object", "jsonb_extract_path",
+    "jsonb_extract_path_text", "jsonb_pretty", "jsonb_set", "jsonb_strip_nulls", "jsonb_typeof",
+    "jsonb_path_exists", "jsonb_path_match", "justify_days", "justify_hours", "justify_interval",
+    "lcm", "least", "left", "length", "ln", "log", "log10", "lower", "lpad", "ltrim", "make_date",
+    "make_interval", "make_time", "make_timestamp", "make_timestamptz", "md5", "mod", "nullif",
+    "num_nonnulls", "num_nulls", "octet_length", "overlay", "pi", "position", "power",
+    "quote_ident", "quote_literal", "quote_nullable", "radians", "regexp_count", "regexp_instr",
+    "regexp_like", "regexp_match", "regexp_replace", "regexp_split_to_array", "regexp_substr",
+    "repeat", "replace", "reverse", "right", "round", "row", "row_to_json", "rpad", "rtrim",
+    "scale", "sha224", "sha256", "sha384", "sha512", "sign", "sin", "cos", "tan", "asin", "acos",
+    "atan", "atan2", "split_part", "sqrt", "starts_with", "string_to_array", "strpos", "substr",
+    "substring", "timezone", "to_char", "to_date", "to_hex", "to_json", "to_jsonb", "to_number",
+    "to_timestamp", "to_tsquery", "to_tsvector", "plainto_tsquery", "phraseto_tsquery",
+    "websearch_to_tsquery", "ts_rank", "translate", "trim", "trim_array", "trim_scale", "trunc",
+    "upper", "width_bucket", "array",
+];
+
+/// Set-returning functions as plain as these.
+const PLAIN_SETS: &[&str] = &[
+    "generate_series", "generate_subscripts", "unnest", "regexp_split_to_table",
+    "string_to_table", "json_array_elements", "json_array_elements_text", "json_each",
+    "json_each_text", "json_object_keys", "jsonb_array_elements", "jsonb_array_elements_text",
+    "jsonb_each", "jsonb_each_text", "jsonb_object_keys",
+];
+
+/// Read the session or the database, alike on every server once settings are replayed.
+const HARMLESS: &[&str] = &[
+    "version", "current_schema", "current_schemas", "current_database", "current_catalog",
+    "current_user", "current_role", "session_user", "user", "current_setting", "pg_typeof",
+    "pg_client_encoding", "pg_encoding_to_char", "pg_char_to_encoding",
+];
+
+/// Free of effects, but not alike on every server or not scalar.
+const READ_ONLY: &[&str] = &[
+    "array_agg", "avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "clock_timestamp",
+    "col_description", "corr", "count", "covar_pop", "covar_samp", "cume_dist", "current_date",
+    "current_time", "current_timestamp", "dense_rank", "every", "first_value", "format_type",
+    "gen_random_uuid", "grouping", "has_database_privilege", "has_schema_privilege",
+    "has_table_privilege", "json_agg", "json_object_agg", "jsonb_agg", "jsonb_object_agg", "lag",
+    "last_value", "lead", "localtime", "localtimestamp", "max", "min", "mode", "now", "nth_value",
+    "ntile", "obj_description", "percent_rank", "percentile_cont", "percentile_disc",
+    "pg_backend_pid", "pg_get_constraintdef", "pg_get_expr", "pg_get_indexdef",
+    "pg_get_serial_sequence", "pg_get_userbyid", "pg_get_viewdef", "pg_is_in_recovery",
+    "pg_relation_size", "pg_table_is_visible", "pg_total_relation_size", "pg_type_is_visible",
+    "random", "rank", "regr_slope", "row_number", "shobj_description", "statement_timestamp",
+    "stddev", "stddev_pop", "stddev_samp", "string_agg", "sum", "timeofday", "to_regclass",
+    "to_regtype", "transaction_timestamp", "var_pop", "var_samp", "variance", "age", "xmlagg",
+];
+
+/// What a call does to the session, if anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEffect {
+    None,
+    SetConfig,
+    /// Takes a lock that outlives the transaction.
+    SessionLock,
+    /// Reads what `nextval` left in the session.
+    SequenceState,
+    /// Lets go of what the session holds: of no effect where it holds nothing.
+    Release,
+    /// Runs SQL we cannot see.
+    Dynamic,
+}
+
+fn built_in(name: &Name) -> Option<&str> {
+    match name.schema.as_deref() {
+        None | Some("pg_catalog") => Some(&name.name),
+        Some(_) => None,
+    }
+}
+
+fn listed(name: &Name, lists: &[&[&str]]) -> bool {
+    built_in(name).is_some_and(|name| lists.iter().any(|list| list.contains(&name)))
+}
+
+/// A scalar function whose answer is the same on every shard.
+pub fn is_plain(name: &Name) -> bool {
+    listed(name, &[PLAIN])
+}
+
+/// A set-returning function whose answer is the same on every shard.
+pub fn is_plain_set(name: &Name) -> bool {
+    listed(name, &[PLAIN_SETS])
+}
+
+/// Any server answers alike, with no table in sight.
+pub fn is_harmless(name: &Name) -> bool {
+    listed(name, &[PLAIN, PLAIN_SETS, HARMLESS])
+}
+
+/// Free of side effects.
+pub fn is_read_only(name: &Name) -> bool {
+    listed(name, &[PLAIN, PLAIN_SETS, HARMLESS, READ_ONLY])
+}
+
+/// What a call of this name does to the session.
+pub fn session_effect(name: &str) -> SessionEffect {
+    match name {
+        "set_config" => SessionEffect::SetConfig,
+        "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock"
+        | "pg_try_advisory_lock_shared" => SessionEffect::SessionLock,
+        "currval" | "lastval" => SessionEffect::SequenceState,
+        "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => {
+            SessionEffect::Release
+        }
+        "dblink_connect" | "dblink_connect_u" => SessionEffect::Dynamic,
+        _ => SessionEffect::None,
+    }
+}

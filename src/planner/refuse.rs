@@ -1,0 +1,187 @@
+//! The refusals of the planner: what is not exact, and what to change.
+
+use crate::error::{Fault, SqlState};
+use crate::sql::parse::Unread;
+use crate::sql::scan::Unreadable;
+
+const SHARD_HINT: &str =
+    "Name the shard with SET pgherd.shard, or connect to the shard itself.";
+
+fn unsupported(message: String) -> Fault {
+    Fault::error(SqlState::FEATURE_NOT_SUPPORTED, message)
+}
+
+/// A read whose rows lie on several shards and cannot be concatenated.
+pub fn read(table: &str, clause: &str) -> Fault {
+    unsupported(format!("{clause} over several shards is not supported"))
+        .detail(format!(
+            "No predicate confines sharded table \"{table}\" to the keys of one shard, and {clause} needs the rows of all of them together."
+        ))
+        .hint(format!(
+            "Compare the key of \"{table}\" with a constant or a parameter in WHERE, or name the shard with SET pgherd.shard."
+        ))
+}
+
+/// An UPDATE or DELETE that is not confined to one shard.
+pub fn write(verb: &str, table: &str) -> Fault {
+    unsupported(format!("{verb} of several shards is not supported"))
+        .detail(format!(
+            "No predicate confines sharded table \"{table}\" to the keys of one shard."
+        ))
+        .hint(format!(
+            "Compare the key of \"{table}\" with a constant or a parameter in WHERE, or send one statement for each shard's keys."
+        ))
+}
+
+/// An INSERT whose rows belong to several shards.
+pub fn insert(table: &str) -> Fault {
+    unsupported("INSERT into several shards is not supported".into())
+        .detail(format!(
+            "The rows of this INSERT into sharded table \"{table}\" have keys of several shards."
+        ))
+        .hint("Send one INSERT for each key, or load the rows with COPY.")
+}
+
+/// An INSERT that does not say its key.
+pub fn no_key(table: &str, column: &str, why: &str) -> Fault {
+    unsupported(format!(
+        "INSERT into sharded table \"{table}\" without a value for its key"
+    ))
+    .detail(format!("Key column \"{column}\" {why}."))
+    .hint(format!(
+        "Name \"{column}\" in the column list and give it a constant or a parameter."
+    ))
+}
+
+/// An INSERT with a NULL key.
+pub fn null_key(table: &str) -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("null value in the key of sharded table \"{table}\""),
+    )
+    .detail("A row without a key belongs to no shard.")
+    .hint("Give the key column a value.")
+}
+
+/// A write that would move a row.
+pub fn key_update(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "cannot change the key of sharded table \"{table}\""
+    ))
+    .detail(format!(
+        "The statement sets key column \"{column}\", and the row may then belong to another shard."
+    ))
+    .hint("Delete the row and insert it with its new key, or leave the key out of SET.")
+}
+
+/// Tables that do not live together.
+pub fn mixed(first: &str, second: &str) -> Fault {
+    unsupported(format!(
+        "tables \"{first}\" and \"{second}\" cannot be used in one statement"
+    ))
+    .detail("Their rows are on different shards, or may be.")
+    .hint(format!(
+        "Query them one after the other, or declare \"{second}\" a reference table or sharded by the same distribution."
+    ))
+}
+
+/// Columns of a table that the plan needs and nobody told.
+pub fn columns(table: &str) -> Fault {
+    unsupported(format!("the columns of table \"{table}\" are not known"))
+        .detail("The statement has no column list, and the table is not in the catalogs of the home shard.")
+        .hint("Name the columns, key columns among them.")
+}
+
+/// A table that the config does not allow.
+pub fn unlisted(table: &str) -> Fault {
+    unsupported(format!("table \"{table}\" is not in the configuration"))
+        .detail("The database has `unlisted: refuse`.")
+        .hint(format!("Add \"{table}\" under `tables` as sharded, reference or single."))
+}
+
+/// A view, whose tables may be sharded.
+pub fn view(name: &str) -> Fault {
+    unsupported(format!("view \"{name}\" cannot be placed"))
+        .detail("What a view reads is not known to the proxy, and it may be sharded.")
+        .hint(format!(
+            "List \"{name}\" under `tables` as single or reference if all that it reads is, or query its tables."
+        ))
+}
+
+/// A text that PostgreSQL's lexical rules do not settle.
+pub fn unreadable(reason: Unreadable) -> Fault {
+    unsupported("the statement cannot be read with certainty".into())
+        .detail(format!("It has {reason}."))
+        .hint(format!(
+            "Use parameters and plain strings, with client_encoding UTF8 and standard_conforming_strings on. {SHARD_HINT}"
+        ))
+}
+
+/// A statement that has no view.
+pub fn unread(reason: &Unread) -> Fault {
+    match reason {
+        Unread::TooLarge => Fault::error(
+            SqlState::PROGRAM_LIMIT,
+            "the statement is too large to be routed",
+        )
+        .hint("Pass long lists as an array parameter, and load rows with COPY."),
+        Unread::TooDeep => Fault::error(
+            SqlState::TOO_COMPLEX,
+            "the statement is too complex to be routed",
+        )
+        .hint("Write long chains of OR as = ANY (…), and take parentheses away."),
+        Unread::Syntax(_) | Unread::Unknown(_) => {
+            unsupported("the statement cannot be routed".into()).hint(SHARD_HINT)
+        }
+    }
+    .detail(format!("The proxy does not read it whole: {reason}."))
+}
+
+/// A write of a reference table whose copies would differ.
+pub fn copies(table: &str, why: &str) -> Fault {
+    unsupported(format!(
+        "the copies of reference table \"{table}\" would differ"
+    ))
+    .detail(format!("The statement has {why}, and each shard would work it out for itself."))
+    .hint("Work the value out first, and send it as a constant or a parameter.")
+}
+
+/// A table made from rows that are not all at home.
+pub fn made_from(table: &str) -> Fault {
+    unsupported("cannot make a table from the rows of several shards".into())
+        .detail(format!("The query reads \"{table}\", whose rows are not only on the home shard."))
+        .hint("Create the table first, and load it with COPY or INSERT.")
+}
+
+/// A statement kind that several shards cannot answer.
+pub fn kind(what: &str, hint: &str) -> Fault {
+    unsupported(format!("{what} is not supported over several shards")).hint(hint)
+}
+
+/// `lastval()` or `currval()` outside a block.
+pub fn unbound() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "lastval and currval are only known within the transaction that called nextval",
+    )
+    .detail("Outside a transaction the next statement may run on another server connection.")
+    .hint("Use INSERT … RETURNING, put both statements in one transaction, or set pool_mode to session.")
+}
+
+/// A value that is no key.
+pub fn unprovable(table: &str) -> Fault {
+    unsupported(format!(
+        "the key of sharded table \"{table}\" cannot be worked out"
+    ))
+    .detail("Its value has a type or a form that only the server can read.")
+    .hint("Give the key as a plain constant, or as a parameter of the column's type.")
+}
+
+/// A hint that names nothing.
+pub fn bad_hint(what: &str, value: &str) -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("there is no {what} \"{value}\""),
+    )
+    .hint(format!("SHOW SHARDS and SHOW DISTRIBUTIONS on the console name every {what}."))
+}

@@ -1,0 +1,239 @@
+//! Where one execution runs: the plan's keys with the values at hand.
+//!
+//! The single-shard path of an integer key allocates nothing.
+
+use std::sync::Arc;
+
+use crate::error::{Fault, SqlState};
+use crate::placement::distribution::Distribution;
+use crate::placement::topology::Topology;
+use crate::placement::{ShardId, ShardSet};
+use crate::planner::array;
+use crate::planner::literals::is_moment;
+use crate::planner::plan::{
+    Access, Effect, KeyOperands, Keyed, Literal, Operand, Parameter, Route, Statement, Values,
+};
+use crate::planner::refuse;
+use crate::types::key::{Key, KeyError, KeyType};
+
+/// Works out the route of one execution of a statement.
+///
+/// # Errors
+/// The refusal to send instead: the plan's own, several shards where one is needed, a key that is
+/// NULL, invalid, or placed nowhere.
+pub fn route(
+    statement: &Statement,
+    topology: &Topology,
+    values: &dyn Values,
+) -> Result<Route, Fault> {
+    let one_shard = topology.shards().len() == 1;
+    match &statement.access {
+        Access::Session => Ok(Route::Session),
+        Access::Anywhere => Ok(Route::Anywhere),
+        // The session looks for a block first; without one, it is home.
+        Access::Bound | Access::Home => Ok(Route::Single(topology.home())),
+        Access::AnyShard => Ok(Route::AnyShard),
+        Access::Keyed(keyed) => keys(keyed, topology, values),
+        Access::Broadcast { .. } if one_shard => Ok(Route::Single(topology.home())),
+        Access::Broadcast { transaction } => {
+            check_copies(statement, values)?;
+            Ok(Route::Broadcast {
+                transaction: *transaction,
+            })
+        }
+        Access::CopySplit(split) => Ok(Route::CopySplit(Arc::clone(split))),
+        Access::Shard(shard) => Ok(Route::Single(*shard)),
+        Access::Refuse(fault) => Err(Fault::clone(fault)),
+    }
+}
+
+/// What a client is told of a value that is no key of a table.
+pub fn key_fault(error: &KeyError, table: &str) -> Fault {
+    match error {
+        KeyError::Null => refuse::null_key(table),
+        KeyError::Unprovable => refuse::unprovable(table),
+        KeyError::Invalid(fault) | KeyError::Uncovered(fault) => Fault::clone(fault),
+    }
+}
+
+/// A parameter that means the moment it is read would differ between copies.
+fn check_copies(statement: &Statement, values: &dyn Values) -> Result<(), Fault> {
+    if statement.effect != Effect::None || statement.no_block {
+        return Ok(());
+    }
+    let mut index = 0;
+    while let Some(parameter) = values.parameter(index) {
+        if !parameter.binary && parameter.value.is_some_and(is_moment) && parameter.oid != 25 {
+            return Err(refuse::copies(
+                statement.verb,
+                "a parameter that means the moment it is read",
+            ));
+        }
+        index = index.saturating_add(1);
+        if index == u16::MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Shards reached so far: one is the rule, more are collected.
+enum Reached {
+    Nothing,
+    One(ShardId),
+    Several(ShardSet),
+}
+
+impl Reached {
+    fn add(&mut self, shard: ShardId) {
+        match self {
+            Reached::Nothing => *self = Reached::One(shard),
+            Reached::One(one) if *one == shard => (),
+            Reached::One(one) => {
+                let mut several = ShardSet::default();
+                several.insert(*one);
+                several.insert(shard);
+                *self = Reached::Several(several);
+            }
+            Reached::Several(several) => several.insert(shard),
+        }
+    }
+}
+
+fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route, Fault> {
+    let distribution = topology
+        .distribution(keyed.distribution)
+        .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
+    let Some(keys) = &keyed.keys else {
+        return everywhere(keyed, distribution, topology);
+    };
+    let mut reached = Reached::Nothing;
+    for key in keys {
+        match place(key, distribution, values, &mut reached) {
+            Ok(()) => (),
+            Err(KeyError::Null) if !keyed.insert => (),
+            Err(KeyError::Unprovable) if !keyed.insert => {
+                return everywhere(keyed, distribution, topology);
+            }
+            Err(error) => return Err(key_fault(&error, &keyed.table)),
+        }
+    }
+    match reached {
+        // No row can match: any shard says so.
+        Reached::Nothing => Ok(Route::Single(first(distribution, topology))),
+        Reached::One(shard) => Ok(Route::Single(shard)),
+        Reached::Several(shards) if keyed.concat => Ok(Route::Concat(shards)),
+        Reached::Several(_) => Err(Fault::clone(&keyed.otherwise)),
+    }
+}
+
+fn first(distribution: &Distribution, topology: &Topology) -> ShardId {
+    distribution
+        .shards()
+        .iter()
+        .next()
+        .unwrap_or_else(|| topology.home())
+}
+
+fn everywhere(
+    keyed: &Keyed,
+    distribution: &Distribution,
+    topology: &Topology,
+) -> Result<Route, Fault> {
+    let shards = distribution.shards();
+    if shards.len() <= 1 {
+        // An INSERT is refused even so: its keys are not known to be placed at all.
+        return Ok(Route::Single(first(distribution, topology)));
+    }
+    if keyed.concat {
+        return Ok(Route::Concat(shards.clone()));
+    }
+    Err(Fault::clone(&keyed.otherwise))
+}
+
+fn place(
+    key: &KeyOperands,
+    distribution: &Distribution,
+    values: &dyn Values,
+    reached: &mut Reached,
+) -> Result<(), KeyError> {
+    if let ([operand], [kind]) = (key.as_slice(), distribution.key()) {
+        return place_one(operand, *kind, distribution, values, reached);
+    }
+    let mut tuple = Vec::with_capacity(key.len());
+    for (operand, kind) in key.iter().zip(distribution.key()) {
+        tuple.push(decode(operand, *kind, values)?);
+    }
+    reached.add(distribution.place(&tuple)?);
+    Ok(())
+}
+
+fn place_one(
+    operand: &Operand,
+    kind: KeyType,
+    distribution: &Distribution,
+    values: &dyn Values,
+    reached: &mut Reached,
+) -> Result<(), KeyError> {
+    let mut each = |key: Key<'_>| {
+        reached.add(distribution.place(&[key])?);
+        Ok(())
+    };
+    match operand {
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Null => each(decode(operand, kind, values)?),
+        Operand::Elements(index) => {
+            let Parameter { value, binary, oid } =
+                values.parameter(*index).ok_or(KeyError::Unprovable)?;
+            let value = value.ok_or(KeyError::Null)?;
+            array::parameter(kind, value, binary, oid, &mut each)
+        }
+        Operand::LiteralElements(index) => {
+            let Literal { text } = values.literal(*index).ok_or(KeyError::Unprovable)?;
+            match Key::from_literal(KeyType::Text, text, false)? {
+                Key::Text(value) => array::text(kind, &value, &mut each),
+                Key::Int(_)
+                | Key::Uuid(_)
+                | Key::Date(_)
+                | Key::Timestamp(_)
+                | Key::Numeric(_) => Err(KeyError::Unprovable),
+            }
+        }
+    }
+}
+
+fn decode<'v>(
+    operand: &'v Operand,
+    kind: KeyType,
+    values: &'v dyn Values,
+) -> Result<Key<'v>, KeyError> {
+    let key = match operand {
+        Operand::Parameter(index) => {
+            let Parameter { value, binary, oid } =
+                values.parameter(*index).ok_or(KeyError::Unprovable)?;
+            Key::from_parameter(kind, value, binary, oid)?
+        }
+        Operand::Literal { index, negative } => {
+            let Literal { text } = values.literal(*index).ok_or(KeyError::Unprovable)?;
+            Key::from_literal(kind, text, *negative)?
+        }
+        Operand::Constant(text) => Key::from_text(kind, text.as_bytes())?,
+        Operand::Null => return Err(KeyError::Null),
+        Operand::Elements(_) | Operand::LiteralElements(_) => return Err(KeyError::Unprovable),
+    };
+    match &key {
+        Key::Text(text) if !values.is_utf8() && !text.is_ascii() => Err(KeyError::Unprovable),
+        Key::Text(_)
+        | Key::Int(_)
+        | Key::Uuid(_)
+        | Key::Date(_)
+        | Key::Timestamp(_)
+        | Key::Numeric(_) => Ok(key),
+    }
+}
+
+fn internal(message: &str) -> Fault {
+    Fault::error(SqlState::INTERNAL, message).hint("This is a fault of pgherd; please report it.")
+}

@@ -1,0 +1,214 @@
+//! A text in, the plan of each of its statements out. Never fails: what cannot be planned is
+//! planned as its refusal.
+
+use crate::planner::context::Context;
+use crate::planner::data;
+use crate::planner::draft::Draft;
+use crate::planner::effects;
+use crate::planner::literals::Literals;
+use crate::planner::plan::{Access, Effect, Script};
+use crate::planner::refuse;
+use crate::planner::tables;
+use crate::planner::utility;
+use crate::sql::Numbering;
+use crate::sql::cursor::Cursor;
+use crate::sql::mask::Masked;
+use crate::sql::parse::{self, Unread};
+use crate::sql::scan::{self, Kind, Token, Unreadable};
+use crate::sql::split::split;
+
+/// One statement to plan.
+#[derive(Clone, Debug)]
+pub struct Text<'a> {
+    pub context: Context<'a>,
+    pub cursor: Cursor<'a>,
+    pub literals: Literals<'a>,
+    /// Stands at the cursor's first token.
+    pub numbering: Numbering,
+}
+
+impl<'a> Text<'a> {
+    /// The part of the statement that begins at a later token of it.
+    #[must_use]
+    pub fn from(&self, cursor: Cursor<'a>) -> Text<'a> {
+        let skipped = self.cursor.tokens().len() - cursor.tokens().len();
+        let mut text = self.clone();
+        text.numbering
+            .skip(self.cursor.tokens().get(..skipped).unwrap_or_default());
+        text.cursor = cursor;
+        text
+    }
+
+    /// The same, without its last tokens.
+    #[must_use]
+    pub fn until(&self, tokens: &'a [Token]) -> Text<'a> {
+        Text {
+            cursor: Cursor::new(self.cursor.text(), tokens),
+            ..self.clone()
+        }
+    }
+
+    /// The statement's bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.cursor
+            .text()
+            .get(self.cursor.rest())
+            .unwrap_or_default()
+    }
+}
+
+/// Plans a text of the simple protocol, or of a Parse.
+pub fn script(text: &[u8], context: Context<'_>) -> Script {
+    let mut masked = Masked::default();
+    let scanned = masked
+        .read(text, context.lexing)
+        .and_then(|()| scan::scan(text, context.lexing));
+    let tokens = match scanned {
+        Ok(tokens) => tokens,
+        Err(reason) => return unreadable(text, context, reason),
+    };
+    let pieces = split(&tokens, text);
+    let mut statements = Vec::with_capacity(pieces.len());
+    let mut reusable = masked.is_shared() && pieces.len() == 1;
+    for piece in pieces {
+        let (Some(first), Some(last)) = (piece.first(), piece.last()) else {
+            continue;
+        };
+        let literals = masked.literals();
+        let at = |offset: usize| literals.partition_point(|literal| literal.start < offset);
+        let mut numbering = Numbering::default();
+        let before = tokens.partition_point(|token| token.start < first.start);
+        numbering.skip(tokens.get(..before).unwrap_or_default());
+        let one = Text {
+            context,
+            cursor: Cursor::new(text, piece),
+            literals: Literals {
+                text,
+                all: literals,
+                first: at(first.start),
+                end: at(last.end),
+            },
+            numbering,
+        };
+        let draft = plan_one(&one);
+        reusable &= !draft.exact;
+        statements.push(draft.into_statement(first.start..last.end));
+    }
+    Script {
+        statements,
+        reusable,
+        literals: masked.literals().into(),
+    }
+}
+
+/// Plans one statement.
+pub fn plan_one(text: &Text<'_>) -> Draft {
+    match verb(text.cursor) {
+        Some(verb) => data_statement(text, verb),
+        None => utility::plan(text),
+    }
+}
+
+/// The verb of a data statement.
+fn verb(cursor: Cursor<'_>) -> Option<&'static str> {
+    const VERBS: [(&str, &str); 7] = [
+        ("select", "SELECT"),
+        ("insert", "INSERT"),
+        ("update", "UPDATE"),
+        ("delete", "DELETE"),
+        ("merge", "MERGE"),
+        ("values", "SELECT"),
+        ("table", "SELECT"),
+    ];
+    if cursor.kind() == Some(Kind::OpenParen) {
+        return Some("SELECT");
+    }
+    if cursor.at("with") {
+        return Some(verb_after_with(cursor));
+    }
+    VERBS
+        .iter()
+        .find(|(word, _)| cursor.at(word))
+        .map(|(_, verb)| *verb)
+}
+
+/// The verb behind the WITH queries: the first one outside parentheses.
+fn verb_after_with(mut cursor: Cursor<'_>) -> &'static str {
+    while cursor.peek().is_some() {
+        if cursor.skip_group() {
+            continue;
+        }
+        for (word, verb) in [("insert", "INSERT"), ("update", "UPDATE"), ("delete", "DELETE")] {
+            if cursor.at(word) {
+                return verb;
+            }
+        }
+        cursor.advance();
+    }
+    "SELECT"
+}
+
+fn data_statement(text: &Text<'_>, verb: &'static str) -> Draft {
+    match parse::parse(text.cursor.tokens(), text.cursor.text(), &text.numbering) {
+        Ok(block) => {
+            let decision = data::decide(text.context, &block, &text.literals);
+            Draft {
+                verb,
+                effect: decision.effect,
+                access: decision.access,
+                writes: decision.writes,
+                has_tables: decision.has_tables,
+                no_block: false,
+                block_only: decision.block_only,
+                exact: decision.exact,
+            }
+        }
+        Err(reason) => by_names(text, verb, &reason),
+    }
+}
+
+/// A statement nobody parsed: home, if no name in it could mean a table that is elsewhere.
+fn by_names(text: &Text<'_>, verb: &'static str, reason: &Unread) -> Draft {
+    let (effect, block_only) = effects::of_tokens(text.cursor);
+    let home = match reason {
+        // Each name would be looked up; a text of this size is not worth it.
+        Unread::TooLarge => text.context.is_one_shard(),
+        Unread::TooDeep | Unread::Syntax(_) | Unread::Unknown(_) => {
+            text.context.is_one_shard() || is_home(text)
+        }
+    };
+    let draft = if home {
+        Draft::writing(verb, effect, Access::Home)
+    } else {
+        Draft::refused(verb, refuse::unread(reason))
+    };
+    Draft {
+        block_only,
+        exact: false,
+        ..draft
+    }
+}
+
+/// Whether every table the statement could name is on the home shard.
+pub fn is_home(text: &Text<'_>) -> bool {
+    use crate::config::Unlisted;
+    match text.context.topology.unlisted() {
+        Unlisted::Single => tables::spread(text.context, text.cursor).is_none(),
+        Unlisted::Reference | Unlisted::Refuse => false,
+    }
+}
+
+/// The plan of a text that the lexical rules do not settle.
+fn unreadable(text: &[u8], context: Context<'_>, reason: Unreadable) -> Script {
+    let draft = if context.is_one_shard() {
+        // What it does to the session is not known either.
+        Draft::writing("", Effect::Pin(effects::OPAQUE), Access::Home)
+    } else {
+        Draft::refused("", refuse::unreadable(reason))
+    };
+    Script {
+        statements: vec![draft.into_statement(0..text.len())],
+        reusable: false,
+        literals: Box::default(),
+    }
+}

@@ -1,0 +1,387 @@
+//! Walks a statement: every table reference at every level, and what predicates prove of each.
+
+use crate::error::Fault;
+use crate::planner::context::{Context, Relation};
+use crate::planner::facts::{Facts, Node};
+use crate::planner::plan::KeyOperands;
+use crate::planner::predicate::Place;
+use crate::planner::refuse;
+use crate::planner::scope::{Binding, Level};
+use crate::sql::cursor::Name;
+use crate::sql::statement::{Block, Body, Call, Features, Inner, Join, JoinKind, Select, Source};
+
+/// One reference to a table.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    pub name: Name,
+    pub place: Rows,
+    pub written: bool,
+    /// Whether it stands in FROM of the outermost SELECT.
+    pub top: bool,
+    /// The keys of new rows, where they were listed.
+    pub rows: Option<Vec<KeyOperands>>,
+}
+
+/// Where a reference's rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    Sharded {
+        distribution: usize,
+        first: Node,
+        columns: usize,
+    },
+    Reference,
+    Single,
+    System,
+}
+
+/// The shape of FROM, as far as concatenation asks: references to sharded tables, and joins.
+#[derive(Clone, Debug)]
+pub enum Tree {
+    /// A sharded table, by the index of its reference; `None` for anything else.
+    Leaf(Option<usize>),
+    Join {
+        kind: JoinKind,
+        left: Box<Tree>,
+        right: Box<Tree>,
+        /// Of an outer join; what its ON says is linked by it.
+        id: Option<usize>,
+    },
+}
+
+/// All that was found.
+#[derive(Debug)]
+pub struct Survey<'a> {
+    pub context: Context<'a>,
+    pub references: Vec<Reference>,
+    pub facts: Facts,
+    /// Every call at every level.
+    pub calls: Vec<Call>,
+    /// Of all levels but the outermost.
+    pub inner_features: Features,
+    /// FROM of the outermost SELECT.
+    pub top: Vec<Tree>,
+    /// Why the statement cannot run at all, whatever its keys.
+    pub refusal: Option<Fault>,
+    pub levels: Vec<Level>,
+    /// Whether rows are inserted into a sharded table.
+    pub inserts: bool,
+    ctes: Vec<String>,
+    depth: usize,
+    outer_joins: usize,
+}
+
+impl<'a> Survey<'a> {
+    /// Walks a statement.
+    pub fn of(context: Context<'a>, block: &Block) -> Survey<'a> {
+        let mut survey = Survey {
+            context,
+            references: Vec::new(),
+            facts: Facts::default(),
+            calls: Vec::new(),
+            inner_features: Features::default(),
+            top: Vec::new(),
+            refusal: None,
+            levels: Vec::new(),
+            inserts: false,
+            ctes: Vec::new(),
+            depth: 0,
+            outer_joins: 0,
+        };
+        survey.block(block, None);
+        survey.facts.settle();
+        survey
+    }
+
+    pub fn refuse(&mut self, fault: Fault) {
+        self.refusal.get_or_insert(fault);
+    }
+
+    /// Walks a level; `insert` is the reference its rows are inserted into, and where in them the
+    /// key columns stand.
+    pub fn block(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+        let known = self.ctes.len();
+        if block.recursive {
+            self.ctes.extend(block.ctes.iter().map(|cte| cte.name.clone()));
+        }
+        self.depth += 1;
+        for cte in &block.ctes {
+            self.block(&cte.block, None);
+            if !block.recursive {
+                self.ctes.push(cte.name.clone());
+            }
+        }
+        self.depth -= 1;
+        if self.depth > 0 {
+            self.inner_features.add(block.inner.features);
+        }
+        self.calls.extend(block.inner.calls.iter().cloned());
+        self.depth += 1;
+        self.body(block, insert);
+        self.depth -= 1;
+        self.ctes.truncate(known);
+    }
+
+    fn body(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+        match &block.body {
+            Body::Select(select) => self.select(select, &block.inner, insert),
+            Body::Nested(nested) => {
+                self.block(nested, insert);
+                self.subqueries(&block.inner);
+            }
+            Body::Set(branches) => {
+                for branch in branches {
+                    self.block(branch, None);
+                }
+                self.subqueries(&block.inner);
+            }
+            Body::Values(_) => self.subqueries(&block.inner),
+            Body::Insert(write) => self.insert(write, &block.inner),
+            Body::Update(write) => self.update(write, &block.inner),
+            Body::Delete(write) => self.delete(write, &block.inner),
+            Body::Merge(write) => self.merge(write, &block.inner),
+        }
+    }
+
+    /// Walks the subqueries in a level's expressions, in sight of the levels on the stack.
+    pub fn subqueries(&mut self, inner: &Inner) {
+        for subquery in &inner.subqueries {
+            self.block(subquery, None);
+        }
+    }
+
+    fn select(&mut self, select: &Select, inner: &Inner, insert: Option<(usize, &[usize])>) {
+        self.levels.push(Level::default());
+        let trees = self.sources(&select.from);
+        if self.depth == 1 {
+            self.top = trees;
+        }
+        self.filter(select.filter.as_ref());
+        if let Some((reference, positions)) = insert {
+            self.selected_keys(select, reference, positions);
+        }
+        self.subqueries(inner);
+        self.levels.pop();
+    }
+
+    /// Learns from WHERE, which confines every table of the level.
+    pub fn filter(&mut self, filter: Option<&crate::sql::statement::Expr>) {
+        let (Some(filter), Some(level)) = (filter, self.levels.last()) else {
+            return;
+        };
+        let place = Place {
+            levels: &self.levels,
+            visible: level.all(),
+            confines: level.all(),
+            outer: None,
+        };
+        place.learn(filter, &mut self.facts);
+    }
+
+    pub fn sources(&mut self, sources: &[Source]) -> Vec<Tree> {
+        sources.iter().map(|source| self.source(source)).collect()
+    }
+
+    pub fn source(&mut self, source: &Source) -> Tree {
+        match source {
+            Source::Table {
+                name,
+                alias,
+                renamed,
+            } => {
+                if name.schema.is_none() && self.ctes.contains(&name.name) {
+                    self.bind_opaque(alias.as_ref().unwrap_or(&name.name));
+                    return Tree::Leaf(None);
+                }
+                let reference = self.reference(name, false);
+                self.bind(reference, alias.as_deref(), *renamed);
+                Tree::Leaf(self.sharded(reference).map(|_| reference))
+            }
+            Source::Derived {
+                block,
+                alias,
+                lateral,
+            } => {
+                if *lateral {
+                    self.block(block, None);
+                } else {
+                    let level = self.levels.pop();
+                    self.block(block, None);
+                    self.levels.extend(level);
+                }
+                if let Some(alias) = alias {
+                    self.bind_opaque(alias);
+                }
+                Tree::Leaf(None)
+            }
+            Source::Function { alias } => {
+                if let Some(alias) = alias {
+                    self.bind_opaque(alias);
+                }
+                Tree::Leaf(None)
+            }
+            Source::Join(join) => self.join(join),
+        }
+    }
+
+    fn join(&mut self, join: &Join) -> Tree {
+        let start = self.bound();
+        let left = Box::new(self.source(&join.left));
+        let middle = self.bound();
+        let right = Box::new(self.source(&join.right));
+        let end = self.bound();
+        let (confines, outer) = match join.kind {
+            JoinKind::Inner => (start..end, None),
+            JoinKind::Left => (middle..end, Some(self.outer_joins)),
+            JoinKind::Right => (start..middle, Some(self.outer_joins)),
+            JoinKind::Full => (end..end, Some(self.outer_joins)),
+        };
+        self.outer_joins += usize::from(outer.is_some());
+        if let Some(on) = &join.on {
+            let place = Place {
+                levels: &self.levels,
+                visible: start..end,
+                confines: confines.clone(),
+                outer,
+            };
+            // A FULL join's ON confines nothing, but may still link what it joins.
+            if join.kind == JoinKind::Full {
+                let linking = Place {
+                    confines: start..end,
+                    ..place
+                };
+                let mut scratch = self.facts.clone();
+                linking.learn(on, &mut scratch);
+                self.facts.links = scratch.links;
+            } else {
+                place.learn(on, &mut self.facts);
+            }
+        }
+        for column in &join.using {
+            self.using(join.kind, column, [start, middle, end], outer);
+        }
+        if let Some(level) = self.levels.last_mut() {
+            level.natural |= join.natural;
+        }
+        Tree::Join {
+            kind: join.kind,
+            left,
+            right,
+            id: outer,
+        }
+    }
+
+    /// USING equates the columns of both sides, and its bare name means one of them.
+    fn using(
+        &mut self,
+        kind: JoinKind,
+        column: &str,
+        [start, middle, end]: [usize; 3],
+        outer: Option<usize>,
+    ) {
+        let Some(level) = self.levels.last_mut() else {
+            return;
+        };
+        // Merged before: the bare name stands for the join so far.
+        let merged = level.merged.iter().any(|(name, _)| name == column);
+        let left = (!merged).then(|| level.only(column, start..middle)).flatten();
+        let right = level.only(column, middle..end);
+        let bare = match kind {
+            JoinKind::Inner if !merged => left.or(right),
+            JoinKind::Left if !merged => left,
+            JoinKind::Right => right,
+            JoinKind::Inner | JoinKind::Left | JoinKind::Full => None,
+        };
+        level.merged.push((column.to_owned(), bare));
+        let (Some(left), Some(right)) = (left, right) else {
+            return;
+        };
+        if matches!(kind, JoinKind::Inner | JoinKind::Left) {
+            self.facts.carry(left, right);
+        }
+        if matches!(kind, JoinKind::Inner | JoinKind::Right) {
+            self.facts.carry(right, left);
+        }
+        self.facts.links.push(crate::planner::facts::Link { left, right, outer });
+    }
+
+    fn bound(&self) -> usize {
+        self.levels.last().map_or(0, |level| level.bindings.len())
+    }
+
+    /// Notes a reference to a table, found by its name; its index.
+    pub fn reference(&mut self, name: &Name, written: bool) -> usize {
+        let place = match self.context.relation(name) {
+            Relation::Sharded {
+                distribution, key, ..
+            } => Rows::Sharded {
+                distribution,
+                first: self.facts.reference(self.context.topology, distribution),
+                columns: key.len(),
+            },
+            Relation::Reference(_) => Rows::Reference,
+            Relation::Single => Rows::Single,
+            Relation::System => Rows::System,
+            Relation::View => {
+                self.refuse(refuse::view(&name.to_string()));
+                Rows::Single
+            }
+            Relation::Refused => {
+                self.refuse(refuse::unlisted(&name.to_string()));
+                Rows::Single
+            }
+        };
+        self.references.push(Reference {
+            name: name.clone(),
+            place,
+            written,
+            top: self.depth == 1,
+            rows: None,
+        });
+        self.references.len() - 1
+    }
+
+    /// The first node and the number of key columns of a reference, if it is sharded.
+    pub fn sharded(&self, reference: usize) -> Option<(Node, usize)> {
+        match self.references.get(reference)?.place {
+            Rows::Sharded { first, columns, .. } => Some((first, columns)),
+            Rows::Reference | Rows::Single | Rows::System => None,
+        }
+    }
+
+    /// Makes a reference known to the level's names.
+    pub fn bind(&mut self, reference: usize, alias: Option<&str>, renamed: bool) {
+        let Some(found) = self.references.get(reference) else {
+            return;
+        };
+        let name = found.name.clone();
+        let mut key = Vec::new();
+        if let (Rows::Sharded { first, .. }, Relation::Sharded { key: columns, .. }, false) =
+            (found.place, self.context.relation(&name), renamed)
+        {
+            key = columns
+                .iter()
+                .enumerate()
+                .map(|(at, column)| (column.clone(), first + at))
+                .collect();
+        }
+        if let Some(level) = self.levels.last_mut() {
+            level.bindings.push(Binding {
+                alias: alias.map_or_else(|| name.name.clone(), str::to_owned),
+                table: alias.is_none().then_some(name),
+                key,
+            });
+        }
+    }
+
+    /// Makes a name known that hides outer ones and has no columns we know.
+    pub fn bind_opaque(&mut self, alias: &str) {
+        if let Some(level) = self.levels.last_mut() {
+            level.bindings.push(Binding {
+                alias: alias.to_owned(),
+                table: None,
+                key: Vec::new(),
+            });
+        }
+    }
+}

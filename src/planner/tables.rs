@@ -1,0 +1,63 @@
+//! Which tables a text could mean, where nobody parsed it: every name in it.
+
+use crate::placement::topology::{Kind, Topology};
+use crate::planner::context::Context;
+use crate::sql::cursor::Cursor;
+use crate::sql::scan::{self, Kind as Token};
+
+/// A sharded or reference table, or an unlisted view, that a name among the tokens could mean.
+pub fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String> {
+    let mut rest = cursor;
+    while rest.peek().is_some() {
+        // A name with Unicode escapes could be any.
+        if rest.kind() == Some(Token::UnicodeName) {
+            return Some("U&\"…\"".to_owned());
+        }
+        match rest.name() {
+            Some(name) if is_spread(context, &name) => return Some(name),
+            Some(_) => (),
+            None => {
+                rest.advance();
+            }
+        }
+    }
+    None
+}
+
+/// The same for code in a string: names are looked for in its bytes.
+pub fn mentions_spread(context: Context<'_>, text: &[u8]) -> Option<String> {
+    if context.is_one_shard() {
+        return None;
+    }
+    if let Ok(tokens) = scan::scan(text, context.lexing)
+        && let Some(name) = spread(context, Cursor::new(text, &tokens))
+    {
+        return Some(name);
+    }
+    text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte < 0x80)
+        .filter_map(|word| std::str::from_utf8(word).ok())
+        .find(|word| is_spread(context, word) || is_spread(context, &word.to_ascii_lowercase()))
+        .map(str::to_owned)
+}
+
+fn is_spread(context: Context<'_>, name: &str) -> bool {
+    listed_as_spread(context.topology, name)
+        || context
+            .catalog
+            .tables()
+            .any(|(schema, table, known)| {
+                table == name
+                    && known.view
+                    && context.topology.table(Some(schema), table).is_none()
+            })
+}
+
+fn listed_as_spread(topology: &Topology, name: &str) -> bool {
+    topology
+        .tables()
+        .filter(|rule| rule.name == name)
+        .any(|rule| match rule.kind {
+            Kind::Sharded { .. } | Kind::Reference => true,
+            Kind::Single => false,
+        })
+}

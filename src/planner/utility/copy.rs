@@ -1,0 +1,400 @@
+//! COPY in both of its syntaxes (<https://www.postgresql.org/docs/current/sql-copy.html>).
+
+use std::sync::Arc;
+
+use crate::planner::context::Relation;
+use crate::planner::draft::Draft;
+use crate::planner::plan::{Access, CopyFormat, CopySplit, Effect, Keyed};
+use crate::planner::refuse;
+use crate::planner::script::{Text, plan_one};
+use crate::sql::cursor::{Cursor, Name};
+use crate::sql::scan::Kind;
+
+/// What COPY's options say.
+#[derive(Debug, Default)]
+struct Options {
+    binary: bool,
+    csv: bool,
+    header: bool,
+    delimiter: Option<String>,
+    null: Option<String>,
+    quote: Option<String>,
+    escape: Option<String>,
+    /// An option that rows cannot be split under.
+    unsplit: Option<&'static str>,
+}
+
+enum End {
+    /// STDIN or STDOUT.
+    Client,
+    Server,
+}
+
+/// Plans COPY; `None` for another kind.
+pub fn plan(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    cursor.take("copy").then_some(())?;
+    if cursor.kind() == Some(Kind::OpenParen) {
+        return query(text, cursor);
+    }
+    let mut options = Options {
+        binary: cursor.take("binary"),
+        ..Options::default()
+    };
+    let table = cursor.qualified()?;
+    let columns = columns(&mut cursor)?;
+    let input = match cursor.take_any(&["from", "to"])? {
+        "from" => true,
+        _ => false,
+    };
+    let end = end(&mut cursor)?;
+    options.read(cursor);
+    Some(match (input, end) {
+        (true, End::Client) => copy_in(text, &table, columns, &options),
+        (false, End::Client) => copy_out(text, &table, &options),
+        (_, End::Server) => on_server(text, &table),
+    })
+}
+
+fn columns(cursor: &mut Cursor<'_>) -> Option<Option<Vec<String>>> {
+    if !cursor.take_kind(Kind::OpenParen) {
+        return Some(None);
+    }
+    let mut columns = vec![cursor.name()?];
+    while cursor.take_kind(Kind::Comma) {
+        columns.push(cursor.name()?);
+    }
+    cursor.take_kind(Kind::CloseParen).then_some(Some(columns))
+}
+
+fn end(cursor: &mut Cursor<'_>) -> Option<End> {
+    if cursor.take_any(&["stdin", "stdout"]).is_some() {
+        return Some(End::Client);
+    }
+    cursor.take("program");
+    cursor.advance().map(|_file| End::Server)
+}
+
+fn copy_in(
+    text: &Text<'_>,
+    table: &Name,
+    columns: Option<Vec<String>>,
+    options: &Options,
+) -> Draft {
+    let access = match text.context.relation(table) {
+        _ if text.context.is_one_shard() => Access::Home,
+        Relation::Sharded {
+            distribution,
+            key,
+            table: known,
+        } => {
+            let columns = columns.or_else(|| {
+                Some(
+                    known?
+                        .copy_columns()
+                        .map(|column| column.name.clone())
+                        .collect(),
+                )
+            });
+            match split(table, columns, key, options) {
+                Ok((key_columns, format)) => Access::CopySplit(Arc::new(CopySplit {
+                    distribution,
+                    key_columns,
+                    format,
+                    table: table.to_string(),
+                })),
+                Err(fault) => Access::Refuse(Arc::new(fault)),
+            }
+        }
+        Relation::Reference(known) => {
+            let complete = known.is_some_and(|known| {
+                columns.as_ref().is_none_or(|columns| {
+                    known
+                        .copy_columns()
+                        .all(|column| columns.contains(&column.name))
+                })
+            });
+            if complete {
+                Access::Broadcast { transaction: true }
+            } else {
+                Access::Refuse(Arc::new(refuse::copies(
+                    &table.to_string(),
+                    "columns left to their defaults, or that are not known",
+                )))
+            }
+        }
+        Relation::Single | Relation::System => Access::Home,
+        Relation::View => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
+        Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
+    };
+    Draft::writing("COPY", Effect::CopyIn, access)
+}
+
+fn split(
+    table: &Name,
+    columns: Option<Vec<String>>,
+    key: &[String],
+    options: &Options,
+) -> Result<(Vec<usize>, CopyFormat), crate::error::Fault> {
+    let columns = columns.ok_or_else(|| refuse::columns(&table.to_string()))?;
+    if let Some(option) = options.unsplit {
+        return Err(refuse::kind(
+            &format!("COPY with {option} into a sharded table"),
+            "Leave the option out, or load each shard by itself.",
+        ));
+    }
+    let mut positions = Vec::with_capacity(key.len());
+    for wanted in key {
+        let at = columns.iter().position(|column| column == wanted);
+        positions.push(at.ok_or_else(|| {
+            refuse::no_key(&table.to_string(), wanted, "is not among the columns")
+        })?);
+    }
+    let format = options.format().ok_or_else(|| {
+        refuse::kind(
+            "COPY with a delimiter or quote that is not one byte",
+            "Give a delimiter, quote and escape of one ASCII character each.",
+        )
+    })?;
+    Ok((positions, format))
+}
+
+fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
+    let access = match text.context.relation(table) {
+        _ if text.context.is_one_shard() => Access::Home,
+        Relation::Sharded { distribution, .. } => Access::Keyed(Arc::new(Keyed {
+            distribution,
+            keys: None,
+            concat: options.concatenates(),
+            otherwise: Arc::new(whole_file()),
+            insert: false,
+            table: table.to_string().into(),
+        })),
+        Relation::Reference(_) => Access::AnyShard,
+        Relation::Single | Relation::System => Access::Home,
+        Relation::View => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
+        Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
+    };
+    Draft {
+        has_tables: true,
+        ..Draft::server("COPY", Effect::CopyOut, access)
+    }
+}
+
+fn whole_file() -> crate::error::Fault {
+    refuse::kind(
+        "COPY TO in binary format or with a header",
+        "Use text or csv format without a header.",
+    )
+}
+
+fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
+    let start = cursor;
+    cursor.skip_group().then_some(())?;
+    let length = start.tokens().len() - cursor.tokens().len();
+    let inner = start.tokens().get(1..length.checked_sub(1)?)?;
+    let mut from = start;
+    from.advance();
+    cursor.take("to").then_some(())?;
+    let end = end(&mut cursor)?;
+    let mut options = Options::default();
+    options.read(cursor);
+    let mut draft = plan_one(&text.from(from).until(inner));
+    draft.verb = "COPY";
+    draft.exact = true;
+    if draft.effect == Effect::None {
+        draft.effect = Effect::CopyOut;
+    }
+    draft.access = match draft.access {
+        Access::Anywhere | Access::Session => Access::Home,
+        Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {
+            Access::Keyed(Arc::new(Keyed {
+                distribution: keyed.distribution,
+                keys: keyed.keys.clone(),
+                concat: false,
+                otherwise: Arc::new(whole_file()),
+                insert: keyed.insert,
+                table: Arc::clone(&keyed.table),
+            }))
+        }
+        // Its command tag and rows are those of one COPY; copies answer alike.
+        Access::Broadcast { .. } => Access::Refuse(Arc::new(refuse::kind(
+            "COPY of a write to a reference table",
+            "Send the write by itself.",
+        ))),
+        access => access,
+    };
+    if matches!(end, End::Server) {
+        draft.effect = Effect::None;
+        draft.writes = true;
+    }
+    Some(draft)
+}
+
+/// Files are read and written by the server that runs it: the home shard's.
+fn on_server(text: &Text<'_>, table: &Name) -> Draft {
+    let home = match text.context.relation(table) {
+        Relation::Single | Relation::System => true,
+        Relation::Sharded { .. }
+        | Relation::Reference(_)
+        | Relation::View
+        | Relation::Refused => text.context.is_one_shard(),
+    };
+    if home {
+        return Draft::writing("COPY", Effect::None, Access::Home);
+    }
+    Draft::refused(
+        "COPY",
+        refuse::kind(
+            "COPY from or to a file of a server",
+            "Use STDIN or STDOUT, as psql's \\copy does.",
+        ),
+    )
+}
+
+impl Options {
+    fn concatenates(&self) -> bool {
+        !self.binary && !self.header
+    }
+
+    fn format(&self) -> Option<CopyFormat> {
+        if self.binary {
+            return Some(CopyFormat::Binary);
+        }
+        let byte = |option: &Option<String>, default: u8| match option {
+            None => Some(default),
+            Some(text) => match text.as_bytes() {
+                [byte] if byte.is_ascii() => Some(*byte),
+                _ => None,
+            },
+        };
+        let null = |default: &str| {
+            self.null
+                .as_deref()
+                .unwrap_or(default)
+                .as_bytes()
+                .to_vec()
+        };
+        Some(if self.csv {
+            let quote = byte(&self.quote, b'"')?;
+            CopyFormat::Csv {
+                delimiter: byte(&self.delimiter, b',')?,
+                quote,
+                escape: byte(&self.escape, quote)?,
+                null: null(""),
+                header: self.header,
+            }
+        } else {
+            CopyFormat::Text {
+                delimiter: byte(&self.delimiter, b'\t')?,
+                null: null("\\N"),
+                header: self.header,
+            }
+        })
+    }
+
+    /// Reads `[WITH] (name value, …)` or the words of before PostgreSQL 9.0.
+    fn read(&mut self, mut cursor: Cursor<'_>) {
+        cursor.take("with");
+        if cursor.take_kind(Kind::OpenParen) {
+            while cursor.kind().is_some_and(|kind| kind != Kind::CloseParen) {
+                self.named(&mut cursor);
+                while cursor
+                    .kind()
+                    .is_some_and(|kind| !matches!(kind, Kind::Comma | Kind::CloseParen))
+                {
+                    if !cursor.skip_group() {
+                        cursor.advance();
+                    }
+                }
+                cursor.take_kind(Kind::Comma);
+            }
+            return;
+        }
+        while cursor.peek().is_some() && !cursor.at("where") {
+            self.word(&mut cursor);
+        }
+    }
+
+    fn named(&mut self, cursor: &mut Cursor<'_>) {
+        let Some(name) = cursor.name() else {
+            cursor.advance();
+            return;
+        };
+        match name.as_str() {
+            "format" => {
+                let format = cursor.string().or_else(|| cursor.name());
+                match format.as_deref().map(str::to_ascii_lowercase).as_deref() {
+                    Some("csv") => self.csv = true,
+                    Some("binary") => self.binary = true,
+                    Some("text") => (),
+                    Some(_) | None => self.unsplit = Some("a FORMAT that is not known"),
+                }
+            }
+            "header" => {
+                let value = cursor.bytes().to_ascii_lowercase();
+                self.header = !matches!(
+                    value.as_slice(),
+                    b"false" | b"off" | b"0" | b"'false'" | b"'off'"
+                );
+            }
+            "delimiter" => self.delimiter = cursor.string(),
+            "null" => self.null = cursor.string(),
+            "quote" => self.quote = cursor.string(),
+            "escape" => self.escape = cursor.string(),
+            "encoding" => self.encoding(cursor),
+            "freeze" | "force_quote" | "force_not_null" | "force_null" => (),
+            "default" => self.unsplit = Some("DEFAULT"),
+            _ => self.unsplit = Some("an option that is not known"),
+        }
+    }
+
+    fn encoding(&mut self, cursor: &mut Cursor<'_>) {
+        let name = cursor.string().unwrap_or_default();
+        if crate::sql::scan::Encoding::of(&name) != crate::sql::scan::Encoding::Utf8 {
+            self.unsplit = Some("an ENCODING other than UTF8");
+        }
+    }
+
+    fn word(&mut self, cursor: &mut Cursor<'_>) {
+        let value = |cursor: &mut Cursor<'_>| {
+            cursor.take("as");
+            cursor.string()
+        };
+        match cursor.take_any(&[
+            "binary",
+            "csv",
+            "header",
+            "delimiter",
+            "delimiters",
+            "null",
+            "quote",
+            "escape",
+            "encoding",
+            "freeze",
+            "force",
+        ]) {
+            Some("binary") => self.binary = true,
+            Some("csv") => self.csv = true,
+            Some("header") => self.header = true,
+            Some("delimiter" | "delimiters") => self.delimiter = value(cursor),
+            Some("null") => self.null = value(cursor),
+            Some("quote") => self.quote = value(cursor),
+            Some("escape") => self.escape = value(cursor),
+            Some("encoding") => self.encoding(cursor),
+            Some("force") => {
+                // FORCE QUOTE a, b / FORCE NOT NULL a, b: names up to the next option.
+                cursor.take_words(&["not", "null"]);
+                cursor.take("quote");
+                cursor.take("null");
+                cursor.take_operator("*");
+                while cursor.name().is_some() && cursor.take_kind(Kind::Comma) {}
+            }
+            Some("freeze") => (),
+            Some(_) | None => {
+                self.unsplit = Some("an option that is not known");
+                cursor.advance();
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! DECLARE, FETCH, MOVE and CLOSE.
+
+use std::sync::Arc;
+
+use crate::planner::draft::Draft;
+use crate::planner::effects;
+use crate::planner::plan::{Access, Effect, Keyed};
+use crate::planner::refuse;
+use crate::planner::script::{Text, plan_one};
+
+/// Plans one of them; `None` for another kind.
+pub fn plan(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    match cursor.take_any(&["declare", "fetch", "move", "close"])? {
+        "declare" => declare(text),
+        "fetch" => Some(bound("FETCH")),
+        "move" => Some(bound("MOVE")),
+        _ => Some(bound("CLOSE CURSOR")),
+    }
+}
+
+/// A cursor is where it was declared: on the connection that the block or the client holds.
+fn bound(verb: &'static str) -> Draft {
+    Draft {
+        writes: true,
+        has_tables: true,
+        ..Draft::server(verb, Effect::None, Access::Bound)
+    }
+}
+
+fn declare(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    let mut hold = false;
+    while !cursor.at("for") {
+        hold |= cursor.at_words(&["with", "hold"]);
+        cursor.advance()?;
+    }
+    cursor.take("for");
+    let mut draft = plan_one(&text.from(cursor));
+    draft.verb = "DECLARE CURSOR";
+    draft.exact = true;
+    draft.access = single(
+        draft.access,
+        "a cursor",
+        "Compare the key with a constant or a parameter in the cursor's query.",
+    );
+    if hold {
+        draft.effect = Effect::Pin(effects::HOLD);
+    }
+    Some(draft)
+}
+
+/// The same access, where only one shard may answer.
+pub fn single(access: Access, what: &str, hint: &str) -> Access {
+    match access {
+        Access::Keyed(keyed) => Access::Keyed(Arc::new(Keyed {
+            distribution: keyed.distribution,
+            keys: keyed.keys.clone(),
+            concat: false,
+            otherwise: Arc::new(refuse::kind(what, hint)),
+            insert: keyed.insert,
+                table: Arc::clone(&keyed.table),
+        })),
+        Access::Broadcast { .. } | Access::CopySplit(_) => {
+            Access::Refuse(Arc::new(refuse::kind(what, hint)))
+        }
+        Access::Session => Access::Home,
+        Access::Anywhere
+        | Access::Bound
+        | Access::Home
+        | Access::AnyShard
+        | Access::Shard(_)
+        | Access::Refuse(_) => access,
+    }
+}

@@ -1,0 +1,325 @@
+//! DDL and maintenance: on every shard, but for what belongs to one server.
+
+use crate::planner::context::Relation;
+use crate::planner::draft::Draft;
+use crate::planner::effects;
+use crate::planner::plan::{Access, Effect};
+use crate::planner::refuse;
+use crate::planner::script::{Text, plan_one};
+use crate::sql::cursor::Cursor;
+use crate::sql::scan::Kind;
+
+const EVERYWHERE: Access = Access::Broadcast { transaction: true };
+/// Where PostgreSQL allows no transaction block.
+const ONE_BY_ONE: Access = Access::Broadcast { transaction: false };
+
+/// Plans DDL or maintenance; `None` for another kind.
+pub fn plan(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    let first = cursor.take_any(&[
+        "create", "alter", "drop", "truncate", "comment", "grant", "revoke", "security", "reindex",
+        "vacuum", "analyze", "analyse", "cluster", "refresh", "import", "lock", "reassign",
+    ])?;
+    Some(match first {
+        "create" => create(text, cursor),
+        "alter" => alter(cursor),
+        "drop" => drop_statement(cursor),
+        "truncate" => {
+            cursor.take("table");
+            maintenance(text, cursor, "TRUNCATE TABLE", true)
+        }
+        "lock" => {
+            cursor.take("table");
+            maintenance(text, cursor, "LOCK TABLE", true)
+        }
+        "analyze" | "analyse" => {
+            cursor.take("verbose");
+            cursor.skip_group();
+            maintenance(text, cursor, "ANALYZE", true)
+        }
+        "vacuum" => {
+            while cursor
+                .take_any(&["full", "freeze", "verbose", "analyze", "analyse"])
+                .is_some()
+            {}
+            cursor.skip_group();
+            maintenance(text, cursor, "VACUUM", false)
+        }
+        "cluster" => {
+            cursor.take("verbose");
+            maintenance(text, cursor, "CLUSTER", cursor.peek().is_some())
+        }
+        "reindex" => reindex(cursor),
+        "refresh" => ddl("REFRESH MATERIALIZED VIEW", EVERYWHERE),
+        "comment" => ddl("COMMENT", EVERYWHERE),
+        "grant" => ddl("GRANT", EVERYWHERE),
+        "revoke" => ddl("REVOKE", EVERYWHERE),
+        "security" => ddl("SECURITY LABEL", EVERYWHERE),
+        "import" => ddl("IMPORT FOREIGN SCHEMA", EVERYWHERE),
+        _ => ddl("REASSIGN OWNED", EVERYWHERE),
+    })
+}
+
+fn ddl(verb: &'static str, access: Access) -> Draft {
+    let no_block = matches!(access, Access::Broadcast { transaction: false });
+    Draft {
+        no_block,
+        ..Draft::writing(verb, Effect::Ddl, access)
+    }
+}
+
+/// A statement of a whole server rather than of a database.
+fn at_home(verb: &'static str) -> Draft {
+    Draft {
+        no_block: true,
+        has_tables: false,
+        ..Draft::writing(verb, Effect::None, Access::Home)
+    }
+}
+
+fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
+    cursor.take_words(&["or", "replace"]);
+    cursor.take_any(&["global", "local"]);
+    if cursor.take_any(&["temp", "temporary"]).is_some() {
+        let verb = if cursor.at("table") {
+            "CREATE TABLE"
+        } else {
+            "CREATE"
+        };
+        return made_temporary(text, cursor, verb);
+    }
+    cursor.take_any(&["unlogged", "unique", "recursive", "constraint", "trusted"]);
+    cursor.take("procedural");
+    match cursor.take_any(&[
+        "database",
+        "tablespace",
+        "index",
+        "table",
+        "materialized",
+        "subscription",
+        "view",
+        "schema",
+        "sequence",
+        "type",
+        "function",
+        "extension",
+        "role",
+        "user",
+    ]) {
+        Some("database") => at_home("CREATE DATABASE"),
+        Some("tablespace") => ddl("CREATE TABLESPACE", ONE_BY_ONE),
+        Some("subscription") => Draft::refused(
+            "CREATE SUBSCRIPTION",
+            refuse::kind("CREATE SUBSCRIPTION", "Connect to the shard itself."),
+        ),
+        Some("index") if cursor.take("concurrently") => ddl("CREATE INDEX", ONE_BY_ONE),
+        Some("index") => ddl("CREATE INDEX", EVERYWHERE),
+        Some("table") => create_table(text, cursor),
+        Some("materialized") => {
+            cursor.take("view");
+            made_from_query(text, cursor, "CREATE MATERIALIZED VIEW")
+        }
+        Some("view") => ddl("CREATE VIEW", EVERYWHERE),
+        Some("schema") => ddl("CREATE SCHEMA", EVERYWHERE),
+        Some("sequence") => ddl("CREATE SEQUENCE", EVERYWHERE),
+        Some("type") => ddl("CREATE TYPE", EVERYWHERE),
+        Some("function") => ddl("CREATE FUNCTION", EVERYWHERE),
+        Some("extension") => ddl("CREATE EXTENSION", EVERYWHERE),
+        Some("role" | "user") => ddl("CREATE ROLE", EVERYWHERE),
+        Some(_) | None => ddl("CREATE", EVERYWHERE),
+    }
+}
+
+fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
+    let mut ahead = cursor;
+    ahead.take_words(&["if", "not", "exists"]);
+    let temporary = ahead
+        .parts()
+        .is_some_and(|parts| parts.len() > 1 && parts.first().is_some_and(|part| part == "pg_temp"));
+    if temporary {
+        return made_temporary(text, cursor, "CREATE TABLE");
+    }
+    // CREATE TABLE … AS, with the query behind it, at the top level only.
+    while cursor.peek().is_some() {
+        if cursor.skip_group() {
+            continue;
+        }
+        if cursor.take("as") {
+            return query(text, cursor, "CREATE TABLE AS");
+        }
+        cursor.advance();
+    }
+    ddl("CREATE TABLE", EVERYWHERE)
+}
+
+/// A temporary table or view lives on the home shard, on the connection the client keeps.
+fn made_temporary(text: &Text<'_>, mut cursor: Cursor<'_>, verb: &'static str) -> Draft {
+    let draft = Draft::writing(verb, Effect::Pin(effects::TEMPORARY), Access::Home);
+    while cursor.peek().is_some() {
+        if !cursor.skip_group() {
+            if cursor.take("as") {
+                let inner = plan_one(&text.from(cursor));
+                return match inner.access {
+                    Access::Session
+                    | Access::Anywhere
+                    | Access::Bound
+                    | Access::Home
+                    | Access::AnyShard => draft,
+                    Access::Refuse(fault) => Draft {
+                        access: Access::Refuse(fault),
+                        ..draft
+                    },
+                    Access::Keyed(_)
+                    | Access::Broadcast { .. }
+                    | Access::CopySplit(_)
+                    | Access::Shard(_) => {
+                        Draft::refused(verb, refuse::made_from("a sharded table"))
+                    }
+                };
+            }
+            cursor.advance();
+        }
+    }
+    draft
+}
+
+fn made_from_query(text: &Text<'_>, mut cursor: Cursor<'_>, verb: &'static str) -> Draft {
+    while cursor.peek().is_some() {
+        if !cursor.skip_group() {
+            if cursor.take("as") {
+                return query(text, cursor, verb);
+            }
+            cursor.advance();
+        }
+    }
+    ddl(verb, EVERYWHERE)
+}
+
+/// A table made by a query: everywhere, if the query reads single tables only. Those are empty but
+/// at home, so that the new one is too.
+fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
+    let mut tokens = cursor.tokens();
+    let ends_with = |tokens: &[crate::sql::scan::Token], words: &[&str]| {
+        tokens.len() > words.len()
+            && tokens
+                .get(tokens.len() - words.len()..)
+                .is_some_and(|tail| Cursor::new(cursor.text(), tail).at_words(words))
+    };
+    for words in [["with", "data"].as_slice(), &["with", "no", "data"]] {
+        if ends_with(tokens, words) {
+            tokens = tokens
+                .get(..tokens.len() - words.len())
+                .unwrap_or_default();
+        }
+    }
+    let inner = plan_one(&text.from(cursor).until(tokens));
+    match inner.access {
+        Access::Anywhere | Access::Home => ddl(verb, EVERYWHERE),
+        Access::Refuse(fault) => Draft {
+            access: Access::Refuse(fault),
+            ..ddl(verb, EVERYWHERE)
+        },
+        Access::Session
+        | Access::Bound
+        | Access::AnyShard
+        | Access::Keyed(_)
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Shard(_) => Draft::refused(verb, refuse::made_from("a sharded or reference table")),
+    }
+}
+
+fn alter(mut cursor: Cursor<'_>) -> Draft {
+    match cursor.take_any(&["database", "system", "table", "role", "user", "subscription"]) {
+        Some("database") => Draft {
+            no_block: false,
+            ..at_home("ALTER DATABASE")
+        },
+        Some("system") => ddl("ALTER SYSTEM", ONE_BY_ONE),
+        Some("table") if cursor.mentions("concurrently") => ddl("ALTER TABLE", ONE_BY_ONE),
+        Some("table") => ddl("ALTER TABLE", EVERYWHERE),
+        Some("role" | "user") => ddl("ALTER ROLE", EVERYWHERE),
+        Some("subscription") => Draft::refused(
+            "ALTER SUBSCRIPTION",
+            refuse::kind("ALTER SUBSCRIPTION", "Connect to the shard itself."),
+        ),
+        Some(_) | None => ddl("ALTER", EVERYWHERE),
+    }
+}
+
+fn drop_statement(mut cursor: Cursor<'_>) -> Draft {
+    match cursor.take_any(&[
+        "database",
+        "tablespace",
+        "index",
+        "table",
+        "view",
+        "schema",
+        "subscription",
+    ]) {
+        Some("database") => at_home("DROP DATABASE"),
+        Some("tablespace") => ddl("DROP TABLESPACE", ONE_BY_ONE),
+        Some("index") if cursor.take("concurrently") => ddl("DROP INDEX", ONE_BY_ONE),
+        Some("index") => ddl("DROP INDEX", EVERYWHERE),
+        Some("table") => ddl("DROP TABLE", EVERYWHERE),
+        Some("view") => ddl("DROP VIEW", EVERYWHERE),
+        Some("schema") => ddl("DROP SCHEMA", EVERYWHERE),
+        Some("subscription") => Draft::refused(
+            "DROP SUBSCRIPTION",
+            refuse::kind("DROP SUBSCRIPTION", "Connect to the shard itself."),
+        ),
+        Some(_) | None => ddl("DROP", EVERYWHERE),
+    }
+}
+
+fn reindex(mut cursor: Cursor<'_>) -> Draft {
+    cursor.skip_group();
+    let whole = cursor.at("database") || cursor.at("system") || cursor.at("schema");
+    let access = if whole || cursor.mentions("concurrently") {
+        ONE_BY_ONE
+    } else {
+        EVERYWHERE
+    };
+    Draft {
+        effect: Effect::None,
+        ..ddl("REINDEX", access)
+    }
+}
+
+/// A statement over a list of tables: home if they are all there, else every shard. Single tables
+/// are empty elsewhere, so that it does no harm there.
+fn maintenance(
+    text: &Text<'_>,
+    mut cursor: Cursor<'_>,
+    verb: &'static str,
+    transaction: bool,
+) -> Draft {
+    let mut home = cursor.peek().is_some();
+    loop {
+        cursor.take("only");
+        let Some(name) = cursor.qualified() else {
+            break;
+        };
+        home &= match text.context.relation(&name) {
+            Relation::Single | Relation::System => true,
+            Relation::Sharded { .. }
+            | Relation::Reference(_)
+            | Relation::View
+            | Relation::Refused => false,
+        };
+        cursor.take_operator("*");
+        cursor.skip_group();
+        if !cursor.take_kind(Kind::Comma) {
+            break;
+        }
+    }
+    let access = if home {
+        Access::Home
+    } else {
+        Access::Broadcast { transaction }
+    };
+    Draft {
+        no_block: !transaction,
+        ..Draft::writing(verb, Effect::None, access)
+    }
+}

@@ -1,0 +1,69 @@
+//! EXPLAIN: where its statement would run, if that is one shard.
+
+use crate::planner::draft::Draft;
+use crate::planner::plan::{Access, Effect};
+use crate::planner::script::{Text, plan_one};
+use crate::planner::utility::{cursors, prepare};
+use crate::sql::cursor::Cursor;
+use crate::sql::scan::Kind;
+
+/// Plans EXPLAIN; `None` for another kind.
+pub fn plan(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    cursor.take("explain").then_some(())?;
+    let mut analyze = false;
+    if cursor.kind() == Some(Kind::OpenParen) && has_options(cursor) {
+        let mut options = cursor;
+        analyze = takes_analyze(&mut options);
+        cursor.skip_group();
+    } else {
+        analyze |= cursor.take("analyze") || cursor.take("analyse");
+        cursor.take("verbose");
+    }
+    if cursor.take("execute") {
+        return prepare::execute(cursor, "EXPLAIN");
+    }
+    let mut draft = plan_one(&text.from(cursor));
+    draft.verb = "EXPLAIN";
+    draft.exact = true;
+    draft.access = match draft.access {
+        // Each copy is planned alike; only running it must happen everywhere.
+        Access::Broadcast { .. } if !analyze => Access::Home,
+        access => cursors::single(
+            access,
+            "EXPLAIN",
+            "Compare the key with a constant or a parameter, or explain it on one shard.",
+        ),
+    };
+    if !analyze {
+        draft.writes = false;
+        draft.no_block = false;
+        draft.block_only = false;
+        draft.effect = Effect::None;
+    }
+    Some(draft)
+}
+
+/// Whether the parentheses hold options rather than the query itself.
+fn has_options(mut cursor: Cursor<'_>) -> bool {
+    cursor.advance();
+    !(cursor.at("select")
+        || cursor.at("with")
+        || cursor.at("values")
+        || cursor.kind() == Some(Kind::OpenParen))
+}
+
+/// Whether ANALYZE is among the options, and on.
+fn takes_analyze(cursor: &mut Cursor<'_>) -> bool {
+    let mut analyze = false;
+    while cursor.advance().is_some() && cursor.kind() != Some(Kind::CloseParen) {
+        if cursor.take("analyze") || cursor.take("analyse") {
+            let value = cursor.bytes().to_ascii_lowercase();
+            analyze = !matches!(value.as_slice(), b"false" | b"off" | b"0" | b"'off'" | b"'false'");
+            if cursor.kind() == Some(Kind::CloseParen) {
+                break;
+            }
+        }
+    }
+    analyze
+}

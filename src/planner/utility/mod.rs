@@ -1,0 +1,29 @@
+//! Statements that are no data statements, by their own words.
+
+mod code;
+mod copy;
+mod cursors;
+mod ddl;
+mod explain;
+mod prepare;
+mod setting;
+mod transaction;
+
+use crate::planner::draft::Draft;
+use crate::planner::plan::{Access, Effect};
+use crate::planner::script::Text;
+
+/// Plans a statement by its first word. What PostgreSQL has no statement for goes home, where the
+/// server says so.
+pub fn plan(text: &Text<'_>) -> Draft {
+    let cursor = text.cursor;
+    transaction::plan(cursor)
+        .or_else(|| setting::plan(cursor))
+        .or_else(|| prepare::plan(text))
+        .or_else(|| cursors::plan(text))
+        .or_else(|| copy::plan(text))
+        .or_else(|| explain::plan(text))
+        .or_else(|| code::plan(text))
+        .or_else(|| ddl::plan(text))
+        .unwrap_or_else(|| Draft::writing("", Effect::None, Access::Home))
+}

@@ -1,0 +1,68 @@
+//! SQL's own PREPARE, EXECUTE and DEALLOCATE.
+
+use crate::planner::draft::Draft;
+use crate::planner::plan::{Access, Effect};
+use crate::planner::refuse;
+use crate::planner::script::{Text, plan_one};
+use crate::sql::cursor::Cursor;
+
+/// Plans one of them; `None` for another kind.
+pub fn plan(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    match cursor.take_any(&["prepare", "execute", "deallocate"])? {
+        "prepare" => prepare(text, cursor),
+        "execute" => execute(cursor, "EXECUTE"),
+        _ => {
+            cursor.take("prepare");
+            let name = if cursor.at("all") {
+                None
+            } else {
+                Some(cursor.name()?)
+            };
+            let verb = if name.is_none() {
+                "DEALLOCATE ALL"
+            } else {
+                "DEALLOCATE"
+            };
+            Some(Draft::session(verb, Effect::Deallocate { name }))
+        }
+    }
+}
+
+/// EXECUTE, from its name on.
+pub fn execute(mut cursor: Cursor<'_>, verb: &'static str) -> Option<Draft> {
+    let at = cursor.peek()?.span();
+    let name = cursor.name()?;
+    Some(Draft {
+        writes: true,
+        has_tables: true,
+        ..Draft::server(verb, Effect::Execute { name, at }, Access::Bound)
+    })
+}
+
+fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
+    let name = cursor.name()?;
+    cursor.skip_group();
+    cursor.take("as").then_some(())?;
+    let inner = plan_one(&text.from(cursor));
+    let access = match inner.access {
+        Access::Session | Access::Anywhere | Access::Home | Access::AnyShard | Access::Bound => {
+            Access::Home
+        }
+        Access::Shard(shard) => Access::Shard(shard),
+        Access::Refuse(fault) => Access::Refuse(fault),
+        Access::Keyed(_) | Access::Broadcast { .. } | Access::CopySplit(_) => {
+            return Some(Draft::refused(
+                "PREPARE",
+                refuse::kind(
+                    "PREPARE of a statement on sharded or reference tables",
+                    "Prepare it with the extended protocol, as drivers do, or send it directly.",
+                ),
+            ));
+        }
+    };
+    Some(Draft {
+        has_tables: inner.has_tables,
+        ..Draft::server("PREPARE", Effect::Prepare { name }, access)
+    })
+}

@@ -1,0 +1,557 @@
+//! Expressions: conjunctions and equalities are kept, calls and subqueries collected.
+
+use sqlparser::ast::{self, BinaryOperator, Expr as Node, UnaryOperator};
+
+use super::names::{family, ident, name};
+use super::{Converter, Result, unknown};
+use crate::sql::cursor::Name;
+use crate::sql::statement::{Call, Expr, Family, Features, Value};
+use crate::sql::tokens::constant;
+
+impl Converter<'_> {
+    /// Reads an expression and all it holds.
+    pub(super) fn expr(&mut self, node: Node) -> Result<Expr> {
+        let mut node = node;
+        let mut opaque = false;
+        let mut cast: Option<Family> = None;
+        // Wrappers of one expression, peeled in a loop: a chain of them may be long.
+        loop {
+            node = match node {
+                Node::Nested(inner) => *inner,
+                Node::Cast {
+                    expr,
+                    data_type,
+                    format: None,
+                    ..
+                } => {
+                    opaque |= cast.is_some();
+                    cast = Some(family(&data_type));
+                    *expr
+                }
+                Node::IsFalse(inner)
+                | Node::IsNotFalse(inner)
+                | Node::IsTrue(inner)
+                | Node::IsNotTrue(inner)
+                | Node::IsNull(inner)
+                | Node::IsNotNull(inner)
+                | Node::IsUnknown(inner)
+                | Node::IsNotUnknown(inner) => {
+                    opaque = true;
+                    *inner
+                }
+                Node::Collate { expr, .. } => {
+                    opaque = true;
+                    *expr
+                }
+                Node::UnaryOp { op, expr } => match (op, signed(&expr)) {
+                    (UnaryOperator::Minus, true) if !opaque && cast.is_none() => {
+                        return Ok(negative(self.expr(*expr)?));
+                    }
+                    (UnaryOperator::Minus, true) if !opaque => {
+                        let value = negative(self.expr(*expr)?);
+                        return Ok(wrap(value, cast));
+                    }
+                    (op, _) => {
+                        self.unary(op)?;
+                        opaque = true;
+                        *expr
+                    }
+                },
+                other => break self.finish(other, opaque, cast),
+            };
+        }
+    }
+
+    fn finish(&mut self, node: Node, opaque: bool, cast: Option<Family>) -> Result<Expr> {
+        let read = self.node(node)?;
+        Ok(if opaque { Expr::Other } else { wrap(read, cast) })
+    }
+
+    fn unary(&mut self, op: UnaryOperator) -> Result<()> {
+        match op {
+            UnaryOperator::Plus
+            | UnaryOperator::Minus
+            | UnaryOperator::Not
+            | UnaryOperator::BitwiseNot
+            | UnaryOperator::PGAbs
+            | UnaryOperator::PGCubeRoot
+            | UnaryOperator::PGSquareRoot => Ok(()),
+            UnaryOperator::AtDashAt
+            | UnaryOperator::DoubleAt
+            | UnaryOperator::Hash
+            | UnaryOperator::PGPostfixFactorial
+            | UnaryOperator::PGPrefixFactorial
+            | UnaryOperator::QuestionDash
+            | UnaryOperator::QuestionPipe => {
+                self.feature(Features::OPERATOR);
+                Ok(())
+            }
+            UnaryOperator::BangNot => unknown("the operator !"),
+        }
+    }
+
+    fn node(&mut self, node: Node) -> Result<Expr> {
+        match node {
+            Node::Identifier(name) => Ok(identifier(name)),
+            Node::CompoundIdentifier(names) => {
+                Ok(Expr::Column(names.into_iter().map(ident).collect()))
+            }
+            Node::Value(value) => self.value(value.value),
+            Node::TypedString(typed) => {
+                let family = family(&typed.data_type);
+                Ok(wrap(self.value(typed.value.value)?, Some(family)))
+            }
+            Node::BinaryOp { left, op, right } => self.binary(*left, op, *right),
+            Node::InList {
+                expr,
+                list,
+                negated,
+            } => {
+                let read = self.expr(*expr)?;
+                let list = self.exprs(list)?;
+                Ok(if negated {
+                    Expr::Other
+                } else {
+                    Expr::In(Box::new(read), list)
+                })
+            }
+            Node::AnyOp {
+                left,
+                compare_op,
+                right,
+                ..
+            } => {
+                self.operator(&compare_op)?;
+                let (left, right) = (self.expr(*left)?, self.expr(*right)?);
+                Ok(if compare_op == BinaryOperator::Eq {
+                    Expr::Any(Box::new(left), Box::new(right))
+                } else {
+                    Expr::Other
+                })
+            }
+            Node::Tuple(items) => Ok(Expr::Row(self.exprs(items)?)),
+            Node::Array(array) => Ok(Expr::Array(self.exprs(array.elem)?)),
+            Node::Function(function) => self.function(function),
+            other => {
+                self.opaque(other)?;
+                Ok(Expr::Other)
+            }
+        }
+    }
+
+    pub(super) fn exprs(&mut self, nodes: Vec<Node>) -> Result<Vec<Expr>> {
+        nodes.into_iter().map(|node| self.expr(node)).collect()
+    }
+
+    /// Reads expressions only for what they hold.
+    pub(super) fn each(&mut self, nodes: impl IntoIterator<Item = Node>) -> Result<()> {
+        for node in nodes {
+            self.expr(node)?;
+        }
+        Ok(())
+    }
+
+    fn binary(&mut self, left: Node, op: BinaryOperator, right: Node) -> Result<Expr> {
+        match op {
+            BinaryOperator::And | BinaryOperator::Or => {
+                let operands = self.exprs(flatten(left, &op, right))?;
+                Ok(if op == BinaryOperator::And {
+                    Expr::And(operands)
+                } else {
+                    Expr::Or(operands)
+                })
+            }
+            BinaryOperator::Eq if !matches!(left, Node::BinaryOp { .. }) => Ok(Expr::Equal(
+                Box::new(self.expr(left)?),
+                Box::new(self.expr(right)?),
+            )),
+            op => {
+                self.operator(&op)?;
+                self.expr(right)?;
+                self.chain(left)?;
+                Ok(Expr::Other)
+            }
+        }
+    }
+
+    /// The left side of operators that are no logic.
+    fn chain(&mut self, node: Node) -> Result<()> {
+        let mut node = node;
+        loop {
+            match node {
+                Node::BinaryOp { left, op, right }
+                    if !matches!(op, BinaryOperator::And | BinaryOperator::Or) =>
+                {
+                    self.operator(&op)?;
+                    self.expr(*right)?;
+                    node = *left;
+                }
+                other => {
+                    self.expr(other)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn operator(&mut self, op: &BinaryOperator) -> Result<()> {
+        match op {
+            BinaryOperator::Xor
+            | BinaryOperator::DuckIntegerDivide
+            | BinaryOperator::MyIntegerDivide
+            | BinaryOperator::Match
+            | BinaryOperator::Regexp
+            | BinaryOperator::Glob
+            | BinaryOperator::Assignment
+            | BinaryOperator::Spaceship => return unknown("an operator that is not PostgreSQL's"),
+            BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) => {
+                self.feature(Features::OPERATOR);
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, value: ast::Value) -> Result<Expr> {
+        use ast::Value as V;
+        Ok(match value {
+            V::Number(reference, _) => self.reference(reference.trim_end_matches('.'), reference.ends_with('.')),
+            V::SingleQuotedString(reference) => self.reference(&reference, false),
+            V::Placeholder(name) => match parameter(&name) {
+                Some(index) => Expr::Value(Value::Parameter(index)),
+                None => return unknown("a parameter that is not $1 to $65535"),
+            },
+            V::Null => Expr::Value(Value::Null),
+            V::Boolean(value) => Expr::Boolean(value),
+            V::HexStringLiteral(_) | V::NationalStringLiteral(_) | V::UnicodeStringLiteral(_) => {
+                Expr::Other
+            }
+            _ => return unknown("a constant that is not PostgreSQL's"),
+        })
+    }
+
+    fn reference(&self, reference: &str, decimal: bool) -> Expr {
+        if let Ok(index) = reference.parse() {
+            return Expr::Value(Value::Literal {
+                index,
+                negative: false,
+                decimal,
+            });
+        }
+        match constant(reference, self.text) {
+            Some(text) if !decimal => Expr::Value(Value::Text(text)),
+            Some(_) | None => Expr::Other,
+        }
+    }
+
+    fn function(&mut self, function: ast::Function) -> Result<Expr> {
+        let name = name(function.name)?;
+        if !matches!(function.parameters, ast::FunctionArguments::None) {
+            return unknown("a function with two lists of arguments");
+        }
+        let args = match function.args {
+            ast::FunctionArguments::None => Vec::new(),
+            ast::FunctionArguments::Subquery(query) => {
+                self.subquery(*query)?;
+                Vec::new()
+            }
+            ast::FunctionArguments::List(list) => {
+                if list.duplicate_treatment.is_some() {
+                    self.feature(Features::AGGREGATE);
+                }
+                for clause in list.clauses {
+                    self.clause(clause)?;
+                }
+                self.arguments(list.args)?
+            }
+        };
+        if let Some(filter) = function.filter {
+            self.feature(Features::AGGREGATE);
+            self.expr(*filter)?;
+        }
+        if !function.within_group.is_empty() {
+            self.feature(Features::AGGREGATE);
+            self.order(function.within_group)?;
+        }
+        if let Some(window) = function.over {
+            self.feature(Features::WINDOW);
+            self.window(window)?;
+        }
+        self.call(name, args, false);
+        Ok(Expr::Call)
+    }
+
+    pub(super) fn call(&mut self, name: Name, args: Vec<Expr>, in_from: bool) {
+        self.inner.calls.push(Call {
+            name,
+            args,
+            in_from,
+        });
+    }
+
+    pub(super) fn arguments(&mut self, args: Vec<ast::FunctionArg>) -> Result<Vec<Expr>> {
+        let mut read = Vec::with_capacity(args.len());
+        for arg in args {
+            let arg = match arg {
+                ast::FunctionArg::Unnamed(arg) | ast::FunctionArg::Named { arg, .. } => arg,
+                ast::FunctionArg::ExprNamed { .. } => return unknown("a computed argument name"),
+            };
+            read.push(match arg {
+                ast::FunctionArgExpr::Expr(expr) => self.expr(expr)?,
+                ast::FunctionArgExpr::QualifiedWildcard(_) | ast::FunctionArgExpr::Wildcard => {
+                    Expr::Other
+                }
+                ast::FunctionArgExpr::WildcardWithOptions(_) => return unknown("* with options"),
+            });
+        }
+        Ok(read)
+    }
+
+    fn clause(&mut self, clause: ast::FunctionArgumentClause) -> Result<()> {
+        match clause {
+            ast::FunctionArgumentClause::OrderBy(order) => {
+                self.feature(Features::AGGREGATE);
+                self.order(order)
+            }
+            _ => unknown("a clause among a function's arguments"),
+        }
+    }
+
+    fn window(&mut self, window: ast::WindowType) -> Result<()> {
+        match window {
+            ast::WindowType::NamedWindow(_) => Ok(()),
+            ast::WindowType::WindowSpec(spec) => self.window_spec(spec),
+        }
+    }
+
+    pub(super) fn window_spec(&mut self, spec: ast::WindowSpec) -> Result<()> {
+        self.each(spec.partition_by)?;
+        self.order(spec.order_by)?;
+        if let Some(frame) = spec.window_frame {
+            for bound in [Some(frame.start_bound), frame.end_bound].into_iter().flatten() {
+                match bound {
+                    ast::WindowFrameBound::CurrentRow => (),
+                    ast::WindowFrameBound::Preceding(value)
+                    | ast::WindowFrameBound::Following(value) => {
+                        self.each(value.map(|value| *value))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn order(&mut self, order: Vec<ast::OrderByExpr>) -> Result<()> {
+        for item in order {
+            if item.with_fill.is_some() {
+                return unknown("WITH FILL");
+            }
+            self.expr(item.expr)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn subquery(&mut self, query: ast::Query) -> Result<()> {
+        let block = self.query(query)?;
+        self.inner.subqueries.push(block);
+        Ok(())
+    }
+
+    /// Expressions that say nothing about keys, read for what they hold.
+    fn opaque(&mut self, node: Node) -> Result<()> {
+        match node {
+            Node::InSubquery { expr, subquery, .. } => {
+                self.expr(*expr)?;
+                self.subquery(*subquery)
+            }
+            Node::Exists { subquery, .. } | Node::Subquery(subquery) => self.subquery(*subquery),
+            Node::AllOp {
+                left,
+                compare_op,
+                right,
+            } => {
+                self.operator(&compare_op)?;
+                self.each([*left, *right])
+            }
+            // IS NOT DISTINCT FROM is true of NULLs, which an outer join makes where there is no row.
+            Node::IsDistinctFrom(left, right) | Node::IsNotDistinctFrom(left, right) => {
+                self.each([*left, *right])
+            }
+            Node::Between {
+                expr, low, high, ..
+            } => self.each([*expr, *low, *high]),
+            Node::Like {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            }
+            | Node::ILike {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            }
+            | Node::SimilarTo {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            } => {
+                self.each([*expr, *pattern])?;
+                self.each(escape_char.map(|escape| *escape))
+            }
+            Node::Case {
+                operand,
+                conditions,
+                else_result,
+                ..
+            } => {
+                self.each(operand.map(|operand| *operand))?;
+                for when in conditions {
+                    self.each([when.condition, when.result])?;
+                }
+                self.each(else_result.map(|result| *result))
+            }
+            Node::CompoundFieldAccess { root, access_chain } => {
+                self.expr(*root)?;
+                access_chain.into_iter().try_for_each(|access| self.access(access))
+            }
+            other => self.special(other),
+        }
+    }
+
+    fn access(&mut self, access: ast::AccessExpr) -> Result<()> {
+        match access {
+            ast::AccessExpr::Dot(expr) => self.each([expr]),
+            ast::AccessExpr::Subscript(ast::Subscript::Index { index }) => self.each([index]),
+            ast::AccessExpr::Subscript(ast::Subscript::Slice {
+                lower_bound,
+                upper_bound,
+                stride,
+            }) => self.each([lower_bound, upper_bound, stride].into_iter().flatten()),
+        }
+    }
+
+    /// SQL's functions with a syntax of their own, all of them plain and immutable or stable.
+    fn special(&mut self, node: Node) -> Result<()> {
+        match node {
+            Node::AtTimeZone {
+                timestamp,
+                time_zone,
+            } => self.each([*timestamp, *time_zone]),
+            Node::Extract { expr, .. }
+            | Node::Ceil { expr, .. }
+            | Node::Floor { expr, .. }
+            | Node::IsNormalized { expr, .. }
+            | Node::IsJson { expr, .. } => self.each([*expr]),
+            Node::Position { expr, r#in } => self.each([*expr, *r#in]),
+            Node::Substring {
+                expr,
+                substring_from,
+                substring_for,
+                ..
+            } => {
+                self.expr(*expr)?;
+                self.each([substring_from, substring_for].into_iter().flatten().map(|e| *e))
+            }
+            Node::Trim {
+                trim_what,
+                expr,
+                trim_characters,
+                ..
+            } => {
+                self.expr(*expr)?;
+                self.each(trim_what.map(|what| *what))?;
+                self.each(trim_characters.into_iter().flatten())
+            }
+            Node::Overlay {
+                expr,
+                overlay_what,
+                overlay_from,
+                overlay_for,
+            } => {
+                self.each([*expr, *overlay_what, *overlay_from])?;
+                self.each(overlay_for.map(|length| *length))
+            }
+            Node::Interval(interval) => self.each([*interval.value]),
+            Node::GroupingSets(sets) | Node::Cube(sets) | Node::Rollup(sets) => {
+                self.feature(Features::GROUP_BY);
+                self.each(sets.into_iter().flatten())
+            }
+            Node::Wildcard(_) | Node::QualifiedWildcard(..) => Ok(()),
+            _ => unknown("an expression that is not PostgreSQL's, or not known yet"),
+        }
+    }
+}
+
+fn identifier(name: ast::Ident) -> Expr {
+    if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default") {
+        return Expr::Default;
+    }
+    Expr::Column(vec![ident(name)])
+}
+
+/// The operands of a chain of one operator, its left side walked in a loop.
+fn flatten(left: Node, op: &BinaryOperator, right: Node) -> Vec<Node> {
+    let mut operands = vec![right];
+    let mut node = left;
+    loop {
+        match node {
+            Node::BinaryOp {
+                left,
+                op: same,
+                right,
+            } if same == *op => {
+                operands.push(*right);
+                node = *left;
+            }
+            other => {
+                operands.push(other);
+                operands.reverse();
+                return operands;
+            }
+        }
+    }
+}
+
+/// Whether a minus before it makes a negative constant: a number, or a number with a cast.
+fn signed(node: &Node) -> bool {
+    let node = match node {
+        Node::Cast { expr, .. } => expr,
+        other => other,
+    };
+    matches!(node, Node::Value(value) if matches!(value.value, ast::Value::Number(..)))
+}
+
+fn negative(expr: Expr) -> Expr {
+    match expr {
+        Expr::Value(Value::Literal {
+            index,
+            negative,
+            decimal,
+        }) => Expr::Value(Value::Literal {
+            index,
+            negative: !negative,
+            decimal,
+        }),
+        Expr::Cast(inner, family) => wrap(negative(*inner), Some(family)),
+        _ => Expr::Other,
+    }
+}
+
+fn wrap(expr: Expr, cast: Option<Family>) -> Expr {
+    match (cast, expr) {
+        (None, expr) => expr,
+        (
+            Some(family),
+            expr @ (Expr::Value(_) | Expr::Column(_) | Expr::Array(_)),
+        ) => Expr::Cast(Box::new(expr), family),
+        (Some(_), _) => Expr::Other,
+    }
+}
+
+fn parameter(name: &str) -> Option<u16> {
+    let number: u16 = name.strip_prefix('$')?.parse().ok()?;
+    number.checked_sub(1)
+}

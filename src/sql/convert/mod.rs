@@ -1,0 +1,62 @@
+//! sqlparser's tree into our view of it; a node without a word in the view is an error.
+//!
+//! The tree is consumed from the outside in, and chains of operators along their left side in a
+//! loop, so that neither walking nor dropping a long chain needs stack in its length.
+
+mod expr;
+mod names;
+mod query;
+mod source;
+mod write;
+
+use sqlparser::ast;
+
+use super::parse::Unread;
+use super::statement::{Block, Body, Features, Inner};
+
+type Result<T> = std::result::Result<T, Unread>;
+
+/// Turns one statement into a [`Block`].
+#[derive(Debug)]
+pub struct Converter<'a> {
+    text: &'a [u8],
+    /// Of the block at hand.
+    inner: Inner,
+}
+
+impl<'a> Converter<'a> {
+    pub fn new(text: &'a [u8]) -> Converter<'a> {
+        Converter {
+            text,
+            inner: Inner::default(),
+        }
+    }
+
+    pub fn statement(&mut self, statement: ast::Statement) -> Result<Block> {
+        if let ast::Statement::Query(query) = statement {
+            return self.query(*query);
+        }
+        self.block(|converter| converter.write(statement))
+    }
+
+    /// Reads a level of its own.
+    fn block(&mut self, body: impl FnOnce(&mut Self) -> Result<Body>) -> Result<Block> {
+        let outer = std::mem::take(&mut self.inner);
+        let body = body(self);
+        let inner = std::mem::replace(&mut self.inner, outer);
+        Ok(Block {
+            recursive: false,
+            ctes: Vec::new(),
+            body: body?,
+            inner,
+        })
+    }
+
+    fn feature(&mut self, feature: Features) {
+        self.inner.features.add(feature);
+    }
+}
+
+fn unknown<T>(what: &'static str) -> Result<T> {
+    Err(Unread::Unknown(what))
+}

@@ -1,0 +1,292 @@
+//! Golden plans: each statement of `tests/golden/plan/*.txt` with what the planner makes of it.
+//!
+//! A case is its statement in lines that begin with `> `, perhaps parameters in a line that begins
+//! with `$ ` (`|` between them, `NULL`, all in text format), and then the plan of each statement in
+//! it. `UPDATE_GOLDEN=1` writes the plans anew; read the difference in review.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use pgherd::config::{
+    Constraints, Database, Distribution, Host, Place, Shard, Table as Rule, TableKind, Unlisted,
+};
+use pgherd::placement::ShardSet;
+use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::topology::Topology;
+use pgherd::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
+use pgherd::planner::{self, Context};
+use pgherd::sql::scan::Lexing;
+use pgherd::config::KeyType;
+
+#[test]
+fn plans_are_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plan");
+    let mut paths: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty());
+    let mut wrong = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let one_shard = path.file_stem().unwrap() == "one_shard";
+        let found = replay(&text, one_shard);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, found).unwrap();
+        } else if found != text {
+            wrong.push(format!("{}:\n{}", path.display(), difference(&text, &found)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn difference(old: &str, new: &str) -> String {
+    old.lines()
+        .zip(new.lines())
+        .filter(|(old, new)| old != new)
+        .take(20)
+        .fold(String::new(), |mut text, (old, new)| {
+            writeln!(text, "- {old}\n+ {new}").unwrap();
+            text
+        })
+}
+
+/// The same file with the plans as they are now.
+fn replay(text: &str, one_shard: bool) -> String {
+    let world = World::new(if one_shard { 1 } else { 4 });
+    let mut out = String::new();
+    for block in text.split("\n\n") {
+        let block = block.trim_end_matches('\n');
+        let mut sql = String::new();
+        let mut parameters = Vec::new();
+        for line in block.lines() {
+            if let Some(part) = line.strip_prefix("> ") {
+                if !sql.is_empty() {
+                    sql.push('\n');
+                }
+                sql.push_str(part);
+            } else if let Some(list) = line.strip_prefix("$ ") {
+                parameters = list.split('|').map(|one| one.trim().to_owned()).collect();
+            }
+        }
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        for line in block.lines().filter(|line| line.starts_with(['#', '>', '$'])) {
+            writeln!(out, "{line}").unwrap();
+        }
+        if !sql.is_empty() {
+            world.show(&sql, &parameters, &mut out);
+        }
+    }
+    out
+}
+
+struct World {
+    topology: Topology,
+    catalog: Catalog,
+    path: Vec<String>,
+}
+
+impl World {
+    fn new(shards: usize) -> World {
+        let host = Host {
+            host: "h".into(),
+            port: 5432,
+            dbname: "d".into(),
+            tls: None,
+        };
+        let names: Vec<String> = (0..shards).map(|at| format!("shard_{at}")).collect();
+        let all = || Place::Modulo(names.iter().cloned().map(Place::Shard).collect());
+        let by = |name: &str, key: &[KeyType], place| {
+            let distribution = Distribution {
+                name: name.into(),
+                key: key.to_vec(),
+                place,
+                pins: Vec::new(),
+            };
+            (name.to_owned(), distribution)
+        };
+        let jump = || Place::Jump(names.iter().cloned().map(Place::Shard).collect());
+        let config = Database {
+            name: "shop".into(),
+            shards: names
+                .iter()
+                .map(|name| Shard {
+                    name: name.clone(),
+                    primary: host.clone(),
+                    replicas: Vec::new(),
+                })
+                .collect(),
+            home: "shard_0".into(),
+            server_user: None,
+            server_password: None,
+            control_user: None,
+            control_password: None,
+            pool_mode: None,
+            default_pool_size: None,
+            distributions: [
+                by("users", &[KeyType::Int8], all()),
+                by("sessions", &[KeyType::Text], jump()),
+                by("stores", &[KeyType::Text, KeyType::Int8], jump()),
+            ]
+            .into(),
+            tables: rules(),
+            unlisted: Unlisted::Single,
+            constraints: Constraints::Enforce,
+        };
+        World {
+            topology: Topology::new(&config).unwrap(),
+            catalog: catalog(),
+            path: vec!["public".into()],
+        }
+    }
+
+    fn show(&self, sql: &str, parameters: &[String], out: &mut String) {
+        let context = Context {
+            topology: &self.topology,
+            catalog: &self.catalog,
+            search_path: &self.path,
+            lexing: Lexing::default(),
+            comment_hints: true,
+        };
+        let script = planner::script(sql.as_bytes(), context);
+        let values = Bound {
+            sql,
+            script: &script,
+            parameters,
+        };
+        if script.statements.is_empty() {
+            writeln!(out, "= nothing").unwrap();
+        }
+        for statement in &script.statements {
+            let route = planner::route(statement, &self.topology, &values);
+            let route = match route {
+                Ok(route) => self.route(&route),
+                Err(fault) => {
+                    let is_servers = fault.code.as_str().starts_with("22P");
+                    assert!(fault.hint.is_some() || is_servers, "no hint: {fault}");
+                    format!("{} {}", fault.code, fault.message)
+                }
+            };
+            let exact = if script.reusable { "" } else { " exact" };
+            writeln!(out, "= {}{exact}\n  {route}", brief(statement)).unwrap();
+        }
+    }
+
+    fn route(&self, route: &Route) -> String {
+        let names = |shards: &ShardSet| {
+            let names: Vec<_> = shards.iter().map(|shard| self.topology.name(shard)).collect();
+            names.join(" ")
+        };
+        match route {
+            Route::Session => "session".into(),
+            Route::Anywhere => "anywhere".into(),
+            Route::Bound => "bound".into(),
+            Route::AnyShard => "any shard".into(),
+            Route::Single(shard) => format!("single {}", self.topology.name(*shard)),
+            Route::Concat(shards) => format!("concat {}", names(shards)),
+            Route::Broadcast { transaction: true } => "broadcast".into(),
+            Route::Broadcast { transaction: false } => "broadcast one by one".into(),
+            Route::CopySplit(split) => format!("split {:?} {:?}", split.key_columns, split.format),
+        }
+    }
+}
+
+fn brief(statement: &Statement) -> String {
+    let access = match &statement.access {
+        Access::Session => "session",
+        Access::Anywhere => "anywhere",
+        Access::Bound => "bound",
+        Access::Home => "home",
+        Access::AnyShard => "any shard",
+        Access::Keyed(keyed) if keyed.keys.is_some() => "keyed",
+        Access::Keyed(_) => "unkeyed",
+        Access::Broadcast { .. } => "broadcast",
+        Access::CopySplit(_) => "split",
+        Access::Shard(_) => "hinted",
+        Access::Refuse(_) => "refused",
+    };
+    let mut line = format!("{} {access} {:?}", statement.verb, statement.effect);
+    for (flag, name) in [
+        (statement.writes, "writes"),
+        (statement.has_tables, "tables"),
+        (statement.no_block, "no_block"),
+        (statement.block_only, "block_only"),
+    ] {
+        if flag {
+            write!(line, " {name}").unwrap();
+        }
+    }
+    line
+}
+
+fn rules() -> Vec<Rule> {
+    let rule = |name: &str, kind| Rule {
+        schema: None,
+        name: name.into(),
+        kind,
+    };
+    let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
+        distribution: distribution.into(),
+        key: key.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    vec![
+        rule("t", sharded("users", &["user_id"])),
+        rule("u", sharded("users", &["user_id"])),
+        rule("orders", sharded("users", &["customer_id"])),
+        rule("Account", sharded("users", &["userId"])),
+        rule("sessions", sharded("sessions", &["session_id"])),
+        rule("stock", sharded("stores", &["store", "product_id"])),
+        rule("o", TableKind::Reference),
+        rule("countries", TableKind::Reference),
+        rule("options", TableKind::Single),
+    ]
+}
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::new(1);
+    let mut add = |name: &str, view, columns: &[&str]| {
+        let columns = columns
+            .iter()
+            .map(|column| Column {
+                name: (*column).to_owned(),
+                oid: 20,
+                generated: false,
+            })
+            .collect();
+        catalog.insert("public", name, Table { view, columns });
+    };
+    add("t", false, &["id", "user_id", "name", "amount", "country"]);
+    add("u", false, &["user_id", "email"]);
+    add("o", false, &["id", "label"]);
+    add("countries", false, &["code", "name"]);
+    add("options", false, &["name", "value"]);
+    add("report", true, &["user_id"]);
+    catalog
+}
+
+struct Bound<'a> {
+    sql: &'a str,
+    script: &'a Script,
+    parameters: &'a [String],
+}
+
+impl Values for Bound<'_> {
+    fn parameter(&self, index: u16) -> Option<Parameter<'_>> {
+        let text = self.parameters.get(usize::from(index))?;
+        Some(Parameter {
+            value: (text != "NULL").then_some(text.as_bytes()),
+            binary: false,
+            oid: 0,
+        })
+    }
+
+    fn literal(&self, index: u16) -> Option<Literal<'_>> {
+        let literal = self.script.literals.get(usize::from(index))?;
+        Some(Literal {
+            text: literal.of(self.sql.as_bytes()),
+        })
+    }
+}
