@@ -183,7 +183,6 @@ impl World {
         match route {
             Route::Session => "session".into(),
             Route::Anywhere => "anywhere".into(),
-            Route::Bound => "bound".into(),
             Route::AnyShard => "any shard".into(),
             Route::Single(shard) => format!("single {}", self.topology.name(*shard)),
             Route::Concat(shards) => format!("concat {}", names(shards)),

@@ -62,7 +62,7 @@ async fn copy(
     start(session, wide, lanes).await?;
     flush_client(session).await?;
     let row_max = usize::try_from(session.database.limits.max_statement_size).unwrap_or(usize::MAX);
-    let mut splitter = Splitter::new(split.format.clone().into(), &split.key_columns, row_max);
+    let mut splitter = Splitter::new(split.format.clone(), &split.key_columns, row_max);
     loop {
         match session.next_copy().await.map_err(Trouble::from)? {
             Copied::Data(data) => {

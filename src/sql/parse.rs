@@ -1,8 +1,9 @@
 //! One data statement's tokens in, our view of it out, within limits of size and depth.
 
 use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError, ParserOptions};
-use sqlparser::tokenizer::Token as Parsed;
+use sqlparser::tokenizer::{Token as Parsed, TokenWithSpan};
 
 use super::convert::Converter;
 use super::scan::{Kind, Token};
@@ -37,8 +38,9 @@ pub enum Unread {
 /// `numbering` stands at its first token.
 pub fn parse(tokens: &[Token], text: &[u8], numbering: &Numbering) -> Result<Block, Unread> {
     check(tokens, text)?;
-    let converted = tokens::convert(tokens, text, &mut numbering.clone())
+    let mut converted = tokens::convert(tokens, text, &mut numbering.clone())
         .ok_or_else(|| Unread::Syntax("a sign it has no meaning for".into()))?;
+    spell_out_table(&mut converted);
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_unescape(false))
@@ -55,6 +57,21 @@ pub fn parse(tokens: &[Token], text: &[u8], numbering: &Numbering) -> Result<Blo
         return Err(Unread::Syntax("its end is not understood".into()));
     }
     Converter::new(text).statement(statement)
+}
+
+/// `TABLE t` is `SELECT * FROM t`; sqlparser loses the quotes of its name.
+fn spell_out_table(tokens: &mut Vec<TokenWithSpan>) {
+    let is_table = tokens.first().is_some_and(
+        |first| matches!(&first.token, Parsed::Word(word) if word.keyword == Keyword::TABLE),
+    );
+    if is_table {
+        let spelled = [
+            Parsed::make_word("select", None),
+            Parsed::Mul,
+            Parsed::make_word("from", None),
+        ];
+        tokens.splice(0..1, spelled.map(TokenWithSpan::wrap));
+    }
 }
 
 /// What the depth and size of a tree can be, told from the tokens before there is one.
