@@ -49,7 +49,7 @@ test-clients: ## what drivers do, through pgherd and on plain PostgreSQL: a matr
 	python3 tests/clients/run.py $(ARGS)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (600)
-	@scripts/install-deps test
+	@scripts/install-deps fuzz
 	scripts/fuzz $(FUZZ_SECONDS) $(ARGS)
 
 soak: ## a shard killed every two seconds under load for a minute

@@ -5,23 +5,27 @@
 //! What a command finds goes to standard output, what went wrong to standard error as message,
 //! DETAIL and HINT.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line prints"
-)]
-
+mod check;
 mod convert;
 mod health;
+mod password;
+mod route;
+mod table_file;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::Config;
+use crate::config::schema::json_schema;
+use crate::control::Control;
 use crate::demo;
-use crate::proxy;
+use crate::demo::terminal::{say, warn};
 use crate::error::{Fault, SqlState};
+use crate::proxy;
+use crate::tls::Tls;
 
 /// What a command ends with: nothing to add, or the faults to print.
 type Outcome = Result<ExitCode, Vec<Fault>>;
@@ -63,6 +67,9 @@ enum Command {
     Convert {
         /// PgBouncer's config
         file: PathBuf,
+        /// Its users, when they are not where its `auth_file` says
+        #[arg(long, value_name = "FILE")]
+        userlist: Option<PathBuf>,
     },
     /// Ask a running proxy's /health; exit 0 if it serves. For containers without curl
     Health {
@@ -152,27 +159,65 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Route(arguments) => route::run(&arguments),
         Command::Run(file) => proxy::run(&file.config).map(|()| ExitCode::SUCCESS),
-        Command::Check { .. }
-        | Command::Setup(_)
-        | Command::Route(_)
-        | Command::Schema
-        | Command::HashPassword => Ok(later("this command")),
+        Command::Schema => {
+            say(format!("{:#}", json_schema()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { config, offline } => check::check(&config, offline),
+        Command::Setup(config) => check::setup(&config),
+        Command::HashPassword => {
+            say(password::hash().map_err(one)?);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo(arguments) => {
             demo::run(&arguments.options()).map_err(one)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Convert { file } => {
-            print!("{}", convert::file(&file).map_err(one)?);
+        Command::Convert { file, userlist } => {
+            say(convert::pgbouncer_ini(&file, userlist)?.trim_end());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Health { http, .. } => {
-            health::ask(http.as_deref().unwrap_or("127.0.0.1:9632")).map_err(one)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Health { config, http } => health(&config, http),
         Command::Import(_) => Ok(later("import")),
         Command::Reshard(_) => Ok(later("reshard")),
     }
+}
+
+/// Asks the address given, or the config's.
+fn health(file: &ConfigFile, http: Option<String>) -> Outcome {
+    let address = match http {
+        Some(address) => Some(address),
+        None => proxy::read(&file.config)?.config.http,
+    };
+    let address = address.ok_or_else(|| {
+        one(
+            Fault::error(SqlState::CONFIG, "the config has no HTTP address")
+                .hint("Set `http`, or give --http HOST:PORT."),
+        )
+    })?;
+    health::ask(&address).map_err(one)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `work` with control connections to the servers of the config; none is opened before use.
+fn on_servers<T>(
+    config: &Arc<Config>,
+    work: impl AsyncFnOnce(Control) -> Result<T, Vec<Fault>>,
+) -> Result<T, Vec<Fault>> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        one(Fault::error(SqlState::CONFIG, format!("could not {what}"))
+            .detail(format!("{error}."))
+            .hint("Mend it, and run the command again."))
+    };
+    let tls = Tls::load(&config.tls, &config.server_tls)
+        .map_err(|error| failed("load the TLS files", &error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed("start a runtime", &error))?;
+    runtime.block_on(work(Control::new(config, &tls.connector)))
 }
 
 /// A command of a later release: said so, exit 2.
@@ -193,11 +238,11 @@ fn one(fault: Fault) -> Vec<Fault> {
 
 /// As psql prints an error: what failed, then DETAIL and HINT.
 fn print_fault(fault: &Fault) {
-    eprintln!("error: {}", fault.message);
+    warn(format!("error: {}", fault.message));
     if let Some(detail) = &fault.detail {
-        eprintln!("DETAIL: {detail}");
+        warn(format!("DETAIL: {detail}"));
     }
     if let Some(hint) = &fault.hint {
-        eprintln!("HINT: {hint}");
+        warn(format!("HINT: {hint}"));
     }
 }

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::rows::{Table, tables};
 use super::shop::{DATABASE, PASSWORD, Rows, SCHEMA, USER};
+use super::terminal::say;
 use crate::error::{Fault, SqlState};
 
 /// How long the proxy may take until it lets us in.
@@ -51,7 +52,7 @@ pub(super) async fn connect(listen: &str) -> Result<Client, Fault> {
 /// # Cancel safety
 /// Not safe: tables created before the drop stay.
 pub(super) async fn schema(client: &Client) -> Result<(), Fault> {
-    println!("creating the shop's tables through the proxy");
+    say("creating the shop's tables through the proxy");
     for statement in SCHEMA {
         let outcome = client.batch_execute(statement).await;
         outcome.map_err(|error| refused("create the shop's tables", &error))?;
@@ -126,7 +127,10 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
         }
-        println!("loading {} rows through the proxy by COPY", grouped(total));
+        say(format!(
+            "loading {} rows through the proxy by COPY",
+            grouped(total)
+        ));
         Progress { bar, plain }
     }
 
@@ -141,11 +145,11 @@ impl Progress {
     fn loaded(&self, table: &Table, took: Duration) {
         if self.plain {
             let count = grouped(table.count);
-            println!(
+            say(format!(
                 "  {}: {count} rows in {:.1} s",
                 table.name,
                 took.as_secs_f64()
-            );
+            ));
         }
     }
 

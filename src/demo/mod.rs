@@ -4,12 +4,6 @@
 //! ends (see [`sitter`]). The schema is created and the rows are loaded *through the proxy*, so
 //! that a demo that comes up has shown DDL, COPY and routing to work.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the demo talks to the person who started it"
-)]
-
 mod config;
 mod load;
 mod proxy;
@@ -17,6 +11,7 @@ mod rows;
 mod servers;
 mod shop;
 mod sitter;
+pub(crate) mod terminal;
 mod tour;
 
 use std::future::Future;
@@ -26,6 +21,7 @@ use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Fault, SqlState};
+use terminal::{say, warn};
 
 /// What `pgherd demo` was asked for.
 #[derive(Clone, Debug)]
@@ -64,21 +60,36 @@ async fn show(options: &Options, rows: shop::Rows) -> Result<(), Fault> {
     let http = free_http();
     let text = config::text(&servers.sockets(), &options.listen, &http);
     let proxy = proxy::start(&servers, &text)?;
+    let tour = tour(options, rows, &http, began);
+    tokio::select! {
+        biased;
+        // The proxy cannot listen, or was told to stop by the console.
+        fault = proxy.ended() => Err(fault),
+        outcome = tour => outcome,
+    }
+}
+
+/// What the demo does through the proxy.
+async fn tour(
+    options: &Options,
+    rows: shop::Rows,
+    http: &str,
+    began: Instant,
+) -> Result<(), Fault> {
     let client = load::connect(&options.listen).await?;
     load::schema(&client).await?;
     load::rows(&client, rows).await?;
-    println!("ready after {:.0} s\n", began.elapsed().as_secs_f64());
-    println!("{}", tour::directions(&options.listen, &http));
+    say(format!(
+        "ready after {:.0} s\n",
+        began.elapsed().as_secs_f64()
+    ));
+    say(tour::directions(&options.listen, http));
     if options.once {
-        tour::run(&client).await?;
-    } else {
-        tour::list(&client).await?;
-        println!("Ctrl-C stops the servers and removes everything.");
-        std::future::pending::<()>().await;
+        return tour::run(&client).await;
     }
-    drop(client);
-    drop(proxy);
-    Ok(())
+    tour::list(&client).await?;
+    say("Ctrl-C stops the servers and removes everything.");
+    std::future::pending().await
 }
 
 /// Runs `work` to its end or to the first SIGINT or SIGTERM, which is no failure.
@@ -93,7 +104,7 @@ async fn until_signal(work: impl Future<Output = Result<(), Fault>>) -> Result<(
         outcome = work => Some(outcome),
     };
     ended.unwrap_or_else(|| {
-        eprintln!("\ninterrupted: stopping the servers");
+        warn("\ninterrupted: stopping the servers");
         Ok(())
     })
 }

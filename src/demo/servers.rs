@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::failed;
 use super::shop::{DATABASE, USER};
 use super::sitter::Sitter;
+use super::terminal::say;
 use crate::error::{Fault, SqlState};
 
 /// The number in a socket's name; no port is opened.
@@ -62,10 +63,10 @@ pub(super) async fn start(count: usize) -> Result<Servers, Fault> {
     let account = account()?;
     let sitter = Sitter::start(account)?;
     let folder = sitter.folder().to_owned();
-    println!(
+    say(format!(
         "starting {count} PostgreSQL servers in {}",
         folder.display()
-    );
+    ));
     let host = Host {
         programs,
         account,

@@ -6,6 +6,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::load::{dsn, refused};
 use super::shop::DATABASE;
+use super::terminal::say;
 use crate::error::Fault;
 
 /// Rows of an answer that are shown.
@@ -64,7 +65,7 @@ pub(super) fn directions(listen: &str, http: &str) -> String {
 /// # Cancel safety
 /// Safe: an open block ends with the connection.
 pub(super) async fn list(client: &Client) -> Result<(), Fault> {
-    println!("Five statements to try, with their routes:\n");
+    say("Five statements to try, with their routes:\n");
     for stop in STOPS {
         let undo = !stop.sql.starts_with("SELECT");
         if undo {
@@ -75,7 +76,7 @@ pub(super) async fn list(client: &Client) -> Result<(), Fault> {
         if undo {
             simple(client, "ROLLBACK").await?;
         }
-        println!("  {};\n    -- {route}\n", stop.sql);
+        say(format!("  {};\n    -- {route}\n", stop.sql));
     }
     Ok(())
 }
@@ -86,24 +87,26 @@ pub(super) async fn list(client: &Client) -> Result<(), Fault> {
 /// Not safe: the tour's one update may or may not have been made.
 pub(super) async fn run(client: &Client) -> Result<(), Fault> {
     for stop in STOPS {
-        println!("{}\n  {};", stop.about, stop.sql);
+        say(format!("{}\n  {};", stop.about, stop.sql));
         let answer = simple(client, stop.sql).await?;
-        println!("  route: {}", route(client).await?);
-        println!("{}", table(&answer));
+        say(format!("  route: {}", route(client).await?));
+        say(table(&answer));
     }
-    println!("Not exact by concatenation, so it is refused, not guessed.\n  {REFUSED};");
+    say(format!(
+        "Not exact by concatenation, so it is refused, not guessed.\n  {REFUSED};"
+    ));
     match client.simple_query(REFUSED).await {
-        Ok(answer) => println!("{}", table(&answer)),
+        Ok(answer) => say(table(&answer)),
         Err(error) => match error.as_db_error() {
             Some(said) => {
-                println!(
+                say(format!(
                     "  {}: {} ({})",
                     said.severity(),
                     said.message(),
                     said.code().code()
-                );
+                ));
                 if let Some(hint) = said.hint() {
-                    println!("  HINT: {hint}");
+                    say(format!("  HINT: {hint}"));
                 }
             }
             None => return Err(refused("run the tour", &error)),

@@ -32,7 +32,7 @@ use crate::session::auth::Keyring;
 use crate::session::engine::{DRAINING, Engine, Message, RUNNING, STOPPING, Shared, Snapshot};
 use crate::tls::Tls;
 
-pub use files::{load, sources_fault};
+pub use files::{load, read, sources_fault};
 use herd::Running;
 
 /// Messages to an engine that may wait.
