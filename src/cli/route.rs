@@ -144,7 +144,6 @@ fn answer(statement: &Statement, topology: &Topology, given: &Given<'_>) -> Answ
         },
         Ok(Route::Session) => answer("local", none, "answered by the proxy itself"),
         Ok(Route::Anywhere) => answer("local", none, "no table: any server answers alike"),
-        Ok(Route::Bound) => answer("local", none, "runs where its transaction block runs"),
         Ok(Route::AnyShard) => answer(
             "single",
             every,
