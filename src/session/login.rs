@@ -97,7 +97,7 @@ async fn open(
             stream,
         }) => {
             pass_cancel(engine, pid, &secret).await;
-            drop(stream);
+            startup::close(stream, deadline).await;
             return None;
         }
         Err(error) => {
@@ -497,6 +497,9 @@ impl Engine {
             }));
         }
         let pools: Rc<[Rc<Pool>]> = pools.into();
+        if database.shared.paused.load(Ordering::Acquire) {
+            pools.iter().for_each(|pool| pool.pause(true));
+        }
         database
             .pools
             .borrow_mut()
