@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use pgherd::config::KeyType;
 use pgherd::config::{
     Constraints, Database, Distribution, Host, Place, Shard, Table as Rule, TableKind, Unlisted,
 };
@@ -16,7 +17,6 @@ use pgherd::placement::topology::Topology;
 use pgherd::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
 use pgherd::planner::{self, Context};
 use pgherd::sql::scan::Lexing;
-use pgherd::config::KeyType;
 
 #[test]
 fn plans_are_as_written() {
@@ -35,7 +35,11 @@ fn plans_are_as_written() {
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, found).unwrap();
         } else if found != text {
-            wrong.push(format!("{}:\n{}", path.display(), difference(&text, &found)));
+            wrong.push(format!(
+                "{}:\n{}",
+                path.display(),
+                difference(&text, &found)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -73,7 +77,10 @@ fn replay(text: &str, one_shard: bool) -> String {
         if !out.is_empty() {
             out.push('\n');
         }
-        for line in block.lines().filter(|line| line.starts_with(['#', '>', '$'])) {
+        for line in block
+            .lines()
+            .filter(|line| line.starts_with(['#', '>', '$']))
+        {
             writeln!(out, "{line}").unwrap();
         }
         if !sql.is_empty() {
@@ -177,7 +184,10 @@ impl World {
 
     fn route(&self, route: &Route) -> String {
         let names = |shards: &ShardSet| {
-            let names: Vec<_> = shards.iter().map(|shard| self.topology.name(shard)).collect();
+            let names: Vec<_> = shards
+                .iter()
+                .map(|shard| self.topology.name(shard))
+                .collect();
             names.join(" ")
         };
         match route {

@@ -45,7 +45,12 @@ async fn in_transactions(
 
 /// Reads one member's answer; keeps it when it is to be shown. Notices of the others are dropped
 /// when the shown one gave the same.
-async fn listen(session: &mut Session, member: &mut Member, shown: bool, answer: &mut Vec<u8>) -> Result<(), Trouble> {
+async fn listen(
+    session: &mut Session,
+    member: &mut Member,
+    shown: bool,
+    answer: &mut Vec<u8>,
+) -> Result<(), Trouble> {
     let limit = usize::try_from(session.database.limits.max_multi_bytes).unwrap_or(usize::MAX);
     let mut size = 0_usize;
     member
@@ -53,8 +58,11 @@ async fn listen(session: &mut Session, member: &mut Member, shown: bool, answer:
             size = size.saturating_add(heard.bytes.len());
             if size > limit {
                 return Err(Trouble::Fault(
-                    Fault::error(SqlState::BUDGET_SPENT, "the rows returned by a write on every shard take too much memory")
-                        .hint("Return fewer rows, or raise max_multi_bytes."),
+                    Fault::error(
+                        SqlState::BUDGET_SPENT,
+                        "the rows returned by a write on every shard take too much memory",
+                    )
+                    .hint("Return fewer rows, or raise max_multi_bytes."),
                 ));
             }
             if shown {
@@ -67,7 +75,11 @@ async fn listen(session: &mut Session, member: &mut Member, shown: bool, answer:
 
 /// Shard by shard, for what PostgreSQL refuses in a transaction block. Stops at the first failure and says
 /// where it was carried out.
-pub(super) async fn one_by_one(session: &mut Session, wide: &Wide, describe: bool) -> Result<(), Trouble> {
+pub(super) async fn one_by_one(
+    session: &mut Session,
+    wide: &Wide,
+    describe: bool,
+) -> Result<(), Trouble> {
     let shards = session.database.topology.all();
     if wide.effect == Effect::Ddl {
         session.database.schema_may_change();
@@ -105,15 +117,22 @@ fn partly(verb: &str, trouble: Trouble, failed: &str, done: &[String]) -> Troubl
     let reason = match trouble {
         Trouble::Server(error) => {
             let body = error.get(crate::wire::frame::HEADER..).unwrap_or_default();
-            crate::wire::backend::error_fields(body).message().to_owned()
+            crate::wire::backend::error_fields(body)
+                .message()
+                .to_owned()
         }
         Trouble::Fault(fault) => fault.message,
         Trouble::End(end) => return Trouble::End(end),
     };
     Trouble::Fault(
-        Fault::error(SqlState::TRANSACTION_OUTCOME_UNKNOWN, format!("{verb} failed on shard \"{failed}\": {reason}"))
-            .detail(format!("It was carried out on {}.", done.join(", ")))
-            .hint("Mend the cause and repeat it in a form that may be repeated, as with IF NOT EXISTS."),
+        Fault::error(
+            SqlState::TRANSACTION_OUTCOME_UNKNOWN,
+            format!("{verb} failed on shard \"{failed}\": {reason}"),
+        )
+        .detail(format!("It was carried out on {}.", done.join(", ")))
+        .hint(
+            "Mend the cause and repeat it in a form that may be repeated, as with IF NOT EXISTS.",
+        ),
     )
 }
 

@@ -8,9 +8,9 @@ use crate::planner::plan::Route;
 use crate::server::connection::poll_flush;
 use crate::session::Session;
 use crate::session::run::{End, Interrupted, canceled_fault};
+use crate::wire::backend;
 use crate::wire::frame::{self, Split};
 use crate::wire::frontend::{self, Target};
-use crate::wire::backend;
 
 use super::{Trouble, Wide, carry_out, report};
 
@@ -47,13 +47,19 @@ pub(super) async fn run_group(session: &mut Session, wide: &Wide) -> Result<(), 
                     describe = true;
                     Ok(true)
                 }
-                Ok(Target::Statement(_)) | Err(_) => report(session, Err(Trouble::Fault(one_at_a_time()))),
+                Ok(Target::Statement(_)) | Err(_) => {
+                    report(session, Err(Trouble::Fault(one_at_a_time())))
+                }
             },
             b'E' if !executed => {
                 executed = true;
                 let result = match frontend::execute(&body) {
                     Ok(execute) if execute.max_rows == 0 => Ok(()),
-                    Ok(_) if matches!(wide.route, Route::CopySplit(_) | Route::Broadcast { .. }) => Ok(()),
+                    Ok(_)
+                        if matches!(wide.route, Route::CopySplit(_) | Route::Broadcast { .. }) =>
+                    {
+                        Ok(())
+                    }
                     Ok(_) => Err(Trouble::Fault(row_limit())),
                     Err(malformed) => Err(Trouble::Fault(malformed.into())),
                 };
@@ -109,7 +115,10 @@ async fn next_message(session: &mut Session) -> Result<(u8, Vec<u8>), End> {
             }
             Ok(Split::Part { .. } | Split::Nothing) => {}
             Err(error) => {
-                return Err(End::Fault(Box::new(Fault::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()))));
+                return Err(End::Fault(Box::new(Fault::fatal(
+                    SqlState::PROTOCOL_VIOLATION,
+                    error.to_string(),
+                ))));
             }
         }
         session.flush_all().await?;
@@ -139,14 +148,17 @@ impl Session {
             if let Some(fault) = self.client.kill.borrow_mut().take() {
                 return Poll::Ready(Err(End::Fault(Box::new(fault))));
             }
-            crate::session::run::poll_read(&mut self.stream, cx, &mut scratch).map(|read| match read {
-                Ok(0) | Err(_) => Err(End::Client),
-                Ok(count) => Ok(count),
-            })
+            crate::session::run::poll_read(&mut self.stream, cx, &mut scratch).map(
+                |read| match read {
+                    Ok(0) | Err(_) => Err(End::Client),
+                    Ok(count) => Ok(count),
+                },
+            )
         })
         .await;
         if let Ok(count) = &result {
-            self.input.extend_from_slice(scratch.get(..*count).unwrap_or_default());
+            self.input
+                .extend_from_slice(scratch.get(..*count).unwrap_or_default());
         }
         self.engine.give_scratch(scratch);
         result.map(|_count| ())
@@ -193,7 +205,11 @@ impl Session {
                     b'd' => Some(Copied::Data(frame.body.to_vec())),
                     b'c' => Some(Copied::Done),
                     b'f' => {
-                        let message = frame.body.split(|byte| *byte == 0).next().unwrap_or_default();
+                        let message = frame
+                            .body
+                            .split(|byte| *byte == 0)
+                            .next()
+                            .unwrap_or_default();
                         Some(Copied::Fail(String::from_utf8_lossy(message).into_owned()))
                     }
                     // As PostgreSQL does while it reads COPY data.
@@ -208,9 +224,15 @@ impl Session {
                 };
                 (copied, used)
             }
-            Ok(Split::Part { tag: b'd', total, body }) if !body.is_empty() => {
+            Ok(Split::Part {
+                tag: b'd',
+                total,
+                body,
+            }) if !body.is_empty() => {
                 let data = body.to_vec();
-                self.copy_left = total.saturating_sub(frame::HEADER).saturating_sub(data.len());
+                self.copy_left = total
+                    .saturating_sub(frame::HEADER)
+                    .saturating_sub(data.len());
                 let used = self.input.len();
                 (Some(Copied::Data(data)), used)
             }

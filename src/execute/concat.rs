@@ -20,7 +20,12 @@ struct Answer {
 }
 
 /// Runs it on all of `shards`.
-pub(super) async fn run(session: &mut Session, wide: &Wide, shards: &ShardSet, describe: bool) -> Result<(), Trouble> {
+pub(super) async fn run(
+    session: &mut Session,
+    wide: &Wide,
+    shards: &ShardSet,
+    describe: bool,
+) -> Result<(), Trouble> {
     let mut members = open(session, shards).await?;
     let result = read_all(session, wide, describe, &mut members).await;
     close(session, members);
@@ -58,7 +63,12 @@ async fn read_all(
     Ok(answer)
 }
 
-fn take(session: &mut Session, answer: &mut Answer, heard: Heard<'_>, is_last: bool) -> Result<(), Trouble> {
+fn take(
+    session: &mut Session,
+    answer: &mut Answer,
+    heard: Heard<'_>,
+    is_last: bool,
+) -> Result<(), Trouble> {
     match heard.tag {
         b'T' | b'n' | b'H' => {
             let signature = signature(heard.tag, heard.body);
@@ -72,7 +82,11 @@ fn take(session: &mut Session, answer: &mut Answer, heard: Heard<'_>, is_last: b
             }
         }
         b'C' => {
-            let text = heard.body.split(|byte| *byte == 0).next().unwrap_or_default();
+            let text = heard
+                .body
+                .split(|byte| *byte == 0)
+                .next()
+                .unwrap_or_default();
             let text = String::from_utf8_lossy(text);
             if let Some((verb, count)) = text.rsplit_once(' ') {
                 verb.clone_into(&mut answer.tag);
@@ -105,7 +119,10 @@ fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn unlike() -> Fault {
-    Fault::error(SqlState::FEATURE_NOT_SUPPORTED, "the shards describe the answer's columns differently")
-        .detail("Names or types of the columns are not the same on all shards.")
-        .hint("Run pgherd check, and bring the shards' schemas and types in line.")
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "the shards describe the answer's columns differently",
+    )
+    .detail("Names or types of the columns are not the same on all shards.")
+    .hint("Run pgherd check, and bring the shards' schemas and types in line.")
 }

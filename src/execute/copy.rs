@@ -7,8 +7,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use crate::error::{Fault, SqlState};
-use crate::placement::distribution::Distribution;
 use crate::placement::ShardId;
+use crate::placement::distribution::Distribution;
 use crate::planner::plan::CopySplit;
 use crate::session::Session;
 use crate::types::key::{Key, KeyError};
@@ -31,15 +31,25 @@ struct Lane {
 }
 
 /// Runs the COPY.
-pub(super) async fn run(session: &mut Session, wide: &Wide, split: &CopySplit) -> Result<(), Trouble> {
+pub(super) async fn run(
+    session: &mut Session,
+    wide: &Wide,
+    split: &CopySplit,
+) -> Result<(), Trouble> {
     let topology = std::sync::Arc::clone(&session.database.topology);
     let Some(distribution) = topology.distribution(split.distribution) else {
-        return Err(Trouble::Fault(Fault::error(SqlState::INTERNAL, "the distribution is gone")));
+        return Err(Trouble::Fault(Fault::error(
+            SqlState::INTERNAL,
+            "the distribution is gone",
+        )));
     };
     let members = open(session, distribution.shards()).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
-        .map(|member| Lane { member, packed: Vec::new() })
+        .map(|member| Lane {
+            member,
+            packed: Vec::new(),
+        })
         .collect();
     let result = copy(session, wide, split, distribution, &mut lanes).await;
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
@@ -68,20 +78,29 @@ async fn copy(
             Copied::Data(data) => {
                 let fed = splitter.feed(&data, |piece| route(piece, split, distribution, lanes));
                 if let Err(fault) = fed {
-                    return abandon(lanes, Trouble::Fault(with_line(fault, split, splitter.line())));
+                    return abandon(
+                        lanes,
+                        Trouble::Fault(with_line(fault, split, splitter.line())),
+                    );
                 }
                 send(session, lanes, SHARD_BUFFER).await?;
             }
             Copied::Done => break,
             Copied::Fail(message) => {
-                let fault = Fault::error(SqlState::QUERY_CANCELED, format!("COPY from stdin failed: {message}"));
+                let fault = Fault::error(
+                    SqlState::QUERY_CANCELED,
+                    format!("COPY from stdin failed: {message}"),
+                );
                 return abandon(lanes, Trouble::Fault(fault));
             }
         }
     }
     let finished = splitter.finish(|piece| route(piece, split, distribution, lanes));
     if let Err(fault) = finished {
-        return abandon(lanes, Trouble::Fault(with_line(fault, split, splitter.line())));
+        return abandon(
+            lanes,
+            Trouble::Fault(with_line(fault, split, splitter.line())),
+        );
     }
     end(session, lanes).await
 }
@@ -117,7 +136,12 @@ async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result
 }
 
 /// Packs one piece for the shards it belongs to.
-fn route(piece: Piece<'_>, split: &CopySplit, distribution: &Distribution, lanes: &mut [Lane]) -> Result<(), Fault> {
+fn route(
+    piece: Piece<'_>,
+    split: &CopySplit,
+    distribution: &Distribution,
+    lanes: &mut [Lane],
+) -> Result<(), Fault> {
     match piece {
         Piece::Header(bytes) => {
             for lane in lanes.iter_mut() {
@@ -135,7 +159,10 @@ fn route(piece: Piece<'_>, split: &CopySplit, distribution: &Distribution, lanes
             let shard = shard_of(fields, split, distribution)?;
             if let Some(lane) = lanes.iter_mut().find(|lane| lane.member.shard == shard) {
                 lane.packed.extend_from_slice(bytes);
-                if !bytes.ends_with(b"\n") && split.format != Format::Binary && !bytes.ends_with(b"\r") {
+                if !bytes.ends_with(b"\n")
+                    && split.format != Format::Binary
+                    && !bytes.ends_with(b"\r")
+                {
                     lane.packed.push(b'\n');
                 }
             }
@@ -160,7 +187,11 @@ fn pack(lane: &mut Lane) {
 }
 
 /// The shard of a row by the fields of its key.
-fn shard_of(fields: &[Option<&[u8]>], split: &CopySplit, distribution: &Distribution) -> Result<ShardId, Fault> {
+fn shard_of(
+    fields: &[Option<&[u8]>],
+    split: &CopySplit,
+    distribution: &Distribution,
+) -> Result<ShardId, Fault> {
     let binary = split.format == Format::Binary;
     let kinds = distribution.key();
     let read = |index: usize| -> Result<Key<'_>, KeyError> {
@@ -202,18 +233,25 @@ async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<
     poll_fn(|cx| {
         let mut full = false;
         for lane in lanes.iter_mut() {
-            let Some(connection) = lane.member.lease.connection() else { continue };
+            let Some(connection) = lane.member.lease.connection() else {
+                continue;
+            };
             if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
                 return Poll::Ready(Err(Trouble::Fault(
-                    Fault::error(SqlState::CONNECTION_FAILURE, "the connection to a shard was lost during COPY")
-                        .detail(format!("It ended with: {error}."))
-                        .hint("Repeat the COPY: nothing was committed."),
+                    Fault::error(
+                        SqlState::CONNECTION_FAILURE,
+                        "the connection to a shard was lost during COPY",
+                    )
+                    .detail(format!("It ended with: {error}."))
+                    .hint("Repeat the COPY: nothing was committed."),
                 )));
             }
             full |= connection.out.len() > most;
         }
         if full {
-            return session.poll_signals(cx).map(|interrupted| Err(interrupted.into()));
+            return session
+                .poll_signals(cx)
+                .map(|interrupted| Err(interrupted.into()));
         }
         Poll::Ready(Ok(()))
     })
@@ -233,9 +271,15 @@ async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> 
         lane.member
             .hear(session, |_, heard| {
                 if heard.tag == b'C' {
-                    let tag = heard.body.split(|byte| *byte == 0).next().unwrap_or_default();
+                    let tag = heard
+                        .body
+                        .split(|byte| *byte == 0)
+                        .next()
+                        .unwrap_or_default();
                     let count = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-                    let count = std::str::from_utf8(count).ok().and_then(|count| count.parse().ok());
+                    let count = std::str::from_utf8(count)
+                        .ok()
+                        .and_then(|count| count.parse().ok());
                     total = total.saturating_add(count.unwrap_or(0));
                 }
                 Ok(true)

@@ -48,9 +48,12 @@ impl From<FrameError> for Stopped {
 
 impl Member {
     pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, Trouble> {
-        self.lease
-            .connection()
-            .ok_or_else(|| Trouble::Fault(Fault::error(SqlState::INTERNAL, "the server connection is gone")))
+        self.lease.connection().ok_or_else(|| {
+            Trouble::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "the server connection is gone",
+            ))
+        })
     }
 
     fn name(&self) -> String {
@@ -64,14 +67,22 @@ impl Member {
     }
 
     /// Queues the client's statement; `describe` asks for a RowDescription in the extended protocol.
-    pub(super) fn push_statement(&mut self, session: &Session, source: &Source, describe: bool) -> Result<(), Trouble> {
+    pub(super) fn push_statement(
+        &mut self,
+        session: &Session,
+        source: &Source,
+        describe: bool,
+    ) -> Result<(), Trouble> {
         match source {
             Source::Text(text) => {
                 let connection = self.connection()?;
                 frame::write(&mut connection.out, b'Q', &[text, b"\0"]);
                 connection.pipeline.sent(Request::Query, false, Note::None);
             }
-            Source::Bind { prepared, after_names } => {
+            Source::Bind {
+                prepared,
+                after_names,
+            } => {
                 let name = session.server_name(prepared);
                 let limit = session.database.limits.max_prepared_statements;
                 let connection = self.connection()?;
@@ -84,10 +95,14 @@ impl Member {
                 connection.pipeline.sent(Request::Bind, true, Note::None);
                 if describe {
                     frame::write(&mut connection.out, b'D', &[b"P\0"]);
-                    connection.pipeline.sent(Request::DescribePortal, false, Note::None);
+                    connection
+                        .pipeline
+                        .sent(Request::DescribePortal, false, Note::None);
                 }
                 frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
-                connection.pipeline.sent(Request::Execute, false, Note::None);
+                connection
+                    .pipeline
+                    .sent(Request::Execute, false, Note::None);
                 frame::write(&mut connection.out, b'S', &[]);
                 connection.pipeline.sent(Request::Sync, true, Note::None);
                 connection.unsynced = false;
@@ -126,15 +141,18 @@ impl Member {
             let count = read(session, connection, &mut scratch, &name).await?;
             let data = scratch.get(..count).unwrap_or_default();
             let mut reader = std::mem::take(&mut connection.reader);
-            let result = reader.feed(data, u32::MAX, |tag| matches!(tag, b'D' | b'd'), |piece| {
-                match heard(connection, piece, &mut error, &mut forwarding)? {
+            let result = reader.feed(
+                data,
+                u32::MAX,
+                |tag| matches!(tag, b'D' | b'd'),
+                |piece| match heard(connection, piece, &mut error, &mut forwarding)? {
                     Some(heard) => {
                         more &= on(session, heard).map_err(Stopped::Trouble)?;
                         Ok(())
                     }
                     None => Ok(()),
-                }
-            });
+                },
+            );
             connection.reader = reader;
             match result {
                 Ok(()) => {}
@@ -153,9 +171,12 @@ impl Member {
 const CLIENT_BUFFER: usize = 64 * 1024;
 
 fn lost(shard: &str, reason: &str) -> Fault {
-    Fault::error(SqlState::CONNECTION_FAILURE, format!("the connection to shard \"{shard}\" was lost"))
-        .detail(format!("It ended with: {}.", reason.trim_end_matches('.')))
-        .hint("Repeat the statement; if it wrote, check first what took effect.")
+    Fault::error(
+        SqlState::CONNECTION_FAILURE,
+        format!("the connection to shard \"{shard}\" was lost"),
+    )
+    .detail(format!("It ended with: {}.", reason.trim_end_matches('.')))
+    .hint("Repeat the statement; if it wrote, check first what took effect.")
 }
 
 /// Sends and reads once; watches the client meanwhile.
@@ -170,10 +191,17 @@ async fn read(
             return Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))));
         }
         match connection.poll_read(cx, scratch) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Trouble::Fault(lost(name, "the server closed the connection")))),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(Trouble::Fault(lost(
+                name,
+                "the server closed the connection",
+            )))),
             Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string())))),
-            Poll::Pending => session.poll_watch(cx).map(|interrupted| Err(interrupted.into())),
+            Poll::Ready(Err(error)) => {
+                Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))))
+            }
+            Poll::Pending => session
+                .poll_watch(cx)
+                .map(|interrupted| Err(interrupted.into())),
         }
     })
     .await
@@ -198,11 +226,17 @@ fn heard<'a>(
         Piece::Whole(frame) => (frame.tag, frame.bytes, frame.body),
         Piece::Start { tag, bytes } => (tag, bytes, [].as_slice()),
         Piece::More { bytes, .. } => {
-            return Ok(forwarding.then_some(Heard { tag: 0, bytes, body: &[] }));
+            return Ok(forwarding.then_some(Heard {
+                tag: 0,
+                bytes,
+                body: &[],
+            }));
         }
     };
     if tag == b'E' && connection.pipeline.is_empty() {
-        return Err(Stopped::Lost(backend::error_fields(body).message().to_owned()));
+        return Err(Stopped::Lost(
+            backend::error_fields(body).message().to_owned(),
+        ));
     }
     let step = connection
         .pipeline
@@ -217,7 +251,11 @@ fn heard<'a>(
     if step.fails {
         error.get_or_insert_with(|| bytes.to_vec());
         for void in connection.pipeline.fail() {
-            if let crate::wire::pipeline::Owed::Server { note: Note::Parse { name, .. }, .. } = void {
+            if let crate::wire::pipeline::Owed::Server {
+                note: Note::Parse { name, .. },
+                ..
+            } = void
+            {
                 connection.statements.remove(name);
             }
         }
@@ -226,7 +264,9 @@ fn heard<'a>(
     if step.ends
         && let Some((_, Note::Parse { name, prepared, .. })) = connection.pipeline.pop()
     {
-        prepared.accepted.set(Some((u64::from(name.epoch), name.fingerprint)));
+        prepared
+            .accepted
+            .set(Some((u64::from(name.epoch), name.fingerprint)));
     }
     let shown = step.forward && !matches!(tag, b'Z' | b'S' | b'A');
     Ok(shown.then_some(Heard { tag, bytes, body }))
@@ -239,17 +279,22 @@ pub(super) async fn open(session: &mut Session, shards: &ShardSet) -> Result<Vec
         session.parked.push(lease);
     }
     for shard in shards.iter() {
-        let parked = session
-            .parked
-            .iter()
-            .position(|lease| lease.peek().is_some_and(|connection| connection.shard == shard));
+        let parked = session.parked.iter().position(|lease| {
+            lease
+                .peek()
+                .is_some_and(|connection| connection.shard == shard)
+        });
         let mut lease = match parked {
             Some(index) => session.parked.swap_remove(index),
             None => session.acquire(shard).await?,
         };
         session.settle(&mut lease).await?;
         if let Some(connection) = lease.peek() {
-            session.client.targets.borrow_mut().push(Rc::clone(&connection.cancel));
+            session
+                .client
+                .targets
+                .borrow_mut()
+                .push(Rc::clone(&connection.cancel));
         }
         members.push(Member { shard, lease });
     }
@@ -319,7 +364,10 @@ pub(super) async fn commit(session: &mut Session, members: &mut [Member]) -> Res
         }
     }
     let names = |names: &mut dyn Iterator<Item = &String>| {
-        names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+        names
+            .map(|name| format!("\"{name}\""))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let not_done = names(&mut failed.keys());
     match failed.into_values().next() {
@@ -332,7 +380,11 @@ pub(super) async fn commit(session: &mut Session, members: &mut [Member]) -> Res
             )
             .detail(format!(
                 "Committed on {}; failed or unknown on {not_done}.",
-                if done.is_empty() { "none for certain".to_owned() } else { names(&mut done.iter()) }
+                if done.is_empty() {
+                    "none for certain".to_owned()
+                } else {
+                    names(&mut done.iter())
+                }
             ))
             .hint("Compare the shards named and repeat or undo the statement there."),
         )),

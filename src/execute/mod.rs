@@ -108,19 +108,32 @@ async fn carry_out(session: &mut Session, wide: &Wide, describe: bool) -> Result
     let started = session.engine.now();
     let result = match &wide.route {
         Route::Broadcast { transaction: true } => broadcast::run(session, wide, describe).await,
-        Route::Broadcast { transaction: false } => broadcast::one_by_one(session, wide, describe).await,
+        Route::Broadcast { transaction: false } => {
+            broadcast::one_by_one(session, wide, describe).await
+        }
         Route::Concat(shards) => concat::run(session, wide, shards, describe).await,
         Route::CopySplit(split) => copy::run(session, wide, split).await,
-        Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => Err(Trouble::Fault(
-            Fault::error(SqlState::INTERNAL, "a statement for one shard was to run on several"),
-        )),
+        Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
+            Err(Trouble::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "a statement for one shard was to run on several",
+            )))
+        }
     };
     let label = match &wide.route {
         Route::CopySplit(_) => RouteLabel::Copy,
         _ => RouteLabel::Multi,
     };
-    let micros = session.engine.now().saturating_duration_since(started).as_micros();
-    session.engine.count_route(&session.database, label, u64::try_from(micros).unwrap_or(u64::MAX));
+    let micros = session
+        .engine
+        .now()
+        .saturating_duration_since(started)
+        .as_micros();
+    session.engine.count_route(
+        &session.database,
+        label,
+        u64::try_from(micros).unwrap_or(u64::MAX),
+    );
     session.client.targets.borrow_mut().clear();
     result
 }

@@ -25,7 +25,7 @@ fn element_of(array: u32) -> u32 {
 ///
 /// # Errors
 /// `Unprovable` for an array of another shape or type; what `each` returns.
-pub fn parameter<E: From<KeyError>>(
+pub(super) fn parameter<E: From<KeyError>>(
     kind: KeyType,
     value: &[u8],
     binary: bool,
@@ -43,7 +43,7 @@ pub fn parameter<E: From<KeyError>>(
 }
 
 /// The same for a string literal's value.
-pub fn text<E: From<KeyError>>(
+pub(super) fn text<E: From<KeyError>>(
     kind: KeyType,
     value: &[u8],
     each: &mut dyn FnMut(Key<'_>) -> Result<(), E>,
@@ -73,9 +73,7 @@ fn from_binary<E: From<KeyError>>(
         let Ok(length) = usize::try_from(length) else {
             continue;
         };
-        let (bytes, after) = rest
-            .split_at_checked(length)
-            .ok_or(KeyError::Unprovable)?;
+        let (bytes, after) = rest.split_at_checked(length).ok_or(KeyError::Unprovable)?;
         rest = after;
         each(Key::from_parameter(kind, Some(bytes), true, element)?)?;
     }
@@ -124,11 +122,7 @@ fn from_text<E: From<KeyError>>(
 }
 
 /// Reads one element into `scratch`; what follows it.
-fn item<'a>(
-    text: &'a [u8],
-    quoted: bool,
-    scratch: &mut Vec<u8>,
-) -> Result<&'a [u8], KeyError> {
+fn item<'a>(text: &'a [u8], quoted: bool, scratch: &mut Vec<u8>) -> Result<&'a [u8], KeyError> {
     scratch.clear();
     let mut rest = if quoted {
         text.get(1..).unwrap_or_default()

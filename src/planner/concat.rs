@@ -8,7 +8,7 @@ use crate::planner::survey::{Reference, Rows, Survey, Tree};
 use crate::sql::statement::{Block, Body, JoinKind};
 
 /// `Ok` where concatenation is exact, else what is in the way.
-pub fn check(survey: &Survey<'_>, block: &Block) -> Result<(), &'static str> {
+pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), &'static str> {
     let mut block = block;
     loop {
         if let Some(feature) = block.inner.features.first() {
@@ -112,11 +112,7 @@ impl Colocated<'_, '_> {
         Ok(kept)
     }
 
-    fn joined(
-        &self,
-        mut left: Vec<usize>,
-        right: Vec<usize>,
-    ) -> Result<Vec<usize>, &'static str> {
+    fn joined(&self, mut left: Vec<usize>, right: Vec<usize>) -> Result<Vec<usize>, &'static str> {
         // One pair is enough: the rows of each side hang together by themselves.
         let together = left
             .iter()
@@ -135,8 +131,7 @@ impl Colocated<'_, '_> {
         else {
             return false;
         };
-        columns == others
-            && (0..columns).all(|column| self.reaches(left + column, right + column))
+        columns == others && (0..columns).all(|column| self.reaches(left + column, right + column))
     }
 
     fn reaches(&self, from: usize, to: usize) -> bool {
@@ -147,7 +142,13 @@ impl Colocated<'_, '_> {
                 return true;
             }
             next += 1;
-            for link in self.survey.facts.links.iter().filter(|link| link.outer.is_none()) {
+            for link in self
+                .survey
+                .facts
+                .links
+                .iter()
+                .filter(|link| link.outer.is_none())
+            {
                 let other = match node {
                     node if node == link.left => link.right,
                     node if node == link.right => link.left,
@@ -180,7 +181,7 @@ impl Colocated<'_, '_> {
 }
 
 /// The first sharded table, to be named in a refusal.
-pub fn named(references: &[Reference]) -> String {
+pub(super) fn named(references: &[Reference]) -> String {
     references
         .iter()
         .find(|reference| matches!(reference.place, Rows::Sharded { .. }))

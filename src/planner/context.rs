@@ -67,7 +67,8 @@ impl<'a> Context<'a> {
                 .or_else(|| self.topology.table(None, &name.name)),
         };
         let table = found.map(|(_, table)| table);
-        if rule.is_none() && found.is_none() && name.schema.is_none() && is_catalog_name(&name.name) {
+        if rule.is_none() && found.is_none() && name.schema.is_none() && is_catalog_name(&name.name)
+        {
             return Relation::System;
         }
         match rule.map(|rule| &rule.kind) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::error::Fault;
 use crate::planner::concat;
 use crate::planner::context::Context;
-use crate::planner::functions;
 use crate::planner::effects;
+use crate::planner::functions;
 use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Effect, KeyOperands, Keyed};
 use crate::planner::refuse;
@@ -16,7 +16,7 @@ use crate::sql::statement::{Block, Body, Features, Into};
 
 /// What was worked out of a data statement.
 #[derive(Debug)]
-pub struct Decision {
+pub(super) struct Decision {
     pub access: Access,
     pub effect: Effect,
     pub writes: bool,
@@ -27,7 +27,7 @@ pub struct Decision {
 }
 
 /// Plans a statement that reads or writes rows.
-pub fn decide(context: Context<'_>, block: &Block, literals: &Literals<'_>) -> Decision {
+pub(super) fn decide(context: Context<'_>, block: &Block, literals: &Literals<'_>) -> Decision {
     let survey = Survey::of(context, block);
     let effect = effects::of_calls(block, &survey.calls, literals);
     let written = survey.references.iter().any(|reference| reference.written);
@@ -104,7 +104,7 @@ fn has_effects(survey: &Survey<'_>, block: &Block) -> bool {
 }
 
 /// Whether it is SELECT INTO.
-pub fn is_into(block: &Block) -> bool {
+pub(super) fn is_into(block: &Block) -> bool {
     into_kind(block).is_some()
 }
 
@@ -113,11 +113,9 @@ fn into_kind(block: &Block) -> Option<Into> {
         Body::Select(select) => select.into,
         Body::Set(branches) => branches.iter().find_map(into_kind),
         Body::Nested(nested) => into_kind(nested),
-        Body::Values(_)
-        | Body::Insert(_)
-        | Body::Update(_)
-        | Body::Delete(_)
-        | Body::Merge(_) => None,
+        Body::Values(_) | Body::Insert(_) | Body::Update(_) | Body::Delete(_) | Body::Merge(_) => {
+            None
+        }
     }
 }
 
@@ -156,9 +154,10 @@ fn local(survey: &Survey<'_>, block: &Block, writes: bool) -> Access {
 /// SELECT INTO makes a table: a temporary one at home, another one on every shard, where only single
 /// tables are read (they are empty but at home).
 fn into(survey: &Survey<'_>, block: &Block, decision: &mut Decision) -> Access {
-    let spread = survey.references.iter().find(|reference| {
-        matches!(reference.place, Rows::Sharded { .. } | Rows::Reference)
-    });
+    let spread = survey
+        .references
+        .iter()
+        .find(|reference| matches!(reference.place, Rows::Sharded { .. } | Rows::Reference));
     if into_kind(block) == Some(Into::Temporary) {
         decision.effect = Effect::Pin(effects::TEMPORARY);
         return match spread {
@@ -190,9 +189,10 @@ fn broadcast(
     {
         return refused(refuse::mixed(&other.name.to_string(), &table));
     }
-    let strange = survey.calls.iter().find(|call| {
-        !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name))
-    });
+    let strange = survey
+        .calls
+        .iter()
+        .find(|call| !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name)));
     let limits = |features: Features| {
         features.has(Features::LIMIT)
             || features.has(Features::LOCK)

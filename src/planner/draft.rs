@@ -8,7 +8,7 @@ use crate::planner::plan::{Access, Effect, Statement};
 
 /// What planning one statement gives, before it is put into a script.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub(super) struct Draft {
     pub verb: &'static str,
     pub effect: Effect,
     pub access: Access,
@@ -22,7 +22,7 @@ pub struct Draft {
 
 impl Draft {
     /// A statement that the session answers or notes, and that writes nothing.
-    pub fn session(verb: &'static str, effect: Effect) -> Draft {
+    pub(super) fn session(verb: &'static str, effect: Effect) -> Draft {
         Draft {
             verb,
             effect,
@@ -36,7 +36,7 @@ impl Draft {
     }
 
     /// The same, run by a server.
-    pub fn server(verb: &'static str, effect: Effect, access: Access) -> Draft {
+    pub(super) fn server(verb: &'static str, effect: Effect, access: Access) -> Draft {
         Draft {
             access,
             ..Draft::session(verb, effect)
@@ -44,7 +44,7 @@ impl Draft {
     }
 
     /// One that may write, to tables of the database.
-    pub fn writing(verb: &'static str, effect: Effect, access: Access) -> Draft {
+    pub(super) fn writing(verb: &'static str, effect: Effect, access: Access) -> Draft {
         Draft {
             writes: true,
             has_tables: true,
@@ -53,11 +53,11 @@ impl Draft {
     }
 
     /// A refusal.
-    pub fn refused(verb: &'static str, fault: Fault) -> Draft {
+    pub(super) fn refused(verb: &'static str, fault: Fault) -> Draft {
         Draft::writing(verb, Effect::None, Access::Refuse(Arc::new(fault)))
     }
 
-    pub fn into_statement(self, span: Range<usize>) -> Statement {
+    pub(super) fn into_statement(self, span: Range<usize>) -> Statement {
         Statement {
             span,
             verb: self.verb,

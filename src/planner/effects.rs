@@ -7,15 +7,15 @@ use crate::sql::cursor::Cursor;
 use crate::sql::statement::{Block, Body, Call, Expr, Features, Item, Value};
 
 /// Why a client keeps its connection.
-pub const TEMPORARY: &str = "temporary table";
-pub const LOCK: &str = "session advisory lock";
-pub const HOLD: &str = "cursor with hold";
-pub const CONFIG: &str = "set_config within an expression";
-pub const OPAQUE: &str = "code that may change the session";
-pub const LOADED: &str = "loaded library";
+pub(super) const TEMPORARY: &str = "temporary table";
+pub(super) const LOCK: &str = "session advisory lock";
+pub(super) const HOLD: &str = "cursor with hold";
+pub(super) const CONFIG: &str = "set_config within an expression";
+pub(super) const OPAQUE: &str = "code that may change the session";
+pub(super) const LOADED: &str = "loaded library";
 
 /// The effect of a data statement by its calls.
-pub fn of_calls(block: &Block, calls: &[Call], literals: &Literals<'_>) -> Effect {
+pub(super) fn of_calls(block: &Block, calls: &[Call], literals: &Literals<'_>) -> Effect {
     let effects = || calls.iter().map(|call| session_effect(&call.name.name));
     if effects().any(|effect| effect == SessionEffect::SessionLock) {
         return Effect::Pin(LOCK);
@@ -76,7 +76,7 @@ fn argument(expr: &Expr, literals: &Literals<'_>) -> Argument {
 }
 
 /// Whether `lastval` or `currval` is called.
-pub fn reads_sequence_state(calls: &[Call]) -> bool {
+pub(super) fn reads_sequence_state(calls: &[Call]) -> bool {
     calls
         .iter()
         .any(|call| session_effect(&call.name.name) == SessionEffect::SequenceState)
@@ -84,7 +84,7 @@ pub fn reads_sequence_state(calls: &[Call]) -> bool {
 
 /// The effect of a statement that is known by its tokens only, and whether it reads what `nextval`
 /// left behind.
-pub fn of_tokens(cursor: Cursor<'_>) -> (Effect, bool) {
+pub(super) fn of_tokens(cursor: Cursor<'_>) -> (Effect, bool) {
     let mut effect = Effect::None;
     let mut sequence = false;
     let mut rest = cursor;
@@ -113,10 +113,20 @@ pub fn of_tokens(cursor: Cursor<'_>) -> (Effect, bool) {
 }
 
 /// Whether the text of code mentions anything that changes a session.
-pub fn may_change_session(text: &[u8]) -> bool {
+pub(super) fn may_change_session(text: &[u8]) -> bool {
     const WORDS: [&str; 12] = [
-        "set", "set_config", "reset", "listen", "unlisten", "prepare", "temp", "temporary", "lock",
-        "pg_advisory_lock", "load", "execute",
+        "set",
+        "set_config",
+        "reset",
+        "listen",
+        "unlisten",
+        "prepare",
+        "temp",
+        "temporary",
+        "lock",
+        "pg_advisory_lock",
+        "load",
+        "execute",
     ];
     text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
         .any(|word| {

@@ -11,14 +11,14 @@ use crate::sql::statement::{Expr, Family, Value};
 use crate::types::key::KeyType;
 
 /// Key values a statement may list; more are not pruned by.
-pub const KEYS_MAX: usize = 100_000;
+pub(super) const KEYS_MAX: usize = 100_000;
 
 /// Index of a key column of a table reference.
-pub type Node = usize;
+pub(super) type Node = usize;
 
 /// An equality of two nodes, and the outer join whose ON says so; `None` for WHERE and inner joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub(super) struct Link {
     pub left: Node,
     pub right: Node,
     pub outer: Option<usize>,
@@ -26,7 +26,7 @@ pub struct Link {
 
 /// All that was learnt of a statement's keys.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub(super) struct Facts {
     types: Vec<KeyType>,
     sets: Vec<Option<Vec<Operand>>>,
     edges: Vec<(Node, Node)>,
@@ -35,23 +35,23 @@ pub struct Facts {
 
 impl Facts {
     /// Makes the nodes of a reference to a table of this distribution; the first of them.
-    pub fn reference(&mut self, topology: &Topology, distribution: usize) -> Node {
+    pub(super) fn reference(&mut self, topology: &Topology, distribution: usize) -> Node {
         let first = self.types.len();
         let key = topology
             .distribution(distribution)
-            .map(|found| found.key())
+            .map(super::super::placement::distribution::Distribution::key)
             .unwrap_or_default();
         self.types.extend_from_slice(key);
         self.sets.resize(self.types.len(), None);
         first
     }
 
-    pub fn key_type(&self, node: Node) -> Option<KeyType> {
+    pub(super) fn key_type(&self, node: Node) -> Option<KeyType> {
         self.types.get(node).copied()
     }
 
     /// Learns that a node has one of these values; the smaller of two sets is kept.
-    pub fn confine(&mut self, node: Node, values: Vec<Operand>) {
+    pub(super) fn confine(&mut self, node: Node, values: Vec<Operand>) {
         if let Some(set) = self.sets.get_mut(node)
             && set.as_ref().is_none_or(|set| values.len() < set.len())
         {
@@ -60,14 +60,14 @@ impl Facts {
     }
 
     /// Learns that values may be carried from one node to another.
-    pub fn carry(&mut self, from: Node, to: Node) {
+    pub(super) fn carry(&mut self, from: Node, to: Node) {
         if self.key_type(from).map(width) == self.key_type(to).map(width) {
             self.edges.push((from, to));
         }
     }
 
     /// Carries sets along the edges until nothing is learnt any more.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut pending = self.edges.clone();
         loop {
             let before = pending.len();
@@ -90,12 +90,12 @@ impl Facts {
     }
 
     /// The values of one node.
-    pub fn set(&self, node: Node) -> Option<&[Operand]> {
+    pub(super) fn set(&self, node: Node) -> Option<&[Operand]> {
         self.sets.get(node)?.as_deref()
     }
 
     /// The keys of a reference: every combination of its columns' values.
-    pub fn keys(&self, first: Node, columns: usize) -> Option<Vec<KeyOperands>> {
+    pub(super) fn keys(&self, first: Node, columns: usize) -> Option<Vec<KeyOperands>> {
         let mut keys: Vec<KeyOperands> = vec![Vec::with_capacity(columns)];
         for node in first..first + columns {
             let values = self.set(node)?;
@@ -120,10 +120,9 @@ impl Facts {
 fn is_array(operand: &Operand) -> bool {
     match operand {
         Operand::Elements(_) | Operand::LiteralElements(_) => true,
-        Operand::Parameter(_)
-        | Operand::Literal { .. }
-        | Operand::Constant(_)
-        | Operand::Null => false,
+        Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) | Operand::Null => {
+            false
+        }
     }
 }
 
@@ -133,7 +132,7 @@ fn width(key: KeyType) -> KeyType {
 }
 
 /// The operand an expression is, as a value of a key column; `None` if it must be computed.
-pub fn operand(expr: &Expr, key: KeyType) -> Option<Operand> {
+pub(super) fn operand(expr: &Expr, key: KeyType) -> Option<Operand> {
     match expr {
         Expr::Value(value) => value_operand(value, key),
         Expr::Cast(inner, family) if matches(*family, key) => operand(inner, key),
@@ -169,7 +168,7 @@ fn value_operand(value: &Value, key: KeyType) -> Option<Operand> {
 }
 
 /// The operands of the array on the right of `= ANY`.
-pub fn elements(expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
+pub(super) fn elements(expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
     match expr {
         Expr::Array(items) => items.iter().map(|item| operand(item, key)).collect(),
         Expr::Value(Value::Parameter(index)) => Some(vec![Operand::Elements(*index)]),
@@ -197,7 +196,7 @@ pub fn elements(expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
 }
 
 /// Whether a cast leaves a value of a key's type what it is.
-pub fn matches(family: Family, key: KeyType) -> bool {
+pub(super) fn matches(family: Family, key: KeyType) -> bool {
     match family {
         Family::Int2 | Family::Int4 | Family::Int8 => key.is_int(),
         Family::Text => key == KeyType::Text,

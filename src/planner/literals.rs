@@ -1,13 +1,13 @@
 //! The literals of a text, where planning must look at a value after all.
 
+use crate::sql::cursor::string_value;
 use crate::sql::mask::Literal;
 use crate::sql::scan::{Kind, Token};
 use crate::sql::statement::{Expr, Value};
-use crate::sql::cursor::string_value;
 
 /// The numbered literals of a text.
 #[derive(Clone, Copy, Debug)]
-pub struct Literals<'a> {
+pub(super) struct Literals<'a> {
     pub text: &'a [u8],
     pub all: &'a [Literal],
     /// Those of the statement at hand start here.
@@ -18,7 +18,7 @@ pub struct Literals<'a> {
 
 impl Literals<'_> {
     /// The value of a constant expression, as text.
-    pub fn value(&self, expr: &Expr) -> Option<String> {
+    pub(super) fn value(&self, expr: &Expr) -> Option<String> {
         match expr {
             Expr::Value(Value::Literal {
                 index,
@@ -57,7 +57,7 @@ impl Literals<'_> {
     }
 
     /// Whether a literal of the statement means the moment at which it is read.
-    pub fn any_moment(&self) -> bool {
+    pub(super) fn any_moment(&self) -> bool {
         self.all
             .get(self.first..self.end)
             .unwrap_or_default()
@@ -73,7 +73,7 @@ impl Literals<'_> {
 }
 
 /// Whether a date or time of this text depends on when it is read.
-pub fn is_moment(text: &[u8]) -> bool {
+pub(super) fn is_moment(text: &[u8]) -> bool {
     const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
     // Nothing longer is a date with one of the words in it.
     text.len() <= 64

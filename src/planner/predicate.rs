@@ -9,7 +9,7 @@ use crate::sql::statement::Expr;
 
 /// Where a predicate stands.
 #[derive(Clone, Debug)]
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     /// Innermost last.
     pub levels: &'a [Level],
     /// The bindings of the innermost level that its names may mean.
@@ -50,7 +50,7 @@ impl Place<'_> {
     }
 
     /// Learns from a predicate that must hold.
-    pub fn learn(&self, predicate: &Expr, facts: &mut Facts) {
+    pub(super) fn learn(&self, predicate: &Expr, facts: &mut Facts) {
         let Some(level) = self.levels.last() else {
             return;
         };

@@ -4,8 +4,7 @@ use crate::error::{Fault, SqlState};
 use crate::sql::parse::Unread;
 use crate::sql::scan::Unreadable;
 
-const SHARD_HINT: &str =
-    "Name the shard with SET pgherd.shard, or connect to the shard itself.";
+const SHARD_HINT: &str = "Name the shard with SET pgherd.shard, or connect to the shard itself.";
 
 fn unsupported(message: String) -> Fault {
     Fault::error(SqlState::FEATURE_NOT_SUPPORTED, message)
@@ -96,7 +95,9 @@ pub fn columns(table: &str) -> Fault {
 pub fn unlisted(table: &str) -> Fault {
     unsupported(format!("table \"{table}\" is not in the configuration"))
         .detail("The database has `unlisted: refuse`.")
-        .hint(format!("Add \"{table}\" under `tables` as sharded, reference or single."))
+        .hint(format!(
+            "Add \"{table}\" under `tables` as sharded, reference or single."
+        ))
 }
 
 /// A view, whose tables may be sharded.
@@ -142,14 +143,18 @@ pub fn copies(table: &str, why: &str) -> Fault {
     unsupported(format!(
         "the copies of reference table \"{table}\" would differ"
     ))
-    .detail(format!("The statement has {why}, and each shard would work it out for itself."))
+    .detail(format!(
+        "The statement has {why}, and each shard would work it out for itself."
+    ))
     .hint("Work the value out first, and send it as a constant or a parameter.")
 }
 
 /// A table made from rows that are not all at home.
 pub fn made_from(table: &str) -> Fault {
     unsupported("cannot make a table from the rows of several shards".into())
-        .detail(format!("The query reads \"{table}\", whose rows are not only on the home shard."))
+        .detail(format!(
+            "The query reads \"{table}\", whose rows are not only on the home shard."
+        ))
         .hint("Create the table first, and load it with COPY or INSERT.")
 }
 
@@ -183,5 +188,7 @@ pub fn bad_hint(what: &str, value: &str) -> Fault {
         SqlState::INVALID_PARAMETER_VALUE,
         format!("there is no {what} \"{value}\""),
     )
-    .hint(format!("SHOW SHARDS and SHOW DISTRIBUTIONS on the console name every {what}."))
+    .hint(format!(
+        "SHOW SHARDS and SHOW DISTRIBUTIONS on the console name every {what}."
+    ))
 }

@@ -180,10 +180,9 @@ fn place_one(
         Ok(())
     };
     match operand {
-        Operand::Parameter(_)
-        | Operand::Literal { .. }
-        | Operand::Constant(_)
-        | Operand::Null => each(decode(operand, kind, values)?),
+        Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) | Operand::Null => {
+            each(decode(operand, kind, values)?)
+        }
         Operand::Elements(index) => {
             let Parameter { value, binary, oid } =
                 values.parameter(*index).ok_or(KeyError::Unprovable)?;
@@ -194,11 +193,9 @@ fn place_one(
             let Literal { text } = values.literal(*index).ok_or(KeyError::Unprovable)?;
             match Key::from_literal(KeyType::Text, text, false)? {
                 Key::Text(value) => array::text(kind, &value, &mut each),
-                Key::Int(_)
-                | Key::Uuid(_)
-                | Key::Date(_)
-                | Key::Timestamp(_)
-                | Key::Numeric(_) => Err(KeyError::Unprovable),
+                Key::Int(_) | Key::Uuid(_) | Key::Date(_) | Key::Timestamp(_) | Key::Numeric(_) => {
+                    Err(KeyError::Unprovable)
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::sql::cursor::Name;
 
 /// A relation that a level's names may refer to.
 #[derive(Clone, Debug)]
-pub struct Binding {
+pub(super) struct Binding {
     /// The alias, or the table's own name.
     pub alias: String,
     /// The name it was written with, where there is no alias: `schema.table.column` may be used.
@@ -18,7 +18,7 @@ pub struct Binding {
 
 /// The relations of one query level.
 #[derive(Clone, Debug, Default)]
-pub struct Level {
+pub(super) struct Level {
     pub bindings: Vec<Binding>,
     /// Columns merged by USING: the node that the bare name means, if one does.
     pub merged: Vec<(String, Option<Node>)>,
@@ -28,12 +28,12 @@ pub struct Level {
 
 impl Level {
     /// The bindings in sight of a predicate.
-    pub fn all(&self) -> Range<usize> {
+    pub(super) fn all(&self) -> Range<usize> {
         0..self.bindings.len()
     }
 
     /// The nodes of the bindings of a range.
-    pub fn nodes(&self, range: Range<usize>) -> Vec<Node> {
+    pub(super) fn nodes(&self, range: Range<usize>) -> Vec<Node> {
         self.bindings
             .get(range)
             .unwrap_or_default()
@@ -43,7 +43,7 @@ impl Level {
     }
 
     /// The one node of this column's name among the bindings of a range.
-    pub fn only(&self, column: &str, range: Range<usize>) -> Option<Node> {
+    pub(super) fn only(&self, column: &str, range: Range<usize>) -> Option<Node> {
         let mut found = self
             .bindings
             .get(range)?
@@ -70,7 +70,7 @@ impl Level {
 /// A bare name is taken only for a key of the innermost level, where PostgreSQL would find it first
 /// (or call it ambiguous). `visible` are the bindings of the innermost level that the predicate
 /// sees; a name of another binding there is not looked for further out.
-pub fn resolve(levels: &[Level], parts: &[String], visible: &Range<usize>) -> Option<Node> {
+pub(super) fn resolve(levels: &[Level], parts: &[String], visible: &Range<usize>) -> Option<Node> {
     let (current, outer) = levels.split_last()?;
     let (column, qualifier) = parts.split_last()?;
     let Some((table, schema)) = qualifier.split_last() else {

@@ -19,7 +19,7 @@ use crate::sql::split::split;
 
 /// One statement to plan.
 #[derive(Clone, Debug)]
-pub struct Text<'a> {
+pub(super) struct Text<'a> {
     pub context: Context<'a>,
     pub cursor: Cursor<'a>,
     pub literals: Literals<'a>,
@@ -30,7 +30,7 @@ pub struct Text<'a> {
 impl<'a> Text<'a> {
     /// The part of the statement that begins at a later token of it.
     #[must_use]
-    pub fn from(&self, cursor: Cursor<'a>) -> Text<'a> {
+    pub(super) fn from(&self, cursor: Cursor<'a>) -> Text<'a> {
         let skipped = self.cursor.tokens().len() - cursor.tokens().len();
         let mut text = self.clone();
         text.numbering
@@ -41,7 +41,7 @@ impl<'a> Text<'a> {
 
     /// The same, without its last tokens.
     #[must_use]
-    pub fn until(&self, tokens: &'a [Token]) -> Text<'a> {
+    pub(super) fn until(&self, tokens: &'a [Token]) -> Text<'a> {
         Text {
             cursor: Cursor::new(self.cursor.text(), tokens),
             ..self.clone()
@@ -49,7 +49,7 @@ impl<'a> Text<'a> {
     }
 
     /// The statement's bytes.
-    pub fn bytes(&self) -> &'a [u8] {
+    pub(super) fn bytes(&self) -> &'a [u8] {
         self.cursor
             .text()
             .get(self.cursor.rest())
@@ -102,7 +102,7 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
 }
 
 /// Plans one statement.
-pub fn plan_one(text: &Text<'_>) -> Draft {
+pub(super) fn plan_one(text: &Text<'_>) -> Draft {
     match verb(text.cursor) {
         Some(verb) => data_statement(text, verb),
         None => utility::plan(text),
@@ -138,7 +138,11 @@ fn verb_after_with(mut cursor: Cursor<'_>) -> &'static str {
         if cursor.skip_group() {
             continue;
         }
-        for (word, verb) in [("insert", "INSERT"), ("update", "UPDATE"), ("delete", "DELETE")] {
+        for (word, verb) in [
+            ("insert", "INSERT"),
+            ("update", "UPDATE"),
+            ("delete", "DELETE"),
+        ] {
             if cursor.at(word) {
                 return verb;
             }
@@ -190,7 +194,7 @@ fn by_names(text: &Text<'_>, verb: &'static str, reason: &Unread) -> Draft {
 }
 
 /// Whether every table the statement could name is on the home shard.
-pub fn is_home(text: &Text<'_>) -> bool {
+pub(super) fn is_home(text: &Text<'_>) -> bool {
     use crate::config::Unlisted;
     match text.context.topology.unlisted() {
         Unlisted::Single => tables::spread(text.context, text.cursor).is_none(),

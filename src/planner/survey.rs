@@ -9,10 +9,11 @@ use crate::planner::refuse;
 use crate::planner::scope::{Binding, Level};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{Block, Body, Call, Features, Inner, Join, JoinKind, Select, Source};
+use crate::sql::with_stack;
 
 /// One reference to a table.
 #[derive(Clone, Debug)]
-pub struct Reference {
+pub(super) struct Reference {
     pub name: Name,
     pub place: Rows,
     pub written: bool,
@@ -24,7 +25,7 @@ pub struct Reference {
 
 /// Where a reference's rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
+pub(super) enum Rows {
     Sharded {
         distribution: usize,
         first: Node,
@@ -37,7 +38,7 @@ pub enum Rows {
 
 /// The shape of FROM, as far as concatenation asks: references to sharded tables, and joins.
 #[derive(Clone, Debug)]
-pub enum Tree {
+pub(super) enum Tree {
     /// A sharded table, by the index of its reference; `None` for anything else.
     Leaf(Option<usize>),
     Join {
@@ -51,7 +52,7 @@ pub enum Tree {
 
 /// All that was found.
 #[derive(Debug)]
-pub struct Survey<'a> {
+pub(super) struct Survey<'a> {
     pub context: Context<'a>,
     pub references: Vec<Reference>,
     pub facts: Facts,
@@ -73,7 +74,7 @@ pub struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     /// Walks a statement.
-    pub fn of(context: Context<'a>, block: &Block) -> Survey<'a> {
+    pub(super) fn of(context: Context<'a>, block: &Block) -> Survey<'a> {
         let mut survey = Survey {
             context,
             references: Vec::new(),
@@ -93,16 +94,21 @@ impl<'a> Survey<'a> {
         survey
     }
 
-    pub fn refuse(&mut self, fault: Fault) {
+    pub(super) fn refuse(&mut self, fault: Fault) {
         self.refusal.get_or_insert(fault);
     }
 
     /// Walks a level; `insert` is the reference its rows are inserted into, and where in them the
     /// key columns stand.
-    pub fn block(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+    pub(super) fn block(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+        with_stack(|| self.block_here(block, insert));
+    }
+
+    fn block_here(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
         let known = self.ctes.len();
         if block.recursive {
-            self.ctes.extend(block.ctes.iter().map(|cte| cte.name.clone()));
+            self.ctes
+                .extend(block.ctes.iter().map(|cte| cte.name.clone()));
         }
         self.depth += 1;
         for cte in &block.ctes {
@@ -144,7 +150,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Walks the subqueries in a level's expressions, in sight of the levels on the stack.
-    pub fn subqueries(&mut self, inner: &Inner) {
+    pub(super) fn subqueries(&mut self, inner: &Inner) {
         for subquery in &inner.subqueries {
             self.block(subquery, None);
         }
@@ -165,7 +171,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Learns from WHERE, which confines every table of the level.
-    pub fn filter(&mut self, filter: Option<&crate::sql::statement::Expr>) {
+    pub(super) fn filter(&mut self, filter: Option<&crate::sql::statement::Expr>) {
         let (Some(filter), Some(level)) = (filter, self.levels.last()) else {
             return;
         };
@@ -178,11 +184,11 @@ impl<'a> Survey<'a> {
         place.learn(filter, &mut self.facts);
     }
 
-    pub fn sources(&mut self, sources: &[Source]) -> Vec<Tree> {
+    pub(super) fn sources(&mut self, sources: &[Source]) -> Vec<Tree> {
         sources.iter().map(|source| self.source(source)).collect()
     }
 
-    pub fn source(&mut self, source: &Source) -> Tree {
+    pub(super) fn source(&mut self, source: &Source) -> Tree {
         match source {
             Source::Table {
                 name,
@@ -284,7 +290,9 @@ impl<'a> Survey<'a> {
         };
         // Merged before: the bare name stands for the join so far.
         let merged = level.merged.iter().any(|(name, _)| name == column);
-        let left = (!merged).then(|| level.only(column, start..middle)).flatten();
+        let left = (!merged)
+            .then(|| level.only(column, start..middle))
+            .flatten();
         let right = level.only(column, middle..end);
         let bare = match kind {
             JoinKind::Inner if !merged => left.or(right),
@@ -302,7 +310,9 @@ impl<'a> Survey<'a> {
         if matches!(kind, JoinKind::Inner | JoinKind::Right) {
             self.facts.carry(right, left);
         }
-        self.facts.links.push(crate::planner::facts::Link { left, right, outer });
+        self.facts
+            .links
+            .push(crate::planner::facts::Link { left, right, outer });
     }
 
     fn bound(&self) -> usize {
@@ -310,7 +320,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Notes a reference to a table, found by its name; its index.
-    pub fn reference(&mut self, name: &Name, written: bool) -> usize {
+    pub(super) fn reference(&mut self, name: &Name, written: bool) -> usize {
         let place = match self.context.relation(name) {
             Relation::Sharded {
                 distribution, key, ..
@@ -342,7 +352,7 @@ impl<'a> Survey<'a> {
     }
 
     /// The first node and the number of key columns of a reference, if it is sharded.
-    pub fn sharded(&self, reference: usize) -> Option<(Node, usize)> {
+    pub(super) fn sharded(&self, reference: usize) -> Option<(Node, usize)> {
         match self.references.get(reference)?.place {
             Rows::Sharded { first, columns, .. } => Some((first, columns)),
             Rows::Reference | Rows::Single | Rows::System => None,
@@ -350,7 +360,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Makes a reference known to the level's names.
-    pub fn bind(&mut self, reference: usize, alias: Option<&str>, renamed: bool) {
+    pub(super) fn bind(&mut self, reference: usize, alias: Option<&str>, renamed: bool) {
         let Some(found) = self.references.get(reference) else {
             return;
         };
@@ -375,7 +385,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Makes a name known that hides outer ones and has no columns we know.
-    pub fn bind_opaque(&mut self, alias: &str) {
+    pub(super) fn bind_opaque(&mut self, alias: &str) {
         if let Some(level) = self.levels.last_mut() {
             level.bindings.push(Binding {
                 alias: alias.to_owned(),

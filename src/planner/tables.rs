@@ -6,7 +6,7 @@ use crate::sql::cursor::Cursor;
 use crate::sql::scan::{self, Kind as Token};
 
 /// A sharded or reference table, or an unlisted view, that a name among the tokens could mean.
-pub fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String> {
+pub(super) fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String> {
     let mut rest = cursor;
     while rest.peek().is_some() {
         // A name with Unicode escapes could be any.
@@ -25,7 +25,7 @@ pub fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String> {
 }
 
 /// The same for code in a string: names are looked for in its bytes.
-pub fn mentions_spread(context: Context<'_>, text: &[u8]) -> Option<String> {
+pub(super) fn mentions_spread(context: Context<'_>, text: &[u8]) -> Option<String> {
     if context.is_one_shard() {
         return None;
     }
@@ -42,14 +42,9 @@ pub fn mentions_spread(context: Context<'_>, text: &[u8]) -> Option<String> {
 
 fn is_spread(context: Context<'_>, name: &str) -> bool {
     listed_as_spread(context.topology, name)
-        || context
-            .catalog
-            .tables()
-            .any(|(schema, table, known)| {
-                table == name
-                    && known.view
-                    && context.topology.table(Some(schema), table).is_none()
-            })
+        || context.catalog.tables().any(|(schema, table, known)| {
+            table == name && known.view && context.topology.table(Some(schema), table).is_none()
+        })
 }
 
 fn listed_as_spread(topology: &Topology, name: &str) -> bool {

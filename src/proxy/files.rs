@@ -26,7 +26,11 @@ pub fn read(path: &Path) -> Result<Parsed, Vec<Fault>> {
     let text = read_file(path).map_err(|reason| vec![sources_fault(path, &reason)])?;
     let env = |name: &str| std::env::var(name).ok();
     let read = |path: &Path| read_file(path);
-    let sources = Sources { env: &env, read: &read, glob: &find };
+    let sources = Sources {
+        env: &env,
+        read: &read,
+        glob: &find,
+    };
     parse(&text, &path.display().to_string(), &sources).map_err(faults)
 }
 
@@ -36,13 +40,18 @@ fn faults(found: Vec<ConfigFault>) -> Vec<Fault> {
 
 /// The fault of a file that cannot be read.
 pub fn sources_fault(path: &Path, reason: &str) -> Fault {
-    Fault::fatal(SqlState::CONFIG, format!("could not read \"{}\"", path.display()))
-        .detail(format!("{reason}."))
-        .hint("Name the file with -c, and see that it may be read.")
+    Fault::fatal(
+        SqlState::CONFIG,
+        format!("could not read \"{}\"", path.display()),
+    )
+    .detail(format!("{reason}."))
+    .hint("Name the file with -c, and see that it may be read.")
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
     if size > FILE_MAX {
         return Err(format!("it has {size} bytes, more than {FILE_MAX}"));
     }
@@ -61,7 +70,11 @@ fn find(pattern: &str) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| error.to_string())?;
-        if entry.file_name().to_str().is_some_and(|entry| glob::matches(name, entry)) {
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|entry| glob::matches(name, entry))
+        {
             found.push(entry.path());
         }
     }

@@ -56,12 +56,16 @@ impl Running {
 
     /// Reads the configuration again and puts it in force.
     pub(super) fn reload_now(&self) -> Result<(), Fault> {
-        let result = files::load(&self.path).and_then(|config| replace(&self.shared, &self.metrics, config));
+        let result =
+            files::load(&self.path).and_then(|config| replace(&self.shared, &self.metrics, config));
         result.map_err(|faults| {
             let listed: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            Fault::error(SqlState::CONFIG, "the configuration is not valid; the old one stays in force")
-                .detail(listed.join("\n"))
-                .hint("Mend the faults and reload again; pgherd check lists them.")
+            Fault::error(
+                SqlState::CONFIG,
+                "the configuration is not valid; the old one stays in force",
+            )
+            .detail(listed.join("\n"))
+            .hint("Mend the faults and reload again; pgherd check lists them.")
         })
     }
 
@@ -99,13 +103,24 @@ impl Running {
 
     async fn set_paused(&self, database: Option<&str>, paused: bool) {
         for name in self.names(database) {
-            self.shared.database(&name).paused.store(paused, Ordering::Release);
+            self.shared
+                .database(&name)
+                .paused
+                .store(paused, Ordering::Release);
         }
         let database = database.map(str::to_owned);
-        self.tell(|| Message::Pause { database: database.clone(), paused }).await;
+        self.tell(|| Message::Pause {
+            database: database.clone(),
+            paused,
+        })
+        .await;
     }
 
-    async fn wait_until(&self, database: Option<&str>, done: impl Fn(&View, &dyn Fn(&str) -> bool) -> bool) {
+    async fn wait_until(
+        &self,
+        database: Option<&str>,
+        done: impl Fn(&View, &dyn Fn(&str) -> bool) -> bool,
+    ) {
         let meant = |name: &str| database.is_none_or(|database| database == name);
         loop {
             let view = self.view(Detail::Pools).await;
@@ -146,7 +161,9 @@ impl Herd for Running {
         Box::pin(async move {
             self.set_paused(database, true).await;
             self.wait_until(database, |view, meant| {
-                view.pools.iter().all(|pool| !meant(&pool.database) || pool.server_count() == 0)
+                view.pools
+                    .iter()
+                    .all(|pool| !meant(&pool.database) || pool.server_count() == 0)
             })
             .await;
             Ok(())
@@ -163,7 +180,10 @@ impl Herd for Running {
     fn reconnect<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
         Box::pin(async move {
             let database = database.map(str::to_owned);
-            self.tell(|| Message::Reconnect { database: database.clone() }).await;
+            self.tell(|| Message::Reconnect {
+                database: database.clone(),
+            })
+            .await;
             Ok(())
         })
     }
@@ -175,12 +195,22 @@ impl Herd for Running {
     fn kill<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
         Box::pin(async move {
             for name in self.names(database) {
-                self.shared.database(&name).paused.store(true, Ordering::Release);
+                self.shared
+                    .database(&name)
+                    .paused
+                    .store(true, Ordering::Release);
             }
             let database = database.map(str::to_owned);
-            let fault = Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-                .hint("The database was killed in the console; it serves again after RESUME.");
-            self.tell(|| Message::Kill { database: database.clone(), fault: fault.clone() }).await;
+            let fault = Fault::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            )
+            .hint("The database was killed in the console; it serves again after RESUME.");
+            self.tell(|| Message::Kill {
+                database: database.clone(),
+                fault: fault.clone(),
+            })
+            .await;
             Ok(())
         })
     }
@@ -189,7 +219,12 @@ impl Herd for Running {
         Box::pin(async move {
             for engine in self.shared.engines.get().into_iter().flatten() {
                 let (answer, found) = oneshot::channel();
-                if engine.send(Message::KillClient { client: id, answer }).await.is_ok() && found.await.unwrap_or(false) {
+                if engine
+                    .send(Message::KillClient { client: id, answer })
+                    .await
+                    .is_ok()
+                    && found.await.unwrap_or(false)
+                {
                     return Ok(true);
                 }
             }
@@ -199,14 +234,20 @@ impl Herd for Running {
 
     fn disable<'a>(&'a self, database: &'a str) -> Doing<'a, ()> {
         Box::pin(async move {
-            self.shared.database(database).disabled.store(true, Ordering::Release);
+            self.shared
+                .database(database)
+                .disabled
+                .store(true, Ordering::Release);
             Ok(())
         })
     }
 
     fn enable<'a>(&'a self, database: &'a str) -> Doing<'a, ()> {
         Box::pin(async move {
-            self.shared.database(database).disabled.store(false, Ordering::Release);
+            self.shared
+                .database(database)
+                .disabled
+                .store(false, Ordering::Release);
             Ok(())
         })
     }
@@ -214,7 +255,9 @@ impl Herd for Running {
     fn wait_close<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
         Box::pin(async move {
             self.wait_until(database, |view, meant| {
-                view.servers.iter().all(|server| !meant(&server.database) || !server.close_needed)
+                view.servers
+                    .iter()
+                    .all(|server| !meant(&server.database) || !server.close_needed)
             })
             .await;
             Ok(())
@@ -238,8 +281,11 @@ impl Herd for Running {
 
     fn set<'a>(&'a self, key: &'a str, _value: &'a str) -> Doing<'a, ()> {
         Box::pin(async move {
-            Err(Fault::error(SqlState::FEATURE_NOT_SUPPORTED, format!("setting \"{key}\" cannot be changed in the console"))
-                .hint("Change it in the configuration file and RELOAD."))
+            Err(Fault::error(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("setting \"{key}\" cannot be changed in the console"),
+            )
+            .hint("Change it in the configuration file and RELOAD."))
         })
     }
 
@@ -252,13 +298,21 @@ impl Herd for Running {
                     let control = Arc::clone(&snapshot.control);
                     let (name, shard) = (name.clone(), shard.name.clone());
                     waiting.spawn(async move {
-                        let ping = tokio::time::timeout(Duration::from_secs(2), control.ping(&name, &shard)).await;
+                        let ping = tokio::time::timeout(
+                            Duration::from_secs(2),
+                            control.ping(&name, &shard),
+                        )
+                        .await;
                         let reason = match ping {
                             Ok(Ok(())) => return None,
                             Ok(Err(fault)) => fault.to_string(),
                             Err(_elapsed) => "no answer within 2 s".to_owned(),
                         };
-                        Some(Unready { database: name, shard, reason })
+                        Some(Unready {
+                            database: name,
+                            shard,
+                            reason,
+                        })
                     });
                 }
             }
@@ -271,7 +325,9 @@ impl Herd for Running {
                     unready.push(found);
                 }
             }
-            unready.sort_by(|one, other| (&one.database, &one.shard).cmp(&(&other.database, &other.shard)));
+            unready.sort_by(|one, other| {
+                (&one.database, &one.shard).cmp(&(&other.database, &other.shard))
+            });
             Ok(unready)
         })
     }

@@ -48,7 +48,8 @@ const CONTROL_THREADS: usize = 2;
 /// What keeps it from starting: every fault of the configuration, or a socket that cannot be opened.
 pub fn run(path: &Path) -> Result<(), Vec<Fault>> {
     let config = files::load(path)?;
-    log::install(&config.log, std::env::var("RUST_LOG").ok().as_deref()).map_err(|fault| vec![fault])?;
+    log::install(&config.log, std::env::var("RUST_LOG").ok().as_deref())
+        .map_err(|fault| vec![fault])?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -86,13 +87,22 @@ fn ready(config: Config, generation: u64) -> Result<Snapshot, Vec<Fault>> {
     };
     let config = Arc::new(config);
     let control = Arc::new(Control::new(&config, &tls.connector));
-    Ok(Snapshot { config, tls: Arc::new(tls), topologies, control, generation })
+    Ok(Snapshot {
+        config,
+        tls: Arc::new(tls),
+        topologies,
+        control,
+        generation,
+    })
 }
 
 /// Sockets to accept clients on.
 enum Listener {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf },
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+    },
 }
 
 async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
@@ -105,13 +115,21 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     metrics.prime(&config);
     let engines = start_engines(&shared, &metrics, config.engines)?;
     let herd = Running::new(Arc::clone(&shared), Arc::clone(&metrics), path);
-    if shared.console.set(Arc::new(Console::new(Arc::clone(&herd) as _))).is_err() {
+    if shared
+        .console
+        .set(Arc::new(Console::new(Arc::clone(&herd) as _)))
+        .is_err()
+    {
         tracing::error!("the console was set twice");
     }
     let mut tasks = JoinSet::new();
     if let Some(address) = &config.http {
         let listener = http::bind(address).await.map_err(|fault| vec![fault])?;
-        tasks.spawn(serve_http(listener, Arc::clone(&herd), Arc::clone(&metrics)));
+        tasks.spawn(serve_http(
+            listener,
+            Arc::clone(&herd),
+            Arc::clone(&metrics),
+        ));
     }
     tasks.spawn(keep_catalogs(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
@@ -157,7 +175,9 @@ fn start_engines(
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default());
                 match runtime {
-                    Ok(runtime) => runtime.block_on(Engine::new(index, shared).run(messages, metrics)),
+                    Ok(runtime) => {
+                        runtime.block_on(Engine::new(index, shared).run(messages, metrics))
+                    }
                     Err(error) => tracing::error!(%error, "an engine could not start"),
                 }
             })
@@ -188,19 +208,30 @@ async fn listen(addresses: &[Listen]) -> Result<Vec<Listener>, Vec<Fault>> {
             }
         }
     }
-    if faults.is_empty() { Ok(listeners) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(listeners)
+    } else {
+        Err(faults)
+    }
 }
 
 fn cannot_listen(address: &str, error: &std::io::Error) -> Fault {
-    Fault::fatal(SqlState::CONFIG, format!("could not listen on \"{address}\""))
-        .detail(format!("{error}."))
-        .hint("Change listen in the config, or see whether another process has the address.")
+    Fault::fatal(
+        SqlState::CONFIG,
+        format!("could not listen on \"{address}\""),
+    )
+    .detail(format!("{error}."))
+    .hint("Change listen in the config, or see whether another process has the address.")
 }
 
 async fn listen_tcp(address: &str) -> std::io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for address in tokio::net::lookup_host(address).await? {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         listeners.push(Listener::Tcp(socket.listen(BACKLOG)?));
@@ -237,7 +268,9 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
             Ok(message) => {
                 let engines = shared.engines.get().map(Vec::as_slice).unwrap_or_default();
                 next = next.wrapping_add(1);
-                let chosen = next.checked_rem(engines.len()).and_then(|index| engines.get(index));
+                let chosen = next
+                    .checked_rem(engines.len())
+                    .and_then(|index| engines.get(index));
                 if let Some(engine) = chosen
                     && engine.send(message).await.is_err()
                 {
@@ -326,10 +359,21 @@ async fn wait_for_end(shared: &Arc<Shared>, herd: &Arc<Running>, accepting: &mut
 
 /// Lets the engines finish and joins their threads.
 async fn end_engines(shared: &Arc<Shared>, engines: Vec<JoinHandle<()>>) {
-    let fault = Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection: pgherd is shutting down").hint("Connect again.");
+    let fault = Fault::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection: pgherd is shutting down",
+    )
+    .hint("Connect again.");
     for engine in shared.engines.get().into_iter().flatten() {
         // An engine that is gone has nothing to end.
-        drop(engine.send(Message::Kill { database: None, fault: fault.clone() }).await);
+        drop(
+            engine
+                .send(Message::Kill {
+                    database: None,
+                    fault: fault.clone(),
+                })
+                .await,
+        );
         drop(engine.send(Message::End).await);
     }
     let joined = tokio::task::spawn_blocking(move || {
@@ -339,7 +383,10 @@ async fn end_engines(shared: &Arc<Shared>, engines: Vec<JoinHandle<()>>) {
             }
         }
     });
-    if tokio::time::timeout(Duration::from_secs(5), joined).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), joined)
+        .await
+        .is_err()
+    {
         tracing::warn!("an engine did not end in time");
     }
 }
@@ -354,7 +401,8 @@ fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<()
     let outcome = if result.is_ok() { "ok" } else { "failed" };
     metrics.add(Metric::Reloads, &[outcome], 1);
     let mut snapshot = result?;
-    if snapshot.config.tls == old.config.tls && snapshot.config.server_tls == old.config.server_tls {
+    if snapshot.config.tls == old.config.tls && snapshot.config.server_tls == old.config.server_tls
+    {
         // Same files: pools keep their connections. Their certificates may be new all the same.
         if !files::certificates_changed(&snapshot.config, &old.config) {
             snapshot.tls = Arc::clone(&old.tls);

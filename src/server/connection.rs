@@ -34,7 +34,10 @@ pub enum Note {
         client: bool,
     },
     /// A Query: the statements that it runs, and how many of them are done.
-    Script { script: Rc<Script>, done: usize },
+    Script {
+        script: Rc<Script>,
+        done: usize,
+    },
     /// An Execute with an effect on the session.
     Effect(Box<Effect>),
     /// An Execute of a statement without effect.
@@ -87,7 +90,12 @@ const BUFFER_KEPT: usize = 16 * 1024;
 
 impl ServerConnection {
     /// A connection that has just logged in.
-    pub fn new(connected: Connected, shard: ShardId, permit: Permit, now: Instant) -> ServerConnection {
+    pub fn new(
+        connected: Connected,
+        shard: ShardId,
+        permit: Permit,
+        now: Instant,
+    ) -> ServerConnection {
         let pid = u64::try_from(connected.cancel.pid).unwrap_or(0);
         ServerConnection {
             stream: connected.stream,
@@ -131,7 +139,11 @@ impl ServerConnection {
     }
 
     /// Reads what has arrived. `Ready(Ok(0))` is the end of the stream.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(scratch);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
@@ -159,7 +171,13 @@ impl ServerConnection {
     }
 
     /// Queues a Parse of a statement under its server name; `hidden` when no client waits for it.
-    pub fn push_parse(&mut self, name: ServerName, prepared: &Rc<Prepared>, hidden: bool, limit: usize) {
+    pub fn push_parse(
+        &mut self,
+        name: ServerName,
+        prepared: &Rc<Prepared>,
+        hidden: bool,
+        limit: usize,
+    ) {
         let evicted = self.statements.insert(name, limit);
         let mut text = Vec::with_capacity(32);
         for old in evicted {
@@ -195,7 +213,11 @@ impl ServerConnection {
 }
 
 /// Writes `out` to `stream` and empties it.
-pub fn poll_flush(stream: &mut Stream, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+pub fn poll_flush(
+    stream: &mut Stream,
+    out: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
     let mut sent = 0;
     let result = loop {
         let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) else {

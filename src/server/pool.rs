@@ -240,11 +240,15 @@ impl Pool {
             return Ok(lease);
         }
         let (answer, receiver) = oneshot::channel();
-        self.waiters.borrow_mut().push_back(Waiter { answer, since: now });
+        self.waiters
+            .borrow_mut()
+            .push_back(Waiter { answer, since: now });
         self.grow();
         receiver.await.unwrap_or_else(|_closed| {
-            Err(Fault::error(SqlState::ADMIN_SHUTDOWN, "the pool is shutting down")
-                .hint("Connect again."))
+            Err(
+                Fault::error(SqlState::ADMIN_SHUTDOWN, "the pool is shutting down")
+                    .hint("Connect again."),
+            )
         })
     }
 
@@ -282,7 +286,8 @@ impl Pool {
                     bump(&pool.counters.opened, 1);
                     *pool.last_error.borrow_mut() = None;
                     let now = Instant::now();
-                    let connection = ServerConnection::new(connected, pool.target.shard, permit, now);
+                    let connection =
+                        ServerConnection::new(connected, pool.target.shard, permit, now);
                     pool.take_back(Box::new(connection), now);
                 }
                 Err(error) => {
@@ -330,7 +335,10 @@ impl Pool {
             let Some(waiter) = next else { break };
             bump(&self.counters.waits, 1);
             let waited = now.saturating_duration_since(waiter.since).as_micros();
-            bump(&self.counters.wait_micros, u64::try_from(waited).unwrap_or(u64::MAX));
+            bump(
+                &self.counters.wait_micros,
+                u64::try_from(waited).unwrap_or(u64::MAX),
+            );
             match waiter.answer.send(Ok(lease)) {
                 Ok(()) => return,
                 // That client is gone: the next one.
@@ -374,7 +382,11 @@ impl Pool {
         if !limits.wait_timeout.is_zero() {
             self.fail_late(now);
         }
-        let waited = self.waiters.borrow().front().map(|waiter| now.saturating_duration_since(waiter.since));
+        let waited = self
+            .waiters
+            .borrow()
+            .front()
+            .map(|waiter| now.saturating_duration_since(waiter.since));
         if waited.is_some() {
             self.grow();
         }
@@ -386,8 +398,12 @@ impl Pool {
         {
             self.open_one(permit);
         }
-        let wanted = limits.min_size.saturating_sub(self.open.get().saturating_add(self.connecting.get()));
-        if wanted > 0 && !self.paused.get() && !self.retired.get()
+        let wanted = limits
+            .min_size
+            .saturating_sub(self.open.get().saturating_add(self.connecting.get()));
+        if wanted > 0
+            && !self.paused.get()
+            && !self.retired.get()
             && let Some(permit) = Permit::take(&limits.budgets)
         {
             self.open_one(permit);
@@ -402,15 +418,25 @@ impl Pool {
             .front()
             .is_some_and(|waiter| now.saturating_duration_since(waiter.since) > timeout)
         {
-            let Some(waiter) = waiters.pop_front() else { return };
+            let Some(waiter) = waiters.pop_front() else {
+                return;
+            };
             let mut fault = Fault::error(
                 SqlState::TOO_MANY_CONNECTIONS,
-                format!("no connection to shard \"{}\" became free in time", self.target.shard_name),
+                format!(
+                    "no connection to shard \"{}\" became free in time",
+                    self.target.shard_name
+                ),
             )
-            .detail(format!("The statement waited longer than query_wait_timeout ({timeout:?})."))
+            .detail(format!(
+                "The statement waited longer than query_wait_timeout ({timeout:?})."
+            ))
             .hint("Raise default_pool_size or query_wait_timeout, or shorten transactions.");
             if let Some(error) = self.last_error.borrow().as_ref() {
-                fault.detail = Some(format!("The last attempt to connect failed: {}.", error.message));
+                fault.detail = Some(format!(
+                    "The last attempt to connect failed: {}.",
+                    error.message
+                ));
             }
             drop(waiter.answer.send(Err(fault)));
         }
@@ -485,7 +511,9 @@ impl Pool {
         self.waiters
             .borrow()
             .front()
-            .map_or(Duration::ZERO, |waiter| now.saturating_duration_since(waiter.since))
+            .map_or(Duration::ZERO, |waiter| {
+                now.saturating_duration_since(waiter.since)
+            })
     }
 
     pub fn is_paused(&self) -> bool {

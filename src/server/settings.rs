@@ -70,7 +70,8 @@ impl Settings {
 
     /// Whether both hold the same values.
     pub fn same(self: &Rc<Settings>, other: &Rc<Settings>) -> bool {
-        Rc::ptr_eq(self, other) || (self.fingerprint == other.fingerprint && self.values == other.values)
+        Rc::ptr_eq(self, other)
+            || (self.fingerprint == other.fingerprint && self.values == other.values)
     }
 
     /// The value of one, as SQL text.
@@ -120,12 +121,20 @@ pub fn difference(from: &Settings, to: &Settings) -> String {
     let changed = |name: &str| from.get(name) != to.get(name);
     let authorization = changed("session_authorization");
     if authorization {
-        push_set(&mut sql, "session_authorization", to.get("session_authorization"));
+        push_set(
+            &mut sql,
+            "session_authorization",
+            to.get("session_authorization"),
+        );
     }
     if changed("role") || (authorization && to.get("role").is_some()) {
         push_set(&mut sql, "role", to.get("role"));
     }
-    for name in from.values.keys().chain(to.values.keys().filter(|name| from.get(name).is_none())) {
+    for name in from
+        .values
+        .keys()
+        .chain(to.values.keys().filter(|name| from.get(name).is_none()))
+    {
         if changed(name) && name != "session_authorization" && name != "role" {
             push_set(&mut sql, name, to.get(name));
         }
@@ -135,7 +144,10 @@ pub fn difference(from: &Settings, to: &Settings) -> String {
 
 fn push_set(sql: &mut String, name: &str, value: Option<&str>) {
     let (set, reset) = match name {
-        "session_authorization" => ("SET SESSION AUTHORIZATION ".to_owned(), "RESET SESSION AUTHORIZATION".to_owned()),
+        "session_authorization" => (
+            "SET SESSION AUTHORIZATION ".to_owned(),
+            "RESET SESSION AUTHORIZATION".to_owned(),
+        ),
         "role" => ("SET ROLE ".to_owned(), "RESET ROLE".to_owned()),
         "timezone" => ("SET TIME ZONE ".to_owned(), "RESET TIME ZONE".to_owned()),
         _ => {

@@ -116,14 +116,13 @@ impl ServerStatements {
         if self.used.len() <= limit.max(1) {
             return Vec::new();
         }
-        let mut by_age: Vec<(u64, ServerName)> =
-            self.used.iter().map(|(name, tick)| (*tick, *name)).collect();
-        by_age.sort_unstable();
-        let surplus = self
+        let mut by_age: Vec<(u64, ServerName)> = self
             .used
-            .len()
-            .saturating_sub(limit.max(1))
-            .max(limit / 8);
+            .iter()
+            .map(|(name, tick)| (*tick, *name))
+            .collect();
+        by_age.sort_unstable();
+        let surplus = self.used.len().saturating_sub(limit.max(1)).max(limit / 8);
         let evicted: Vec<ServerName> = by_age
             .into_iter()
             .map(|(_, name)| name)
@@ -235,7 +234,11 @@ mod tests {
     use super::{Prepared, ServerName, ServerStatements};
 
     fn name(id: u32) -> ServerName {
-        ServerName { id, fingerprint: 0, epoch: 0 }
+        ServerName {
+            id,
+            fingerprint: 0,
+            epoch: 0,
+        }
     }
 
     #[test]
@@ -246,19 +249,28 @@ mod tests {
         }
         assert!(statements.touch(name(0)));
         assert_eq!(statements.insert(name(9), 4), [name(1)]);
-        assert!(statements.touch(name(0)) && !statements.touch(name(1)) && statements.touch(name(9)));
+        assert!(
+            statements.touch(name(0)) && !statements.touch(name(1)) && statements.touch(name(9))
+        );
     }
 
     #[test]
     fn clock_words_are_seen() {
-        assert!(Prepared::reads_clock_while_parsing(b"select 'Now'::timestamptz"));
+        assert!(Prepared::reads_clock_while_parsing(
+            b"select 'Now'::timestamptz"
+        ));
         assert!(!Prepared::reads_clock_while_parsing(b"select now()"));
     }
 
     #[test]
     fn names_are_short() {
         let mut out = Vec::new();
-        ServerName { id: 7, fingerprint: 3, epoch: 2 }.write(&mut out);
+        ServerName {
+            id: 7,
+            fingerprint: 3,
+            epoch: 2,
+        }
+        .write(&mut out);
         assert_eq!(out, b"pgherd_7_3_e2\0");
     }
 }

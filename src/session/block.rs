@@ -52,9 +52,14 @@ impl Block {
 
     /// Goes back to a savepoint: the settings as they were, and those made after it are gone.
     pub fn roll_back_to(&mut self, name: &str) -> Option<Rc<Settings>> {
-        let index = self.savepoints.iter().rposition(|(known, _)| known == name)?;
+        let index = self
+            .savepoints
+            .iter()
+            .rposition(|(known, _)| known == name)?;
         self.savepoints.truncate(index.saturating_add(1));
-        self.savepoints.last().map(|(_, settings)| Rc::clone(settings))
+        self.savepoints
+            .last()
+            .map(|(_, settings)| Rc::clone(settings))
     }
 
     /// Forgets a savepoint and those made after it.

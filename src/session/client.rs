@@ -58,7 +58,10 @@ pub struct Client {
 }
 
 impl Client {
-    #[expect(clippy::too_many_arguments, reason = "one plain record, made in one place")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one plain record, made in one place"
+    )]
     pub fn new(
         id: u64,
         user: String,

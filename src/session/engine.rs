@@ -63,17 +63,38 @@ pub enum Message {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// A cancel request with a good key, for this client.
-    Cancel { client: u64, done: oneshot::Sender<()> },
+    Cancel {
+        client: u64,
+        done: oneshot::Sender<()>,
+    },
     /// A new snapshot is in force.
     Reload,
-    View { detail: Detail, answer: oneshot::Sender<View> },
-    Pause { database: Option<String>, paused: bool },
-    Reconnect { database: Option<String> },
+    View {
+        detail: Detail,
+        answer: oneshot::Sender<View>,
+    },
+    Pause {
+        database: Option<String>,
+        paused: bool,
+    },
+    Reconnect {
+        database: Option<String>,
+    },
     /// Close clients and connections at once.
-    Kill { database: Option<String>, fault: Fault },
-    KillClient { client: u64, answer: oneshot::Sender<bool> },
+    Kill {
+        database: Option<String>,
+        fault: Fault,
+    },
+    KillClient {
+        client: u64,
+        answer: oneshot::Sender<bool>,
+    },
     /// Close one idle connection of this user on this shard: another engine starves.
-    Donate { database: String, user: String, shard: ShardId },
+    Donate {
+        database: String,
+        user: String,
+        shard: ShardId,
+    },
     /// The engine ends.
     End,
 }
@@ -109,7 +130,11 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub fn new(snapshot: Snapshot, keyring: Keyring, control_runtime: tokio::runtime::Handle) -> Arc<Shared> {
+    pub fn new(
+        snapshot: Snapshot,
+        keyring: Keyring,
+        control_runtime: tokio::runtime::Handle,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             keyring,
@@ -183,7 +208,10 @@ impl Shared {
         let snapshot = self.snapshot.load_full();
         let mut catalog = snapshot.control.introspect(name).await?;
         let database = self.database(name);
-        let epoch = database.epoch.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let epoch = database
+            .epoch
+            .fetch_add(1, Ordering::AcqRel)
+            .wrapping_add(1);
         catalog.epoch = u64::from(epoch);
         database.catalog.store(Arc::new(catalog));
         Ok(())
@@ -284,7 +312,10 @@ impl Engine {
         })
     }
 
-    #[expect(clippy::unused_self, reason = "the clock is the engine's: simulated time comes in here")]
+    #[expect(
+        clippy::unused_self,
+        reason = "the clock is the engine's: simulated time comes in here"
+    )]
     pub fn now(&self) -> Instant {
         Instant::now()
     }
@@ -292,7 +323,11 @@ impl Engine {
     /// The engine's read buffer; to be given back.
     pub(crate) fn take_scratch(&self) -> Vec<u8> {
         let scratch = self.scratch.take();
-        if scratch.is_empty() { vec![0; SCRATCH] } else { scratch }
+        if scratch.is_empty() {
+            vec![0; SCRATCH]
+        } else {
+            scratch
+        }
     }
 
     pub(crate) fn give_scratch(&self, scratch: Vec<u8>) {
@@ -328,7 +363,9 @@ impl Engine {
 
     pub(crate) fn count_query(&self, database: &Database, shard: Option<ShardId>) {
         let shard = shard.map(|shard| usize::from(shard.0));
-        self.with_counters(database, |counters| counters.sent(RouteLabel::Single, shard));
+        self.with_counters(database, |counters| {
+            counters.sent(RouteLabel::Single, shard)
+        });
     }
 
     pub(crate) fn count_route(&self, database: &Database, route: RouteLabel, micros: u64) {
@@ -359,8 +396,12 @@ impl Engine {
     pub(crate) fn count_bytes(&self, database: &Database, received: usize, sent: usize) {
         self.with_counters(database, |counters| {
             let totals = &mut counters.totals;
-            totals.bytes_received = totals.bytes_received.wrapping_add(u64::try_from(received).unwrap_or(0));
-            totals.bytes_sent = totals.bytes_sent.wrapping_add(u64::try_from(sent).unwrap_or(0));
+            totals.bytes_received = totals
+                .bytes_received
+                .wrapping_add(u64::try_from(received).unwrap_or(0));
+            totals.bytes_sent = totals
+                .bytes_sent
+                .wrapping_add(u64::try_from(sent).unwrap_or(0));
         });
     }
 
@@ -368,7 +409,12 @@ impl Engine {
         self.counters.borrow_mut().fault(Origin::Proxy, fault.code);
     }
 
-    pub(crate) fn count_server_error(&self, database: &Database, shard: Option<ShardId>, code: &[u8]) {
+    pub(crate) fn count_server_error(
+        &self,
+        database: &Database,
+        shard: Option<ShardId>,
+        code: &[u8],
+    ) {
         self.counters.borrow_mut().error(Origin::Server, code);
         self.with_counters(database, |counters| {
             let shard = shard.map(|shard| usize::from(shard.0));

@@ -44,7 +44,9 @@ impl Values for BindValues<'_> {
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
         let literal = self.prepared.script.literals.get(usize::from(index))?;
-        Some(Literal { text: literal.of(self.prepared.text()) })
+        Some(Literal {
+            text: literal.of(self.prepared.text()),
+        })
     }
 }
 
@@ -137,7 +139,8 @@ impl Session {
             self.unnamed = Some(Rc::clone(&prepared));
             self.tentative.push_back(None);
         } else {
-            self.statements.insert(parse.name.into(), Rc::clone(&prepared));
+            self.statements
+                .insert(parse.name.into(), Rc::clone(&prepared));
             self.client.prepared.set(self.statements.len());
             self.tentative.push_back(Some(parse.name.into()));
         }
@@ -147,7 +150,9 @@ impl Session {
     }
 
     fn is_sql_prepared(&self, name: &[u8]) -> bool {
-        self.sql_prepared.iter().any(|known| known.as_bytes() == name)
+        self.sql_prepared
+            .iter()
+            .any(|known| known.as_bytes() == name)
     }
 
     pub(crate) fn find_statement(&self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
@@ -177,7 +182,8 @@ impl Session {
             let name = self.server_name(&prepared);
             let needed = bound.is_some_and(|bound| Rc::ptr_eq(bound, &prepared));
             let as_named = !unnamed || self.is_kept(&prepared);
-            let accepted = prepared.accepted.get() == Some((u64::from(name.epoch), name.fingerprint));
+            let accepted =
+                prepared.accepted.get() == Some((u64::from(name.epoch), name.fingerprint));
             let local = is_answered_here(&prepared);
             let Some(connection) = self.connection() else {
                 continue;
@@ -227,7 +233,12 @@ impl Session {
         if self.pending.is_empty() {
             return Ok(());
         }
-        if self.lease.is_none() && self.pending.iter().all(|(prepared, unnamed)| self.is_known_good(prepared, *unnamed)) {
+        if self.lease.is_none()
+            && self
+                .pending
+                .iter()
+                .all(|(prepared, unnamed)| self.is_known_good(prepared, *unnamed))
+        {
             self.answer_pending();
             return Ok(());
         }
@@ -260,7 +271,10 @@ impl Session {
         if self.lease.is_some() {
             return self.here_or_home();
         }
-        let statement = self.pending.first().and_then(|(prepared, _)| prepared.script.statements.first());
+        let statement = self
+            .pending
+            .first()
+            .and_then(|(prepared, _)| prepared.script.statements.first());
         self.shard_for_describe(statement)
     }
 
@@ -290,7 +304,10 @@ impl Session {
         self.check_failed(statement)?;
         self.check_effect_extended(&statement.effect)?;
         self.check_bound(statement)?;
-        let values = BindValues { bind: &bind, prepared: &prepared };
+        let values = BindValues {
+            bind: &bind,
+            prepared: &prepared,
+        };
         match self.place(statement, &values)? {
             Place::Local => self.bind_local(&bind, statement, &prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
@@ -329,7 +346,12 @@ impl Session {
         if let Err(stop) = self.wait_for_replies() {
             return stop;
         }
-        if self.lease.as_ref().and_then(Lease::peek).is_some_and(|connection| connection.unsynced) {
+        if self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| connection.unsynced)
+        {
             return Stop::EndGroup;
         }
         Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
@@ -351,7 +373,12 @@ impl Session {
         }
     }
 
-    fn bind_local(&mut self, bind: &Bind<'_>, statement: &Statement, prepared: &Rc<Prepared>) -> Result<(), Stop> {
+    fn bind_local(
+        &mut self,
+        bind: &Bind<'_>,
+        statement: &Statement,
+        prepared: &Rc<Prepared>,
+    ) -> Result<(), Stop> {
         self.settle_pending()?;
         let portal = Portal::Local {
             effect: statement.effect.clone(),
@@ -383,7 +410,11 @@ impl Session {
         let name = self.ensure_prepared(prepared, bind.statement.is_empty());
         self.set_portal(bind.portal, Portal::Server { effect });
         if let Some(connection) = self.connection() {
-            frame::write(&mut connection.out, b'B', &[bind.portal, b"\0", &name, bind.after_names]);
+            frame::write(
+                &mut connection.out,
+                b'B',
+                &[bind.portal, b"\0", &name, bind.after_names],
+            );
             connection.pipeline.sent(Request::Bind, false, Note::None);
             connection.mark_unsynced();
         }
@@ -396,7 +427,12 @@ impl Session {
         let shard = self.here_or_home();
         self.lease(shard, true)?;
         self.flush_pending(None);
-        self.set_portal(bind.portal, Portal::Server { effect: Effect::None });
+        self.set_portal(
+            bind.portal,
+            Portal::Server {
+                effect: Effect::None,
+            },
+        );
         if let Some(connection) = self.connection() {
             frame::write(&mut connection.out, b'B', &[body]);
             connection.pipeline.sent(Request::Bind, false, Note::None);
@@ -430,7 +466,9 @@ impl Session {
                 Ok(())
             }
             Target::Portal(name) => {
-                if let Some((_, Portal::Local { effect, .. })) = self.portals.iter().find(|(known, _)| **known == *name) {
+                if let Some((_, Portal::Local { effect, .. })) =
+                    self.portals.iter().find(|(known, _)| **known == *name)
+                {
                     let shows = matches!(effect, Effect::ShowPgherd { .. });
                     self.reply(|out| {
                         if shows {
@@ -456,11 +494,20 @@ impl Session {
         }
         Err(Fault::error(
             SqlState::UNKNOWN_PORTAL,
-            format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)),
+            format!(
+                "portal \"{}\" does not exist",
+                String::from_utf8_lossy(name)
+            ),
         ))
     }
 
-    fn forward(&mut self, shard: ShardId, tag: u8, body: &[u8], request: Request) -> Result<(), Stop> {
+    fn forward(
+        &mut self,
+        shard: ShardId,
+        tag: u8,
+        body: &[u8],
+        request: Request,
+    ) -> Result<(), Stop> {
         self.lease(shard, false)?;
         self.flush_pending(None);
         self.send(tag, body, request, Note::None);
@@ -505,7 +552,8 @@ impl Session {
             Note::Effect(Box::new(effect))
         };
         self.send(b'E', body, Request::Execute, note);
-        self.engine.count_query(&self.database, self.client.shard.get());
+        self.engine
+            .count_query(&self.database, self.client.shard.get());
         Ok(())
     }
 
@@ -527,7 +575,9 @@ impl Session {
             }
             Target::Portal(name) => {
                 let on_server = match self.portals.iter().position(|(known, _)| **known == *name) {
-                    Some(index) => matches!(self.portals.swap_remove(index), (_, Portal::Server { .. })),
+                    Some(index) => {
+                        matches!(self.portals.swap_remove(index), (_, Portal::Server { .. }))
+                    }
                     None => self.block.as_ref().is_some_and(|block| block.sent),
                 };
                 if on_server && self.lease.is_some() {
@@ -591,7 +641,11 @@ impl Session {
             && connection.unsynced
             && connection.status == Status::Idle
         {
-            frame::write(&mut connection.out, b'P', &[b"\0", b"refused by pgherd\0", b"\0\0"]);
+            frame::write(
+                &mut connection.out,
+                b'P',
+                &[b"\0", b"refused by pgherd\0", b"\0\0"],
+            );
             connection.unnamed = None;
             connection.pipeline.sent(Request::Parse, true, Note::None);
         }
@@ -599,7 +653,12 @@ impl Session {
 
     /// Hands over our own replies whose turn has come.
     pub(crate) fn emit_local(&mut self) {
-        let Session { lease, out, tentative, .. } = self;
+        let Session {
+            lease,
+            out,
+            tentative,
+            ..
+        } = self;
         let Some(connection) = lease.as_mut().and_then(Lease::connection) else {
             return;
         };
@@ -634,12 +693,22 @@ fn is_answered_here(prepared: &Prepared) -> bool {
 fn resolved(effect: &Effect, values: &BindValues<'_>) -> Effect {
     let argument = |argument: &Argument| match argument {
         Argument::Parameter(index) => match values.parameter(*index) {
-            Some(Parameter { value: Some(value), binary: false, .. }) => {
-                Argument::Literal(String::from_utf8_lossy(value).into_owned())
-            }
-            Some(Parameter { value: Some(value), binary: true, oid }) => match (oid, value) {
-                (16, [flag]) => Argument::Literal(if *flag == 0 { "false" } else { "true" }.to_owned()),
-                (25 | 1043 | 19 | 0, text) => Argument::Literal(String::from_utf8_lossy(text).into_owned()),
+            Some(Parameter {
+                value: Some(value),
+                binary: false,
+                ..
+            }) => Argument::Literal(String::from_utf8_lossy(value).into_owned()),
+            Some(Parameter {
+                value: Some(value),
+                binary: true,
+                oid,
+            }) => match (oid, value) {
+                (16, [flag]) => {
+                    Argument::Literal(if *flag == 0 { "false" } else { "true" }.to_owned())
+                }
+                (25 | 1043 | 19 | 0, text) => {
+                    Argument::Literal(String::from_utf8_lossy(text).into_owned())
+                }
                 _ => Argument::Unknown,
             },
             Some(_) | None => Argument::Unknown,

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::planner::plan::{Access, Effect, Route, Statement, Values};
 use crate::planner;
+use crate::planner::plan::{Access, Effect, Route, Statement, Values};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::Lease;
 use crate::wire::backend::Status;
@@ -28,10 +28,10 @@ pub(crate) enum Place {
 impl Session {
     /// The shard of the current connection, or home.
     pub(crate) fn here_or_home(&self) -> ShardId {
-        self.lease
-            .as_ref()
-            .and_then(Lease::peek)
-            .map_or_else(|| self.database.topology.home(), |connection| connection.shard)
+        self.lease.as_ref().and_then(Lease::peek).map_or_else(
+            || self.database.topology.home(),
+            |connection| connection.shard,
+        )
     }
 
     /// Whether something of a transaction, explicit or implicit, is open on the current connection.
@@ -100,7 +100,10 @@ impl Session {
         if let Access::Bound = statement.access {
             return here(true);
         }
-        let route = self.hinted(statement, planner::route(statement, &self.database.topology, values))?;
+        let route = self.hinted(
+            statement,
+            planner::route(statement, &self.database.topology, values),
+        )?;
         match route {
             Route::Session => here(false),
             Route::Anywhere => here(false),
@@ -117,7 +120,11 @@ impl Session {
 
     /// `SET pgherd.shard` sends what it can to that shard.
     fn hinted(&self, statement: &Statement, route: Result<Route, Fault>) -> Result<Route, Fault> {
-        let Some((_, name)) = self.own_settings.iter().find(|(name, _)| name == "pgherd.shard") else {
+        let Some((_, name)) = self
+            .own_settings
+            .iter()
+            .find(|(name, _)| name == "pgherd.shard")
+        else {
             return route;
         };
         match (&statement.access, self.database.topology.shard(name)) {
@@ -141,14 +148,22 @@ impl Session {
     }
 
     /// Makes the connection of a shard the current one, or says what has to happen first.
-    pub(crate) fn lease(&mut self, shard: ShardId, binds: bool) -> Result<&mut ServerConnection, Stop> {
+    pub(crate) fn lease(
+        &mut self,
+        shard: ShardId,
+        binds: bool,
+    ) -> Result<&mut ServerConnection, Stop> {
         self.settle_current(shard)?;
         if self.lease.is_none() {
             self.take(shard)?;
         }
         self.open_block(binds);
-        self.connection()
-            .ok_or_else(|| Stop::Fault(Fault::error(SqlState::INTERNAL, "the server connection is gone")))
+        self.connection().ok_or_else(|| {
+            Stop::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "the server connection is gone",
+            ))
+        })
     }
 
     /// Lets go of the current connection when it belongs to another shard.
@@ -157,7 +172,8 @@ impl Session {
             return Ok(());
         };
         if connection.shard == shard {
-            let quiet = connection.is_clean() && self.block.as_ref().is_none_or(|block| !block.sent);
+            let quiet =
+                connection.is_clean() && self.block.as_ref().is_none_or(|block| !block.sent);
             let unlike = !connection.settings.same(&self.settings) || connection.settings_unsure;
             return match (quiet && unlike).then(|| self.lease.take()).flatten() {
                 Some(lease) => Err(Stop::Settings(lease)),
@@ -209,16 +225,19 @@ impl Session {
     }
 
     fn take(&mut self, shard: ShardId) -> Result<(), Stop> {
-        if let Some(index) = self
-            .parked
-            .iter()
-            .position(|lease| lease.peek().is_some_and(|connection| connection.shard == shard))
-        {
+        if let Some(index) = self.parked.iter().position(|lease| {
+            lease
+                .peek()
+                .is_some_and(|connection| connection.shard == shard)
+        }) {
             let lease = self.parked.swap_remove(index);
             return self.adopt_or_stop(lease);
         }
         let Some(pool) = self.pools.get(usize::from(shard.0)) else {
-            return Err(Stop::Fault(Fault::error(SqlState::INTERNAL, "there is no such shard")));
+            return Err(Stop::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "there is no such shard",
+            )));
         };
         match pool.take(&self.settings) {
             Some(lease) => self.adopt_or_stop(lease),
@@ -241,18 +260,23 @@ impl Session {
     /// Takes a connection that has our settings as the current one.
     pub(crate) fn adopt(&mut self, lease: Lease) {
         if let Some(connection) = lease.peek() {
-            self.client.targets.borrow_mut().push(Rc::clone(&connection.cancel));
+            self.client
+                .targets
+                .borrow_mut()
+                .push(Rc::clone(&connection.cancel));
             self.client.shard.set(Some(connection.shard));
             self.client.server_id.set(Some(connection.id));
         }
-        self.client.set_activity(Activity::Active, self.engine.now());
+        self.client
+            .set_activity(Activity::Active, self.engine.now());
         self.lease = Some(lease);
     }
 
     /// Sends the deferred BEGIN ahead of the first statement.
     fn open_block(&mut self, binds: bool) {
         let Session { block, lease, .. } = self;
-        let (Some(block), Some(connection)) = (block, lease.as_mut().and_then(Lease::connection)) else {
+        let (Some(block), Some(connection)) = (block, lease.as_mut().and_then(Lease::connection))
+        else {
             return;
         };
         if !block.sent {
@@ -264,7 +288,9 @@ impl Session {
 
     /// Gives the current connection back, or parks it when the client keeps its connections.
     pub(crate) fn let_go(&mut self) {
-        let Some(lease) = self.lease.take() else { return };
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
         let now = self.engine.now();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);

@@ -58,7 +58,13 @@ impl Hub {
 
     async fn run(&self, sql: String) -> Result<(), Fault> {
         let (done, answer) = oneshot::channel();
-        let gone = || Fault::error(SqlState::CONNECTION_FAILURE, "the listening connection is gone").hint("LISTEN again.");
+        let gone = || {
+            Fault::error(
+                SqlState::CONNECTION_FAILURE,
+                "the listening connection is gone",
+            )
+            .hint("LISTEN again.")
+        };
         self.requests
             .send(Request { sql, done })
             .await
@@ -72,7 +78,10 @@ impl Hub {
         let is_new = !channels.contains_key(channel);
         let clients = channels.entry(channel.to_owned()).or_default();
         clients.retain(|known| known.strong_count() > 0);
-        if !clients.iter().any(|known| known.as_ptr() == Rc::as_ptr(client)) {
+        if !clients
+            .iter()
+            .any(|known| known.as_ptr() == Rc::as_ptr(client))
+        {
             clients.push(Rc::downgrade(client));
         }
         is_new
@@ -83,7 +92,9 @@ impl Hub {
         let mut channels = self.channels.borrow_mut();
         for (name, clients) in channels.iter_mut() {
             if channel.is_none_or(|channel| channel == name) {
-                clients.retain(|known| known.strong_count() > 0 && known.as_ptr() != Rc::as_ptr(client));
+                clients.retain(|known| {
+                    known.strong_count() > 0 && known.as_ptr() != Rc::as_ptr(client)
+                });
             }
         }
         let silent: Vec<String> = channels
@@ -106,13 +117,22 @@ impl Hub {
     }
 
     fn deliver(&self, body: &[u8], message: &[u8]) {
-        let channel = body.get(4..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
-        let Ok(channel) = std::str::from_utf8(channel) else { return };
+        let channel = body
+            .get(4..)
+            .and_then(|rest| rest.split(|byte| *byte == 0).next())
+            .unwrap_or_default();
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            return;
+        };
         for client in self.channels.borrow().get(channel).into_iter().flatten() {
             if let Some(client) = client.upgrade()
                 && client.notify(message.to_vec())
             {
-                tracing::warn!(client = client.id, channel, "a notification was dropped: the client does not read");
+                tracing::warn!(
+                    client = client.id,
+                    channel,
+                    "a notification was dropped: the client does not read"
+                );
             }
         }
     }
@@ -137,7 +157,9 @@ async fn serve(hub: Weak<Hub>, pool: Rc<Pool>, mut requests: mpsc::Receiver<Requ
                 continue;
             }
         };
-        let Some(listening) = hub.upgrade() else { return };
+        let Some(listening) = hub.upgrade() else {
+            return;
+        };
         let mut connection = connection;
         let mut waiting = VecDeque::new();
         let again = listening.listen_to_all();
@@ -150,7 +172,11 @@ async fn serve(hub: Weak<Hub>, pool: Rc<Pool>, mut requests: mpsc::Receiver<Requ
         drop(listening);
         let lost = hear(&hub, &mut connection, &mut requests, &mut waiting).await;
         for done in waiting.into_iter().flatten() {
-            let fault = Fault::error(SqlState::CONNECTION_FAILURE, "the listening connection was lost").hint("LISTEN again.");
+            let fault = Fault::error(
+                SqlState::CONNECTION_FAILURE,
+                "the listening connection was lost",
+            )
+            .hint("LISTEN again.");
             drop(done.send(Err(fault)));
         }
         let Some(Lost(reason)) = lost else { return };
@@ -162,18 +188,34 @@ async fn serve(hub: Weak<Hub>, pool: Rc<Pool>, mut requests: mpsc::Receiver<Requ
 /// After a loss the hub listens again by itself, a little later.
 async fn reopen_request(hub: &Weak<Hub>) -> Option<Request> {
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let busy = hub.upgrade().is_some_and(|hub| !hub.channels.borrow().is_empty());
+    let busy = hub
+        .upgrade()
+        .is_some_and(|hub| !hub.channels.borrow().is_empty());
     let (done, _answer) = oneshot::channel();
-    busy.then(|| Request { sql: "SELECT 1".to_owned(), done })
+    busy.then(|| Request {
+        sql: "SELECT 1".to_owned(),
+        done,
+    })
 }
 
 async fn open(pool: &Pool) -> Result<ServerConnection, Fault> {
     let target = &pool.target;
-    let connected = connect::connect(&target.host, &target.tls.connector, &target.credentials, &[], target.limits.connect_timeout)
-        .await
-        .map_err(|error| error.into_fault(&target.shard_name))?;
+    let connected = connect::connect(
+        &target.host,
+        &target.tls.connector,
+        &target.credentials,
+        &[],
+        target.limits.connect_timeout,
+    )
+    .await
+    .map_err(|error| error.into_fault(&target.shard_name))?;
     let permit = Permit::take(&[]).unwrap_or_default();
-    Ok(ServerConnection::new(connected, target.shard, permit, std::time::Instant::now()))
+    Ok(ServerConnection::new(
+        connected,
+        target.shard,
+        permit,
+        std::time::Instant::now(),
+    ))
 }
 
 /// Hears and takes requests until the connection is lost; `None` when the hub is gone.
@@ -191,7 +233,11 @@ async fn hear(
                 return Poll::Ready(Err(Some(Lost(error.to_string()))));
             }
             match connection.poll_read(cx, &mut scratch) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Some(Lost("the server closed the connection".to_owned())))),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Some(Lost(
+                        "the server closed the connection".to_owned(),
+                    ))));
+                }
                 Poll::Ready(Ok(count)) => return Poll::Ready(Ok(count)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Some(Lost(error.to_string())))),
                 Poll::Pending => {}
@@ -211,15 +257,22 @@ async fn hear(
             Ok(count) => count,
             Err(lost) => return lost,
         };
-        let Some(hub) = hub.upgrade() else { return None };
+        let Some(hub) = hub.upgrade() else {
+            return None;
+        };
         let mut reader = std::mem::take(&mut connection.reader);
         let data = scratch.get(..count).unwrap_or_default();
-        let result = reader.feed(data, u32::MAX, |_| false, |piece| {
-            if let Piece::Whole(frame) = piece {
-                on_frame(&hub, connection, frame, waiting, &mut failure)?;
-            }
-            Ok(())
-        });
+        let result = reader.feed(
+            data,
+            u32::MAX,
+            |_| false,
+            |piece| {
+                if let Piece::Whole(frame) = piece {
+                    on_frame(&hub, connection, frame, waiting, &mut failure)?;
+                }
+                Ok(())
+            },
+        );
         connection.reader = reader;
         if let Err(lost) = result {
             return Some(lost);
@@ -238,10 +291,16 @@ fn on_frame(
         hub.deliver(frame.body, frame.bytes);
         return Ok(());
     }
-    let step = connection.pipeline.received(frame.tag).map_err(|error| Lost(error.to_string()))?;
+    let step = connection
+        .pipeline
+        .received(frame.tag)
+        .map_err(|error| Lost(error.to_string()))?;
     if step.fails {
         let fields = backend::error_fields(frame.body);
-        *failure = Some(Fault::error(SqlState::of_server(fields.code()), fields.message()));
+        *failure = Some(Fault::error(
+            SqlState::of_server(fields.code()),
+            fields.message(),
+        ));
         drop::<Vec<Owed<_>>>(connection.pipeline.fail());
     } else if step.ends {
         connection.pipeline.pop();
@@ -261,7 +320,11 @@ impl Session {
             Effect::Listen { channel } => {
                 let hub = self.hub();
                 let is_new = hub.add(channel, &self.client);
-                let result = if is_new { hub.run(format!("LISTEN {}", quoted(channel))).await } else { Ok(()) };
+                let result = if is_new {
+                    hub.run(format!("LISTEN {}", quoted(channel))).await
+                } else {
+                    Ok(())
+                };
                 if result.is_err() {
                     hub.remove(Some(channel), &self.client);
                 }
@@ -287,14 +350,21 @@ impl Session {
             return known;
         }
         let home = usize::from(self.database.topology.home().0);
-        let pool = self.pools.get(home).or_else(|| self.pools.first()).map(Rc::clone);
+        let pool = self
+            .pools
+            .get(home)
+            .or_else(|| self.pools.first())
+            .map(Rc::clone);
         let hub = pool.map(Hub::start);
         match hub {
             Some(hub) => {
                 self.engine.hubs.borrow_mut().insert(key, Rc::clone(&hub));
                 hub
             }
-            None => Rc::new(Hub { channels: RefCell::default(), requests: mpsc::channel(1).0 }),
+            None => Rc::new(Hub {
+                channels: RefCell::default(),
+                requests: mpsc::channel(1).0,
+            }),
         }
     }
 }
@@ -307,12 +377,17 @@ impl Engine {
 
     fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
         let key = (client.database.clone(), client.user.clone());
-        let Some(hub) = self.hubs.borrow().get(&key).map(Rc::clone) else { return };
+        let Some(hub) = self.hubs.borrow().get(&key).map(Rc::clone) else {
+            return;
+        };
         let silent = hub.remove(channel, client);
         if silent.is_empty() {
             return;
         }
-        let sql: String = silent.iter().map(|channel| format!("UNLISTEN {};", quoted(channel))).collect();
+        let sql: String = silent
+            .iter()
+            .map(|channel| format!("UNLISTEN {};", quoted(channel)))
+            .collect();
         let (done, _answer) = oneshot::channel();
         // A full queue leaves the server listening to a channel nobody hears: harmless.
         drop(hub.requests.try_send(Request { sql, done }));

@@ -21,13 +21,13 @@ use crate::wire::backend::{self, Status};
 use crate::wire::cancel_key::CancelKey;
 use crate::wire::frame::{self, Split};
 
+use super::Session;
 use super::auth::{self, AuthError, Context, Identity, LookUp, Secrets};
 use super::client::Client;
 use super::console::{self, Next};
-use super::engine::{RUNNING, Database, Engine, GREETINGS_MAX, Greeting, Message, Snapshot};
+use super::engine::{Database, Engine, GREETINGS_MAX, Greeting, Message, RUNNING, Snapshot};
 use super::run::Interrupted;
 use super::startup::{self, Startup};
-use super::Session;
 
 /// Serves one accepted socket to its end.
 ///
@@ -36,18 +36,30 @@ use super::Session;
 pub async fn serve(engine: Rc<Engine>, stream: Stream) {
     let snapshot = engine.snapshot.borrow().clone();
     let timeout = snapshot.config.limits.client_login_timeout;
-    let timeout = if timeout.is_zero() { Duration::from_secs(3600) } else { timeout };
+    let timeout = if timeout.is_zero() {
+        Duration::from_secs(3600)
+    } else {
+        timeout
+    };
     let deadline = Instant::now() + timeout;
-    engine.logging_in.set(engine.logging_in.get().saturating_add(1));
+    engine
+        .logging_in
+        .set(engine.logging_in.get().saturating_add(1));
     let opened = Box::pin(open(&engine, &snapshot, stream, deadline)).await;
-    engine.logging_in.set(engine.logging_in.get().saturating_sub(1));
+    engine
+        .logging_in
+        .set(engine.logging_in.get().saturating_sub(1));
     match opened {
         Some(Opened::Session(session)) => {
             let client = Rc::clone(&session.client);
             session.run().await;
             leave(&engine, &client);
         }
-        Some(Opened::Console { stream, client, conversation }) => {
+        Some(Opened::Console {
+            stream,
+            client,
+            conversation,
+        }) => {
             Box::pin(run_console(stream, &client, conversation)).await;
             leave(&engine, &client);
         }
@@ -71,10 +83,19 @@ fn leave(engine: &Rc<Engine>, client: &Rc<Client>) {
     engine.count_client(&client.database, false);
 }
 
-async fn open(engine: &Rc<Engine>, snapshot: &Arc<Snapshot>, stream: Stream, deadline: Instant) -> Option<Opened> {
+async fn open(
+    engine: &Rc<Engine>,
+    snapshot: &Arc<Snapshot>,
+    stream: Stream,
+    deadline: Instant,
+) -> Option<Opened> {
     let mut client = match startup::accept(stream, &snapshot.tls, deadline).await {
         Ok(Startup::Client(client)) => client,
-        Ok(Startup::Cancel { pid, secret, stream }) => {
+        Ok(Startup::Cancel {
+            pid,
+            secret,
+            stream,
+        }) => {
             pass_cancel(engine, pid, &secret).await;
             drop(stream);
             return None;
@@ -104,7 +125,12 @@ async fn pass_cancel(engine: &Rc<Engine>, pid: i32, secret: &[u8]) {
         tracing::info!("cancel request with an unknown key");
         return;
     };
-    let Some(target) = engine.shared.engines.get().and_then(|engines| engines.get(index)) else {
+    let Some(target) = engine
+        .shared
+        .engines
+        .get()
+        .and_then(|engines| engines.get(index))
+    else {
         return;
     };
     let (done, passed) = tokio::sync::oneshot::channel();
@@ -154,25 +180,39 @@ async fn log_in(
 ) -> Result<Option<Login>, Fault> {
     let config = &snapshot.config;
     let clients = engine.shared.clients.fetch_add(1, Ordering::AcqRel);
-    let mut place = Place { engine, kept: false };
+    let mut place = Place {
+        engine,
+        kept: false,
+    };
     let limit = config.limits.max_client_conn;
     let is_console = console::is_console(&client.database);
     if limit > 0 && clients >= limit && !is_console {
-        return Err(Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
-            .hint("Raise max_client_conn, or let clients share connections."));
+        return Err(Fault::fatal(
+            SqlState::TOO_MANY_CONNECTIONS,
+            "no more connections allowed (max_client_conn)",
+        )
+        .hint("Raise max_client_conn, or let clients share connections."));
     }
     if engine.shared.stage.load(Ordering::Acquire) != RUNNING {
-        return Err(Fault::fatal(SqlState::ADMIN_SHUTDOWN, "pgherd is shutting down").hint("Connect to another proxy, or again later."));
+        return Err(
+            Fault::fatal(SqlState::ADMIN_SHUTDOWN, "pgherd is shutting down")
+                .hint("Connect to another proxy, or again later."),
+        );
     }
     let identity = prove(engine, snapshot, client, deadline).await?;
-    let Some(identity) = identity else { return Ok(None) };
+    let Some(identity) = identity else {
+        return Ok(None);
+    };
     let pid = engine.shared.next_pid();
     let key = CancelKey::new(pid, engine.shared.keyring.random()?, client.minor);
     let id = engine.shared.next_id();
     let mut greeting = Vec::new();
     let shape = if is_console {
         let Some(console) = engine.shared.console.get() else {
-            return Err(Fault::fatal(SqlState::UNKNOWN_DATABASE, "the console is not available"));
+            return Err(Fault::fatal(
+                SqlState::UNKNOWN_DATABASE,
+                "the console is not available",
+            ));
         };
         let rights = console.rights(&identity.user)?;
         for (name, value) in console.parameters() {
@@ -201,12 +241,20 @@ async fn prove(
     client: &mut startup::Client,
     deadline: Instant,
 ) -> Result<Option<Identity>, Fault> {
-    let by_query = ByQuery { snapshot: Arc::clone(snapshot), engine: Rc::clone(engine) };
+    let by_query = ByQuery {
+        snapshot: Arc::clone(snapshot),
+        engine: Rc::clone(engine),
+    };
     let context = Context {
         auth: &snapshot.config.auth,
         users: &snapshot.config.users,
         keyring: &engine.shared.keyring,
-        secrets: snapshot.config.auth.query.as_ref().map(|_| -> &dyn Secrets { &by_query }),
+        secrets: snapshot
+            .config
+            .auth
+            .query
+            .as_ref()
+            .map(|_| -> &dyn Secrets { &by_query }),
         deadline,
     };
     match auth::authenticate(client, &context).await {
@@ -239,7 +287,10 @@ impl Secrets for ByQuery {
             .spawn(async move { control.auth_query(&database, &user).await });
         Box::pin(async move {
             let found = task.await.unwrap_or_else(|_panicked| {
-                Err(Fault::error(SqlState::INTERNAL, "could not look the user up"))
+                Err(Fault::error(
+                    SqlState::INTERNAL,
+                    "could not look the user up",
+                ))
             })?;
             Ok(found.and_then(|(_, secret)| secret))
         })
@@ -256,19 +307,30 @@ async fn greet(
 ) -> Result<Shape, Fault> {
     let database = engine.database(snapshot, &client.database)?;
     if database.shared.disabled.load(Ordering::Acquire) {
-        return Err(Fault::fatal(SqlState::CANNOT_CONNECT_NOW, format!("database \"{}\" is disabled", database.name))
-            .hint("An administrator can ENABLE it in the console."));
+        return Err(Fault::fatal(
+            SqlState::CANNOT_CONNECT_NOW,
+            format!("database \"{}\" is disabled", database.name),
+        )
+        .hint("An administrator can ENABLE it in the console."));
     }
     let pools = engine.pools(&database, snapshot, &identity)?;
     let (settings, application_name) = startup_settings(client, &database);
-    let known = engine.greeting(&database, &pools, &identity.user, &settings).await?;
+    let known = engine
+        .greeting(&database, &pools, &identity.user, &settings)
+        .await?;
     for (name, value) in known.iter() {
         if name != "application_name" {
             backend::parameter_status(greeting, name, value);
         }
     }
     backend::parameter_status(greeting, "application_name", &application_name);
-    Ok(Shape::Session { database, pools, settings, application_name, identity })
+    Ok(Shape::Session {
+        database,
+        pools,
+        settings,
+        application_name,
+        identity,
+    })
 }
 
 /// The client's startup parameters as settings, and its application_name.
@@ -303,7 +365,9 @@ impl Login {
         let now = engine.now();
         let pid = self.key.pid();
         let application_name = match &self.shape {
-            Shape::Session { application_name, .. } => application_name.clone(),
+            Shape::Session {
+                application_name, ..
+            } => application_name.clone(),
             Shape::Console(_) => String::new(),
         };
         let shown = Client::new(
@@ -316,7 +380,10 @@ impl Login {
             self.key.clone(),
             now,
         );
-        engine.clients.borrow_mut().insert(self.id, Rc::clone(&shown));
+        engine
+            .clients
+            .borrow_mut()
+            .insert(self.id, Rc::clone(&shown));
         engine.shared.add_key(self.key, engine.index, self.id);
         engine.count_client(&client.database, true);
         tracing::debug!(client = self.id, pid, user = %client.user, database = %client.database, "client logged in");
@@ -326,7 +393,13 @@ impl Login {
                 client: shown,
                 conversation,
             }),
-            Shape::Session { database, pools, settings, identity, .. } => {
+            Shape::Session {
+                database,
+                pools,
+                settings,
+                identity,
+                ..
+            } => {
                 let snapshot = engine.snapshot.borrow();
                 let user = snapshot.config.users.get(&client.user);
                 let pool_mode = database.pool_mode(user);
@@ -352,14 +425,21 @@ impl Engine {
     ///
     /// # Errors
     /// 3D000 when there is none.
-    pub(crate) fn database(self: &Rc<Engine>, snapshot: &Arc<Snapshot>, name: &str) -> Result<Rc<Database>, Fault> {
+    pub(crate) fn database(
+        self: &Rc<Engine>,
+        snapshot: &Arc<Snapshot>,
+        name: &str,
+    ) -> Result<Rc<Database>, Fault> {
         let known = self.databases.borrow().get(name).map(Rc::clone);
         if let Some(known) = known
             && known.generation == snapshot.generation
         {
             return Ok(known);
         }
-        let (config, topology) = match (snapshot.config.databases.get(name), snapshot.topologies.get(name)) {
+        let (config, topology) = match (
+            snapshot.config.databases.get(name),
+            snapshot.topologies.get(name),
+        ) {
             (Some(config), Some(topology)) => (Arc::new(config.clone()), Arc::clone(topology)),
             _ => fallback(snapshot, name)?,
         };
@@ -378,7 +458,10 @@ impl Engine {
             pools: Default::default(),
             greetings: Default::default(),
         });
-        let replaced = self.databases.borrow_mut().insert(name.to_owned(), Rc::clone(&database));
+        let replaced = self
+            .databases
+            .borrow_mut()
+            .insert(name.to_owned(), Rc::clone(&database));
         if let Some(replaced) = replaced {
             self.hand_over(&replaced, &database);
         }
@@ -414,11 +497,20 @@ impl Engine {
             }));
         }
         let pools: Rc<[Rc<Pool>]> = pools.into();
-        database.pools.borrow_mut().insert(identity.user.clone(), Rc::clone(&pools));
+        database
+            .pools
+            .borrow_mut()
+            .insert(identity.user.clone(), Rc::clone(&pools));
         Ok(pools)
     }
 
-    fn pool_limits(&self, database: &Database, snapshot: &Snapshot, user: &str, shard: &str) -> PoolLimits {
+    fn pool_limits(
+        &self,
+        database: &Database,
+        snapshot: &Snapshot,
+        user: &str,
+        shard: &str,
+    ) -> PoolLimits {
         let limits = &database.limits;
         let own = snapshot.config.users.get(user);
         let size = own
@@ -436,10 +528,16 @@ impl Engine {
         PoolLimits {
             budgets: vec![
                 budget(&format!("pool/{name}/{shard}/{user}"), size.max(1)),
-                budget(&format!("database/{name}/{shard}"), limits.max_db_connections),
+                budget(
+                    &format!("database/{name}/{shard}"),
+                    limits.max_db_connections,
+                ),
                 budget(&format!("user/{user}"), of_user),
             ],
-            reserve: budget(&format!("reserve/{name}/{shard}/{user}"), limits.reserve_pool_size),
+            reserve: budget(
+                &format!("reserve/{name}/{shard}/{user}"),
+                limits.reserve_pool_size,
+            ),
             reserve_timeout: limits.reserve_pool_timeout,
             min_size: limits.min_pool_size,
             wait_timeout: limits.query_wait_timeout,
@@ -464,10 +562,14 @@ impl Engine {
         }
         let home = usize::from(database.topology.home().0);
         let Some(pool) = pools.get(home) else {
-            return Err(Fault::fatal(SqlState::INTERNAL, "the home shard has no pool"));
+            return Err(Fault::fatal(
+                SqlState::INTERNAL,
+                "the home shard has no pool",
+            ));
         };
         let mut lease = pool.acquire(&bare, self.now()).await?;
-        let greeting = ask_greeting(&mut lease, &bare, database.limits.server_connect_timeout).await?;
+        let greeting =
+            ask_greeting(&mut lease, &bare, database.limits.server_connect_timeout).await?;
         super::lease::release(self, lease, self.now());
         let mut greetings = database.greetings.borrow_mut();
         if greetings.len() >= GREETINGS_MAX {
@@ -480,7 +582,11 @@ impl Engine {
 }
 
 /// Brings a connection to the settings and reads what it reports now.
-async fn ask_greeting(lease: &mut Lease, settings: &Rc<Settings>, limit: Duration) -> Result<Vec<(String, String)>, Fault> {
+async fn ask_greeting(
+    lease: &mut Lease,
+    settings: &Rc<Settings>,
+    limit: Duration,
+) -> Result<Vec<(String, String)>, Fault> {
     let Some(connection) = lease.connection() else {
         return Ok(Vec::new());
     };
@@ -492,8 +598,11 @@ async fn ask_greeting(lease: &mut Lease, settings: &Rc<Settings>, limit: Duratio
         match tokio::time::timeout(limit, asked).await {
             Ok(result) => result?,
             Err(_elapsed) => {
-                return Err(Fault::fatal(SqlState::CONNECTION_FAILURE, "the server did not take the session's settings in time")
-                    .hint("Check the home shard's health."));
+                return Err(Fault::fatal(
+                    SqlState::CONNECTION_FAILURE,
+                    "the server did not take the session's settings in time",
+                )
+                .hint("Check the home shard's health."));
             }
         }
         connection.settings = Rc::clone(settings);
@@ -529,10 +638,19 @@ fn credentials(database: &Database, identity: &Identity) -> Result<Credentials, 
 fn fallback(
     snapshot: &Snapshot,
     name: &str,
-) -> Result<(Arc<crate::config::Database>, Arc<crate::placement::topology::Topology>), Fault> {
+) -> Result<
+    (
+        Arc<crate::config::Database>,
+        Arc<crate::placement::topology::Topology>,
+    ),
+    Fault,
+> {
     let Some(fallback) = &snapshot.config.fallback else {
-        return Err(Fault::fatal(SqlState::UNKNOWN_DATABASE, format!("database \"{name}\" does not exist"))
-            .hint("Name it under databases in the configuration, or add a \"*\" entry."));
+        return Err(Fault::fatal(
+            SqlState::UNKNOWN_DATABASE,
+            format!("database \"{name}\" does not exist"),
+        )
+        .hint("Name it under databases in the configuration, or add a \"*\" entry."));
     };
     let config = fallback_database(fallback, name);
     let topology = crate::placement::topology::Topology::new(&config)?;
@@ -548,7 +666,11 @@ fn fallback_database(fallback: &config::Fallback, name: &str) -> config::Databas
     let home = "server".to_owned();
     config::Database {
         name: name.to_owned(),
-        shards: vec![config::Shard { name: home.clone(), primary, replicas: Vec::new() }],
+        shards: vec![config::Shard {
+            name: home.clone(),
+            primary,
+            replicas: Vec::new(),
+        }],
         home,
         server_user: fallback.server_user.clone(),
         server_password: fallback.server_password.clone(),
@@ -564,7 +686,11 @@ fn fallback_database(fallback: &config::Fallback, name: &str) -> config::Databas
 }
 
 /// Feeds the console with whole frames until one side ends it.
-async fn run_console(mut stream: Stream, client: &Rc<Client>, mut conversation: Box<dyn console::Conversation>) {
+async fn run_console(
+    mut stream: Stream,
+    client: &Rc<Client>,
+    mut conversation: Box<dyn console::Conversation>,
+) {
     let mut input = Vec::new();
     let mut out = Vec::new();
     loop {
@@ -576,7 +702,10 @@ async fn run_console(mut stream: Stream, client: &Rc<Client>, mut conversation: 
                     Some(next) => next,
                     None => conversation.canceled(&mut out).await,
                 };
-                if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() || next == Next::Close {
+                if stream.write_all(&out).await.is_err()
+                    || stream.flush().await.is_err()
+                    || next == Next::Close
+                {
                     return;
                 }
                 out.clear();
@@ -585,10 +714,18 @@ async fn run_console(mut stream: Stream, client: &Rc<Client>, mut conversation: 
             Ok(Split::Part { .. } | Split::Nothing) => {
                 let kill = client.kill.borrow_mut().take();
                 if let Some(fault) = kill {
-                    startup::refuse(&mut stream, &fault.into_fatal(), Instant::now() + Duration::from_secs(1)).await;
+                    startup::refuse(
+                        &mut stream,
+                        &fault.into_fatal(),
+                        Instant::now() + Duration::from_secs(1),
+                    )
+                    .await;
                     return;
                 }
-                if read_or_signal(&mut stream, client, &mut input).await.is_none() {
+                if read_or_signal(&mut stream, client, &mut input)
+                    .await
+                    .is_none()
+                {
                     return;
                 }
                 0
@@ -603,7 +740,10 @@ async fn run_console(mut stream: Stream, client: &Rc<Client>, mut conversation: 
 const CONSOLE_MESSAGE_MAX: u32 = 1 << 20;
 
 /// The conversation's answer; `None` when the client canceled it.
-async fn answer(mut answering: Pin<Box<dyn Future<Output = Next> + Send + '_>>, client: &Rc<Client>) -> Option<Next> {
+async fn answer(
+    mut answering: Pin<Box<dyn Future<Output = Next> + Send + '_>>,
+    client: &Rc<Client>,
+) -> Option<Next> {
     use std::task::Poll;
     std::future::poll_fn(|cx| {
         client.register(cx.waker());
@@ -619,11 +759,19 @@ async fn answer(mut answering: Pin<Box<dyn Future<Output = Next> + Send + '_>>, 
 }
 
 /// Reads more, or returns when the client is to be looked at. `None` when it left.
-async fn read_or_signal(stream: &mut Stream, client: &Rc<Client>, input: &mut Vec<u8>) -> Option<()> {
+async fn read_or_signal(
+    stream: &mut Stream,
+    client: &Rc<Client>,
+    input: &mut Vec<u8>,
+) -> Option<()> {
     let mut bytes = [0; 4096];
     let signal = std::future::poll_fn(|cx| {
         client.register(cx.waker());
-        if client.is_signaled() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if client.is_signaled() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     });
     let count = tokio::select! {
         biased;

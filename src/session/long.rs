@@ -29,14 +29,23 @@ struct BindStart<'a> {
 impl Values for BindStart<'_> {
     fn parameter(&self, index: u16) -> Option<Parameter<'_>> {
         let (binary, value) = self.values.get(usize::from(index))?;
-        let oid = self.prepared.as_ref().map_or(0, |prepared| prepared.parameter_type(index));
-        Some(Parameter { value: *value, binary: *binary, oid })
+        let oid = self
+            .prepared
+            .as_ref()
+            .map_or(0, |prepared| prepared.parameter_type(index));
+        Some(Parameter {
+            value: *value,
+            binary: *binary,
+            oid,
+        })
     }
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
         let prepared = self.prepared.as_ref()?;
         let literal = prepared.script.literals.get(usize::from(index))?;
-        Some(Literal { text: literal.of(prepared.text()) })
+        Some(Literal {
+            text: literal.of(prepared.text()),
+        })
     }
 }
 
@@ -69,7 +78,9 @@ impl<'a> BindStart<'a> {
         let count = take_u16(&mut rest)?;
         let mut values = Vec::new();
         for index in 0..count {
-            let Some((length, after)) = rest.split_first_chunk::<4>() else { break };
+            let Some((length, after)) = rest.split_first_chunk::<4>() else {
+                break;
+            };
             let binary = match formats.as_slice() {
                 [all] => *all,
                 each => each.get(index).copied().unwrap_or(false),
@@ -79,23 +90,40 @@ impl<'a> BindStart<'a> {
                 rest = after;
                 continue;
             };
-            let Some((value, after)) = after.split_at_checked(length) else { break };
+            let Some((value, after)) = after.split_at_checked(length) else {
+                break;
+            };
             values.push((binary, Some(value)));
             rest = after;
         }
-        Some(BindStart { portal, statement, rest: after_names, values, prepared: None })
+        Some(BindStart {
+            portal,
+            statement,
+            rest: after_names,
+            values,
+            prepared: None,
+        })
     }
 }
 
 impl Session {
     /// A message that has not wholly arrived and is no COPY data. Returns whether it is passed on in pieces
     /// from here; otherwise more of it is waited for.
-    pub(crate) fn on_long_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
+    pub(crate) fn on_long_part(
+        &mut self,
+        tag: u8,
+        total: usize,
+        header: &[u8],
+        body: &[u8],
+    ) -> Result<bool, Stop> {
         if total <= LONG {
             return Ok(false);
         }
-        let held_max = usize::try_from(self.database.limits.max_statement_size).unwrap_or(usize::MAX);
-        let left = total.saturating_sub(frame::HEADER).saturating_sub(body.len());
+        let held_max =
+            usize::try_from(self.database.limits.max_statement_size).unwrap_or(usize::MAX);
+        let left = total
+            .saturating_sub(frame::HEADER)
+            .saturating_sub(body.len());
         let result = match tag {
             b'B' if body.len() >= LONG / 2 => self.pass_bind(body, left, held_max),
             b'Q' if total > held_max => self.pass_query(header, body, left),
@@ -114,7 +142,10 @@ impl Session {
 
     fn pass_bind(&mut self, body: &[u8], left: usize, held_max: usize) -> Result<bool, Stop> {
         if self.is_skipping_messages() {
-            self.passing = Some(Passing { left, to_server: false });
+            self.passing = Some(Passing {
+                left,
+                to_server: false,
+            });
             return Ok(true);
         }
         let Some(mut start) = BindStart::read(body) else {
@@ -129,22 +160,35 @@ impl Session {
         let (shard, binds) = match self.place(statement, &start) {
             Ok(Place::Shard { shard, binds }) => (shard, binds),
             // The key may stand behind the long parameter.
-            Ok(Place::Local | Place::Wide(_)) | Err(_) if body.len() < held_max => return Ok(false),
-            Ok(Place::Local | Place::Wide(_)) => return Err(too_long("the parameters of the statement")),
+            Ok(Place::Local | Place::Wide(_)) | Err(_) if body.len() < held_max => {
+                return Ok(false);
+            }
+            Ok(Place::Local | Place::Wide(_)) => {
+                return Err(too_long("the parameters of the statement"));
+            }
             Err(fault) => return Err(Stop::Fault(fault)),
         };
         self.lease(shard, binds)?;
         self.flush_pending(Some(&prepared));
         let name = self.ensure_prepared(&prepared, start.statement.is_empty());
-        self.set_portal(start.portal, Portal::Server { effect: Effect::None });
+        self.set_portal(
+            start.portal,
+            Portal::Server {
+                effect: Effect::None,
+            },
+        );
         let length = 4_usize
             .saturating_add(start.portal.len())
             .saturating_add(1)
             .saturating_add(name.len())
             .saturating_add(start.rest.len())
             .saturating_add(left);
-        let length = i32::try_from(length)
-            .map_err(|_too_big| Stop::Fault(Fault::error(SqlState::PROGRAM_LIMIT, "the message is too long")))?;
+        let length = i32::try_from(length).map_err(|_too_big| {
+            Stop::Fault(Fault::error(
+                SqlState::PROGRAM_LIMIT,
+                "the message is too long",
+            ))
+        })?;
         if let Some(connection) = self.connection() {
             let out = &mut connection.out;
             out.push(b'B');
@@ -156,7 +200,10 @@ impl Session {
             connection.pipeline.sent(Request::Bind, false, Note::None);
             connection.mark_unsynced();
         }
-        self.passing = Some(Passing { left, to_server: true });
+        self.passing = Some(Passing {
+            left,
+            to_server: true,
+        });
         Ok(true)
     }
 
@@ -167,7 +214,10 @@ impl Session {
             return Err(too_long("the statement"));
         }
         if self.is_skipping_messages() {
-            self.passing = Some(Passing { left, to_server: false });
+            self.passing = Some(Passing {
+                left,
+                to_server: false,
+            });
             return Ok(true);
         }
         let home = self.database.topology.home();
@@ -179,7 +229,10 @@ impl Session {
             connection.pipeline.sent(Request::Query, false, Note::None);
             connection.unsynced = false;
         }
-        self.passing = Some(Passing { left, to_server: true });
+        self.passing = Some(Passing {
+            left,
+            to_server: true,
+        });
         Ok(true)
     }
 }

@@ -89,7 +89,11 @@ pub(crate) enum Portal {
     /// On the server, with its effect when executed.
     Server { effect: Effect },
     /// Answered by us when executed.
-    Local { effect: Effect, verb: &'static str, text: Rc<Prepared> },
+    Local {
+        effect: Effect,
+        verb: &'static str,
+        text: Rc<Prepared>,
+    },
 }
 
 /// Bytes of a long client message that pass by in pieces.

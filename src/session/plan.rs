@@ -35,9 +35,19 @@ impl Facts {
         };
         let search_path: Vec<String> = search_path
             .into_iter()
-            .map(|name| if name == "$user" { user.to_owned() } else { name })
+            .map(|name| {
+                if name == "$user" {
+                    user.to_owned()
+                } else {
+                    name
+                }
+            })
             .collect();
-        let plain = |name: &str| settings.get(name).map(|value| value.trim_matches('\'').to_ascii_lowercase());
+        let plain = |name: &str| {
+            settings
+                .get(name)
+                .map(|value| value.trim_matches('\'').to_ascii_lowercase())
+        };
         let conforming = plain("standard_conforming_strings")
             .is_none_or(|value| matches!(value.as_str(), "on" | "true" | "yes" | "1"));
         let encoding = plain("client_encoding").map_or(Encoding::Utf8, |name| Encoding::of(&name));
@@ -46,7 +56,10 @@ impl Facts {
             settings: Rc::clone(settings),
             search_path,
             path,
-            lexing: Lexing { standard_conforming_strings: conforming, encoding },
+            lexing: Lexing {
+                standard_conforming_strings: conforming,
+                encoding,
+            },
         }
     }
 }
@@ -79,7 +92,11 @@ impl Session {
         {
             return Rc::clone(facts);
         }
-        let facts = Rc::new(Facts::read(&self.settings, &self.identity.user, &self.database));
+        let facts = Rc::new(Facts::read(
+            &self.settings,
+            &self.identity.user,
+            &self.database,
+        ));
         self.facts = Some(Rc::clone(&facts));
         facts
     }
@@ -91,7 +108,10 @@ impl Session {
         database.forget_outdated();
         let catalog = database.shared.catalog.load();
         let (scope, context) = self.scope(&database, &facts, &catalog);
-        database.memo.borrow_mut().simple(text, scope, context, masked)
+        database
+            .memo
+            .borrow_mut()
+            .simple(text, scope, context, masked)
     }
 
     /// The statement that a Parse brings, known or new.
@@ -100,13 +120,20 @@ impl Session {
         let database = Rc::clone(&self.database);
         database.forget_outdated();
         let by_facts = (facts.path, self.identity_hints, facts.lexing);
-        let known = database.statements.borrow().get(parse.after_name, by_facts).map(Rc::clone);
+        let known = database
+            .statements
+            .borrow()
+            .get(parse.after_name, by_facts)
+            .map(Rc::clone);
         if let Some(known) = known {
             return known;
         }
         let catalog = database.shared.catalog.load();
         let (scope, context) = self.scope(&database, &facts, &catalog);
-        let script = database.memo.borrow_mut().extended(parse.query, scope, context);
+        let script = database
+            .memo
+            .borrow_mut()
+            .extended(parse.query, scope, context);
         let limit = database.limits.plan_cache_size;
         let mut statements = database.statements.borrow_mut();
         statements.insert(parse.after_name, by_facts, parse.query.len(), script, limit)
@@ -154,10 +181,13 @@ impl Database {
     /// The number of a search path, the same for the same path.
     fn path_number(&self, path: &[String]) -> u32 {
         let mut paths = self.paths.borrow_mut();
-        let index = paths.iter().position(|known| known == path).unwrap_or_else(|| {
-            paths.push(path.to_vec());
-            paths.len().saturating_sub(1)
-        });
+        let index = paths
+            .iter()
+            .position(|known| known == path)
+            .unwrap_or_else(|| {
+                paths.push(path.to_vec());
+                paths.len().saturating_sub(1)
+            });
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 }

@@ -93,7 +93,11 @@ impl Session {
             self.on_asynchronous(frame);
             return Ok(());
         }
-        if frame.tag == b'E' && self.connection().is_some_and(|connection| connection.pipeline.is_empty()) {
+        if frame.tag == b'E'
+            && self
+                .connection()
+                .is_some_and(|connection| connection.pipeline.is_empty())
+        {
             let fields = backend::error_fields(frame.body);
             return Err(Lost(fields.message().to_owned()));
         }
@@ -107,7 +111,11 @@ impl Session {
                     self.out.extend_from_slice(frame.bytes);
                 }
                 let fields = backend::error_fields(frame.body);
-                self.engine.count_server_error(&self.database, self.client.shard.get(), fields.code().as_bytes());
+                self.engine.count_server_error(
+                    &self.database,
+                    self.client.shard.get(),
+                    fields.code().as_bytes(),
+                );
                 self.after_error();
                 return Ok(());
             }
@@ -152,10 +160,21 @@ impl Session {
 
     /// The front request is answered.
     fn after_end(&mut self) {
-        let ended = self.connection().and_then(|connection| connection.pipeline.pop());
+        let ended = self
+            .connection()
+            .and_then(|connection| connection.pipeline.pop());
         match ended {
-            Some((_, Note::Parse { name, prepared, client })) => {
-                prepared.accepted.set(Some((u64::from(name.epoch), name.fingerprint)));
+            Some((
+                _,
+                Note::Parse {
+                    name,
+                    prepared,
+                    client,
+                },
+            )) => {
+                prepared
+                    .accepted
+                    .set(Some((u64::from(name.epoch), name.fingerprint)));
                 if client {
                     self.tentative.pop_front();
                 }
@@ -170,11 +189,16 @@ impl Session {
     /// An error came: what it voids will not be answered.
     fn after_error(&mut self) {
         self.copy_in = false;
-        let shown_group = self.connection().map(|connection| connection.pipeline.fail());
+        let shown_group = self
+            .connection()
+            .map(|connection| connection.pipeline.fail());
         for void in shown_group.into_iter().flatten() {
             match void {
                 Owed::Local(bytes) if bytes.first() == Some(&b'1') => self.void_parse(),
-                Owed::Server { note: Note::Parse { name, client, .. }, .. } => {
+                Owed::Server {
+                    note: Note::Parse { name, client, .. },
+                    ..
+                } => {
                     if let Some(connection) = self.connection() {
                         connection.statements.remove(name);
                     }
@@ -220,7 +244,10 @@ impl Session {
         };
         let effect = match connection.pipeline.front_note() {
             Some(Note::Script { script, done }) => {
-                let effect = script.statements.get(*done).map(|statement| statement.effect.clone());
+                let effect = script
+                    .statements
+                    .get(*done)
+                    .map(|statement| statement.effect.clone());
                 *done = done.saturating_add(1);
                 effect
             }
@@ -245,7 +272,10 @@ impl Session {
         match (status, self.block.is_some()) {
             (Status::Idle, true) if shown => self.end_block(),
             (Status::InBlock | Status::Failed, false) => {
-                let before = self.settings_before.take().unwrap_or_else(|| Rc::clone(&self.settings));
+                let before = self
+                    .settings_before
+                    .take()
+                    .unwrap_or_else(|| Rc::clone(&self.settings));
                 self.block = Some(Box::new(Block::on_server(&before)));
             }
             (Status::Idle, false) => {
@@ -265,7 +295,9 @@ impl Session {
 
     /// The server says that the block is over.
     fn end_block(&mut self) {
-        let Some(block) = self.block.take() else { return };
+        let Some(block) = self.block.take() else {
+            return;
+        };
         if self.rolled_back {
             self.revert_settings(block.settings);
         }
@@ -288,7 +320,11 @@ impl Session {
     /// A statement was carried out: its effect on the session.
     fn apply(&mut self, effect: &Effect) {
         match effect {
-            Effect::Set { name, value, local: false } => self.set(name, value),
+            Effect::Set {
+                name,
+                value,
+                local: false,
+            } => self.set(name, value),
             Effect::SetConfig { name, value, local } => self.set_config(name, value, local),
             Effect::Reset { name, local: false } => {
                 let settings = self.settings.without(name, &self.startup_settings);
@@ -334,7 +370,9 @@ impl Session {
                 }
                 self.shape_block(effect);
             }
-            Effect::SetTransaction | Effect::Set { local: true, .. } | Effect::Reset { local: true, .. } => {
+            Effect::SetTransaction
+            | Effect::Set { local: true, .. }
+            | Effect::Reset { local: true, .. } => {
                 self.shape_block(effect);
             }
             _ => {}
@@ -347,12 +385,28 @@ impl Session {
             Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_name(name)),
             Effect::RollbackTo(name) => format!("ROLLBACK TO SAVEPOINT {}", quote_name(name)),
             Effect::Release(name) => format!("RELEASE SAVEPOINT {}", quote_name(name)),
-            Effect::Set { name, value, local: true } if name == "timezone" => format!("SET LOCAL TIME ZONE {value}"),
-            Effect::Set { name, value, local: true } if name == "role" => format!("SET LOCAL ROLE {value}"),
-            Effect::Set { name, value, local: true } if name == "session_authorization" => {
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } if name == "timezone" => format!("SET LOCAL TIME ZONE {value}"),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } if name == "role" => format!("SET LOCAL ROLE {value}"),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } if name == "session_authorization" => {
                 format!("SET LOCAL SESSION AUTHORIZATION {value}")
             }
-            Effect::Set { name, value, local: true } => format!("SET LOCAL {} TO {value}", quote_name(name)),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } => format!("SET LOCAL {} TO {value}", quote_name(name)),
             // What cannot be written again binds the block where it is.
             _ => {
                 if let Some(block) = &mut self.block {
@@ -370,16 +424,23 @@ impl Session {
         let settings = self.settings.with(name, value);
         self.change_settings(settings, |on_server| on_server.with(name, value));
         if name == "application_name" {
-            value.trim_matches('\'').clone_into(&mut self.client.application_name.borrow_mut());
+            value
+                .trim_matches('\'')
+                .clone_into(&mut self.client.application_name.borrow_mut());
         }
     }
 
     fn set_config(&mut self, name: &Argument, value: &Argument, local: &Argument) {
-        let (Argument::Literal(name), Argument::Literal(value), Argument::Literal(local)) = (name, value, local) else {
+        let (Argument::Literal(name), Argument::Literal(value), Argument::Literal(local)) =
+            (name, value, local)
+        else {
             self.pin("set_config with computed arguments");
             return;
         };
-        if matches!(local.to_ascii_lowercase().as_str(), "true" | "t" | "on" | "1" | "yes" | "y") {
+        if matches!(
+            local.to_ascii_lowercase().as_str(),
+            "true" | "t" | "on" | "1" | "yes" | "y"
+        ) {
             if let Some(block) = &mut self.block {
                 block.bound = true;
             }
@@ -388,14 +449,22 @@ impl Session {
         let name = name.to_ascii_lowercase();
         if name == "search_path" {
             // The value is a list already, as SET would write it.
-            let listed = if value.trim().is_empty() { "''".to_owned() } else { value.clone() };
+            let listed = if value.trim().is_empty() {
+                "''".to_owned()
+            } else {
+                value.clone()
+            };
             self.set(&name, &listed);
         } else {
             self.set(&name, &quote_literal(value));
         }
     }
 
-    fn change_settings(&mut self, own: Rc<Settings>, on_server: impl FnOnce(&Settings) -> Rc<Settings>) {
+    fn change_settings(
+        &mut self,
+        own: Rc<Settings>,
+        on_server: impl FnOnce(&Settings) -> Rc<Settings>,
+    ) {
         self.settings = own;
         if let Some(connection) = self.connection() {
             connection.settings = on_server(&connection.settings);
@@ -449,7 +518,8 @@ impl Session {
             None => Vec::new(),
         };
         drop(lease);
-        let group_open = self.executed || !self.pending.is_empty() || owed.iter().any(|owed| !is_end(owed));
+        let group_open =
+            self.executed || !self.pending.is_empty() || owed.iter().any(|owed| !is_end(owed));
         if self.block.as_ref().is_some_and(|block| block.sent) {
             if let Some(block) = &mut self.block {
                 block.failed = true;
@@ -489,7 +559,10 @@ impl Session {
                     if let Note::Parse { client: true, .. } = note {
                         self.void_parse();
                     }
-                    let ends = matches!(request, Request::Query | Request::Sync | Request::FunctionCall);
+                    let ends = matches!(
+                        request,
+                        Request::Query | Request::Sync | Request::FunctionCall
+                    );
                     if !failed && (request != Request::Sync || group_open) {
                         self.reply_fault(fault);
                         failed = true;
@@ -509,7 +582,13 @@ impl Session {
 }
 
 fn is_end(owed: &Owed<Note>) -> bool {
-    matches!(owed, Owed::Server { request: Request::Sync, .. })
+    matches!(
+        owed,
+        Owed::Server {
+            request: Request::Sync,
+            ..
+        }
+    )
 }
 
 fn quote_name(name: &str) -> String {
@@ -525,8 +604,10 @@ fn keep_identity(settings: &Settings) -> Rc<Settings> {
 }
 
 fn with_identity(base: &Settings, identity: &Settings) -> Rc<Settings> {
-    let mut values: std::collections::BTreeMap<String, String> =
-        base.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut values: std::collections::BTreeMap<String, String> = base
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     for name in ["session_authorization", "role"] {
         match identity.get(name) {
             Some(value) => values.insert(name.to_owned(), value.to_owned()),

@@ -93,7 +93,11 @@ impl Session {
         result
     }
 
-    fn poll_all(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Option<Stop>, End>> {
+    fn poll_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Option<Stop>, End>> {
         if let Some(end) = self.look_at_signals() {
             return Poll::Ready(Err(end));
         }
@@ -147,7 +151,10 @@ impl Session {
     }
 
     fn deliver_notifications(&mut self) {
-        if self.client.notifications.borrow().is_empty() || self.lease.is_some() || self.block.is_some() {
+        if self.client.notifications.borrow().is_empty()
+            || self.lease.is_some()
+            || self.block.is_some()
+        {
             return;
         }
         for message in self.client.notifications.borrow_mut().drain(..) {
@@ -217,8 +224,17 @@ impl Session {
     }
 
     /// Reads the client unless it is too far ahead. Returns whether anything came.
-    fn poll_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], blocked: bool) -> Result<bool, End> {
-        let server_is_full = self.lease.as_ref().and_then(Lease::peek).is_some_and(|connection| !connection.out.is_empty());
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        blocked: bool,
+    ) -> Result<bool, End> {
+        let server_is_full = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.out.is_empty());
         if (blocked || server_is_full) && self.input.len() > AHEAD_MAX {
             return Ok(false);
         }
@@ -259,7 +275,11 @@ impl Session {
         if self.input.is_empty() {
             return Progress::More;
         }
-        let server_is_full = self.lease.as_ref().and_then(Lease::peek).is_some_and(|connection| connection.out.len() > AHEAD_MAX);
+        let server_is_full = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| connection.out.len() > AHEAD_MAX);
         if server_is_full {
             return Progress::Blocked;
         }
@@ -295,7 +315,9 @@ impl Session {
                 Ok(Split::Nothing) => return Ok((done(rest), Progress::More)),
                 Ok(Split::Whole(frame, after)) => match self.on_client_frame(frame) {
                     Ok(()) => rest = after,
-                    Err(Stop::Task(task)) => return Ok((done(after), Progress::Need(Stop::Task(task)))),
+                    Err(Stop::Task(task)) => {
+                        return Ok((done(after), Progress::Need(Stop::Task(task))));
+                    }
                     Err(Stop::Close) => return Err(End::Client),
                     Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
                     Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
@@ -303,7 +325,9 @@ impl Session {
                         self.ask_for_replies();
                         return Ok((done(rest), Progress::Blocked));
                     }
-                    Err(Stop::Fault(fault)) => return Err(End::Fault(Box::new(fault.into_fatal()))),
+                    Err(Stop::Fault(fault)) => {
+                        return Err(End::Fault(Box::new(fault.into_fatal())));
+                    }
                     Err(stop) => return Ok((done(rest), Progress::Need(stop))),
                 },
                 Ok(Split::Part { tag, total, body }) => {
@@ -311,8 +335,12 @@ impl Session {
                     match self.on_part(tag, total, header, body) {
                         Ok(true) => rest = &[],
                         Ok(false) => return Ok((done(rest), Progress::More)),
-                        Err(Stop::Idle | Stop::Drain) => return Ok((done(rest), Progress::Blocked)),
-                        Err(Stop::Fault(fault)) => return Err(End::Fault(Box::new(fault.into_fatal()))),
+                        Err(Stop::Idle | Stop::Drain) => {
+                            return Ok((done(rest), Progress::Blocked));
+                        }
+                        Err(Stop::Fault(fault)) => {
+                            return Err(End::Fault(Box::new(fault.into_fatal())));
+                        }
                         Err(stop) => return Ok((done(rest), Progress::Need(stop))),
                     }
                 }
@@ -387,7 +415,10 @@ impl Session {
 
     /// At the start of a transaction a new configuration takes effect.
     fn begin_statement(&mut self) {
-        if self.block.is_none() && self.lease.is_none() && self.database.generation != self.engine.generation() {
+        if self.block.is_none()
+            && self.lease.is_none()
+            && self.database.generation != self.engine.generation()
+        {
             self.follow_reload();
         }
     }
@@ -432,7 +463,9 @@ impl Session {
                 connection.out.extend_from_slice(body);
             }
             self.passing = Some(Passing {
-                left: total.saturating_sub(frame::HEADER).saturating_sub(body.len()),
+                left: total
+                    .saturating_sub(frame::HEADER)
+                    .saturating_sub(body.len()),
                 to_server,
             });
             return Ok(true);
@@ -523,10 +556,14 @@ impl Session {
     /// Safe: a drop leaves the line.
     pub(crate) async fn acquire(&mut self, shard: ShardId) -> Result<Lease, Interrupted> {
         let Some(pool) = self.pools.get(usize::from(shard.0)).map(Rc::clone) else {
-            return Err(Interrupted::Fault(Fault::error(SqlState::INTERNAL, "there is no such shard")));
+            return Err(Interrupted::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "there is no such shard",
+            )));
         };
         let before = self.client.activity.get();
-        self.client.set_activity(Activity::Waiting, self.engine.now());
+        self.client
+            .set_activity(Activity::Waiting, self.engine.now());
         let settings = Rc::clone(&self.settings);
         let now = self.engine.now();
         let mut waiting = Box::pin(pool.acquire(&settings, now));
@@ -555,7 +592,9 @@ impl Session {
             match poll_read(&mut self.stream, cx, &mut bytes) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Interrupted::End(End::Client)),
-                Poll::Ready(Ok(count)) => self.input.extend_from_slice(bytes.get(..count).unwrap_or_default()),
+                Poll::Ready(Ok(count)) => self
+                    .input
+                    .extend_from_slice(bytes.get(..count).unwrap_or_default()),
             }
         }
         Poll::Pending
@@ -592,8 +631,11 @@ impl Session {
             }
             Ok(Err(fault)) => Err(Interrupted::Fault(fault)),
             Err(_elapsed) => Err(Interrupted::Fault(
-                Fault::error(SqlState::CONNECTION_FAILURE, "the server did not take the session's settings in time")
-                    .hint("Check the shard's health; raise server_connect_timeout if it is slow."),
+                Fault::error(
+                    SqlState::CONNECTION_FAILURE,
+                    "the server did not take the session's settings in time",
+                )
+                .hint("Check the shard's health; raise server_connect_timeout if it is slow."),
             )),
         }
     }
@@ -605,7 +647,9 @@ impl Session {
             None => return Ok(()),
         };
         if let Some(connection) = self.connection() {
-            run_hidden(connection, "ROLLBACK").await.map_err(Interrupted::Fault)?;
+            run_hidden(connection, "ROLLBACK")
+                .await
+                .map_err(Interrupted::Fault)?;
         }
         self.let_go();
         let lease = self.acquire(shard).await?;
@@ -614,7 +658,9 @@ impl Session {
         for statement in statements {
             let sql = String::from_utf8_lossy(&statement).into_owned();
             if let Some(connection) = self.connection() {
-                run_hidden(connection, &sql).await.map_err(Interrupted::Fault)?;
+                run_hidden(connection, &sql)
+                    .await
+                    .map_err(Interrupted::Fault)?;
             }
         }
         if let Some(block) = &mut self.block {
@@ -627,10 +673,14 @@ impl Session {
     fn finish(mut self: Box<Session>) {
         self.engine.unlisten_all(&self.client);
         self.parked.clear();
-        let Some(mut lease) = self.lease.take() else { return };
+        let Some(mut lease) = self.lease.take() else {
+            return;
+        };
         let pinned = self.keeps_connections();
         let engine = Rc::clone(&self.engine);
-        let Some(connection) = lease.connection() else { return };
+        let Some(connection) = lease.connection() else {
+            return;
+        };
         let in_order = connection.pipeline.is_idle()
             && !connection.unsynced
             && connection.out.is_empty()
@@ -667,7 +717,10 @@ pub(crate) enum Interrupted {
 }
 
 pub(crate) fn canceled_fault() -> Fault {
-    Fault::error(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+    Fault::error(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
 }
 
 fn frame_fault(error: &frame::FrameError) -> Fault {
@@ -679,7 +732,11 @@ fn frame_fault(error: &frame::FrameError) -> Fault {
         .hint("Send less at once, or raise max_message_size; if the client speaks another protocol, check its port.")
 }
 
-pub(crate) fn poll_read(stream: &mut crate::net::Stream, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+pub(crate) fn poll_read(
+    stream: &mut crate::net::Stream,
+    cx: &mut Context<'_>,
+    scratch: &mut [u8],
+) -> Poll<io::Result<usize>> {
     let mut buffer = ReadBuf::new(scratch);
     match Pin::new(stream).poll_read(cx, &mut buffer) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
@@ -731,8 +788,13 @@ fn note_parameter(frame: Frame<'_>, reported: &mut Vec<(String, String)>) {
     if frame.tag != b'S' {
         return;
     }
-    let mut parts = frame.body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return };
+    let mut parts = frame
+        .body
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy);
+    let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+        return;
+    };
     match reported.iter_mut().find(|(known, _)| *known == name) {
         Some((_, known)) => *known = value.into_owned(),
         None => reported.push((name.into_owned(), value.into_owned())),
@@ -750,11 +812,17 @@ pub(crate) async fn wait_for_ready(connection: &mut ServerConnection) -> Result<
     read_until_ready(connection, |_| ()).await
 }
 
-async fn read_until_ready(connection: &mut ServerConnection, mut look: impl FnMut(Frame<'_>)) -> Result<(), Fault> {
+async fn read_until_ready(
+    connection: &mut ServerConnection,
+    mut look: impl FnMut(Frame<'_>),
+) -> Result<(), Fault> {
     let lost = |reason: String| {
-        Fault::error(SqlState::CONNECTION_FAILURE, "the connection to the shard was lost")
-            .detail(format!("It ended with: {reason}."))
-            .hint("Repeat the statement.")
+        Fault::error(
+            SqlState::CONNECTION_FAILURE,
+            "the connection to the shard was lost",
+        )
+        .detail(format!("It ended with: {reason}."))
+        .hint("Repeat the statement.")
     };
     let mut failure = None;
     let mut scratch = vec![0; 4096];
@@ -772,26 +840,38 @@ async fn read_until_ready(connection: &mut ServerConnection, mut look: impl FnMu
         }
         let data = scratch.get(..count).unwrap_or_default();
         let mut reader = std::mem::take(&mut connection.reader);
-        let result = reader.feed(data, u32::MAX, |_| false, |piece| {
-            let frame::Piece::Whole(frame) = piece else {
-                return Ok(());
-            };
-            look(frame);
-            take_hidden(connection, frame, &mut failure)
-        });
+        let result = reader.feed(
+            data,
+            u32::MAX,
+            |_| false,
+            |piece| {
+                let frame::Piece::Whole(frame) = piece else {
+                    return Ok(());
+                };
+                look(frame);
+                take_hidden(connection, frame, &mut failure)
+            },
+        );
         connection.reader = reader;
         result.map_err(|error: Lost| lost(error.0))?;
     }
     failure.map_or(Ok(()), Err)
 }
 
-fn take_hidden(connection: &mut ServerConnection, frame: Frame<'_>, failure: &mut Option<Fault>) -> Result<(), Lost> {
+fn take_hidden(
+    connection: &mut ServerConnection,
+    frame: Frame<'_>,
+    failure: &mut Option<Fault>,
+) -> Result<(), Lost> {
     let step = connection
         .pipeline
         .received(frame.tag)
         .map_err(|error| Lost(error.to_string()))?;
     if frame.tag == b'Z'
-        && let Some(status) = frame.body.first().and_then(|byte| backend::Status::read(*byte))
+        && let Some(status) = frame
+            .body
+            .first()
+            .and_then(|byte| backend::Status::read(*byte))
     {
         connection.status = status;
     }

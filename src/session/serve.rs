@@ -12,7 +12,8 @@ use crate::error::{Fault, SqlState};
 use crate::metrics::Metrics;
 use crate::metrics::counters::DatabaseCounters;
 use crate::metrics::view::{
-    Address, ClientRow, ClientState, DatabaseRow, Detail, PoolRow, Role, ServerRow, ServerState, Snapshot as View,
+    Address, ClientRow, ClientState, DatabaseRow, Detail, PoolRow, Role, ServerRow, ServerState,
+    Snapshot as View,
 };
 use crate::net::Stream;
 use crate::placement::ShardId;
@@ -35,7 +36,11 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Not safe: a drop ends every client.
-    pub async fn run(self: Rc<Engine>, mut messages: mpsc::Receiver<Message>, metrics: Arc<Metrics>) {
+    pub async fn run(
+        self: Rc<Engine>,
+        mut messages: mpsc::Receiver<Message>,
+        metrics: Arc<Metrics>,
+    ) {
         let mut tick = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u32;
@@ -100,7 +105,10 @@ impl Engine {
             }
             Message::Kill { database, fault } => {
                 for client in self.clients.borrow().values() {
-                    if database.as_ref().is_none_or(|name| *name == client.database) {
+                    if database
+                        .as_ref()
+                        .is_none_or(|name| *name == client.database)
+                    {
                         client.kill(fault.clone());
                     }
                 }
@@ -113,7 +121,11 @@ impl Engine {
                 }
                 drop(answer.send(found.is_some()));
             }
-            Message::Donate { database, user, shard } => self.donate(&database, &user, shard),
+            Message::Donate {
+                database,
+                user,
+                shard,
+            } => self.donate(&database, &user, shard),
             Message::End => {}
         }
     }
@@ -143,12 +155,17 @@ impl Engine {
     /// Sends a cancel request; the connection goes to nobody else until it has been taken.
     pub(crate) fn cancel_now(self: &Rc<Engine>, target: &Rc<CancelTarget>) {
         let target = Rc::clone(target);
-        target.under_way.set(target.under_way.get().saturating_add(1));
+        target
+            .under_way
+            .set(target.under_way.get().saturating_add(1));
         let snapshot = self.snapshot.borrow().clone();
         tokio::task::spawn_local(async move {
             let limit = Duration::from_secs(5);
-            let result = crate::server::connect::cancel(&target.token, &snapshot.tls.connector, limit).await;
-            target.under_way.set(target.under_way.get().saturating_sub(1));
+            let result =
+                crate::server::connect::cancel(&target.token, &snapshot.tls.connector, limit).await;
+            target
+                .under_way
+                .set(target.under_way.get().saturating_sub(1));
             if let Err(fault) = result {
                 tracing::warn!(error = %fault, "could not pass a cancel request on");
             }
@@ -156,11 +173,16 @@ impl Engine {
     }
 
     fn each_pool(&self, database: Option<&str>, mut act: impl FnMut(&Rc<Pool>)) {
-        let databases: Vec<Rc<Database>> = self.databases.borrow().values().map(Rc::clone).collect();
+        let databases: Vec<Rc<Database>> =
+            self.databases.borrow().values().map(Rc::clone).collect();
         for known in databases {
             if database.is_none_or(|name| name == known.name) {
-                let users: Vec<Rc<[Rc<Pool>]>> = known.pools.borrow().values().map(Rc::clone).collect();
-                users.iter().flat_map(|pools| pools.iter()).for_each(&mut act);
+                let users: Vec<Rc<[Rc<Pool>]>> =
+                    known.pools.borrow().values().map(Rc::clone).collect();
+                users
+                    .iter()
+                    .flat_map(|pools| pools.iter())
+                    .for_each(&mut act);
             }
         }
     }
@@ -188,10 +210,16 @@ impl Engine {
             let since = now.saturating_duration_since(client.since.get());
             if let Some(fault) = overdue(client.activity.get(), since, limits) {
                 client.kill(fault);
-            } else if drains && client.activity.get() == Activity::Idle && !super::console::is_console(&client.database) {
+            } else if drains
+                && client.activity.get() == Activity::Idle
+                && !super::console::is_console(&client.database)
+            {
                 client.kill(
-                    Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection: pgherd is shutting down")
-                        .hint("Connect again."),
+                    Fault::fatal(
+                        SqlState::ADMIN_SHUTDOWN,
+                        "terminating connection: pgherd is shutting down",
+                    )
+                    .hint("Connect again."),
                 );
             }
         }
@@ -219,7 +247,11 @@ impl Engine {
         let mut other = None;
         self.each_pool(Some(database), |pool| {
             if pool.target.shard == shard && pool.idle_count() > 0 && pool.waiting_count() == 0 {
-                let slot = if pool.target.user == user { &mut own } else { &mut other };
+                let slot = if pool.target.user == user {
+                    &mut own
+                } else {
+                    &mut other
+                };
                 *slot = Some(Rc::clone(pool));
             }
         });
@@ -233,7 +265,12 @@ impl Engine {
         let mut counters = self.counters.borrow_mut();
         let names: Vec<&str> = shards.iter().map(String::as_str).collect();
         let known = counters.databases.iter().position(|database| {
-            database.name == name && database.shards.iter().map(|shard| shard.name.as_str()).eq(names.iter().copied())
+            database.name == name
+                && database
+                    .shards
+                    .iter()
+                    .map(|shard| shard.name.as_str())
+                    .eq(names.iter().copied())
         });
         known.unwrap_or_else(|| {
             counters.databases.push(DatabaseCounters::new(name, names));
@@ -243,8 +280,16 @@ impl Engine {
 
     pub(crate) fn count_client(&self, database: &str, came: bool) {
         let mut counters = self.counters.borrow_mut();
-        if let Some(counters) = counters.databases.iter_mut().find(|known| known.name == database) {
-            let count = if came { &mut counters.clients_opened } else { &mut counters.clients_closed };
+        if let Some(counters) = counters
+            .databases
+            .iter_mut()
+            .find(|known| known.name == database)
+        {
+            let count = if came {
+                &mut counters.clients_opened
+            } else {
+                &mut counters.clients_closed
+            };
             count.add(1);
         }
     }
@@ -291,12 +336,22 @@ impl Engine {
         }
         let counters = self.counters.borrow();
         view.errors = counters.errors();
-        view.stats = counters.databases.iter().map(DatabaseCounters::stats).collect();
+        view.stats = counters
+            .databases
+            .iter()
+            .map(DatabaseCounters::stats)
+            .collect();
         view.out_of_sync = counters.out_of_sync.total();
         view
     }
 
-    fn view_database(&self, database: &Rc<Database>, detail: Detail, now: Instant, view: &mut View) {
+    fn view_database(
+        &self,
+        database: &Rc<Database>,
+        detail: Detail,
+        now: Instant,
+        view: &mut View,
+    ) {
         let mut row = DatabaseRow {
             name: database.name.clone(),
             paused: database.shared.paused.load(Ordering::Acquire),
@@ -321,7 +376,14 @@ impl Engine {
                 row.servers = row.servers.saturating_add(pool_row.server_count());
                 view.pools.push(pool_row);
                 if matches!(detail, Detail::Connections) {
-                    pool.each_idle(|connection| view.servers.push(self.server_row(pool, connection, ServerState::Idle, None)));
+                    pool.each_idle(|connection| {
+                        view.servers.push(self.server_row(
+                            pool,
+                            connection,
+                            ServerState::Idle,
+                            None,
+                        ))
+                    });
                 }
             }
         }
@@ -338,7 +400,9 @@ impl Engine {
         let since = now.saturating_duration_since(client.since.get());
         let shard = client.shard.get().and_then(|shard| {
             let databases = self.databases.borrow();
-            databases.get(&client.database).map(|database| database.topology.name(shard).to_owned())
+            databases
+                .get(&client.database)
+                .map(|database| database.topology.name(shard).to_owned())
         });
         ClientRow {
             id: client.id,
@@ -352,12 +416,25 @@ impl Engine {
             remote: address(&client.peer),
             local: address(""),
             connected: client.connected,
-            requested: SystemTime::now().checked_sub(since).unwrap_or(client.connected),
-            wait: if activity == Activity::Waiting { since } else { Duration::ZERO },
+            requested: SystemTime::now()
+                .checked_sub(since)
+                .unwrap_or(client.connected),
+            wait: if activity == Activity::Waiting {
+                since
+            } else {
+                Duration::ZERO
+            },
             close_needed: false,
             link: client.server_id.get(),
-            process: client.server_id.get().and_then(|pid| u32::try_from(pid).ok()),
-            tls: if client.tls { "TLS".to_owned() } else { String::new() },
+            process: client
+                .server_id
+                .get()
+                .and_then(|pid| u32::try_from(pid).ok()),
+            tls: if client.tls {
+                "TLS".to_owned()
+            } else {
+                String::new()
+            },
             application_name: client.application_name.borrow().clone(),
             prepared_statements: u64::try_from(client.prepared.get()).unwrap_or(0),
             shard,
@@ -366,8 +443,18 @@ impl Engine {
         }
     }
 
-    fn server_row(&self, pool: &Pool, connection: &ServerConnection, state: ServerState, link: Option<u64>) -> ServerRow {
-        let age = |instant: Instant| SystemTime::now().checked_sub(instant.elapsed()).unwrap_or_else(SystemTime::now);
+    fn server_row(
+        &self,
+        pool: &Pool,
+        connection: &ServerConnection,
+        state: ServerState,
+        link: Option<u64>,
+    ) -> ServerRow {
+        let age = |instant: Instant| {
+            SystemTime::now()
+                .checked_sub(instant.elapsed())
+                .unwrap_or_else(SystemTime::now)
+        };
         ServerRow {
             id: connection.id,
             user: pool.target.credentials.user.clone(),
@@ -418,7 +505,13 @@ impl Engine {
 fn pool_row(database: &Database, pool: &Pool, clients: &[Rc<Client>], now: Instant) -> PoolRow {
     let target = &pool.target;
     let mode = database.pool_mode(None);
-    let mut row = PoolRow::new(&database.name, &target.user, &target.shard_name, Role::Primary, mode);
+    let mut row = PoolRow::new(
+        &database.name,
+        &target.user,
+        &target.shard_name,
+        Role::Primary,
+        mode,
+    );
     let count = |count: usize| u64::try_from(count).unwrap_or(0);
     row.sv_idle = count(pool.idle_count());
     row.sv_active = count(pool.open_count().saturating_sub(pool.idle_count()));
@@ -447,8 +540,11 @@ fn overdue(activity: Activity, since: Duration, limits: &Limits) -> Option<Fault
     let past = |limit: Duration| !limit.is_zero() && since > limit;
     match activity {
         Activity::Idle if past(limits.client_idle_timeout) => Some(
-            Fault::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to client_idle_timeout")
-                .hint("Connect again, or raise client_idle_timeout."),
+            Fault::fatal(
+                SqlState::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to client_idle_timeout",
+            )
+            .hint("Connect again, or raise client_idle_timeout."),
         ),
         Activity::IdleInTransaction if past(limits.idle_transaction_timeout) => Some(
             Fault::fatal(
@@ -458,13 +554,19 @@ fn overdue(activity: Activity, since: Duration, limits: &Limits) -> Option<Fault
             .hint("Commit sooner, or raise idle_transaction_timeout."),
         ),
         Activity::Active if past(limits.query_timeout) => Some(
-            Fault::fatal(SqlState::QUERY_CANCELED, "terminating connection due to query_timeout")
-                .hint("Raise query_timeout if statements may take this long."),
+            Fault::fatal(
+                SqlState::QUERY_CANCELED,
+                "terminating connection due to query_timeout",
+            )
+            .hint("Raise query_timeout if statements may take this long."),
         ),
         Activity::Idle | Activity::IdleInTransaction | Activity::Active | Activity::Waiting => None,
     }
 }
 
 fn killed() -> Fault {
-    Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+    Fault::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
 }

@@ -31,7 +31,9 @@ impl Values for TextValues<'_> {
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
         let literal = self.literals.get(usize::from(index))?;
-        Some(Literal { text: literal.of(self.text) })
+        Some(Literal {
+            text: literal.of(self.text),
+        })
     }
 }
 
@@ -141,7 +143,10 @@ impl Session {
         if let Some(first) = statements.first() {
             self.check_failed(first)?;
         }
-        let no_literals = TextValues { text, literals: &[] };
+        let no_literals = TextValues {
+            text,
+            literals: &[],
+        };
         let mut shard = None;
         let mut wide = None;
         let mut binds = false;
@@ -155,7 +160,10 @@ impl Session {
             }
             match self.place(statement, &no_literals)? {
                 Place::Local => {}
-                Place::Shard { shard: wanted, binds: binding } => {
+                Place::Shard {
+                    shard: wanted,
+                    binds: binding,
+                } => {
                     if binding {
                         if shard.is_some_and(|known| known != wanted) || wide.is_some() {
                             return Err(Stop::Fault(several_shards_fault()));
@@ -223,10 +231,16 @@ impl Session {
             connection.pipeline.sent(Request::Query, false, note);
             connection.unsynced = false;
         }
-        self.engine.count_query(&self.database, self.client.shard.get());
+        self.engine
+            .count_query(&self.database, self.client.shard.get());
     }
 
-    fn send_query_as(&mut self, shard: crate::placement::ShardId, sql: &[u8], script: &Rc<Script>) -> Result<(), Stop> {
+    fn send_query_as(
+        &mut self,
+        shard: crate::placement::ShardId,
+        sql: &[u8],
+        script: &Rc<Script>,
+    ) -> Result<(), Stop> {
         self.lease(shard, false)?;
         let mut bytes = Vec::with_capacity(sql.len().saturating_add(8));
         frame::write(&mut bytes, b'Q', &[sql, b"\0"]);
@@ -240,7 +254,12 @@ impl Session {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         match effect {
             Effect::Commit { chain } if failed_here => Some(
-                if *chain { b"ROLLBACK AND CHAIN".as_slice() } else { b"ROLLBACK" }.to_vec(),
+                if *chain {
+                    b"ROLLBACK AND CHAIN".as_slice()
+                } else {
+                    b"ROLLBACK"
+                }
+                .to_vec(),
             ),
             _ => None,
         }
@@ -289,7 +308,8 @@ impl Session {
     /// In a block that failed by an error of our own, only its end is let through.
     pub(crate) fn check_failed(&self, statement: &Statement) -> Result<(), Fault> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
-        let failed = failed_here || (self.status() == backend::Status::Failed && is_local_effect(&statement.effect));
+        let failed = failed_here
+            || (self.status() == backend::Status::Failed && is_local_effect(&statement.effect));
         if !failed {
             return Ok(());
         }
@@ -311,14 +331,18 @@ impl Session {
     /// Refuses what the pool mode or this release cannot do.
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
         match effect {
-            Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => Err(Stop::Fault(
-                Fault::error(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "transaction blocks are not allowed in statement pooling mode",
-                )
-                .hint("Use pool_mode: transaction for this user or database."),
-            )),
-            Effect::Listen { .. } | Effect::Unlisten { .. } if self.pool_mode != crate::config::PoolMode::Session => {
+            Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
+                Err(Stop::Fault(
+                    Fault::error(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "transaction blocks are not allowed in statement pooling mode",
+                    )
+                    .hint("Use pool_mode: transaction for this user or database."),
+                ))
+            }
+            Effect::Listen { .. } | Effect::Unlisten { .. }
+                if self.pool_mode != crate::config::PoolMode::Session =>
+            {
                 Err(Stop::Task(Box::new(Task::Listen(effect.clone()))))
             }
             _ => Ok(()),
@@ -327,7 +351,11 @@ impl Session {
 
     /// Before we answer by ourselves, everything sent must be answered.
     pub(crate) fn wait_for_replies(&self) -> Result<(), Stop> {
-        match self.lease.as_ref().and_then(crate::server::pool::Lease::peek) {
+        match self
+            .lease
+            .as_ref()
+            .and_then(crate::server::pool::Lease::peek)
+        {
             Some(connection) if !connection.pipeline.is_empty() => Err(if connection.unsynced {
                 Stop::Drain
             } else {
@@ -338,13 +366,20 @@ impl Session {
     }
 
     /// Answers a statement that no server is needed for; without the ReadyForQuery.
-    pub(crate) fn run_local(&mut self, effect: &Effect, verb: &'static str, text: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn run_local(
+        &mut self,
+        effect: &Effect,
+        verb: &'static str,
+        text: &[u8],
+    ) -> Result<(), Fault> {
         match effect {
             Effect::Begin => {
                 self.block = Some(Box::new(Block::new(text, &self.settings)));
                 self.reply(|out| backend::command_complete(out, verb));
             }
-            Effect::Commit { chain } | Effect::Rollback { chain } => self.end_unsent_block(effect, *chain),
+            Effect::Commit { chain } | Effect::Rollback { chain } => {
+                self.end_unsent_block(effect, *chain)
+            }
             Effect::Deallocate { name } => self.deallocate(name.as_deref())?,
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
@@ -359,7 +394,9 @@ impl Session {
     }
 
     fn end_unsent_block(&mut self, effect: &Effect, chain: bool) {
-        let Some(block) = self.block.take() else { return };
+        let Some(block) = self.block.take() else {
+            return;
+        };
         let commits = matches!(effect, Effect::Commit { .. }) && !block.failed;
         if !commits {
             self.settings = Rc::clone(&block.settings);
@@ -367,7 +404,9 @@ impl Session {
         if chain {
             self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
         }
-        self.reply(|out| backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" }));
+        self.reply(|out| {
+            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" })
+        });
     }
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<(), Fault> {
@@ -387,7 +426,12 @@ impl Session {
         Ok(())
     }
 
-    fn set_own(&mut self, name: &str, value: Option<&str>, verb: &'static str) -> Result<(), Fault> {
+    fn set_own(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        verb: &'static str,
+    ) -> Result<(), Fault> {
         const KNOWN: [&str; 1] = ["pgherd.shard"];
         if !KNOWN.contains(&name) {
             return Err(Fault::error(
@@ -440,10 +484,13 @@ fn is_shardless(statement: &Statement) -> bool {
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
         | Access::Shard(_)
-        | Access::Refuse(_) => !statement.has_tables && matches!(
-            statement.effect,
-            Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction
-        ),
+        | Access::Refuse(_) => {
+            !statement.has_tables
+                && matches!(
+                    statement.effect,
+                    Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction
+                )
+        }
     }
 }
 
@@ -480,7 +527,10 @@ fn several_shards_fault() -> Fault {
 fn mixed_fault(statement: &Statement) -> Fault {
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
-        format!("{} cannot be combined with other statements in one query", statement.verb),
+        format!(
+            "{} cannot be combined with other statements in one query",
+            statement.verb
+        ),
     )
     .hint("Send it in a query of its own.")
 }
@@ -490,7 +540,10 @@ pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
     let message = if name.is_empty() {
         "unnamed prepared statement does not exist".to_owned()
     } else {
-        format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+        format!(
+            "prepared statement \"{}\" does not exist",
+            String::from_utf8_lossy(name)
+        )
     };
     Fault::error(SqlState::UNKNOWN_STATEMENT, message)
 }

@@ -17,7 +17,10 @@ use super::{Passing, Session, Stop};
 
 impl Session {
     /// A session of a client that has been greeted.
-    #[expect(clippy::too_many_arguments, reason = "made in one place, from what the login found")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "made in one place, from what the login found"
+    )]
     pub(crate) fn start(
         engine: Rc<Engine>,
         client: Rc<Client>,
@@ -73,7 +76,12 @@ impl Session {
         let engine = Rc::clone(&self.engine);
         let found = engine
             .database(&snapshot, &self.client.database)
-            .and_then(|database| Ok((engine.pools(&database, &snapshot, &self.identity)?, database)));
+            .and_then(|database| {
+                Ok((
+                    engine.pools(&database, &snapshot, &self.identity)?,
+                    database,
+                ))
+            });
         match found {
             Ok((pools, database)) => {
                 self.pool_mode = database.pool_mode(snapshot.config.users.get(&self.identity.user));
@@ -88,16 +96,22 @@ impl Session {
                 self.parked.clear();
             }
             Err(fault) => self.client.kill(
-                Fault::fatal(SqlState::ADMIN_SHUTDOWN, "the database was removed from the configuration")
-                    .detail(format!("{}.", fault.message))
-                    .hint("Connect to a database that the configuration names."),
+                Fault::fatal(
+                    SqlState::ADMIN_SHUTDOWN,
+                    "the database was removed from the configuration",
+                )
+                .detail(format!("{}.", fault.message))
+                .hint("Connect to a database that the configuration names."),
             ),
         }
     }
 
     /// A long message is refused: its bytes are dropped as they come.
     pub(crate) fn refuse_long(&mut self, tag: u8, left: usize, fault: &Fault) {
-        self.passing = (left > 0).then_some(Passing { left, to_server: false });
+        self.passing = (left > 0).then_some(Passing {
+            left,
+            to_server: false,
+        });
         self.reply_fault(fault);
         if tag == b'Q' {
             self.reply_ready();
@@ -108,7 +122,8 @@ impl Session {
 
     /// What was waited for failed, and the message it was for is not whole: it is dropped as it comes.
     pub(crate) fn refuse_unfinished(&mut self, fault: &Fault) {
-        let Ok(crate::wire::frame::Split::Part { tag, total, .. }) = crate::wire::frame::split(&self.input, u32::MAX)
+        let Ok(crate::wire::frame::Split::Part { tag, total, .. }) =
+            crate::wire::frame::split(&self.input, u32::MAX)
         else {
             self.out.clear();
             backend::fault(&mut self.out, fault);
@@ -124,7 +139,10 @@ impl Session {
 /// What to answer when a Query is too long to be analysed.
 pub(crate) fn too_long(what: &str) -> Stop {
     Stop::Fault(
-        Fault::error(SqlState::PROGRAM_LIMIT, format!("{what} is too long to be analysed"))
-            .hint("Send it in parts, use COPY, or raise max_statement_size."),
+        Fault::error(
+            SqlState::PROGRAM_LIMIT,
+            format!("{what} is too long to be analysed"),
+        )
+        .hint("Send it in parts, use COPY, or raise max_statement_size."),
     )
 }

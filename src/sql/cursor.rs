@@ -140,8 +140,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes this operator.
     pub fn take_operator(&mut self, operator: &str) -> bool {
-        let found =
-            self.kind() == Some(Kind::Operator) && self.bytes() == operator.as_bytes();
+        let found = self.kind() == Some(Kind::Operator) && self.bytes() == operator.as_bytes();
         if found {
             self.advance();
         }

@@ -165,12 +165,24 @@ mod tests {
     #[test]
     fn constants_of_data_statements_are_masked() {
         check("select 1", "select «int»", &["1"]);
-        check("SELECT a FROM t WHERE b='x''y' AND c=-5.0", "SELECT a FROM t WHERE b=«text» AND c=-«dec»", &["'x''y'", "5.0"]);
-        check("SELECT $1, E'a\\'b', $$c$$, X'1F', N'd'", "SELECT $1, E'a\\'b', $$c$$, X'1F', N'd'", &[]);
+        check(
+            "SELECT a FROM t WHERE b='x''y' AND c=-5.0",
+            "SELECT a FROM t WHERE b=«text» AND c=-«dec»",
+            &["'x''y'", "5.0"],
+        );
+        check(
+            "SELECT $1, E'a\\'b', $$c$$, X'1F', N'd'",
+            "SELECT $1, E'a\\'b', $$c$$, X'1F', N'd'",
+            &[],
+        );
         check("SELECT 1--2\n;", "SELECT «int» \n;", &["1"]);
         check("/* who: me */ select/**/5", "  select «int»", &["5"]);
         check("(select 1)", "(select «int»)", &["1"]);
-        check("SELECT 'a'\n'b', a1, t.\"c'1\"", "SELECT 'a'\n'b', a1, t.\"c'1\"", &[]);
+        check(
+            "SELECT 'a'\n'b', a1, t.\"c'1\"",
+            "SELECT 'a'\n'b', a1, t.\"c'1\"",
+            &[],
+        );
     }
 
     #[test]

@@ -9,4 +9,5 @@ pub mod split;
 pub mod statement;
 mod tokens;
 
+pub use convert::with_stack;
 pub use tokens::Numbering;

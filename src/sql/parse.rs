@@ -122,8 +122,20 @@ enum Chain {
 
 fn word(word: &[u8]) -> Chain {
     const LINKS: [&str; 14] = [
-        "and", "or", "not", "is", "union", "intersect", "except", "collate", "at", "like", "ilike",
-        "in", "isnull", "notnull",
+        "and",
+        "or",
+        "not",
+        "is",
+        "union",
+        "intersect",
+        "except",
+        "collate",
+        "at",
+        "like",
+        "ilike",
+        "in",
+        "isnull",
+        "notnull",
     ];
     if word.len() > 9 {
         return Chain::Nothing;

@@ -335,13 +335,14 @@ impl<'a> Lexer<'a> {
             length += 1;
         }
         // A multi-character operator ends in + or - only if it holds one of these.
-        let run = self
-            .text
-            .get(self.at..self.at + length)
-            .unwrap_or_default();
+        let run = self.text.get(self.at..self.at + length).unwrap_or_default();
         let may_end_in_sign = |run: &[u8]| {
-            run.iter()
-                .any(|byte| matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%'))
+            run.iter().any(|byte| {
+                matches!(
+                    byte,
+                    b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%'
+                )
+            })
         };
         if !may_end_in_sign(run) {
             while length > 1 && matches!(self.peek(length - 1), b'+' | b'-') {

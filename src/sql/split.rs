@@ -81,10 +81,22 @@ mod tests {
     fn semicolons_in_bodies_do_not_cut() {
         check(" ;; ", &[]);
         check("a; b;", &["a", "b"]);
-        check("select ';' ; /* ; */ select $$;$$", &["select ';'", "select $$;$$"]);
-        check("create rule r as on insert to t do (select 1; select 2); x", &["create rule r as on insert to t do (select 1; select 2)", "x"]);
+        check(
+            "select ';' ; /* ; */ select $$;$$",
+            &["select ';'", "select $$;$$"],
+        );
+        check(
+            "create rule r as on insert to t do (select 1; select 2); x",
+            &[
+                "create rule r as on insert to t do (select 1; select 2)",
+                "x",
+            ],
+        );
         let body = "create or replace function f() returns int begin atomic select case when true then 1 end; select 2; end";
         check(&format!("{body}; x"), &[body, "x"]);
-        check("begin; create table x (a int); end", &["begin", "create table x (a int)", "end"]);
+        check(
+            "begin; create table x (a int); end",
+            &["begin", "create table x (a int)", "end"],
+        );
     }
 }

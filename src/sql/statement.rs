@@ -123,7 +123,10 @@ pub enum Into {
 pub enum Item {
     /// `*` or `t.*`.
     Star,
-    Expr { expr: Expr, alias: Option<String> },
+    Expr {
+        expr: Expr,
+        alias: Option<String>,
+    },
 }
 
 /// One item of FROM.
@@ -141,7 +144,9 @@ pub enum Source {
         lateral: bool,
     },
     /// A function; its call is among the block's calls.
-    Function { alias: Option<String> },
+    Function {
+        alias: Option<String>,
+    },
     Join(Box<Join>),
 }
 

@@ -37,7 +37,7 @@ impl Numbering {
 }
 
 /// The tokens as sqlparser has them; `None` for what it has no token for.
-pub fn convert(
+pub(super) fn convert(
     tokens: &[Token],
     text: &[u8],
     numbering: &mut Numbering,
@@ -143,7 +143,7 @@ fn other_operator(operator: &str) -> Parsed {
 }
 
 /// The value of a string that travelled as `@start-end`.
-pub fn constant(reference: &str, text: &[u8]) -> Option<String> {
+pub(super) fn constant(reference: &str, text: &[u8]) -> Option<String> {
     let (start, end) = reference.strip_prefix('@')?.split_once('-')?;
     let source = text.get(start.parse().ok()?..end.parse().ok()?)?;
     let token = Lexer::new(source, Lexing::default()).next_token().ok()??;

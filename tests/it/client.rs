@@ -33,7 +33,7 @@ impl ServerError {
         }
     }
 
-    fn lost(why: &Lost) -> ServerError {
+    fn lost(why: Lost) -> ServerError {
         let message = format!("connection lost: {why:?}");
         ServerError {
             code: String::new(),
@@ -58,6 +58,20 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
     /// The command tags, in order.
     pub(crate) tags: Vec<String>,
+    /// The names in the last RowDescription.
+    pub(crate) columns: Vec<String>,
+}
+
+impl Answer {
+    /// The values of a named column.
+    pub(crate) fn column(&self, name: &str) -> Vec<String> {
+        let found = self.columns.iter().position(|column| column == name);
+        let index = found.unwrap_or_else(|| panic!("no column {name} in {:?}", self.columns));
+        self.rows
+            .iter()
+            .map(|row| row[index].clone().unwrap_or_default())
+            .collect()
+    }
 }
 
 #[derive(Debug)]
@@ -69,8 +83,6 @@ pub(crate) struct Client {
     pub(crate) key: (i32, i32),
     /// ParameterStatus of the login and since.
     pub(crate) settings: Vec<(String, String)>,
-    /// NotificationResponses seen by `query`: channel and payload.
-    pub(crate) notifications: Vec<(String, String)>,
     /// Of the last ReadyForQuery: `I`, `T` or `E`.
     pub(crate) status: char,
 }
@@ -106,7 +118,7 @@ impl Client {
             let message = format!("connect: {error}");
             ServerError {
                 message,
-                ..ServerError::lost(&Lost::Closed)
+                ..ServerError::lost(Lost::Closed)
             }
         })?;
         stream.set_nodelay(true).expect("a TCP socket");
@@ -116,7 +128,6 @@ impl Client {
             at: 0,
             key: (0, 0),
             settings: Vec::new(),
-            notifications: Vec::new(),
             status: '?',
         })
     }
@@ -124,9 +135,7 @@ impl Client {
     /// Reads up to the first ReadyForQuery; only trust authentication passes.
     pub(crate) fn login(&mut self) -> Result<(), ServerError> {
         loop {
-            let message = self
-                .receive(REPLY)
-                .map_err(|lost| ServerError::lost(&lost))?;
+            let message = self.receive(REPLY).map_err(ServerError::lost)?;
             let mut body = Reader(&message.body);
             match message.tag {
                 b'R' if body.int4() == 0 => (),
@@ -146,11 +155,6 @@ impl Client {
     /// Sends bytes. That the other side has hung up shows when the reply is read.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         drop(self.stream.write_all(bytes));
-    }
-
-    /// Whether the bytes could be handed to the kernel.
-    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes)
     }
 
     /// The next message, if it comes in time.
@@ -197,11 +201,14 @@ impl Client {
         match read {
             Ok(0) => Err(Lost::Closed),
             Ok(_) => Ok(()),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(Lost::TimedOut),
-                ErrorKind::Interrupted => Ok(()),
-                _ => Err(Lost::Closed),
-            },
+            Err(error) => {
+                let late = [ErrorKind::WouldBlock, ErrorKind::TimedOut];
+                Err(if late.contains(&error.kind()) {
+                    Lost::TimedOut
+                } else {
+                    Lost::Closed
+                })
+            }
         }
     }
 
@@ -275,20 +282,17 @@ impl Client {
         loop {
             let message = match self.receive(REPLY) {
                 Ok(message) => message,
-                Err(lost) => return Err(failed.unwrap_or_else(|| ServerError::lost(&lost))),
+                Err(lost) => return Err(failed.unwrap_or_else(|| ServerError::lost(lost))),
             };
             let mut body = Reader(&message.body);
             match message.tag {
+                b'T' => answer.columns = message.column_names(),
                 b'D' => answer
                     .rows
                     .push(message.row().into_iter().map(text).collect()),
                 b'C' => answer.tags.push(body.string()),
                 b'E' => failed = failed.or_else(|| Some(ServerError::of(&message))),
                 b'S' => self.settings.push((body.string(), body.string())),
-                b'A' => {
-                    body.int4();
-                    self.notifications.push((body.string(), body.string()));
-                }
                 b'Z' => {
                     self.status = char::from(message.body[0]);
                     return failed.map_or(Ok(answer), Err);
@@ -331,13 +335,10 @@ impl Client {
     /// COPY … FROM STDIN with the pieces as CopyData each.
     pub(crate) fn copy_in(&mut self, sql: &str, pieces: &[Vec<u8>]) -> Result<Answer, ServerError> {
         self.send(&message::query(sql));
-        let first = self
-            .receive(REPLY)
-            .map_err(|lost| ServerError::lost(&lost))?;
+        let first = self.receive(REPLY).map_err(ServerError::lost)?;
         if first.tag != b'G' {
             let failed = ServerError::of(&first);
-            self.until_ready()
-                .map_err(|lost| ServerError::lost(&lost))?;
+            self.until_ready().map_err(ServerError::lost)?;
             return Err(failed);
         }
         for piece in pieces {
@@ -359,31 +360,6 @@ impl Client {
             .filter(|message| message.tag == b'd')
             .flat_map(|message| message.body)
             .collect()
-    }
-
-    /// Waits for a NotificationResponse.
-    pub(crate) fn notified(&mut self, within: Duration) -> Option<(String, String)> {
-        if !self.notifications.is_empty() {
-            return Some(self.notifications.remove(0));
-        }
-        let deadline = Instant::now() + within;
-        while let Ok(message) = self.receive(deadline.saturating_duration_since(Instant::now())) {
-            if message.tag == b'A' {
-                let mut body = Reader(&message.body);
-                body.int4();
-                return Some((body.string(), body.string()));
-            }
-        }
-        None
-    }
-
-    /// The last value the server reported for a setting.
-    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
-        self.settings
-            .iter()
-            .rev()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value.as_str())
     }
 
     /// Hangs up without Terminate.

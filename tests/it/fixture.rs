@@ -1,5 +1,7 @@
 //! Four shards with a table for each kind of placement and key, behind one proxy.
 
+use std::fmt::Write as _;
+
 use crate::client::{Client, Row};
 use crate::herd::{Herd, Options};
 use crate::placement::{Rule, check_shard};
@@ -125,10 +127,12 @@ impl Fixture {
         let databases = Databases::create(SHARDS);
         let mut sql = OTHERS.to_owned();
         for table in tables() {
-            sql += &format!(
-                "CREATE TABLE {} (k {}, n int, v text, PRIMARY KEY (k, n));\n",
+            writeln!(
+                sql,
+                "CREATE TABLE {} (k {}, n int, v text, PRIMARY KEY (k, n));",
                 table.name, table.kind
-            );
+            )
+            .expect("to a string");
         }
         databases.run_everywhere(&sql);
         Fixture {
@@ -176,7 +180,7 @@ impl Fixture {
 
     /// Runs one statement through the proxy and on the reference server, and compares the answers,
     /// rows in any order.
-    pub(crate) fn same(&self, client: &mut Client, reference: &mut Client, sql: &str) {
+    pub(crate) fn same(client: &mut Client, reference: &mut Client, sql: &str) {
         let (mut found, mut wanted) = (client.query(sql), reference.query(sql));
         for answer in [&mut found, &mut wanted].into_iter().flatten() {
             answer.rows.sort();

@@ -4,14 +4,25 @@
 //! and long runs are chosen by environment variables at run time: `FAULT_SECONDS`, `SLOW_TESTS`,
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
+mod cancelling;
 mod client;
+mod control;
+mod copy_rows;
 mod copying;
 mod differential;
+mod faults;
 mod fixture;
+mod handshake;
 mod herd;
+mod hostile;
 mod leaks;
+mod load;
+mod logins;
+mod memory;
 mod message;
+mod operating;
 mod placement;
+mod pooling;
 mod postgres;
 mod random;
 mod refusals;

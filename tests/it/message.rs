@@ -160,6 +160,17 @@ impl Message {
         (0..body.int2()).map(|_| body.value()).collect()
     }
 
+    /// The names of a RowDescription.
+    pub(crate) fn column_names(&self) -> Vec<String> {
+        let mut body = Reader(&self.body);
+        let mut names = Vec::new();
+        for _ in 0..body.int2() {
+            names.push(body.string());
+            body.take(18);
+        }
+        names
+    }
+
     /// The fields of an ErrorResponse or a NoticeResponse.
     pub(crate) fn fields(&self) -> Vec<(char, String)> {
         let mut body = Reader(&self.body);

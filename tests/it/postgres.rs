@@ -89,7 +89,7 @@ pub(crate) fn base() -> PathBuf {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
         let path = std::env::temp_dir().join(format!("pgherd-it-{}", id(&["-u"])));
-        fs::create_dir_all(&path).expect("the temporary folder can be written");
+        make_folder(&path);
         path
     })
     .clone()
@@ -223,7 +223,8 @@ pub(crate) fn signal(pid: u32, name: &str) {
         .args(["-c", &script])
         .stderr(Stdio::null())
         .status();
-    drop(status.expect("sh runs"));
+    // It may have ended by itself.
+    status.expect("sh runs");
 }
 
 /// One PostgreSQL server of a test's own, which the test may kill, freeze and restart.

@@ -116,7 +116,7 @@ fn what_is_not_exact_is_refused_with_a_hint() {
             match outcome {
                 Ok(answer) => faults.push(format!("{sql}\n    answered {answer:?}")),
                 Err(error) if error.code != "0A000" || error.hint.is_empty() => {
-                    faults.push(format!("{sql}\n    {error:?}"))
+                    faults.push(format!("{sql}\n    {error:?}"));
                 }
                 Err(_) => (),
             }
@@ -127,7 +127,7 @@ fn what_is_not_exact_is_refused_with_a_hint() {
         match client.query(sql) {
             Ok(answer) => faults.push(format!("{sql}\n    answered {answer:?}")),
             Err(error) if error.hint.is_empty() && error.code != "23502" => {
-                faults.push(format!("{sql}\n    {error:?}"))
+                faults.push(format!("{sql}\n    {error:?}"));
             }
             Err(_) => (),
         }

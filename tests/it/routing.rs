@@ -139,9 +139,8 @@ fn each_statement_with_a_key_runs_on_its_shard() {
                     format!(
                         "SELECT count(*), min(n), max(v) FROM {{t}} WHERE k = {{k}} AND n IN ({n}, {n2})"
                     ),
-                    format!(
-                        "SELECT n, v FROM {{t}} AS a WHERE n < 1000 AND a.k = {{k}} ORDER BY n, v LIMIT 20"
-                    ),
+                    "SELECT n, v FROM {t} AS a WHERE n < 1000 AND a.k = {k} ORDER BY n, v LIMIT 20"
+                        .to_owned(),
                     format!(
                         "UPDATE {{t}} SET v = v || '!' WHERE k = {{k}} AND n = {n} RETURNING v"
                     ),
@@ -205,7 +204,7 @@ fn reads_of_several_shards_answer_what_one_postgres_answers() {
             "SELECT k FROM {t} WHERE false",
             "SELECT CASE WHEN n > 5 THEN 'big' ELSE 'small' END, coalesce(v, '') FROM {t}",
         ] {
-            fixture.same(&mut client, &mut reference, &sql.replace("{t}", table.name));
+            Fixture::same(&mut client, &mut reference, &sql.replace("{t}", table.name));
         }
     }
     for sql in [
@@ -222,7 +221,7 @@ fn reads_of_several_shards_answer_what_one_postgres_answers() {
         "SELECT h.v, e.v FROM at_home h JOIN everywhere e USING (id) ORDER BY 1",
         "SELECT a.v, b.w FROM by_jump a JOIN beside b ON a.k = b.k WHERE a.k = 3 AND b.k = 3",
     ] {
-        fixture.same(&mut client, &mut reference, sql);
+        Fixture::same(&mut client, &mut reference, sql);
     }
     for (sql, values) in [
         ("SELECT * FROM by_jump WHERE v = $1", vec![Some("v1")]),

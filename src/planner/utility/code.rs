@@ -8,7 +8,7 @@ use crate::planner::script::Text;
 use crate::planner::tables::mentions_spread;
 
 /// Plans one of them; `None` for another kind.
-pub fn plan(text: &Text<'_>) -> Option<Draft> {
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     let verb = match cursor.take_any(&["do", "call", "load", "checkpoint"])? {
         "do" => "DO",

@@ -32,7 +32,7 @@ enum End {
 }
 
 /// Plans COPY; `None` for another kind.
-pub fn plan(text: &Text<'_>) -> Option<Draft> {
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     cursor.take("copy").then_some(())?;
     if cursor.kind() == Some(Kind::OpenParen) {
@@ -236,10 +236,9 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
 fn on_server(text: &Text<'_>, table: &Name) -> Draft {
     let home = match text.context.relation(table) {
         Relation::Single | Relation::System => true,
-        Relation::Sharded { .. }
-        | Relation::Reference(_)
-        | Relation::View
-        | Relation::Refused => text.context.is_one_shard(),
+        Relation::Sharded { .. } | Relation::Reference(_) | Relation::View | Relation::Refused => {
+            text.context.is_one_shard()
+        }
     };
     if home {
         return Draft::writing("COPY", Effect::None, Access::Home);
@@ -269,13 +268,7 @@ impl Options {
                 _ => None,
             },
         };
-        let null = |default: &str| {
-            self.null
-                .as_deref()
-                .unwrap_or(default)
-                .as_bytes()
-                .to_vec()
-        };
+        let null = |default: &str| self.null.as_deref().unwrap_or(default).as_bytes().to_vec();
         Some(if self.csv {
             let quote = byte(&self.quote, b'"')?;
             Format::Csv {

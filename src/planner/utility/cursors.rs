@@ -9,7 +9,7 @@ use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 
 /// Plans one of them; `None` for another kind.
-pub fn plan(text: &Text<'_>) -> Option<Draft> {
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     match cursor.take_any(&["declare", "fetch", "move", "close"])? {
         "declare" => declare(text),
@@ -51,7 +51,7 @@ fn declare(text: &Text<'_>) -> Option<Draft> {
 }
 
 /// The same access, where only one shard may answer.
-pub fn single(access: Access, what: &str, hint: &str) -> Access {
+pub(super) fn single(access: Access, what: &str, hint: &str) -> Access {
     match access {
         Access::Keyed(keyed) => Access::Keyed(Arc::new(Keyed {
             distribution: keyed.distribution,
@@ -59,7 +59,7 @@ pub fn single(access: Access, what: &str, hint: &str) -> Access {
             concat: false,
             otherwise: Arc::new(refuse::kind(what, hint)),
             insert: keyed.insert,
-                table: Arc::clone(&keyed.table),
+            table: Arc::clone(&keyed.table),
         })),
         Access::Broadcast { .. } | Access::CopySplit(_) => {
             Access::Refuse(Arc::new(refuse::kind(what, hint)))

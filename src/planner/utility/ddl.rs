@@ -14,7 +14,7 @@ const EVERYWHERE: Access = Access::Broadcast { transaction: true };
 const ONE_BY_ONE: Access = Access::Broadcast { transaction: false };
 
 /// Plans DDL or maintenance; `None` for another kind.
-pub fn plan(text: &Text<'_>) -> Option<Draft> {
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     let first = cursor.take_any(&[
         "create", "alter", "drop", "truncate", "comment", "grant", "revoke", "security", "reindex",
@@ -133,9 +133,9 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
 fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     let mut ahead = cursor;
     ahead.take_words(&["if", "not", "exists"]);
-    let temporary = ahead
-        .parts()
-        .is_some_and(|parts| parts.len() > 1 && parts.first().is_some_and(|part| part == "pg_temp"));
+    let temporary = ahead.parts().is_some_and(|parts| {
+        parts.len() > 1 && parts.first().is_some_and(|part| part == "pg_temp")
+    });
     if temporary {
         return made_temporary(text, cursor, "CREATE TABLE");
     }
@@ -207,9 +207,7 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
     };
     for words in [["with", "data"].as_slice(), &["with", "no", "data"]] {
         if ends_with(tokens, words) {
-            tokens = tokens
-                .get(..tokens.len() - words.len())
-                .unwrap_or_default();
+            tokens = tokens.get(..tokens.len() - words.len()).unwrap_or_default();
         }
     }
     let inner = plan_one(&text.from(cursor).until(tokens));
@@ -225,12 +223,21 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
         | Access::Keyed(_)
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
-        | Access::Shard(_) => Draft::refused(verb, refuse::made_from("a sharded or reference table")),
+        | Access::Shard(_) => {
+            Draft::refused(verb, refuse::made_from("a sharded or reference table"))
+        }
     }
 }
 
 fn alter(mut cursor: Cursor<'_>) -> Draft {
-    match cursor.take_any(&["database", "system", "table", "role", "user", "subscription"]) {
+    match cursor.take_any(&[
+        "database",
+        "system",
+        "table",
+        "role",
+        "user",
+        "subscription",
+    ]) {
         Some("database") => Draft {
             no_block: false,
             ..at_home("ALTER DATABASE")

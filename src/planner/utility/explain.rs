@@ -8,7 +8,7 @@ use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
 /// Plans EXPLAIN; `None` for another kind.
-pub fn plan(text: &Text<'_>) -> Option<Draft> {
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     cursor.take("explain").then_some(())?;
     let mut analyze = false;
@@ -59,7 +59,10 @@ fn takes_analyze(cursor: &mut Cursor<'_>) -> bool {
     while cursor.advance().is_some() && cursor.kind() != Some(Kind::CloseParen) {
         if cursor.take("analyze") || cursor.take("analyse") {
             let value = cursor.bytes().to_ascii_lowercase();
-            analyze = !matches!(value.as_slice(), b"false" | b"off" | b"0" | b"'off'" | b"'false'");
+            analyze = !matches!(
+                value.as_slice(),
+                b"false" | b"off" | b"0" | b"'off'" | b"'false'"
+            );
             if cursor.kind() == Some(Kind::CloseParen) {
                 break;
             }

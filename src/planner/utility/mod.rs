@@ -15,7 +15,7 @@ use crate::planner::script::Text;
 
 /// Plans a statement by its first word. What PostgreSQL has no statement for goes home, where the
 /// server says so.
-pub fn plan(text: &Text<'_>) -> Draft {
+pub(super) fn plan(text: &Text<'_>) -> Draft {
     let cursor = text.cursor;
     transaction::plan(cursor)
         .or_else(|| setting::plan(cursor))

@@ -7,7 +7,7 @@ use crate::planner::script::{Text, plan_one};
 use crate::sql::cursor::Cursor;
 
 /// Plans one of them; `None` for another kind.
-pub fn plan(text: &Text<'_>) -> Option<Draft> {
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     match cursor.take_any(&["prepare", "execute", "deallocate"])? {
         "prepare" => prepare(text, cursor),
@@ -30,7 +30,7 @@ pub fn plan(text: &Text<'_>) -> Option<Draft> {
 }
 
 /// EXECUTE, from its name on.
-pub fn execute(mut cursor: Cursor<'_>, verb: &'static str) -> Option<Draft> {
+pub(super) fn execute(mut cursor: Cursor<'_>, verb: &'static str) -> Option<Draft> {
     let at = cursor.peek()?.span();
     let name = cursor.name()?;
     Some(Draft {

@@ -6,7 +6,7 @@ use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
 /// Plans a statement about the session's settings; `None` for another kind.
-pub fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
+pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
     let first = cursor.take_any(&[
         "set", "reset", "show", "discard", "listen", "unlisten", "notify",
     ])?;
@@ -151,11 +151,13 @@ fn characteristics(mut cursor: Cursor<'_>) -> Option<Draft> {
         let level = cursor.rest_text().to_ascii_lowercase();
         let words: Vec<_> = level.split_ascii_whitespace().collect();
         let value = format!("'{}'", words.join(" "));
-        return Some(if cursor.tokens().len() == words.len() && words.len() <= 2 {
-            effect("default_transaction_isolation", &value)
-        } else {
-            setting("SET", Effect::Pin("session characteristics"))
-        });
+        return Some(
+            if cursor.tokens().len() == words.len() && words.len() <= 2 {
+                effect("default_transaction_isolation", &value)
+            } else {
+                setting("SET", Effect::Pin("session characteristics"))
+            },
+        );
     }
     let (name, value) = if cursor.take_words(&["read", "only"]) {
         ("default_transaction_read_only", "on")
@@ -223,7 +225,10 @@ fn reset(mut cursor: Cursor<'_>) -> Option<Draft> {
 }
 
 fn show(mut cursor: Cursor<'_>) -> Draft {
-    match cursor.parts().map(|parts| parts.join(".").to_ascii_lowercase()) {
+    match cursor
+        .parts()
+        .map(|parts| parts.join(".").to_ascii_lowercase())
+    {
         Some(name) if name.starts_with("pgherd.") => {
             Draft::session("SHOW", Effect::ShowPgherd { name })
         }

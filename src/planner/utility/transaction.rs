@@ -5,9 +5,17 @@ use crate::planner::plan::{Access, Effect};
 use crate::sql::cursor::Cursor;
 
 /// Plans a transaction statement; `None` for another kind.
-pub fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
+pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
     let first = cursor.take_any(&[
-        "begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare",
+        "begin",
+        "start",
+        "commit",
+        "end",
+        "rollback",
+        "abort",
+        "savepoint",
+        "release",
+        "prepare",
     ])?;
     let draft = match first {
         "begin" => Draft::session("BEGIN", Effect::Begin),

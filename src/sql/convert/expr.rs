@@ -3,7 +3,7 @@
 use sqlparser::ast::{self, BinaryOperator, Expr as Node, UnaryOperator};
 
 use super::names::{family, ident, name};
-use super::{Converter, Result, unknown};
+use super::{Converter, Result, unknown, with_stack};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{Call, Expr, Family, Features, Value};
 use crate::sql::tokens::constant;
@@ -11,6 +11,10 @@ use crate::sql::tokens::constant;
 impl Converter<'_> {
     /// Reads an expression and all it holds.
     pub(super) fn expr(&mut self, node: Node) -> Result<Expr> {
+        with_stack(|| self.expr_here(node))
+    }
+
+    fn expr_here(&mut self, node: Node) -> Result<Expr> {
         let mut node = node;
         let mut opaque = false;
         let mut cast: Option<Family> = None;
@@ -64,7 +68,11 @@ impl Converter<'_> {
 
     fn finish(&mut self, node: Node, opaque: bool, cast: Option<Family>) -> Result<Expr> {
         let read = self.node(node)?;
-        Ok(if opaque { Expr::Other } else { wrap(read, cast) })
+        Ok(if opaque {
+            Expr::Other
+        } else {
+            wrap(read, cast)
+        })
     }
 
     fn unary(&mut self, op: UnaryOperator) -> Result<()> {
@@ -215,7 +223,9 @@ impl Converter<'_> {
     fn value(&mut self, value: ast::Value) -> Result<Expr> {
         use ast::Value as V;
         Ok(match value {
-            V::Number(reference, _) => self.reference(reference.trim_end_matches('.'), reference.ends_with('.')),
+            V::Number(reference, _) => {
+                self.reference(reference.trim_end_matches('.'), reference.ends_with('.'))
+            }
             V::SingleQuotedString(reference) => self.reference(&reference, false),
             V::Placeholder(name) => match parameter(&name) {
                 Some(index) => Expr::Value(Value::Parameter(index)),
@@ -328,7 +338,10 @@ impl Converter<'_> {
         self.each(spec.partition_by)?;
         self.order(spec.order_by)?;
         if let Some(frame) = spec.window_frame {
-            for bound in [Some(frame.start_bound), frame.end_bound].into_iter().flatten() {
+            for bound in [Some(frame.start_bound), frame.end_bound]
+                .into_iter()
+                .flatten()
+            {
                 match bound {
                     ast::WindowFrameBound::CurrentRow => (),
                     ast::WindowFrameBound::Preceding(value)
@@ -415,7 +428,9 @@ impl Converter<'_> {
             }
             Node::CompoundFieldAccess { root, access_chain } => {
                 self.expr(*root)?;
-                access_chain.into_iter().try_for_each(|access| self.access(access))
+                access_chain
+                    .into_iter()
+                    .try_for_each(|access| self.access(access))
             }
             other => self.special(other),
         }
@@ -453,7 +468,12 @@ impl Converter<'_> {
                 ..
             } => {
                 self.expr(*expr)?;
-                self.each([substring_from, substring_for].into_iter().flatten().map(|e| *e))
+                self.each(
+                    [substring_from, substring_for]
+                        .into_iter()
+                        .flatten()
+                        .map(|e| *e),
+                )
             }
             Node::Trim {
                 trim_what,
@@ -543,10 +563,9 @@ fn negative(expr: Expr) -> Expr {
 fn wrap(expr: Expr, cast: Option<Family>) -> Expr {
     match (cast, expr) {
         (None, expr) => expr,
-        (
-            Some(family),
-            expr @ (Expr::Value(_) | Expr::Column(_) | Expr::Array(_)),
-        ) => Expr::Cast(Box::new(expr), family),
+        (Some(family), expr @ (Expr::Value(_) | Expr::Column(_) | Expr::Array(_))) => {
+            Expr::Cast(Box::new(expr), family)
+        }
         (Some(_), _) => Expr::Other,
     }
 }

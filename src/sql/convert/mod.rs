@@ -14,25 +14,35 @@ use sqlparser::ast;
 use super::parse::Unread;
 use super::statement::{Block, Body, Features, Inner};
 
+/// Stack that one level of a statement may need, debug builds included.
+const LEVEL_STACK: usize = 512 << 10;
+const MORE_STACK: usize = 4 << 20;
+
+/// Runs one level of a recursion whose depth the input decides, up to [`super::parse::DEPTH_MAX`],
+/// on more stack where there is too little left.
+pub fn with_stack<T>(level: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(LEVEL_STACK, MORE_STACK, level)
+}
+
 type Result<T> = std::result::Result<T, Unread>;
 
 /// Turns one statement into a [`Block`].
 #[derive(Debug)]
-pub struct Converter<'a> {
+pub(super) struct Converter<'a> {
     text: &'a [u8],
     /// Of the block at hand.
     inner: Inner,
 }
 
 impl<'a> Converter<'a> {
-    pub fn new(text: &'a [u8]) -> Converter<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Converter<'a> {
         Converter {
             text,
             inner: Inner::default(),
         }
     }
 
-    pub fn statement(&mut self, statement: ast::Statement) -> Result<Block> {
+    pub(super) fn statement(&mut self, statement: ast::Statement) -> Result<Block> {
         if let ast::Statement::Query(query) = statement {
             return self.query(*query);
         }

@@ -48,8 +48,9 @@ pub(super) fn family(data_type: &DataType) -> Family {
         DataType::Uuid => Family::Uuid,
         DataType::Date => Family::Date,
         DataType::Timestamp(None, zone) => match zone {
-            sqlparser::ast::TimezoneInfo::None
-            | sqlparser::ast::TimezoneInfo::WithoutTimeZone => Family::Timestamp,
+            sqlparser::ast::TimezoneInfo::None | sqlparser::ast::TimezoneInfo::WithoutTimeZone => {
+                Family::Timestamp
+            }
             sqlparser::ast::TimezoneInfo::WithTimeZone | sqlparser::ast::TimezoneInfo::Tz => {
                 Family::TimestampTz
             }

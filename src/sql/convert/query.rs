@@ -3,11 +3,15 @@
 use sqlparser::ast::{self, SetExpr};
 
 use super::names::ident;
-use super::{Converter, Result, unknown};
+use super::{Converter, Result, unknown, with_stack};
 use crate::sql::statement::{Block, Body, Cte, Features, Into, Item, Select};
 
 impl Converter<'_> {
     pub(super) fn query(&mut self, query: ast::Query) -> Result<Block> {
+        with_stack(|| self.query_here(query))
+    }
+
+    fn query_here(&mut self, query: ast::Query) -> Result<Block> {
         let ast::Query {
             with,
             body,
@@ -152,7 +156,10 @@ impl Converter<'_> {
         }
         let projection = self.projection(select.projection)?;
         let from = self.sources(select.from)?;
-        let filter = select.selection.map(|filter| self.expr(filter)).transpose()?;
+        let filter = select
+            .selection
+            .map(|filter| self.expr(filter))
+            .transpose()?;
         match select.group_by {
             ast::GroupByExpr::Expressions(group, modifiers) => {
                 if !modifiers.is_empty() {

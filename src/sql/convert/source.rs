@@ -154,7 +154,9 @@ impl Converter<'_> {
         }
         Ok(Source::Table {
             name: table,
-            renamed: alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()),
+            renamed: alias
+                .as_ref()
+                .is_some_and(|alias| !alias.columns.is_empty()),
             alias: alias.map(|alias| ident(alias.name)),
         })
     }

@@ -28,8 +28,15 @@ impl Converter<'_> {
         let mut read = Insert {
             table: name(table)?,
             alias: insert.table_alias.map(|alias| ident(alias.alias)),
-            columns: insert.columns.into_iter().map(column).collect::<Result<_>>()?,
-            source: insert.source.map(|source| self.query(*source)).transpose()?,
+            columns: insert
+                .columns
+                .into_iter()
+                .map(column)
+                .collect::<Result<_>>()?,
+            source: insert
+                .source
+                .map(|source| self.query(*source))
+                .transpose()?,
             update: Vec::new(),
             has_conflict: insert.on.is_some(),
         };
@@ -90,7 +97,10 @@ impl Converter<'_> {
             alias,
             sets: self.assignments(update.assignments)?,
             from,
-            filter: update.selection.map(|filter| self.expr(filter)).transpose()?,
+            filter: update
+                .selection
+                .map(|filter| self.expr(filter))
+                .transpose()?,
         };
         self.returning(update.returning)?;
         Ok(Body::Update(Box::new(read)))
@@ -117,7 +127,10 @@ impl Converter<'_> {
             table,
             alias,
             using: self.sources(delete.using.unwrap_or_default())?,
-            filter: delete.selection.map(|filter| self.expr(filter)).transpose()?,
+            filter: delete
+                .selection
+                .map(|filter| self.expr(filter))
+                .transpose()?,
         };
         self.returning(delete.returning)?;
         Ok(Body::Delete(Box::new(read)))

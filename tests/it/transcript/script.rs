@@ -201,18 +201,18 @@ impl<'a> Tokens<'a> {
     }
 
     fn values(&mut self) -> Vec<Option<Vec<u8>>> {
-        let value = |token| match token {
-            Token::Bytes(bytes) => Some(bytes),
+        let value = |token: Token| match &token {
+            Token::Bytes(bytes) => Some(bytes.clone()),
             Token::Word(word) if word == "null" => None,
-            other => panic!("{other:?} is no value"),
+            Token::Word(_) | Token::Open | Token::Close => panic!("{token:?} is no value"),
         };
         self.list().into_iter().map(value).collect()
     }
 
     fn numbers(&mut self) -> Vec<i16> {
-        let number = |token| match token {
+        let number = |token: Token| match &token {
             Token::Word(word) => word.parse().expect("a number"),
-            other => panic!("{other:?} is no number"),
+            Token::Bytes(_) | Token::Open | Token::Close => panic!("{token:?} is no number"),
         };
         self.list().into_iter().map(number).collect()
     }
