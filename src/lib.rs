@@ -19,25 +19,43 @@
 
 // Floor 0: vocabulary. Pure: what things are.
 pub mod error;
+
 pub mod types;
+
 pub mod wire;
+
 pub mod sql;
+
 pub mod config;
+
 // Floor 1: decisions. Pure: what should happen.
 pub mod placement;
+
 pub mod merge;
+
 pub mod planner;
+
 // Floor 2: resources. Sockets and memory with limits.
 pub mod metrics;
+
 pub mod tls;
+
 pub mod net;
+
 pub mod control;
+
 pub mod server;
+
 // Floor 3: conversations. Carry decisions out.
 pub mod execute;
+
 pub mod session;
+
 // Floor 4: operation. Everything a person runs.
 pub mod admin;
+
 pub mod proxy;
+
 pub mod demo;
+
 pub mod cli;

@@ -3,6 +3,26 @@
 //! Pure: files and the environment are read by the caller and come in as closures. The types here
 //! are the *checked* form that the rest of the program uses; they are immutable and shared by `Arc`.
 
+mod connect;
+pub mod convert;
+mod diff;
+mod expand;
+mod fault;
+pub mod glob;
+pub mod hba;
+mod keys;
+pub mod load;
+mod read;
+pub mod reference;
+pub mod schema;
+mod settings;
+mod value;
+mod yaml;
+
+pub use diff::{Change, Diff, diff};
+pub use fault::ConfigFault;
+pub use load::{Parsed, Sources, parse};
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -111,8 +131,10 @@ pub enum AuthMethod {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     pub method: AuthMethod,
-    /// A parsed pg_hba.conf, when `method` is `hba`.
+    /// A pg_hba.conf, when `method` is `hba`.
     pub hba: Option<PathBuf>,
+    /// The rules of that file; none without one.
+    pub rules: hba::Hba,
     /// As PgBouncer's auth_query: returns the name and the password or verifier of user `$1`.
     pub query: Option<String>,
     /// The role that runs `query`.

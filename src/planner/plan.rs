@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::sql::mask::Literal as Span;
+use crate::wire::copy::Format;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
 #[derive(Clone, Debug)]
@@ -211,27 +212,9 @@ pub struct CopySplit {
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0.
     pub key_columns: Vec<usize>,
-    pub format: CopyFormat,
+    pub format: Format,
     /// The table as written, for messages.
     pub table: String,
-}
-
-/// The options of COPY that say where a row and its fields end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CopyFormat {
-    Text {
-        delimiter: u8,
-        null: Vec<u8>,
-        header: bool,
-    },
-    Csv {
-        delimiter: u8,
-        quote: u8,
-        escape: u8,
-        null: Vec<u8>,
-        header: bool,
-    },
-    Binary,
 }
 
 /// Where one execution runs.

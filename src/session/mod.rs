@@ -1,1 +1,240 @@
-//! To be filled.
+//! One client, from login to the end: its statements, its settings, its transaction block.
+//!
+//! A session is one task on one engine. Bytes come in, messages are walked in place, and each goes
+//! to the server connection that the planner names; replies come back in the order of the requests.
+//! What can be answered without a server is. *Invariants:* messages of a client are handled in
+//! order; a server connection is lent only while something runs on it, a block is open on it, or
+//! state that cannot be replayed lives on it; what an unfinished message needs (a connection, an
+//! earlier reply) stops the reading of the client, never the engine.
+
+pub mod auth;
+pub mod block;
+pub mod client;
+pub mod console;
+pub mod engine;
+pub mod extended;
+pub mod lease;
+pub mod listen;
+pub mod login;
+pub mod long;
+pub mod plan;
+pub mod replies;
+pub mod run;
+pub mod serve;
+pub mod simple;
+pub mod start;
+pub mod startup;
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use foldhash::fast::FixedState;
+
+use crate::config::PoolMode;
+use crate::error::{Fault, SqlState};
+use crate::net::Stream;
+use crate::placement::ShardId;
+use crate::planner::plan::Effect;
+use crate::server::connection::ServerConnection;
+use crate::server::pool::{Lease, Pool};
+use crate::server::settings::Settings;
+use crate::server::statements::Prepared;
+use crate::wire::backend::{self, Status};
+
+use block::Block;
+use client::Client;
+use engine::{Database, Engine};
+
+/// Why a message cannot be finished now. It stays unread and is looked at again.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// A connection to this shard is needed.
+    Lease(ShardId),
+    /// This connection has to be brought to our settings first.
+    Settings(Lease),
+    /// The current connection must have answered everything and be free.
+    Idle,
+    /// The current connection must have answered everything; a Flush is due.
+    Drain,
+    /// The block ran only harmless statements so far: it moves to this shard.
+    Move(ShardId),
+    /// What was sent without Sync must be ended before another shard is used.
+    EndGroup,
+    /// Something that takes several shards or another connection.
+    Task(Box<Task>),
+    /// The statement fails with this.
+    Fault(Fault),
+    /// The client is to be closed, after what is to be sent.
+    Close,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fault(fault)
+    }
+}
+
+/// Work that is done outside the relay, message already taken.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// A simple query that runs on several shards.
+    Wide(crate::execute::Wide),
+    /// LISTEN or UNLISTEN.
+    Listen {
+        effect: Effect,
+        /// With a ReadyForQuery: it came as a simple query.
+        ready: bool,
+    },
+}
+
+/// A portal as the client named it.
+#[derive(Clone, Debug)]
+pub(crate) enum Portal {
+    /// On the server, with its effect when executed.
+    Server { effect: Effect },
+    /// Answered by us when executed.
+    Local {
+        effect: Effect,
+        verb: &'static str,
+        text: Rc<Prepared>,
+    },
+}
+
+/// Bytes of a long client message that pass by in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passing {
+    pub(crate) left: usize,
+    /// To the current server connection, or nowhere.
+    pub(crate) to_server: bool,
+}
+
+/// One client's conversation.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) engine: Rc<Engine>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) stream: Stream,
+    /// To be sent to the client.
+    pub(crate) out: Vec<u8>,
+    /// The client does not take what it is sent: the server is not read until it does.
+    pub(crate) client_is_full: bool,
+    /// Read from the client, not handled yet.
+    pub(crate) input: Vec<u8>,
+    /// Something the bytes handled last need before the next can be.
+    pub(crate) held_need: Option<Stop>,
+    pub(crate) passing: Option<Passing>,
+    /// Bytes still to come of the CopyData message that a split COPY reads in parts.
+    pub(crate) copy_left: usize,
+    /// Whether the server message that passes in pieces goes to the client.
+    pub(crate) forwarding: bool,
+    pub(crate) identity: auth::Identity,
+    pub(crate) database: Rc<Database>,
+    pub(crate) pools: Rc<[Rc<Pool>]>,
+    pub(crate) pool_mode: PoolMode,
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) startup_settings: Rc<Settings>,
+    /// The settings when the current transaction (of any kind) began.
+    pub(crate) settings_before: Option<Rc<Settings>>,
+    pub(crate) block: Option<Box<Block>>,
+    pub(crate) lease: Option<Lease>,
+    /// Pinned connections that are not the current one.
+    pub(crate) parked: Vec<Lease>,
+    pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
+    /// Names made by SQL PREPARE on a pinned connection.
+    pub(crate) sql_prepared: Vec<String>,
+    pub(crate) unnamed: Option<Rc<Prepared>>,
+    pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
+    /// Parses that no server has seen and no reply has been given for.
+    pub(crate) pending: Vec<(Rc<Prepared>, bool)>,
+    /// The names of Parses whose reply has not reached the client, in order; `None` is unnamed.
+    pub(crate) tentative: VecDeque<Option<Box<[u8]>>>,
+    /// An error of our own was reported: messages are skipped until Sync.
+    pub(crate) skipping: bool,
+    /// Whether something was executed since the last Sync, outside a block.
+    pub(crate) executed: bool,
+    /// The block's server connection was lost, and the client has not heard of it.
+    pub(crate) lost: Option<Fault>,
+    pub(crate) copy_in: bool,
+    /// The last command tag of a block's end said ROLLBACK.
+    pub(crate) rolled_back: bool,
+    pub(crate) pinned: Option<&'static str>,
+    /// Set by `SET pgherd.…`, by name.
+    /// What its settings mean for planning.
+    pub(crate) facts: Option<Rc<plan::Facts>>,
+    /// Whether hints in comments count for this user.
+    pub(crate) identity_hints: bool,
+    pub(crate) own_settings: Vec<(String, String)>,
+}
+
+impl Session {
+    /// Our idea of the transaction status, for a ReadyForQuery of our own.
+    pub(crate) fn status(&self) -> Status {
+        match &self.block {
+            None => Status::Idle,
+            Some(block) if block.failed => Status::Failed,
+            Some(_) => match self.lease.as_ref().and_then(Lease::peek) {
+                Some(connection) if connection.status == Status::Failed => Status::Failed,
+                Some(_) | None => Status::InBlock,
+            },
+        }
+    }
+
+    /// The current server connection.
+    pub(crate) fn connection(&mut self) -> Option<&mut ServerConnection> {
+        self.lease.as_mut().and_then(Lease::connection)
+    }
+
+    /// Sends a reply of our own, in the order of the requests.
+    pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let line = self
+            .lease
+            .as_mut()
+            .and_then(Lease::connection)
+            .map(|connection| &mut connection.pipeline)
+            .filter(|pipeline| !pipeline.is_empty());
+        match line {
+            Some(pipeline) => {
+                let mut bytes = Vec::new();
+                write(&mut bytes);
+                pipeline.local(bytes);
+            }
+            None => write(&mut self.out),
+        }
+    }
+
+    /// Sends ReadyForQuery of our own.
+    pub(crate) fn reply_ready(&mut self) {
+        let status = self.status();
+        self.reply(|out| backend::ready_for_query(out, status));
+    }
+
+    /// Sends an error of our own; an open block has failed then.
+    pub(crate) fn reply_fault(&mut self, fault: &Fault) {
+        self.engine.count_fault(fault);
+        self.reply(|out| backend::fault(out, fault));
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
+    /// PostgreSQL's answer to anything but the end of a failed block.
+    pub(crate) fn failed_block_fault() -> Fault {
+        Fault::error(
+            SqlState::FAILED_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
+    }
+
+    /// Keeps the current server connection for this client from here on.
+    pub(crate) fn pin(&mut self, reason: &'static str) {
+        if self.pinned.is_none() {
+            self.pinned = Some(reason);
+            self.client.pinned.set(Some(reason));
+        }
+    }
+
+    /// Whether connections stay with the client between transactions.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.pinned.is_some() || self.pool_mode == PoolMode::Session
+    }
+}

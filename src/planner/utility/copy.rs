@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
-use crate::planner::plan::{Access, CopyFormat, CopySplit, Effect, Keyed};
+use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
+use crate::wire::copy::Format;
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 use crate::sql::cursor::{Cursor, Name};
@@ -133,7 +134,7 @@ fn split(
     columns: Option<Vec<String>>,
     key: &[String],
     options: &Options,
-) -> Result<(Vec<usize>, CopyFormat), crate::error::Fault> {
+) -> Result<(Vec<usize>, Format), crate::error::Fault> {
     let columns = columns.ok_or_else(|| refuse::columns(&table.to_string()))?;
     if let Some(option) = options.unsplit {
         return Err(refuse::kind(
@@ -260,9 +261,9 @@ impl Options {
         !self.binary && !self.header
     }
 
-    fn format(&self) -> Option<CopyFormat> {
+    fn format(&self) -> Option<Format> {
         if self.binary {
-            return Some(CopyFormat::Binary);
+            return Some(Format::Binary);
         }
         let byte = |option: &Option<String>, default: u8| match option {
             None => Some(default),
@@ -274,7 +275,7 @@ impl Options {
         let null = |default: &str| self.null.as_deref().unwrap_or(default).as_bytes().to_vec();
         Some(if self.csv {
             let quote = byte(&self.quote, b'"')?;
-            CopyFormat::Csv {
+            Format::Csv {
                 delimiter: byte(&self.delimiter, b',')?,
                 quote,
                 escape: byte(&self.escape, quote)?,
@@ -282,7 +283,7 @@ impl Options {
                 header: self.header,
             }
         } else {
-            CopyFormat::Text {
+            Format::Text {
                 delimiter: byte(&self.delimiter, b'\t')?,
                 null: null("\\N"),
                 header: self.header,

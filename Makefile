@@ -1,0 +1,62 @@
+# pgherd: what one runs. `make help` lists it.
+# Every target installs what it needs and the machine lacks (scripts/install-deps).
+
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+ARGS ?=
+FUZZ_SECONDS ?= 600
+
+.PHONY: help build demo test check lint bench bench-tpcb test-clients fuzz soak clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the program, optimised: target/release/pgherd
+	@scripts/install-deps demo
+	$(CARGO) build --release --locked
+
+demo: build ## throwaway servers with a shop's rows behind pgherd; ARGS=--once for a tour that ends
+	target/release/pgherd demo $(ARGS)
+
+check: ## formatting, lints and documentation
+	@scripts/install-deps test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+test: check ## check, then all tests, against PostgreSQL servers of their own
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -ex; $(CARGO) test --locked --doc; $(CARGO) nextest run --locked $(ARGS); \
+	else \
+		set -ex; $(CARGO) test --locked $(ARGS); \
+	fi
+
+bench: ## pgbench directly, through a bare relay, PgBouncer and pgherd; QUICK=1 for four minutes
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/proxies.py run $(if $(QUICK),--quick) $(ARGS)
+
+bench-tpcb: ## a tpcb-like load keyed by bid on four shards; fails unless every shard's sums agree
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/proxies.py tpcb $(ARGS)
+
+test-clients: ## what drivers do, through pgherd and on plain PostgreSQL: a matrix
+	@scripts/install-deps clients
+	$(CARGO) build --release --locked --example client_habits
+	$(CARGO) build --release --locked
+	python3 tests/clients/run.py $(ARGS)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (600)
+	@scripts/install-deps fuzz
+	scripts/fuzz $(FUZZ_SECONDS) $(ARGS)
+
+soak: ## a shard killed every two seconds under load for a minute
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/proxies.py faults $(ARGS)
+
+clean: ## what builds and benches made
+	$(CARGO) clean
+	rm -rf bench-results

@@ -1,0 +1,302 @@
+//! Reads tables, from the database's own list and from files with one table each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Loader;
+use crate::config::fault::At;
+use crate::config::keys::database::TABLE;
+use crate::config::read::{Object, entries, items, join, texts};
+use crate::config::yaml::{Node, Value};
+use crate::config::{Distribution, Table, TableKind, value};
+
+pub(super) type Distributions = BTreeMap<String, Distribution>;
+
+/// A table, where it stands, and what refers to other tables.
+pub(super) struct Draft {
+    pub table: Table,
+    pub at: At,
+    pub path: String,
+    /// The column of `ids`, and whether its ids carry their bucket.
+    pub ids: Option<(String, bool)>,
+    pub by: Option<String>,
+}
+
+/// What `kind` says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Sharded,
+    Reference,
+    Single,
+}
+
+impl Loader<'_> {
+    pub(super) fn tables(
+        &self,
+        database: &Object<'_>,
+        distributions: &Distributions,
+    ) -> Vec<Table> {
+        let mut drafts = Vec::new();
+        let path = database.child("tables");
+        if let Some(node) = database.node("tables") {
+            for entry in entries(node, &path, &self.faults) {
+                let child = join(&path, &entry.key);
+                drafts.extend(self.listed(
+                    &entry.key,
+                    entry.at,
+                    &entry.value,
+                    child,
+                    distributions,
+                ));
+            }
+        }
+        for (at, pattern) in database.texts("tables_from") {
+            self.table_files(
+                at,
+                &pattern,
+                &database.child("tables_from"),
+                distributions,
+                &mut drafts,
+            );
+        }
+        self.check_references(&drafts);
+        drafts.into_iter().map(|draft| draft.table).collect()
+    }
+
+    /// A table of the list: a word, or a section.
+    fn listed(
+        &self,
+        name: &str,
+        at: At,
+        node: &Node,
+        path: String,
+        distributions: &Distributions,
+    ) -> Option<Draft> {
+        let kind = match &node.value {
+            Value::Scalar(word) => match word.text.as_str() {
+                "reference" => TableKind::Reference,
+                "single" => TableKind::Single,
+                _ => {
+                    let hint = "Write reference, single, or {distribution: …, key: …}.";
+                    self.fault(
+                        node.at,
+                        &path,
+                        format!("\"{}\" is no kind of table", word.raw),
+                        hint,
+                    );
+                    return None;
+                }
+            },
+            Value::Null | Value::List(_) | Value::Map(_) => {
+                let object = Object::open(node, &TABLE, path, &self.faults);
+                if object.has("table") {
+                    object.bad(
+                        "table",
+                        "is only for files of tables_from",
+                        "Remove it: the name stands before the colon.",
+                    );
+                }
+                return self.draft(name, at, &object, distributions);
+            }
+        };
+        let table = self.named(name, at, &path, kind)?;
+        Some(Draft {
+            table,
+            at,
+            path,
+            ids: None,
+            by: None,
+        })
+    }
+
+    fn table_files(
+        &self,
+        at: At,
+        pattern: &str,
+        path: &str,
+        distributions: &Distributions,
+        drafts: &mut Vec<Draft>,
+    ) {
+        let full = self.resolve(pattern).display().to_string();
+        let mut files = match (self.sources.glob)(&full) {
+            Ok(files) => files,
+            Err(error) => {
+                let hint = "Paths are relative to the configuration's folder.";
+                return self.fault(
+                    at,
+                    path,
+                    format!("could not list \"{pattern}\": {error}"),
+                    hint,
+                );
+            }
+        };
+        if files.is_empty() {
+            let hint = "Paths are relative to the configuration's folder, as in tables/*.yaml.";
+            return self.fault(at, path, format!("\"{pattern}\" names no file"), hint);
+        }
+        files.sort();
+        for file in files {
+            let name = file.display().to_string();
+            match (self.sources.read)(&file) {
+                Err(error) => {
+                    let hint = "Let pgherd's user read it.";
+                    self.fault(
+                        at,
+                        path,
+                        format!("could not read \"{name}\": {error}"),
+                        hint,
+                    );
+                }
+                Ok(text) => {
+                    let Some(root) = self.tree(&text, &name) else {
+                        continue;
+                    };
+                    let object = Object::open(&root, &TABLE, String::new(), &self.faults);
+                    if !object.has("table") {
+                        self.fault(
+                            root.at,
+                            "",
+                            "\"table\" is missing",
+                            "Add table: NAME to say which table it is.",
+                        );
+                        continue;
+                    }
+                    let at = object.node("table").map_or(root.at, |node| node.at);
+                    if let Some(name) = object.name("table") {
+                        drafts.extend(self.draft(&name, at, &object, distributions));
+                    }
+                }
+            }
+        }
+    }
+
+    fn draft(
+        &self,
+        name: &str,
+        at: At,
+        object: &Object<'_>,
+        distributions: &Distributions,
+    ) -> Option<Draft> {
+        let words = [Word::Sharded, Word::Reference, Word::Single];
+        let word = object.choice("kind", &words).unwrap_or(Word::Sharded);
+        self.cache(object);
+        let kind = match word {
+            Word::Sharded => self.sharded(object, distributions),
+            Word::Reference | Word::Single => {
+                for name in ["distribution", "key", "ids", "by", "lookup"] {
+                    if object.has(name) {
+                        object.bad(
+                            name,
+                            "has no use for a table that is not sharded",
+                            "Remove it, or kind.",
+                        );
+                    }
+                }
+                Some(if word == Word::Single {
+                    TableKind::Single
+                } else {
+                    TableKind::Reference
+                })
+            }
+        };
+        let kind = kind?;
+        let ids = self.ids(object, &kind, distributions);
+        for name in ["lookup", "unique"] {
+            let path = object.child(name);
+            let groups = object
+                .node(name)
+                .map_or(&[][..], |node| items(node, &path, &self.faults));
+            for group in groups {
+                texts(group, &path, &self.faults);
+            }
+        }
+        let table = self.named(name, at, &object.path, kind)?;
+        Some(Draft {
+            table,
+            at,
+            path: object.path.clone(),
+            ids,
+            by: object.name("by"),
+        })
+    }
+
+    fn sharded(&self, object: &Object<'_>, distributions: &Distributions) -> Option<TableKind> {
+        for (name, hint) in [
+            (
+                "distribution",
+                "Name the distribution that places its rows, or write reference or single.",
+            ),
+            ("key", "Name the column, or the columns, that hold the key."),
+        ] {
+            if !object.has(name) {
+                self.fault(
+                    object.at,
+                    &object.path,
+                    format!("\"{name}\" is missing"),
+                    hint,
+                );
+            }
+        }
+        let key: Vec<String> = object
+            .texts("key")
+            .into_iter()
+            .map(|(_, column)| column)
+            .collect();
+        if key.iter().collect::<BTreeSet<_>>().len() != key.len() {
+            object.bad("key", "names a column twice", "Name each column once.");
+        }
+        let distribution = object.name("distribution")?;
+        let Some(found) = distributions.get(&distribution) else {
+            let hint = match value::closest(&distribution, distributions.keys().map(String::as_str))
+            {
+                Some(close) => format!("Did you mean \"{close}\"?"),
+                None => "Define it under distributions.".to_owned(),
+            };
+            object.bad(
+                "distribution",
+                format!("no distribution is named \"{distribution}\""),
+                hint,
+            );
+            return None;
+        };
+        if !key.is_empty() && !found.key.is_empty() && key.len() != found.key.len() {
+            let message = format!(
+                "has {} columns, and distribution \"{distribution}\" has {}",
+                key.len(),
+                found.key.len()
+            );
+            object.bad(
+                "key",
+                message,
+                "Name as many columns as the distribution's key has types.",
+            );
+        }
+        (!key.is_empty()).then_some(TableKind::Sharded { distribution, key })
+    }
+
+    fn named(&self, text: &str, at: At, path: &str, kind: TableKind) -> Option<Table> {
+        let Some((schema, name)) = split_name(text) else {
+            let hint = "Write name or schema.name as in the catalogs; put a part with a dot in double quotes.";
+            self.fault(at, path, format!("\"{text}\" is no name of a table"), hint);
+            return None;
+        };
+        Some(Table { schema, name, kind })
+    }
+}
+
+/// Schema and name of `name`, `schema.name` or `"schema"."na.me"`, verbatim: nothing is folded.
+pub(super) fn split_name(text: &str) -> Option<(Option<String>, String)> {
+    let (first, rest) = name_part(text)?;
+    if rest.is_empty() {
+        return Some((None, first));
+    }
+    let (second, rest) = name_part(rest.strip_prefix('.')?)?;
+    rest.is_empty().then_some((Some(first), second))
+}
+
+fn name_part(text: &str) -> Option<(String, &str)> {
+    let (part, rest) = match text.strip_prefix('"') {
+        Some(inner) => inner.split_once('"')?,
+        None => text.split_at_checked(text.find('.').unwrap_or(text.len()))?,
+    };
+    (!part.is_empty()).then(|| (part.to_owned(), rest))
+}

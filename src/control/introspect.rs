@@ -1,0 +1,59 @@
+//! Reads the home shard's tables into a [`Catalog`].
+
+use super::Control;
+use super::pool::column;
+use crate::error::Fault;
+use crate::placement::catalog::{Catalog, Column, Table};
+
+/// Tables and views of every schema but the temporary ones, with their columns in order.
+const TABLES: &str = "
+    SELECT n.nspname::text, c.relname::text, c.relkind = 'v' OR c.relkind = 'm',
+           a.attname::text, a.atttypid, a.attgenerated <> ''
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_attribute a
+           ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^pg_(toast|temp)'
+    ORDER BY 1, 2, a.attnum";
+
+impl Control {
+    /// A snapshot of the tables of the database's home shard, numbered after the ones before it.
+    ///
+    /// # Errors
+    /// What kept the home shard from answering.
+    ///
+    /// # Cancel safety
+    /// Safe: the answer is dropped.
+    pub async fn introspect(&self, database: &str) -> Result<Catalog, Fault> {
+        let home = &self.database(database)?.home;
+        let mut connection = self.pool(database, home)?.connect().await?;
+        // Before the query, so that DDL during it makes a later snapshot.
+        let mut catalog = Catalog::new(self.next_epoch());
+        let rows = connection.rows(TABLES, &[]).await?;
+        let mut at: Option<(&str, &str)> = None;
+        let mut table = Table::default();
+        for row in &rows {
+            let row = Some(row);
+            let names: (&str, &str) = (column(row, 0)?, column(row, 1)?);
+            if let Some((schema, name)) = at
+                && (schema, name) != names
+            {
+                catalog.insert(schema, name, std::mem::take(&mut table));
+            }
+            at = Some(names);
+            table.view = column(row, 2)?;
+            // A table without columns has one row here, with NULLs.
+            if let Some(name) = column::<Option<&str>>(row, 3)? {
+                table.columns.push(Column {
+                    name: name.to_owned(),
+                    oid: column(row, 4)?,
+                    generated: column(row, 5)?,
+                });
+            }
+        }
+        if let Some((schema, name)) = at {
+            catalog.insert(schema, name, table);
+        }
+        Ok(catalog)
+    }
+}

@@ -1,0 +1,58 @@
+//! Creates what the proxy keeps on the shards: the schema `pgherd`. Running it again changes nothing.
+
+use super::pool::{Pool, column};
+use super::{Control, Finding, Level};
+use crate::error::Fault;
+
+const EXISTS: &str = "SELECT pg_catalog.to_regnamespace('pgherd') IS NOT NULL";
+const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS pgherd";
+const COMMENT: &str = "COMMENT ON SCHEMA pgherd IS 'What pgherd keeps for itself'";
+
+impl Control {
+    /// Creates the schema `pgherd` on every shard that has none, and says what it did on each.
+    ///
+    /// # Errors
+    /// 3D000 for a database that is not in the configuration. A shard that fails is a finding.
+    ///
+    /// # Cancel safety
+    /// Safe: what was done stays, and running it again does the rest.
+    pub async fn setup(&self, database: &str) -> Result<Vec<Finding>, Fault> {
+        self.database(database)?;
+        let mut findings = Vec::new();
+        for shard in self.shard_names(database) {
+            let finding = match create(self.pool(database, &shard)?).await {
+                Ok(true) => Finding::new(Level::Note, "created schema \"pgherd\""),
+                Ok(false) => Finding::new(Level::Note, "schema \"pgherd\" is there already"),
+                Err(fault) => from_fault(&fault),
+            };
+            findings.push(finding.on(&shard));
+        }
+        Ok(findings)
+    }
+}
+
+/// Whether the schema had to be created.
+async fn create(pool: &Pool) -> Result<bool, Fault> {
+    let mut connection = pool.connect().await?;
+    let rows = connection.rows(EXISTS, &[]).await?;
+    if column(rows.first(), 0)? {
+        return Ok(false);
+    }
+    connection.rows(CREATE, &[]).await?;
+    connection.rows(COMMENT, &[]).await?;
+    Ok(true)
+}
+
+/// An error as a line of its own.
+pub(super) fn from_fault(fault: &Fault) -> Finding {
+    let mut what = fault.message.clone();
+    if let Some(detail) = &fault.detail {
+        what.push_str(": ");
+        what.push_str(detail.trim_end_matches('.'));
+    }
+    let finding = Finding::error(what);
+    match &fault.hint {
+        Some(hint) => finding.hint(hint.as_str()),
+        None => finding,
+    }
+}

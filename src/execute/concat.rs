@@ -1,0 +1,128 @@
+//! A read on several shards whose answer is the answers one after another.
+//!
+//! All shards work at once; they are read in their order, and a shard whose turn has not come waits
+//! with its rows in the socket, so that nothing is held here.
+
+use crate::error::{Fault, SqlState};
+use crate::placement::ShardSet;
+use crate::session::Session;
+
+use super::member::{Heard, Member, close, open};
+use super::{Trouble, Wide, complete};
+
+/// What the shards have said so far.
+#[derive(Default)]
+struct Answer {
+    /// The first RowDescription or CopyOutResponse, and what it says of names and types.
+    description: Option<Vec<u8>>,
+    tag: String,
+    count: u64,
+}
+
+/// Runs it on all of `shards`.
+pub(super) async fn run(
+    session: &mut Session,
+    wide: &Wide,
+    shards: &ShardSet,
+    describe: bool,
+) -> Result<(), Trouble> {
+    let mut members = open(session, shards).await?;
+    let result = read_all(session, wide, describe, &mut members).await;
+    close(session, members);
+    let answer = result?;
+    let tag = if answer.tag.is_empty() {
+        wide.verb.to_owned()
+    } else {
+        format!("{} {}", answer.tag, answer.count)
+    };
+    complete(session, &tag);
+    Ok(())
+}
+
+async fn read_all(
+    session: &mut Session,
+    wide: &Wide,
+    describe: bool,
+    members: &mut [Member],
+) -> Result<Answer, Trouble> {
+    for member in members.iter_mut() {
+        member.push_statement(session, &wide.source, describe)?;
+        member.start_sending()?;
+    }
+    let mut answer = Answer::default();
+    let last = members.len().saturating_sub(1);
+    for (index, member) in members.iter_mut().enumerate() {
+        let is_last = index == last;
+        member
+            .hear(session, |session, heard| {
+                take(session, &mut answer, heard, is_last)?;
+                Ok(true)
+            })
+            .await?;
+    }
+    Ok(answer)
+}
+
+fn take(
+    session: &mut Session,
+    answer: &mut Answer,
+    heard: Heard<'_>,
+    is_last: bool,
+) -> Result<(), Trouble> {
+    match heard.tag {
+        b'T' | b'n' | b'H' => {
+            let signature = signature(heard.tag, heard.body);
+            match &answer.description {
+                None => {
+                    session.out.extend_from_slice(heard.bytes);
+                    answer.description = Some(signature);
+                }
+                Some(first) if *first == signature => {}
+                Some(_) => return Err(Trouble::Fault(unlike())),
+            }
+        }
+        b'C' => {
+            let text = heard
+                .body
+                .split(|byte| *byte == 0)
+                .next()
+                .unwrap_or_default();
+            let text = String::from_utf8_lossy(text);
+            if let Some((verb, count)) = text.rsplit_once(' ') {
+                verb.clone_into(&mut answer.tag);
+                answer.count = answer.count.saturating_add(count.parse().unwrap_or(0));
+            }
+        }
+        // The end of COPY data comes once.
+        b'c' if !is_last => {}
+        _ => session.out.extend_from_slice(heard.bytes),
+    }
+    Ok(())
+}
+
+/// What must be the same on all shards: names, types and formats, not the tables' oids.
+fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut signature = vec![tag];
+    if tag != b'T' {
+        signature.extend_from_slice(body);
+        return signature;
+    }
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+        signature.extend_from_slice(rest.get(..=end).unwrap_or_default());
+        // Table oid and column number (6 bytes) differ; type, length, modifier and format do not.
+        let fields = rest.get(end.saturating_add(1)..).unwrap_or_default();
+        signature.extend_from_slice(fields.get(6..18).unwrap_or_default());
+        rest = fields.get(18..).unwrap_or_default();
+    }
+    signature
+}
+
+fn unlike() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "the shards describe the answer's columns differently",
+    )
+    .detail("Names or types of the columns are not the same on all shards.")
+    .hint("Run pgherd check, and bring the shards' schemas and types in line.")
+}

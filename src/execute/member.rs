@@ -1,0 +1,392 @@
+//! One shard's part in a wide statement: its connection, and reading what it answers.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::error::{Fault, SqlState};
+use crate::placement::{ShardId, ShardSet};
+use crate::server::connection::{Note, ServerConnection};
+use crate::server::pool::Lease;
+use crate::session::Session;
+use crate::session::lease::release;
+use crate::wire::backend::{self, Status};
+use crate::wire::frame::{self, FrameError, Piece};
+use crate::wire::pipeline::Request;
+
+use super::{Source, Trouble};
+
+/// A connection that takes part.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) shard: ShardId,
+    pub(super) lease: Lease,
+}
+
+/// A message, or a part of a long one, that a member answered to what was not hidden.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard<'a> {
+    pub(super) tag: u8,
+    /// Bytes to pass on: the message, or a piece of it.
+    pub(super) bytes: &'a [u8],
+    /// The body, where the message is whole.
+    pub(super) body: &'a [u8],
+}
+
+/// What ended the reading of a member early.
+enum Stopped {
+    Lost(String),
+    Trouble(Trouble),
+}
+
+impl From<FrameError> for Stopped {
+    fn from(error: FrameError) -> Stopped {
+        Stopped::Lost(error.to_string())
+    }
+}
+
+impl Member {
+    pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, Trouble> {
+        self.lease.connection().ok_or_else(|| {
+            Trouble::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "the server connection is gone",
+            ))
+        })
+    }
+
+    fn name(&self) -> String {
+        self.lease.pool().target.shard_name.clone()
+    }
+
+    /// Queues a statement of our own.
+    pub(super) fn push_hidden(&mut self, sql: &str) -> Result<(), Trouble> {
+        self.connection()?.push_hidden_query(sql);
+        Ok(())
+    }
+
+    /// Queues the client's statement; `describe` asks for a RowDescription in the extended protocol.
+    pub(super) fn push_statement(
+        &mut self,
+        session: &Session,
+        source: &Source,
+        describe: bool,
+    ) -> Result<(), Trouble> {
+        match source {
+            Source::Text(text) => {
+                let connection = self.connection()?;
+                frame::write(&mut connection.out, b'Q', &[text, b"\0"]);
+                connection.pipeline.sent(Request::Query, false, Note::None);
+            }
+            Source::Bind {
+                prepared,
+                after_names,
+            } => {
+                let name = session.server_name(prepared);
+                let limit = session.database.limits.max_prepared_statements;
+                let connection = self.connection()?;
+                if !connection.statements.touch(name) {
+                    connection.push_parse(name, prepared, true, limit);
+                }
+                let mut called = Vec::new();
+                name.write(&mut called);
+                frame::write(&mut connection.out, b'B', &[b"\0", &called, after_names]);
+                connection.pipeline.sent(Request::Bind, true, Note::None);
+                if describe {
+                    frame::write(&mut connection.out, b'D', &[b"P\0"]);
+                    connection
+                        .pipeline
+                        .sent(Request::DescribePortal, false, Note::None);
+                }
+                frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
+                connection
+                    .pipeline
+                    .sent(Request::Execute, false, Note::None);
+                frame::write(&mut connection.out, b'S', &[]);
+                connection.pipeline.sent(Request::Sync, true, Note::None);
+                connection.unsynced = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued, as far as the socket takes it now.
+    pub(super) fn start_sending(&mut self) -> Result<(), Trouble> {
+        let name = self.name();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match self.connection()?.poll_flush(&mut cx) {
+            Poll::Ready(Err(error)) => Err(Trouble::Fault(lost(&name, &error.to_string()))),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Reads answers until nothing is owed, or until `on` says it has enough by returning `false`.
+    /// Rows may come in pieces. The client's end and cancel requests are watched for.
+    ///
+    /// # Errors
+    /// The first error the server gave, after which the rest was read all the same.
+    pub(super) async fn hear(
+        &mut self,
+        session: &mut Session,
+        mut on: impl FnMut(&mut Session, Heard<'_>) -> Result<bool, Trouble>,
+    ) -> Result<(), Trouble> {
+        let name = self.name();
+        let mut scratch = vec![0; 32 * 1024];
+        let mut error = None;
+        let mut forwarding = false;
+        let mut more = true;
+        while more && !self.connection()?.pipeline.is_empty() {
+            let connection = self.connection()?;
+            let count = read(session, connection, &mut scratch, &name).await?;
+            let data = scratch.get(..count).unwrap_or_default();
+            let mut reader = std::mem::take(&mut connection.reader);
+            let result = reader.feed(
+                data,
+                u32::MAX,
+                |tag| matches!(tag, b'D' | b'd'),
+                |piece| match heard(connection, piece, &mut error, &mut forwarding)? {
+                    Some(heard) => {
+                        more &= on(session, heard).map_err(Stopped::Trouble)?;
+                        Ok(())
+                    }
+                    None => Ok(()),
+                },
+            );
+            connection.reader = reader;
+            match result {
+                Ok(()) => {}
+                Err(Stopped::Lost(reason)) => return Err(Trouble::Fault(lost(&name, &reason))),
+                Err(Stopped::Trouble(trouble)) => return Err(trouble),
+            }
+            if session.out.len() > CLIENT_BUFFER {
+                flush_client(session).await?;
+            }
+        }
+        error.map_or(Ok(()), |error| Err(Trouble::Server(error)))
+    }
+}
+
+/// Bytes for the client that may wait while a shard is read.
+const CLIENT_BUFFER: usize = 64 * 1024;
+
+fn lost(shard: &str, reason: &str) -> Fault {
+    Fault::error(
+        SqlState::CONNECTION_FAILURE,
+        format!("the connection to shard \"{shard}\" was lost"),
+    )
+    .detail(format!("It ended with: {}.", reason.trim_end_matches('.')))
+    .hint("Repeat the statement; if it wrote, check first what took effect.")
+}
+
+/// Sends and reads once; watches the client meanwhile.
+async fn read(
+    session: &mut Session,
+    connection: &mut ServerConnection,
+    scratch: &mut [u8],
+    name: &str,
+) -> Result<usize, Trouble> {
+    poll_fn(|cx| {
+        if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
+            return Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))));
+        }
+        match connection.poll_read(cx, scratch) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(Trouble::Fault(lost(
+                name,
+                "the server closed the connection",
+            )))),
+            Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
+            Poll::Ready(Err(error)) => {
+                Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))))
+            }
+            Poll::Pending => session
+                .poll_watch(cx)
+                .map(|interrupted| Err(interrupted.into())),
+        }
+    })
+    .await
+}
+
+/// Sends everything to the client.
+///
+/// # Errors
+/// The client is gone.
+pub(super) async fn flush_client(session: &mut Session) -> Result<(), Trouble> {
+    session.flush_all().await.map_err(Trouble::End)
+}
+
+/// Takes a message of the server into account; what is for the client comes back.
+fn heard<'a>(
+    connection: &mut ServerConnection,
+    piece: Piece<'a>,
+    error: &mut Option<Vec<u8>>,
+    forwarding: &mut bool,
+) -> Result<Option<Heard<'a>>, Stopped> {
+    let (tag, bytes, body) = match piece {
+        Piece::Whole(frame) => (frame.tag, frame.bytes, frame.body),
+        Piece::Start { tag, bytes } => (tag, bytes, [].as_slice()),
+        Piece::More { bytes, .. } => {
+            return Ok(forwarding.then_some(Heard {
+                tag: 0,
+                bytes,
+                body: &[],
+            }));
+        }
+    };
+    if tag == b'E' && connection.pipeline.is_empty() {
+        return Err(Stopped::Lost(
+            backend::error_fields(body).message().to_owned(),
+        ));
+    }
+    let step = connection
+        .pipeline
+        .received(tag)
+        .map_err(|error| Stopped::Lost(error.to_string()))?;
+    *forwarding = step.forward;
+    if tag == b'Z'
+        && let Some(status) = body.first().and_then(|byte| Status::read(*byte))
+    {
+        connection.status = status;
+    }
+    if step.fails {
+        error.get_or_insert_with(|| bytes.to_vec());
+        for void in connection.pipeline.fail() {
+            if let crate::wire::pipeline::Owed::Server {
+                note: Note::Parse { name, .. },
+                ..
+            } = void
+            {
+                connection.statements.remove(name);
+            }
+        }
+        return Ok(None);
+    }
+    if step.ends
+        && let Some((_, Note::Parse { name, prepared, .. })) = connection.pipeline.pop()
+    {
+        prepared
+            .accepted
+            .set(Some((u64::from(name.epoch), name.fingerprint)));
+    }
+    let shown = step.forward && !matches!(tag, b'Z' | b'S' | b'A');
+    Ok(shown.then_some(Heard { tag, bytes, body }))
+}
+
+/// Takes a connection of each shard, in their order, brought to the session's settings.
+pub(super) async fn open(session: &mut Session, shards: &ShardSet) -> Result<Vec<Member>, Trouble> {
+    let mut members = Vec::with_capacity(shards.len());
+    if let Some(lease) = session.lease.take() {
+        session.parked.push(lease);
+    }
+    for shard in shards.iter() {
+        let parked = session.parked.iter().position(|lease| {
+            lease
+                .peek()
+                .is_some_and(|connection| connection.shard == shard)
+        });
+        let mut lease = match parked {
+            Some(index) => session.parked.swap_remove(index),
+            None => session.acquire(shard).await?,
+        };
+        session.settle(&mut lease).await?;
+        if let Some(connection) = lease.peek() {
+            session
+                .client
+                .targets
+                .borrow_mut()
+                .push(Rc::clone(&connection.cancel));
+        }
+        members.push(Member { shard, lease });
+    }
+    Ok(members)
+}
+
+/// Gives the connections back; those that are not idle and in sync are rolled back first, in the
+/// background, or closed.
+pub(super) fn close(session: &mut Session, members: Vec<Member>) {
+    let keeps = session.keeps_connections();
+    let now = session.engine.now();
+    for mut member in members {
+        let clean = member.lease.peek().is_some_and(ServerConnection::is_clean);
+        if clean && keeps {
+            session.parked.push(member.lease);
+        } else if clean {
+            release(&session.engine, member.lease, now);
+        } else if let Some(connection) = member.lease.connection() {
+            if !connection.pipeline.is_empty() {
+                session.engine.cancel_now(&connection.cancel);
+            }
+            let engine = Rc::clone(&session.engine);
+            tokio::task::spawn_local(async move {
+                if let Some(lease) = tidy(member.lease).await {
+                    let now = engine.now();
+                    release(&engine, lease, now);
+                }
+            });
+        }
+    }
+}
+
+/// Reads what is still owed and rolls back; `None` when that fails, and the connection is closed.
+async fn tidy(mut lease: Lease) -> Option<Lease> {
+    let limit = std::time::Duration::from_secs(5);
+    let connection = lease.connection()?;
+    let settled = async {
+        // Errors of the statement are expected: only the connection's state counts.
+        drop(crate::session::run::wait_for_ready(connection).await);
+        if connection.pipeline.is_idle() && connection.status != Status::Idle {
+            drop(crate::session::run::run_hidden(connection, "ROLLBACK").await);
+        }
+    };
+    tokio::time::timeout(limit, settled).await.ok()?;
+    connection.is_clean().then_some(lease)
+}
+
+/// Commits the transaction of every member; all were successful until now.
+///
+/// # Errors
+/// The server's error when no shard committed; 08007 with the names when some did.
+pub(super) async fn commit(session: &mut Session, members: &mut [Member]) -> Result<(), Trouble> {
+    for member in members.iter_mut() {
+        member.push_hidden("COMMIT")?;
+        // A lost connection shows when its answer is read.
+        drop(member.start_sending());
+    }
+    let mut done = Vec::new();
+    let mut failed: BTreeMap<String, Trouble> = BTreeMap::new();
+    for member in members.iter_mut() {
+        let name = member.name();
+        match member.hear(session, |_, _| Ok(true)).await {
+            Ok(()) => done.push(name),
+            Err(trouble) => {
+                failed.insert(name, trouble);
+            }
+        }
+    }
+    let names = |names: &mut dyn Iterator<Item = &String>| {
+        names
+            .map(|name| format!("\"{name}\""))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let not_done = names(&mut failed.keys());
+    match failed.into_values().next() {
+        None => Ok(()),
+        Some(Trouble::Server(error)) if done.is_empty() => Err(Trouble::Server(error)),
+        Some(_) => Err(Trouble::Fault(
+            Fault::error(
+                SqlState::TRANSACTION_OUTCOME_UNKNOWN,
+                "the statement was committed on some shards and not, or perhaps not, on others",
+            )
+            .detail(format!(
+                "Committed on {}; failed or unknown on {not_done}.",
+                if done.is_empty() {
+                    "none for certain".to_owned()
+                } else {
+                    names(&mut done.iter())
+                }
+            ))
+            .hint("Compare the shards named and repeat or undo the statement there."),
+        )),
+    }
+}

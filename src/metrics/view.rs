@@ -1,0 +1,363 @@
+//! What the engines say of themselves when asked: plain rows for the console and HTTP.
+//!
+//! Every engine makes a [`Snapshot`] of its own; [`Snapshot::fold`] makes one of all of them. The
+//! rows carry facts, not texts: how they are shown is the console's business. Connections are listed
+//! only when [`Detail::Connections`] was asked for, so that a scrape does not copy 10,000 clients.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::config::PoolMode;
+use crate::metrics::period::DatabaseStats;
+
+/// How much a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Counts only: pools, databases, shards, statistics.
+    Pools,
+    /// Also one row a client and one a server connection.
+    Connections,
+}
+
+/// What the whole process does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    #[default]
+    Active,
+    /// PAUSE of everything.
+    Paused,
+    /// SHUTDOWN or a signal: no new clients.
+    ShuttingDown,
+}
+
+/// One moment of one engine, or of all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub state: State,
+    /// How many engines were folded in.
+    pub engines: usize,
+    pub clients: Vec<ClientRow>,
+    pub servers: Vec<ServerRow>,
+    pub pools: Vec<PoolRow>,
+    pub databases: Vec<DatabaseRow>,
+    pub shards: Vec<ShardRow>,
+    pub users: Vec<UserRow>,
+    pub errors: Vec<ErrorRow>,
+    pub memory: Vec<MemoryRow>,
+    pub hosts: Vec<HostRow>,
+    /// Totals since start; the averages are filled by the keeper of a [`crate::metrics::period::Period`].
+    pub stats: Vec<DatabaseStats>,
+    /// Connections that have not logged in yet.
+    pub login_clients: u64,
+    /// Plans held by the plan caches.
+    pub plans_cached: u64,
+    /// Bytes that multi-shard statements hold at the moment.
+    pub multi_buffered_bytes: u64,
+    /// Replies that came when none was owed. Must stay 0.
+    pub out_of_sync: u64,
+}
+
+/// What a client is doing, in PgBouncer's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    /// Linked to a server connection.
+    Active,
+    /// Nothing asked.
+    Idle,
+    /// Asked, and waits for a server connection.
+    Waiting,
+    ActiveCancelReq,
+    WaitingCancelReq,
+}
+
+impl ClientState {
+    /// The word of SHOW CLIENTS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ClientState::Active => "active",
+            ClientState::Idle => "idle",
+            ClientState::Waiting => "waiting",
+            ClientState::ActiveCancelReq => "active_cancel_req",
+            ClientState::WaitingCancelReq => "waiting_cancel_req",
+        }
+    }
+}
+
+/// What a server connection is doing, in PgBouncer's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// Linked to a client.
+    Active,
+    /// Free.
+    Idle,
+    /// Free, and to be checked before use.
+    Used,
+    /// Being reset or checked.
+    Tested,
+    /// Connecting or logging in.
+    New,
+    /// Carrying a cancel request.
+    ActiveCancel,
+    /// Waiting until cancel requests aimed at it are through.
+    BeingCanceled,
+}
+
+impl ServerState {
+    /// The word of SHOW SERVERS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ServerState::Active => "active",
+            ServerState::Idle => "idle",
+            ServerState::Used => "used",
+            ServerState::Tested => "tested",
+            ServerState::New => "new",
+            ServerState::ActiveCancel => "active_cancel",
+            ServerState::BeingCanceled => "being_canceled",
+        }
+    }
+}
+
+/// Which server of a shard a connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Primary,
+    Replica,
+}
+
+impl Role {
+    /// The value of the label `role`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+        }
+    }
+}
+
+/// One end of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Address {
+    Ip(IpAddr, u16),
+    /// A Unix socket, with the port in its name.
+    Unix(u16),
+    #[default]
+    Unknown,
+}
+
+/// One client connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRow {
+    /// What KILL_CLIENT takes: unique over all engines, for the life of the process.
+    pub id: u64,
+    pub user: String,
+    pub database: String,
+    pub state: ClientState,
+    pub remote: Address,
+    pub local: Address,
+    pub connected: SystemTime,
+    /// When the last request came.
+    pub requested: SystemTime,
+    /// How long it has waited for a server connection.
+    pub wait: Duration,
+    /// Whether it will be closed as soon as it is idle.
+    pub close_needed: bool,
+    /// The server connection it is linked to.
+    pub link: Option<u64>,
+    /// The process behind a Unix socket.
+    pub process: Option<u32>,
+    /// Version and cipher, or empty.
+    pub tls: String,
+    pub application_name: String,
+    pub prepared_statements: u64,
+    /// The shard of its current transaction.
+    pub shard: Option<String>,
+    /// Why it keeps its server connection.
+    pub pinned: Option<&'static str>,
+    pub engine: usize,
+}
+
+/// One server connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerRow {
+    /// Unique over all engines, for the life of the process.
+    pub id: u64,
+    pub user: String,
+    pub database: String,
+    pub shard: String,
+    pub role: Role,
+    pub state: ServerState,
+    pub remote: Address,
+    pub local: Address,
+    pub connected: SystemTime,
+    pub requested: SystemTime,
+    /// Closed once released: after RECONNECT, or a RELOAD that moved the server.
+    pub close_needed: bool,
+    /// The client it is linked to.
+    pub link: Option<u64>,
+    /// The backend's process id, from BackendKeyData.
+    pub process: Option<u32>,
+    pub tls: String,
+    /// The linked client's, or empty.
+    pub application_name: String,
+    pub prepared_statements: u64,
+    pub engine: usize,
+}
+
+/// One pool: the connections of a user to one shard of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolRow {
+    pub database: String,
+    pub user: String,
+    pub shard: String,
+    pub role: Role,
+    pub cl_active: u64,
+    pub cl_waiting: u64,
+    pub cl_active_cancel_req: u64,
+    pub cl_waiting_cancel_req: u64,
+    pub sv_active: u64,
+    pub sv_active_cancel: u64,
+    pub sv_being_canceled: u64,
+    pub sv_idle: u64,
+    pub sv_used: u64,
+    pub sv_tested: u64,
+    pub sv_login: u64,
+    /// How long the first of the queue has waited.
+    pub max_wait: Duration,
+    pub pool_mode: PoolMode,
+    /// Connections closed because replies and requests did not match. Must stay 0.
+    pub out_of_sync: u64,
+}
+
+impl PoolRow {
+    /// A pool without connections.
+    pub fn new(
+        database: &str,
+        user: &str,
+        shard: &str,
+        role: Role,
+        pool_mode: PoolMode,
+    ) -> PoolRow {
+        PoolRow {
+            database: database.to_owned(),
+            user: user.to_owned(),
+            shard: shard.to_owned(),
+            role,
+            cl_active: 0,
+            cl_waiting: 0,
+            cl_active_cancel_req: 0,
+            cl_waiting_cancel_req: 0,
+            sv_active: 0,
+            sv_active_cancel: 0,
+            sv_being_canceled: 0,
+            sv_idle: 0,
+            sv_used: 0,
+            sv_tested: 0,
+            sv_login: 0,
+            max_wait: Duration::ZERO,
+            pool_mode,
+            out_of_sync: 0,
+        }
+    }
+
+    /// Its server connections with the state's word, as the gauge `pool_servers` has them.
+    pub fn servers(&self) -> [(&'static str, u64); 7] {
+        [
+            ("active", self.sv_active),
+            ("active_cancel", self.sv_active_cancel),
+            ("being_canceled", self.sv_being_canceled),
+            ("idle", self.sv_idle),
+            ("used", self.sv_used),
+            ("tested", self.sv_tested),
+            ("login", self.sv_login),
+        ]
+    }
+
+    /// How many server connections it has, those that log in included.
+    pub fn server_count(&self) -> u64 {
+        self.servers().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Whether both are one pool.
+    pub(super) fn is_same(&self, other: &PoolRow) -> bool {
+        self.database == other.database
+            && self.user == other.user
+            && self.shard == other.shard
+            && self.role == other.role
+    }
+
+    /// Adds another engine's part of the same pool.
+    pub(super) fn add(&mut self, other: &PoolRow) {
+        self.cl_active += other.cl_active;
+        self.cl_waiting += other.cl_waiting;
+        self.cl_active_cancel_req += other.cl_active_cancel_req;
+        self.cl_waiting_cancel_req += other.cl_waiting_cancel_req;
+        self.sv_active += other.sv_active;
+        self.sv_active_cancel += other.sv_active_cancel;
+        self.sv_being_canceled += other.sv_being_canceled;
+        self.sv_idle += other.sv_idle;
+        self.sv_used += other.sv_used;
+        self.sv_tested += other.sv_tested;
+        self.sv_login += other.sv_login;
+        self.max_wait = self.max_wait.max(other.max_wait);
+        self.out_of_sync += other.out_of_sync;
+    }
+}
+
+/// What one database is at the moment; what it was configured to be is in the config.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseRow {
+    pub name: String,
+    pub paused: bool,
+    pub disabled: bool,
+    pub clients: u64,
+    pub servers: u64,
+}
+
+/// What one user has open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserRow {
+    pub name: String,
+    pub clients: u64,
+    pub servers: u64,
+}
+
+/// What one shard is at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardRow {
+    pub database: String,
+    pub shard: String,
+    /// Why the last attempt to reach its primary failed; `None` while it answers.
+    pub down: Option<String>,
+    pub statements: u64,
+    pub errors: u64,
+}
+
+/// How often one error was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorRow {
+    pub code: String,
+    /// `client`, `proxy` or `server`.
+    pub origin: &'static str,
+    /// Empty when no shard was involved.
+    pub shard: String,
+    pub count: u64,
+}
+
+/// One kind of memory: so many things of so many bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRow {
+    pub name: String,
+    /// Bytes of one.
+    pub size: u64,
+    pub used: u64,
+    pub free: u64,
+}
+
+/// A host name that was looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostRow {
+    pub name: String,
+    /// How long the answer still holds.
+    pub ttl: Duration,
+    pub addresses: Vec<IpAddr>,
+}

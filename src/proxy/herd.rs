@@ -1,0 +1,334 @@
+//! What the console and HTTP ask of the running proxy, asked of its engines.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
+use crate::config::Config;
+use crate::error::{Fault, SqlState};
+use crate::metrics::Metrics;
+use crate::metrics::period::Period;
+use crate::metrics::view::{Detail, Snapshot as View, State};
+use crate::session::engine::{DRAINING, Message, RUNNING, STOPPING, Shared};
+
+use super::{files, replace};
+
+/// How often a command that waits looks again.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The running proxy, as administration sees it.
+#[derive(Debug)]
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    path: PathBuf,
+    started: Instant,
+    period: Mutex<Period>,
+    at_once: AtomicBool,
+}
+
+impl Running {
+    pub(super) fn new(shared: Arc<Shared>, metrics: Arc<Metrics>, path: PathBuf) -> Arc<Running> {
+        Arc::new(Running {
+            shared,
+            metrics,
+            path,
+            started: Instant::now(),
+            period: Mutex::default(),
+            at_once: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether SHUTDOWN asked for the end at once.
+    pub(super) fn ends_at_once(&self) -> bool {
+        self.at_once.load(Ordering::Acquire)
+    }
+
+    /// Says on standard output's log that clients may come.
+    pub(super) fn notify_ready(&self) {
+        tracing::debug!(config = %self.path.display(), "serving");
+    }
+
+    /// Reads the configuration again and puts it in force.
+    pub(super) fn reload_now(&self) -> Result<(), Fault> {
+        let result =
+            files::load(&self.path).and_then(|config| replace(&self.shared, &self.metrics, config));
+        result.map_err(|faults| {
+            let listed: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            Fault::error(
+                SqlState::CONFIG,
+                "the configuration is not valid; the old one stays in force",
+            )
+            .detail(listed.join("\n"))
+            .hint("Mend the faults and reload again; pgherd check lists them.")
+        })
+    }
+
+    async fn tell(&self, message: impl Fn() -> Message) {
+        for engine in self.shared.engines.get().into_iter().flatten() {
+            // An engine that is gone needs no telling.
+            drop(engine.send(message()).await);
+        }
+    }
+
+    async fn view(&self, detail: Detail) -> View {
+        let mut whole = View::default();
+        for engine in self.shared.engines.get().into_iter().flatten() {
+            let (answer, view) = oneshot::channel();
+            if engine.send(Message::View { detail, answer }).await.is_ok()
+                && let Ok(view) = view.await
+            {
+                whole.fold(view);
+            }
+        }
+        if self.shared.stage.load(Ordering::Acquire) != RUNNING {
+            whole.state = State::ShuttingDown;
+        }
+        whole.sort();
+        whole
+    }
+
+    fn names(&self, database: Option<&str>) -> Vec<String> {
+        let snapshot = self.shared.snapshot.load();
+        match database {
+            Some(name) => vec![name.to_owned()],
+            None => snapshot.config.databases.keys().cloned().collect(),
+        }
+    }
+
+    async fn set_paused(&self, database: Option<&str>, paused: bool) {
+        for name in self.names(database) {
+            self.shared
+                .database(&name)
+                .paused
+                .store(paused, Ordering::Release);
+        }
+        let database = database.map(str::to_owned);
+        self.tell(|| Message::Pause {
+            database: database.clone(),
+            paused,
+        })
+        .await;
+    }
+
+    async fn wait_until(
+        &self,
+        database: Option<&str>,
+        done: impl Fn(&View, &dyn Fn(&str) -> bool) -> bool,
+    ) {
+        let meant = |name: &str| database.is_none_or(|database| database == name);
+        loop {
+            let view = self.view(Detail::Pools).await;
+            if done(&view, &meant) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Turns the period of SHOW STATS' averages once a second.
+pub(super) async fn keep_periods(herd: Arc<Running>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let view = herd.view(Detail::Pools).await;
+        let mut period = herd.period.lock().unwrap_or_else(PoisonError::into_inner);
+        period.turn(herd.started.elapsed(), &view.stats);
+    }
+}
+
+impl Herd for Running {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shared.snapshot.load().config)
+    }
+
+    fn snapshot(&self, detail: Detail) -> Doing<'_, View> {
+        Box::pin(async move {
+            let mut view = self.view(detail).await;
+            let period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+            period.fill(self.started.elapsed(), &mut view.stats);
+            Ok(view)
+        })
+    }
+
+    fn pause<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            self.set_paused(database, true).await;
+            self.wait_until(database, |view, meant| {
+                view.pools
+                    .iter()
+                    .all(|pool| !meant(&pool.database) || pool.server_count() == 0)
+            })
+            .await;
+            Ok(())
+        })
+    }
+
+    fn resume<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            self.set_paused(database, false).await;
+            Ok(())
+        })
+    }
+
+    fn reconnect<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            let database = database.map(str::to_owned);
+            self.tell(|| Message::Reconnect {
+                database: database.clone(),
+            })
+            .await;
+            Ok(())
+        })
+    }
+
+    fn reload(&self) -> Doing<'_, ()> {
+        Box::pin(async move { self.reload_now() })
+    }
+
+    fn kill<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            for name in self.names(database) {
+                self.shared
+                    .database(&name)
+                    .paused
+                    .store(true, Ordering::Release);
+            }
+            let database = database.map(str::to_owned);
+            let fault = Fault::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            )
+            .hint("The database was killed in the console; it serves again after RESUME.");
+            self.tell(|| Message::Kill {
+                database: database.clone(),
+                fault: fault.clone(),
+            })
+            .await;
+            Ok(())
+        })
+    }
+
+    fn kill_client(&self, id: u64) -> Doing<'_, bool> {
+        Box::pin(async move {
+            for engine in self.shared.engines.get().into_iter().flatten() {
+                let (answer, found) = oneshot::channel();
+                if engine
+                    .send(Message::KillClient { client: id, answer })
+                    .await
+                    .is_ok()
+                    && found.await.unwrap_or(false)
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    fn disable<'a>(&'a self, database: &'a str) -> Doing<'a, ()> {
+        Box::pin(async move {
+            self.shared
+                .database(database)
+                .disabled
+                .store(true, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn enable<'a>(&'a self, database: &'a str) -> Doing<'a, ()> {
+        Box::pin(async move {
+            self.shared
+                .database(database)
+                .disabled
+                .store(false, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn wait_close<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            self.wait_until(database, |view, meant| {
+                view.servers
+                    .iter()
+                    .all(|server| !meant(&server.database) || !server.close_needed)
+            })
+            .await;
+            Ok(())
+        })
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let stage = match how {
+                Shutdown::Immediate => {
+                    self.at_once.store(true, Ordering::Release);
+                    STOPPING
+                }
+                Shutdown::WaitForServers => STOPPING,
+                Shutdown::WaitForClients => DRAINING,
+            };
+            self.shared.stage.store(stage, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn set<'a>(&'a self, key: &'a str, _value: &'a str) -> Doing<'a, ()> {
+        Box::pin(async move {
+            Err(Fault::error(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("setting \"{key}\" cannot be changed in the console"),
+            )
+            .hint("Change it in the configuration file and RELOAD."))
+        })
+    }
+
+    fn unready(&self) -> Doing<'_, Vec<Unready>> {
+        Box::pin(async move {
+            let snapshot = self.shared.snapshot.load_full();
+            let mut waiting = tokio::task::JoinSet::new();
+            for (name, database) in &snapshot.config.databases {
+                for shard in &database.shards {
+                    let control = Arc::clone(&snapshot.control);
+                    let (name, shard) = (name.clone(), shard.name.clone());
+                    waiting.spawn(async move {
+                        let ping = tokio::time::timeout(
+                            Duration::from_secs(2),
+                            control.ping(&name, &shard),
+                        )
+                        .await;
+                        let reason = match ping {
+                            Ok(Ok(())) => return None,
+                            Ok(Err(fault)) => fault.to_string(),
+                            Err(_elapsed) => "no answer within 2 s".to_owned(),
+                        };
+                        Some(Unready {
+                            database: name,
+                            shard,
+                            reason,
+                        })
+                    });
+                }
+            }
+            let mut unready = Vec::new();
+            let mut seen = BTreeSet::new();
+            while let Some(result) = waiting.join_next().await {
+                if let Ok(Some(found)) = result
+                    && seen.insert((found.database.clone(), found.shard.clone()))
+                {
+                    unready.push(found);
+                }
+            }
+            unready.sort_by(|one, other| {
+                (&one.database, &one.shard).cmp(&(&other.database, &other.shard))
+            });
+            Ok(unready)
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! The running proxy: threads, listeners, signals, reload and the end.
+//!
+//! One thread an engine, each with a runtime of its own; one control runtime for what may wait:
+//! accepting, HTTP, the console's work, looking at servers. SIGHUP reloads; SIGTERM refuses new
+//! clients and ends when those connected have left; SIGINT, or a second SIGTERM, ends each client
+//! after its current transaction.
+
+mod files;
+mod herd;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::admin::console::Console;
+use crate::admin::{http, log};
+use crate::config::{Config, Listen};
+use crate::control::Control;
+use crate::error::{Fault, SqlState};
+use crate::metrics::Metrics;
+use crate::metrics::catalogue::Metric;
+use crate::placement::topology::Topology;
+use crate::session::auth::Keyring;
+use crate::session::engine::{DRAINING, Engine, Message, RUNNING, STOPPING, Shared, Snapshot};
+use crate::tls::Tls;
+
+pub use files::{load, read, sources_fault};
+use herd::Running;
+
+/// Messages to an engine that may wait.
+const MESSAGES_MAX: usize = 10_000;
+/// Connections that wait to be accepted, as far as the system allows.
+const BACKLOG: u32 = 4_096;
+/// Threads of the control runtime.
+const CONTROL_THREADS: usize = 2;
+
+/// Runs the proxy until it is told to end.
+///
+/// # Errors
+/// What keeps it from starting: every fault of the configuration, or a socket that cannot be opened.
+pub fn run(path: &Path) -> Result<(), Vec<Fault>> {
+    let config = files::load(path)?;
+    log::install(&config.log, std::env::var("RUST_LOG").ok().as_deref())
+        .map_err(|fault| vec![fault])?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| vec![could_not("start the control runtime", &error)])?;
+    let result = runtime.block_on(serve(path.to_path_buf(), config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn could_not(what: &str, error: &std::io::Error) -> Fault {
+    Fault::fatal(SqlState::CONFIG, format!("could not {what}"))
+        .detail(format!("{error}."))
+        .hint("Check the system's limits and the configuration.")
+}
+
+/// A configuration made ready.
+fn ready(config: Config, generation: u64) -> Result<Snapshot, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let tls = Tls::load(&config.tls, &config.server_tls)
+        .map_err(|error| faults.push(Fault::fatal(SqlState::CONFIG, error.to_string())))
+        .ok();
+    let mut topologies = HashMap::new();
+    for (name, database) in &config.databases {
+        match Topology::new(database) {
+            Ok(topology) => {
+                topologies.insert(name.clone(), Arc::new(topology));
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let (Some(tls), true) = (tls, faults.is_empty()) else {
+        return Err(faults);
+    };
+    let config = Arc::new(config);
+    let control = Arc::new(Control::new(&config, &tls.connector));
+    Ok(Snapshot {
+        config,
+        tls: Arc::new(tls),
+        topologies,
+        control,
+        generation,
+    })
+}
+
+/// Sockets to accept clients on.
+enum Listener {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+    },
+}
+
+async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
+    let snapshot = ready(config, 1)?;
+    let config = Arc::clone(&snapshot.config);
+    let listeners = listen(&config.listen).await?;
+    let keyring = Keyring::new().map_err(|fault| vec![fault])?;
+    let shared = Shared::new(snapshot, keyring, tokio::runtime::Handle::current());
+    let metrics = Arc::new(Metrics::new());
+    metrics.prime(&config);
+    let engines = start_engines(&shared, &metrics, config.engines)?;
+    let herd = Running::new(Arc::clone(&shared), Arc::clone(&metrics), path);
+    if shared
+        .console
+        .set(Arc::new(Console::new(Arc::clone(&herd) as _)))
+        .is_err()
+    {
+        tracing::error!("the console was set twice");
+    }
+    let mut tasks = JoinSet::new();
+    if let Some(address) = &config.http {
+        let listener = http::bind(address).await.map_err(|fault| vec![fault])?;
+        tasks.spawn(serve_http(
+            listener,
+            Arc::clone(&herd),
+            Arc::clone(&metrics),
+        ));
+    }
+    tasks.spawn(keep_catalogs(Arc::clone(&shared)));
+    tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept(listener, Arc::clone(&shared)));
+    }
+    tracing::info!(listen = ?config.listen, engines = engines.len(), "pgherd is ready");
+    herd.notify_ready();
+    wait_for_end(&shared, &herd, &mut accepting).await;
+    tasks.shutdown().await;
+    end_engines(&shared, engines).await;
+    Ok(())
+}
+
+async fn serve_http(listener: TcpListener, herd: Arc<Running>, metrics: Arc<Metrics>) {
+    let served = http::serve(listener, herd, metrics, std::future::pending()).await;
+    if let Err(fault) = served {
+        tracing::error!(error = %fault, "HTTP ended");
+    }
+}
+
+/// The threads of the engines. `auto` is half the cores: PostgreSQL or the application often live on
+/// the same machine, and one engine serves some ten thousand transactions a second.
+fn start_engines(
+    shared: &Arc<Shared>,
+    metrics: &Arc<Metrics>,
+    count: Option<usize>,
+) -> Result<Vec<JoinHandle<()>>, Vec<Fault>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = count.unwrap_or_else(|| cores.div_euclid(2)).max(1);
+    let mut senders = Vec::with_capacity(count);
+    let mut threads = Vec::with_capacity(count);
+    for index in 0..count {
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        senders.push(sender);
+        let shared = Arc::clone(shared);
+        let metrics = Arc::clone(metrics);
+        let thread = std::thread::Builder::new()
+            .name(format!("engine-{index}"))
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(tokio::runtime::LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        runtime.block_on(Engine::new(index, shared).run(messages, metrics))
+                    }
+                    Err(error) => tracing::error!(%error, "an engine could not start"),
+                }
+            })
+            .map_err(|error| vec![could_not("start an engine", &error)])?;
+        threads.push(thread);
+    }
+    if shared.engines.set(senders).is_err() {
+        tracing::error!("the engines were set twice");
+    }
+    Ok(threads)
+}
+
+async fn listen(addresses: &[Listen]) -> Result<Vec<Listener>, Vec<Fault>> {
+    let mut listeners = Vec::new();
+    let mut faults = Vec::new();
+    for address in addresses {
+        match address {
+            Listen::Tcp(address) => match listen_tcp(address).await {
+                Ok(more) => listeners.extend(more),
+                Err(error) => faults.push(cannot_listen(address, &error)),
+            },
+            Listen::Unix { folder, port } => {
+                let path = folder.join(format!(".s.PGSQL.{port}"));
+                match listen_unix(&path) {
+                    Ok(listener) => listeners.push(Listener::Unix { listener, path }),
+                    Err(error) => faults.push(cannot_listen(&path.display().to_string(), &error)),
+                }
+            }
+        }
+    }
+    if faults.is_empty() {
+        Ok(listeners)
+    } else {
+        Err(faults)
+    }
+}
+
+fn cannot_listen(address: &str, error: &std::io::Error) -> Fault {
+    Fault::fatal(
+        SqlState::CONFIG,
+        format!("could not listen on \"{address}\""),
+    )
+    .detail(format!("{error}."))
+    .hint("Change listen in the config, or see whether another process has the address.")
+}
+
+async fn listen_tcp(address: &str) -> std::io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        listeners.push(Listener::Tcp(socket.listen(BACKLOG)?));
+    }
+    Ok(listeners)
+}
+
+/// A socket file that nobody serves is a dead proxy's: it is replaced.
+fn listen_unix(path: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+    Ok(listener)
+}
+
+/// Accepts clients and hands each to an engine in turn.
+async fn accept(listener: Listener, shared: Arc<Shared>) {
+    let mut next = 0_usize;
+    loop {
+        let message = match &listener {
+            Listener::Tcp(listener) => match listener.accept().await {
+                Ok((stream, _)) => stream.into_std().map(Message::Tcp),
+                Err(error) => Err(error),
+            },
+            Listener::Unix { listener, .. } => match listener.accept().await {
+                Ok((stream, _)) => stream.into_std().map(Message::Unix),
+                Err(error) => Err(error),
+            },
+        };
+        match message {
+            Ok(message) => {
+                let engines = shared.engines.get().map(Vec::as_slice).unwrap_or_default();
+                next = next.wrapping_add(1);
+                let chosen = next
+                    .checked_rem(engines.len())
+                    .and_then(|index| engines.get(index));
+                if let Some(engine) = chosen
+                    && engine.send(message).await.is_err()
+                {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a client");
+                // Out of file descriptors, most likely: it passes when clients leave.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix { path, .. } = self {
+            // Another process may have replaced it already.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// Reads the catalogs of all databases with several shards, again while one cannot be reached.
+async fn keep_catalogs(shared: Arc<Shared>) {
+    let mut wait = Duration::from_millis(500);
+    let mut known: HashMap<String, u64> = HashMap::new();
+    loop {
+        let snapshot = shared.snapshot.load_full();
+        for (name, database) in &snapshot.config.databases {
+            if database.shards.len() < 2 || known.get(name) == Some(&snapshot.generation) {
+                continue;
+            }
+            match shared.refresh_catalog(name).await {
+                Ok(()) => {
+                    known.insert(name.clone(), snapshot.generation);
+                    wait = Duration::from_millis(500);
+                }
+                Err(fault) => {
+                    tracing::warn!(database = %name, error = %fault, "could not read the catalog");
+                    wait = wait.saturating_mul(2).min(Duration::from_secs(10));
+                }
+            }
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Follows signals until the proxy may end.
+async fn wait_for_end(shared: &Arc<Shared>, herd: &Arc<Running>, accepting: &mut JoinSet<()>) {
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("signals cannot be received");
+        return;
+    };
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tokio::select! {
+            biased;
+            // All safe: a signal or a tick is taken or stays.
+            _ = interrupt.recv() => shared.stage.store(STOPPING, Ordering::Release),
+            _ = terminate.recv() => {
+                let stage = if shared.stage.load(Ordering::Acquire) == RUNNING { DRAINING } else { STOPPING };
+                tracing::info!("draining: new clients are refused");
+                shared.stage.store(stage, Ordering::Release);
+            }
+            _ = hangup.recv() => {
+                if let Err(fault) = herd.reload_now() {
+                    tracing::error!(error = %fault, "the configuration was not reloaded");
+                }
+            }
+            _ = tick.tick() => {}
+        }
+        if shared.stage.load(Ordering::Acquire) != RUNNING {
+            accepting.abort_all();
+            if shared.clients.load(Ordering::Acquire) == 0 || herd.ends_at_once() {
+                return;
+            }
+        }
+    }
+}
+
+/// Lets the engines finish and joins their threads.
+async fn end_engines(shared: &Arc<Shared>, engines: Vec<JoinHandle<()>>) {
+    let fault = Fault::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection: pgherd is shutting down",
+    )
+    .hint("Connect again.");
+    for engine in shared.engines.get().into_iter().flatten() {
+        // An engine that is gone has nothing to end.
+        drop(
+            engine
+                .send(Message::Kill {
+                    database: None,
+                    fault: fault.clone(),
+                })
+                .await,
+        );
+        drop(engine.send(Message::End).await);
+    }
+    let joined = tokio::task::spawn_blocking(move || {
+        for engine in engines {
+            if engine.join().is_err() {
+                tracing::error!("an engine panicked");
+            }
+        }
+    });
+    if tokio::time::timeout(Duration::from_secs(5), joined)
+        .await
+        .is_err()
+    {
+        tracing::warn!("an engine did not end in time");
+    }
+}
+
+/// Replaces the configuration in force.
+///
+/// # Errors
+/// Every fault of the new one; the old one stays.
+fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<(), Vec<Fault>> {
+    let old = shared.snapshot.load_full();
+    let result = ready(config, old.generation.wrapping_add(1));
+    let outcome = if result.is_ok() { "ok" } else { "failed" };
+    metrics.add(Metric::Reloads, &[outcome], 1);
+    let mut snapshot = result?;
+    if snapshot.config.tls == old.config.tls && snapshot.config.server_tls == old.config.server_tls
+    {
+        // Same files: pools keep their connections. Their certificates may be new all the same.
+        if !files::certificates_changed(&snapshot.config, &old.config) {
+            snapshot.tls = Arc::clone(&old.tls);
+        }
+    }
+    shared.snapshot.store(Arc::new(snapshot));
+    for engine in shared.engines.get().into_iter().flatten() {
+        if engine.try_send(Message::Reload).is_err() {
+            tracing::warn!("an engine is too busy to be told of the reload at once");
+        }
+    }
+    tracing::info!("the configuration was reloaded");
+    Ok(())
+}

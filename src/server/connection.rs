@@ -1,0 +1,247 @@
+//! One connection to a server: what it was sent, what it owes, and what state it is in.
+//!
+//! The connection moves bytes and keeps the line of replies; what they mean to a client is decided
+//! above. *Invariant:* it may be lent to another client only when [`ServerConnection::is_clean`].
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::Stream;
+use crate::placement::ShardId;
+use crate::planner::plan::{Effect, Script};
+use crate::server::connect::{CancelToken, Connected};
+use crate::server::pool::Permit;
+use crate::server::settings::Settings;
+use crate::server::statements::{Prepared, ServerName, ServerStatements};
+use crate::wire::backend::Status;
+use crate::wire::frame::{self, Reader};
+use crate::wire::pipeline::{Pipeline, Request};
+
+/// What a session wants to remember of a request until it is answered.
+#[derive(Debug)]
+pub enum Note {
+    None,
+    /// A Parse, under the server's name. `client`: it answers a client's Parse of this statement.
+    Parse {
+        name: ServerName,
+        prepared: Rc<Prepared>,
+        client: bool,
+    },
+    /// A Query: the statements that it runs, and how many of them are done.
+    Script {
+        script: Rc<Script>,
+        done: usize,
+    },
+    /// An Execute with an effect on the session.
+    Effect(Box<Effect>),
+    /// An Execute of a statement without effect.
+    Execute,
+}
+
+/// Where a request to cancel the statement of a server connection goes.
+#[derive(Debug)]
+pub struct CancelTarget {
+    pub token: CancelToken,
+    pub shard: ShardId,
+    /// Requests under way: until they are done the connection goes to nobody else.
+    pub under_way: Cell<u32>,
+}
+
+/// A connection to one server, logged in.
+#[derive(Debug)]
+pub struct ServerConnection {
+    pub stream: Stream,
+    pub reader: Reader,
+    pub pipeline: Pipeline<Note>,
+    pub status: Status,
+    /// Messages sent since the last Sync or Query: the server waits for a Sync.
+    pub unsynced: bool,
+    /// A Flush was sent after the last of them.
+    pub flushed: bool,
+    /// Bytes to be sent.
+    pub out: Vec<u8>,
+    /// What is set on it, as far as we set it.
+    pub settings: Rc<Settings>,
+    /// Settings may differ from `settings`: they must be reset before the next client.
+    pub settings_unsure: bool,
+    pub statements: ServerStatements,
+    /// The id of the statement that is its unnamed one.
+    pub unnamed: Option<u32>,
+    /// ParameterStatus values at login, in their order.
+    pub parameters: Rc<Vec<(String, String)>>,
+    pub shard: ShardId,
+    /// Where a request to cancel its statement goes.
+    pub cancel: Rc<CancelTarget>,
+    pub id: u64,
+    pub born: Instant,
+    pub used: Instant,
+    /// Released with the connection.
+    pub permit: Permit,
+}
+
+/// Above this many bytes an emptied buffer gives its memory back.
+const BUFFER_KEPT: usize = 16 * 1024;
+
+impl ServerConnection {
+    /// A connection that has just logged in.
+    pub fn new(
+        connected: Connected,
+        shard: ShardId,
+        permit: Permit,
+        now: Instant,
+    ) -> ServerConnection {
+        let pid = u64::try_from(connected.cancel.pid).unwrap_or(0);
+        ServerConnection {
+            stream: connected.stream,
+            reader: Reader::default(),
+            pipeline: Pipeline::default(),
+            status: Status::Idle,
+            unsynced: false,
+            flushed: false,
+            out: Vec::new(),
+            settings: Settings::new(std::collections::BTreeMap::new()),
+            settings_unsure: false,
+            statements: ServerStatements::default(),
+            unnamed: None,
+            parameters: Rc::new(connected.parameters),
+            shard,
+            cancel: Rc::new(CancelTarget {
+                token: connected.cancel,
+                shard,
+                under_way: Cell::new(0),
+            }),
+            id: pid,
+            born: now,
+            used: now,
+            permit,
+        }
+    }
+
+    /// Whether it is idle, in sync and between messages.
+    pub fn is_clean(&self) -> bool {
+        self.status == Status::Idle
+            && self.pipeline.is_idle()
+            && !self.unsynced
+            && self.out.is_empty()
+            && self.reader.is_between_messages()
+    }
+
+    /// Notes that something was sent which only a Sync or a Flush brings the answer of.
+    pub fn mark_unsynced(&mut self) {
+        self.unsynced = true;
+        self.flushed = false;
+    }
+
+    /// Reads what has arrived. `Ready(Ok(0))` is the end of the stream.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(scratch);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Sends what is to be sent. `Ready` when all of it is on its way.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        poll_flush(&mut self.stream, &mut self.out, cx)
+    }
+
+    /// Whether an idle connection has something to say: it is closing, or out of step.
+    pub fn is_stale(&mut self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.poll_read(&mut cx, &mut byte).is_ready()
+    }
+
+    /// Queues a Query of our own, whose replies are hidden from the client.
+    pub fn push_hidden_query(&mut self, sql: &str) {
+        frame::write(&mut self.out, b'Q', &[sql.as_bytes(), b"\0"]);
+        self.pipeline.sent(Request::Query, true, Note::None);
+    }
+
+    /// Queues a Parse of a statement under its server name; `hidden` when no client waits for it.
+    pub fn push_parse(
+        &mut self,
+        name: ServerName,
+        prepared: &Rc<Prepared>,
+        hidden: bool,
+        limit: usize,
+    ) {
+        let evicted = self.statements.insert(name, limit);
+        let mut text = Vec::with_capacity(32);
+        for old in evicted {
+            text.clear();
+            text.push(b'S');
+            old.write(&mut text);
+            frame::write(&mut self.out, b'C', &[&text]);
+            self.pipeline.sent(Request::Close, true, Note::None);
+        }
+        text.clear();
+        name.write(&mut text);
+        frame::write(&mut self.out, b'P', &[&text, &prepared.body]);
+        let note = Note::Parse {
+            name,
+            prepared: Rc::clone(prepared),
+            client: !hidden,
+        };
+        if self.pipeline.sent(Request::Parse, hidden, note).is_some() {
+            self.statements.remove(name);
+        }
+        self.mark_unsynced();
+    }
+
+    /// Says goodbye as far as the socket takes it at once.
+    pub fn terminate(&mut self) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if self.out.is_empty() {
+            self.out.extend_from_slice(b"X\0\0\0\x04");
+            // The connection closes whether or not this is taken.
+            drop(self.poll_flush(&mut cx));
+        }
+    }
+}
+
+/// Writes `out` to `stream` and empties it.
+pub fn poll_flush(
+    stream: &mut Stream,
+    out: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    let mut sent = 0;
+    let result = loop {
+        let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) else {
+            break Poll::Ready(Ok(()));
+        };
+        match Pin::new(&mut *stream).poll_write(cx, rest) {
+            Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(count)) => sent = sent.saturating_add(count),
+            Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+            Poll::Pending => break Poll::Pending,
+        }
+    };
+    if sent > 0 {
+        if sent >= out.len() {
+            out.clear();
+            if out.capacity() > BUFFER_KEPT {
+                *out = Vec::new();
+            }
+        } else {
+            out.drain(..sent);
+        }
+    }
+    match result {
+        Poll::Ready(Ok(())) if stream.is_tls() => Pin::new(stream).poll_flush(cx),
+        other => other,
+    }
+}

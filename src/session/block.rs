@@ -1,0 +1,71 @@
+//! A transaction block: said by the client, opened on a server when the first statement needs one.
+//!
+//! `BEGIN` opens nothing. What comes before the first statement with a table (isolation level,
+//! SET LOCAL, savepoints, harmless questions) runs in a block on the home shard and is kept, so that
+//! it can be replayed when the block turns out to belong to another shard. Sans-IO.
+
+use std::rc::Rc;
+
+use crate::server::settings::Settings;
+
+/// An open transaction block.
+#[derive(Debug)]
+pub struct Block {
+    /// The client's BEGIN, as it came.
+    pub begin: Vec<u8>,
+    /// Statements that shaped the block so far, as they came, to be replayed on another shard.
+    pub preamble: Vec<Vec<u8>>,
+    /// BEGIN has been sent to the current connection.
+    pub sent: bool,
+    /// A statement with a table ran: the block belongs to its shard.
+    pub bound: bool,
+    /// It failed by an error of our own; servers do not know of it.
+    pub failed: bool,
+    /// The session's settings when it began; a rollback brings them back.
+    pub settings: Rc<Settings>,
+    /// Savepoints and the settings when they were made.
+    pub savepoints: Vec<(String, Rc<Settings>)>,
+}
+
+impl Block {
+    /// A block that was said and is not open anywhere.
+    pub fn new(begin: &[u8], settings: &Rc<Settings>) -> Block {
+        Block {
+            begin: begin.to_vec(),
+            preamble: Vec::new(),
+            sent: false,
+            bound: false,
+            failed: false,
+            settings: Rc::clone(settings),
+            savepoints: Vec::new(),
+        }
+    }
+
+    /// A block that a server opened in the middle of what it was sent.
+    pub fn on_server(settings: &Rc<Settings>) -> Block {
+        Block {
+            sent: true,
+            bound: true,
+            ..Block::new(b"BEGIN", settings)
+        }
+    }
+
+    /// Goes back to a savepoint: the settings as they were, and those made after it are gone.
+    pub fn roll_back_to(&mut self, name: &str) -> Option<Rc<Settings>> {
+        let index = self
+            .savepoints
+            .iter()
+            .rposition(|(known, _)| known == name)?;
+        self.savepoints.truncate(index.saturating_add(1));
+        self.savepoints
+            .last()
+            .map(|(_, settings)| Rc::clone(settings))
+    }
+
+    /// Forgets a savepoint and those made after it.
+    pub fn release(&mut self, name: &str) {
+        if let Some(index) = self.savepoints.iter().rposition(|(known, _)| known == name) {
+            self.savepoints.truncate(index);
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! One engine: a thread with its clients, its pools and its plans; and what all engines share.
+//!
+//! Nothing of an engine crosses a thread. What is shared is small: the snapshot of the configuration,
+//! the budgets of connections, the cancel keys, and each database's catalog with its epoch.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use foldhash::fast::FixedState;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{self, Config, Limits, PoolMode};
+use crate::control::Control;
+use crate::error::Fault;
+use crate::metrics::catalogue::{Origin, RouteLabel};
+use crate::metrics::counters::{DatabaseCounters, EngineCounters};
+use crate::metrics::view::{Detail, Snapshot as View};
+use crate::placement::ShardId;
+use crate::placement::catalog::Catalog;
+use crate::placement::topology::Topology;
+use crate::planner::memo::Memo;
+use crate::server::pool::{Lease, Pool};
+use crate::server::statements::Statements;
+use crate::sql::mask::Masked;
+use crate::tls::Tls;
+use crate::wire::cancel_key::CancelKey;
+
+use super::auth::Keyring;
+use super::client::Client;
+use super::console::Console;
+
+/// The configuration in force, made ready: immutable, replaced as a whole by a reload.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub config: Arc<Config>,
+    pub tls: Arc<Tls>,
+    pub topologies: HashMap<String, Arc<Topology>>,
+    pub control: Arc<Control>,
+    /// Counts reloads.
+    pub generation: u64,
+}
+
+/// What all engines know of one database.
+#[derive(Debug, Default)]
+pub struct SharedDatabase {
+    pub catalog: ArcSwap<Catalog>,
+    /// Changes when the schema may have changed: plans and prepared statements are made anew.
+    pub epoch: AtomicU32,
+    pub paused: AtomicBool,
+    pub disabled: AtomicBool,
+}
+
+/// What an engine is told.
+#[derive(Debug)]
+pub enum Message {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// A cancel request with a good key, for this client.
+    Cancel {
+        client: u64,
+        done: oneshot::Sender<()>,
+    },
+    /// A new snapshot is in force.
+    Reload,
+    View {
+        detail: Detail,
+        answer: oneshot::Sender<View>,
+    },
+    Pause {
+        database: Option<String>,
+        paused: bool,
+    },
+    Reconnect {
+        database: Option<String>,
+    },
+    /// Close clients and connections at once.
+    Kill {
+        database: Option<String>,
+        fault: Fault,
+    },
+    KillClient {
+        client: u64,
+        answer: oneshot::Sender<bool>,
+    },
+    /// Close one idle connection of this user on this shard: another engine starves.
+    Donate {
+        database: String,
+        user: String,
+        shard: ShardId,
+    },
+    /// The engine ends.
+    End,
+}
+
+/// How far the end has come.
+pub const RUNNING: u8 = 0;
+/// New clients are refused.
+pub const DRAINING: u8 = 1;
+/// Also, clients are closed as they become idle.
+pub const STOPPING: u8 = 2;
+
+/// What all engines share.
+#[derive(Debug)]
+pub struct Shared {
+    pub snapshot: ArcSwap<Snapshot>,
+    pub keyring: Keyring,
+    pub console: OnceLock<Arc<dyn Console>>,
+    pub engines: OnceLock<Vec<mpsc::Sender<Message>>>,
+    /// Runs what is not the data path.
+    pub control_runtime: tokio::runtime::Handle,
+    pub stage: AtomicU8,
+    /// Clients logged in or logging in, in all engines.
+    pub clients: AtomicUsize,
+    ids: AtomicU64,
+    pids: AtomicU32,
+    budgets: Mutex<HashMap<String, Arc<AtomicUsize>>>,
+    keys: Mutex<HashMap<i32, (CancelKey, usize, u64)>>,
+    databases: Mutex<HashMap<String, Arc<SharedDatabase>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(
+        snapshot: Snapshot,
+        keyring: Keyring,
+        control_runtime: tokio::runtime::Handle,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            keyring,
+            console: OnceLock::new(),
+            engines: OnceLock::new(),
+            control_runtime,
+            stage: AtomicU8::new(RUNNING),
+            clients: AtomicUsize::new(0),
+            ids: AtomicU64::new(1),
+            pids: AtomicU32::new(1),
+            budgets: Mutex::default(),
+            keys: Mutex::default(),
+            databases: Mutex::default(),
+        })
+    }
+
+    /// A number that no other client or connection of this process has.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A process id for the cancel key of a client; never 0.
+    pub fn next_pid(&self) -> i32 {
+        let pid = self.pids.fetch_add(1, Ordering::Relaxed) & 0x3fff_ffff;
+        i32::try_from(pid).unwrap_or(1).max(1)
+    }
+
+    /// The counter of connections with this name.
+    pub fn budget(&self, name: &str) -> Arc<AtomicUsize> {
+        let mut budgets = locked(&self.budgets);
+        match budgets.get(name) {
+            Some(counter) => Arc::clone(counter),
+            None => {
+                let counter = Arc::new(AtomicUsize::new(0));
+                budgets.insert(name.to_owned(), Arc::clone(&counter));
+                counter
+            }
+        }
+    }
+
+    /// What is known of a database; made on first use.
+    pub fn database(&self, name: &str) -> Arc<SharedDatabase> {
+        Arc::clone(locked(&self.databases).entry(name.to_owned()).or_default())
+    }
+
+    /// Remembers where a client can be found by its cancel key.
+    pub fn add_key(&self, key: CancelKey, engine: usize, client: u64) {
+        locked(&self.keys).insert(key.pid(), (key, engine, client));
+    }
+
+    pub fn remove_key(&self, pid: i32) {
+        locked(&self.keys).remove(&pid);
+    }
+
+    /// The engine and the client of a cancel request, if its key is right.
+    pub fn find_key(&self, pid: i32, secret: &[u8]) -> Option<(usize, u64)> {
+        locked(&self.keys)
+            .get(&pid)
+            .filter(|(key, ..)| key.matches(pid, secret))
+            .map(|(_, engine, client)| (*engine, *client))
+    }
+
+    /// Reads the catalog of a database's home shard and makes it the one in force.
+    ///
+    /// # Errors
+    /// Why the home shard could not be asked; the old catalog stays.
+    ///
+    /// # Cancel safety
+    /// Safe: the old catalog stays.
+    pub async fn refresh_catalog(self: &Arc<Shared>, name: &str) -> Result<(), Fault> {
+        let snapshot = self.snapshot.load_full();
+        let mut catalog = snapshot.control.introspect(name).await?;
+        let database = self.database(name);
+        let epoch = database
+            .epoch
+            .fetch_add(1, Ordering::AcqRel)
+            .wrapping_add(1);
+        catalog.epoch = u64::from(epoch);
+        database.catalog.store(Arc::new(catalog));
+        Ok(())
+    }
+}
+
+/// A database as one engine sees it: where it is, and what is memoised for it.
+#[derive(Debug)]
+pub struct Database {
+    pub name: String,
+    /// Its place in the engine's counters.
+    pub index: usize,
+    pub config: Arc<config::Database>,
+    pub topology: Arc<Topology>,
+    pub shared: Arc<SharedDatabase>,
+    pub limits: Limits,
+    pub generation: u64,
+    pub(crate) memo: RefCell<Memo>,
+    pub(crate) statements: RefCell<Statements>,
+    /// The search paths seen; plans name them by their number.
+    pub(crate) paths: RefCell<Vec<Vec<String>>>,
+    /// The epoch that memo and statements were made in.
+    pub(crate) planned_epoch: Cell<u32>,
+    /// By user.
+    pub(crate) pools: RefCell<HashMap<String, Rc<[Rc<Pool>]>, FixedState>>,
+    /// What a server reports at login, by user and fingerprint of the startup settings.
+    pub(crate) greetings: RefCell<HashMap<(String, u64), Greeting, FixedState>>,
+}
+
+/// The ParameterStatus values of a login, by name.
+pub(crate) type Greeting = Rc<Vec<(String, String)>>;
+
+/// Greetings kept, at most; then all are asked anew.
+pub(crate) const GREETINGS_MAX: usize = 1_000;
+
+impl Database {
+    /// The epoch of the schema.
+    pub fn epoch(&self) -> u32 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
+    /// DDL is on its way: what is prepared from now on is prepared under another name.
+    pub fn schema_may_change(&self) {
+        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// DDL was carried out.
+    pub fn schema_changed(&self) {
+        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The pool mode of a user here.
+    pub fn pool_mode(&self, user: Option<&config::User>) -> PoolMode {
+        user.and_then(|user| user.pool_mode)
+            .or(self.config.pool_mode)
+            .unwrap_or(self.limits.pool_mode)
+    }
+}
+
+/// One engine.
+#[derive(Debug)]
+pub struct Engine {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub snapshot: RefCell<Arc<Snapshot>>,
+    pub counters: RefCell<EngineCounters>,
+    pub(crate) databases: RefCell<HashMap<String, Rc<Database>, FixedState>>,
+    /// Pools of databases that a reload replaced: swept until their connections are gone.
+    pub(crate) retired: RefCell<Vec<Rc<Pool>>>,
+    /// Listening connections, by database and user.
+    pub(crate) hubs: RefCell<HashMap<(String, String), Rc<super::listen::Hub>, FixedState>>,
+    pub(crate) clients: RefCell<HashMap<u64, Rc<Client>, FixedState>>,
+    pub(crate) logging_in: Cell<usize>,
+    scratch: RefCell<Vec<u8>>,
+    spare: RefCell<Vec<u8>>,
+    masked: RefCell<Masked>,
+}
+
+/// Bytes read from a socket at once.
+const SCRATCH: usize = 64 * 1024;
+
+impl Engine {
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Engine> {
+        let snapshot = shared.snapshot.load_full();
+        Rc::new(Engine {
+            index,
+            shared,
+            snapshot: RefCell::new(snapshot),
+            counters: RefCell::default(),
+            databases: RefCell::default(),
+            retired: RefCell::default(),
+            hubs: RefCell::default(),
+            clients: RefCell::default(),
+            logging_in: Cell::new(0),
+            scratch: RefCell::new(vec![0; SCRATCH]),
+            spare: RefCell::default(),
+            masked: RefCell::default(),
+        })
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "the clock is the engine's: simulated time comes in here"
+    )]
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The engine's read buffer; to be given back.
+    pub(crate) fn take_scratch(&self) -> Vec<u8> {
+        let scratch = self.scratch.take();
+        if scratch.is_empty() {
+            vec![0; SCRATCH]
+        } else {
+            scratch
+        }
+    }
+
+    pub(crate) fn give_scratch(&self, scratch: Vec<u8>) {
+        *self.scratch.borrow_mut() = scratch;
+    }
+
+    /// Buffers for reading a text's literals; to be given back.
+    pub(crate) fn take_masked(&self) -> Masked {
+        self.masked.take()
+    }
+
+    pub(crate) fn give_masked(&self, masked: Masked) {
+        *self.masked.borrow_mut() = masked;
+    }
+
+    /// An empty buffer with memory, so that an idle client need not hold one.
+    pub(crate) fn take_spare(&self) -> Vec<u8> {
+        self.spare.take()
+    }
+
+    pub(crate) fn give_spare(&self, mut spare: Vec<u8>) {
+        if spare.capacity() <= SCRATCH.saturating_mul(2) {
+            spare.clear();
+            *self.spare.borrow_mut() = spare;
+        }
+    }
+
+    fn with_counters(&self, database: &Database, count: impl FnOnce(&mut DatabaseCounters)) {
+        if let Some(counters) = self.counters.borrow_mut().databases.get_mut(database.index) {
+            count(counters);
+        }
+    }
+
+    pub(crate) fn count_query(&self, database: &Database, shard: Option<ShardId>) {
+        let shard = shard.map(|shard| usize::from(shard.0));
+        self.with_counters(database, |counters| {
+            counters.sent(RouteLabel::Single, shard)
+        });
+    }
+
+    pub(crate) fn count_route(&self, database: &Database, route: RouteLabel, micros: u64) {
+        self.with_counters(database, |counters| {
+            counters.sent(route, None);
+            counters.timed(route, None, micros);
+        });
+    }
+
+    pub(crate) fn count_parse(&self, database: &Database) {
+        self.with_counters(database, |counters| {
+            counters.totals.client_parse_count = counters.totals.client_parse_count.wrapping_add(1);
+        });
+    }
+
+    pub(crate) fn count_server_parse(&self, database: &Database) {
+        self.with_counters(database, |counters| {
+            counters.totals.server_parse_count = counters.totals.server_parse_count.wrapping_add(1);
+        });
+    }
+
+    pub(crate) fn count_bind(&self, database: &Database) {
+        self.with_counters(database, |counters| {
+            counters.totals.bind_count = counters.totals.bind_count.wrapping_add(1);
+        });
+    }
+
+    pub(crate) fn count_bytes(&self, database: &Database, received: usize, sent: usize) {
+        self.with_counters(database, |counters| {
+            let totals = &mut counters.totals;
+            totals.bytes_received = totals
+                .bytes_received
+                .wrapping_add(u64::try_from(received).unwrap_or(0));
+            totals.bytes_sent = totals
+                .bytes_sent
+                .wrapping_add(u64::try_from(sent).unwrap_or(0));
+        });
+    }
+
+    pub(crate) fn count_fault(&self, fault: &Fault) {
+        self.counters.borrow_mut().fault(Origin::Proxy, fault.code);
+    }
+
+    pub(crate) fn count_server_error(
+        &self,
+        database: &Database,
+        shard: Option<ShardId>,
+        code: &[u8],
+    ) {
+        self.counters.borrow_mut().error(Origin::Server, code);
+        self.with_counters(database, |counters| {
+            let shard = shard.map(|shard| usize::from(shard.0));
+            if let Some(shard) = shard.and_then(|index| counters.shards.get_mut(index)) {
+                shard.errors.add(code);
+            }
+        });
+    }
+
+    pub(crate) fn count_out_of_sync(&self) {
+        self.counters.borrow_mut().out_of_sync.add(1);
+    }
+
+    /// Gives a connection back once no cancel request is under way to it.
+    pub(crate) fn release_after_cancel(self: &Rc<Engine>, lease: Lease) {
+        let engine = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let under_way = |lease: &Lease| {
+                lease
+                    .peek()
+                    .is_some_and(|connection| connection.cancel.under_way.get() > 0)
+            };
+            while under_way(&lease) {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            let now = engine.now();
+            lease.release(now);
+        });
+    }
+}

@@ -1,0 +1,745 @@
+//! The extended query protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+//!
+//! A Parse waits until something says where it belongs: its Bind (by the parameters), a Describe or
+//! a Flush (any shard will do, DDL is the same on all), or Sync. A text that a server has accepted
+//! under the same schema and settings is answered without one.
+//! See <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY>.
+
+use std::rc::Rc;
+
+use crate::config::KeepUnnamed;
+use crate::error::{Fault, SqlState};
+use crate::placement::ShardId;
+use crate::planner::plan::{Argument, Effect, Literal, Parameter, Statement, Values};
+use crate::server::connection::Note;
+use crate::server::pool::Lease;
+use crate::server::statements::Prepared;
+use crate::wire::backend::{self, Status};
+use crate::wire::frame::{self, Frame};
+use crate::wire::frontend::{self, Bind, Target};
+use crate::wire::pipeline::Request;
+
+use super::lease::Place;
+use super::simple::unknown_statement;
+use super::{Portal, Session, Stop};
+
+/// An unnamed Parse that comes this often stays prepared on the server.
+const PROMOTED_AFTER: u32 = 2;
+
+/// The parameters of a Bind, and the literals of its statement's text.
+struct BindValues<'a> {
+    bind: &'a Bind<'a>,
+    prepared: &'a Prepared,
+    is_utf8: bool,
+}
+
+impl Values for BindValues<'_> {
+    fn parameter(&self, index: u16) -> Option<Parameter<'_>> {
+        let (binary, value) = self.bind.value(usize::from(index))?;
+        Some(Parameter {
+            value,
+            binary,
+            oid: self.prepared.parameter_type(index),
+        })
+    }
+
+    fn literal(&self, index: u16) -> Option<Literal<'_>> {
+        let literal = self.prepared.script.literals.get(usize::from(index))?;
+        Some(Literal {
+            text: literal.of(self.prepared.text()),
+        })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.is_utf8
+    }
+}
+
+/// No values: what is needed when only the statement is described.
+struct NoValues;
+
+impl Values for NoValues {
+    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
+        None
+    }
+
+    fn literal(&self, _index: u16) -> Option<Literal<'_>> {
+        None
+    }
+}
+
+impl Session {
+    /// Whether messages are skipped until Sync: after an error of ours or of the server.
+    fn skips(&self) -> bool {
+        self.skipping
+            || self
+                .lease
+                .as_ref()
+                .and_then(Lease::peek)
+                .is_some_and(|connection| connection.pipeline.is_skipping())
+    }
+
+    /// An error in the extended protocol: reported, then everything is skipped until Sync.
+    pub(crate) fn fail_group(&mut self, fault: &Fault) {
+        self.pending_are_void();
+        self.reply_fault(fault);
+        self.skipping = true;
+    }
+
+    fn pending_are_void(&mut self) {
+        for _ in 0..self.pending.len() {
+            self.void_parse();
+        }
+        self.pending.clear();
+    }
+
+    /// The oldest Parse without a reply will get none: its name never existed.
+    pub(crate) fn void_parse(&mut self) {
+        if let Some(Some(name)) = self.tentative.pop_front() {
+            self.statements.remove(&name);
+        }
+    }
+
+    /// Runs one message of the extended protocol; errors fail the group.
+    pub(crate) fn on_extended(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        if self.skips() && frame.tag != b'S' {
+            return Ok(());
+        }
+        let result = match frame.tag {
+            b'P' => self.on_parse(frame.body),
+            b'B' => self.on_bind(frame.body),
+            b'D' => self.on_describe(frame.body),
+            b'E' => self.on_execute(frame.body),
+            b'C' => self.on_close(frame.body),
+            b'H' => self.on_flush(),
+            _ => self.on_sync(),
+        };
+        match result {
+            Err(Stop::Fault(fault)) => {
+                self.fail_group(&fault);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let parse = frontend::parse(body).map_err(Fault::from)?;
+        if !parse.name.is_empty()
+            && (self.statements.contains_key(parse.name) || self.is_sql_prepared(parse.name))
+        {
+            let name = String::from_utf8_lossy(parse.name);
+            return Err(Stop::Fault(Fault::error(
+                SqlState::DUPLICATE_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            )));
+        }
+        let prepared = self.plan_extended(&parse);
+        if let Some(statement) = prepared.script.statements.first() {
+            self.check_failed(statement)?;
+        }
+        let unnamed = parse.name.is_empty();
+        if unnamed {
+            prepared.uses.set(prepared.uses.get().saturating_add(1));
+            self.unnamed = Some(Rc::clone(&prepared));
+            self.tentative.push_back(None);
+        } else {
+            self.statements
+                .insert(parse.name.into(), Rc::clone(&prepared));
+            self.client.prepared.set(self.statements.len());
+            self.tentative.push_back(Some(parse.name.into()));
+        }
+        self.engine.count_parse(&self.database);
+        self.pending.push((prepared, unnamed));
+        Ok(())
+    }
+
+    fn is_sql_prepared(&self, name: &[u8]) -> bool {
+        self.sql_prepared
+            .iter()
+            .any(|known| known.as_bytes() == name)
+    }
+
+    pub(crate) fn find_statement(&mut self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
+        let found = if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.statements.get(name)
+        };
+        let found = found.map(Rc::clone).ok_or_else(|| unknown_statement(name))?;
+        if found.epoch == self.database.epoch() {
+            return Ok(found);
+        }
+        // The schema has changed since it was planned.
+        let renewed = self.renew(&found);
+        if name.is_empty() {
+            self.unnamed = Some(Rc::clone(&renewed));
+        } else {
+            self.statements.insert(name.into(), Rc::clone(&renewed));
+        }
+        for (pending, _) in &mut self.pending {
+            if Rc::ptr_eq(pending, &found) {
+                *pending = Rc::clone(&renewed);
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// Whether an unnamed Parse of it stays prepared on the server.
+    fn is_kept(&self, prepared: &Prepared) -> bool {
+        prepared.promotable
+            && prepared.uses.get() >= PROMOTED_AFTER
+            && self.database.limits.keep_unnamed_statements != KeepUnnamed::Off
+    }
+
+    /// Sends the Parses that wait, or answers those that a server has accepted before. `bound` is
+    /// the statement that the next message needs on the server.
+    pub(crate) fn flush_pending(&mut self, bound: Option<&Rc<Prepared>>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let limit = self.database.limits.max_prepared_statements;
+        for (prepared, unnamed) in std::mem::take(&mut self.pending) {
+            let name = self.server_name(&prepared);
+            let needed = bound.is_some_and(|bound| Rc::ptr_eq(bound, &prepared));
+            let as_named = !unnamed || self.is_kept(&prepared);
+            let accepted =
+                prepared.accepted.get() == Some((u64::from(name.epoch), name.fingerprint));
+            let local = is_answered_here(&prepared);
+            let Some(connection) = self.connection() else {
+                continue;
+            };
+            let known = as_named && connection.statements.touch(name);
+            if local || known || (accepted && as_named && !needed) {
+                connection.pipeline.local(PARSE_COMPLETE.to_vec());
+            } else if as_named {
+                connection.push_parse(name, &prepared, false, limit);
+                self.engine.count_server_parse(&self.database);
+            } else {
+                frame::write(&mut connection.out, b'P', &[b"\0", &prepared.body]);
+                let note = Note::Parse {
+                    name,
+                    prepared: Rc::clone(&prepared),
+                    client: true,
+                };
+                connection.pipeline.sent(Request::Parse, false, note);
+                connection.mark_unsynced();
+                connection.unnamed = Some(prepared.id);
+            }
+        }
+        self.emit_local();
+    }
+
+    /// Makes sure the current connection has a statement; returns what to call it there.
+    pub(crate) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>, unnamed: bool) -> Vec<u8> {
+        let name = self.server_name(prepared);
+        let limit = self.database.limits.max_prepared_statements;
+        let mut called = Vec::with_capacity(24);
+        let kept = self.is_kept(prepared);
+        if let Some(connection) = self.connection() {
+            if unnamed && !kept && connection.unnamed == Some(prepared.id) {
+                called.push(0);
+                return called;
+            }
+            if !connection.statements.touch(name) {
+                connection.push_parse(name, prepared, true, limit);
+            }
+        }
+        name.write(&mut called);
+        called
+    }
+
+    /// Before a Query: Parses without Sync are settled first.
+    pub(crate) fn settle_pending(&mut self) -> Result<(), Stop> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if self.lease.is_none()
+            && self
+                .pending
+                .iter()
+                .all(|(prepared, unnamed)| self.is_known_good(prepared, *unnamed))
+        {
+            self.answer_pending();
+            return Ok(());
+        }
+        let shard = self.shard_of_pending();
+        self.lease(shard, false)?;
+        self.flush_pending(None);
+        Ok(())
+    }
+
+    /// Whether a Parse can be answered without a server.
+    fn is_known_good(&self, prepared: &Prepared, unnamed: bool) -> bool {
+        let name = self.server_name(prepared);
+        is_answered_here(prepared)
+            || ((!unnamed || self.is_kept(prepared))
+                && prepared.accepted.get() == Some((u64::from(name.epoch), name.fingerprint)))
+    }
+
+    fn answer_pending(&mut self) {
+        for _ in std::mem::take(&mut self.pending) {
+            self.reply(backend::parse_complete);
+            if self.lease.is_none() {
+                self.tentative.pop_front();
+            }
+        }
+        self.emit_local();
+    }
+
+    /// Any shard can judge a text; one that belongs to a single shard is judged there.
+    fn shard_of_pending(&self) -> ShardId {
+        if self.lease.is_some() {
+            return self.here_or_home();
+        }
+        let statement = self
+            .pending
+            .first()
+            .and_then(|(prepared, _)| prepared.script.statements.first());
+        self.shard_for_describe(statement)
+    }
+
+    fn shard_for_describe(&self, statement: Option<&Statement>) -> ShardId {
+        if self.lease.is_some() {
+            return self.here_or_home();
+        }
+        match statement.map(|statement| self.place(statement, &NoValues)) {
+            Some(Ok(Place::Shard { shard, .. })) => shard,
+            _ => self.here_or_home(),
+        }
+    }
+
+    fn on_bind(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let bind = frontend::bind(body).map_err(Fault::from)?;
+        if self.is_sql_prepared(bind.statement) && !self.statements.contains_key(bind.statement) {
+            return self.bind_as_is(body, &bind);
+        }
+        let prepared = self.find_statement(bind.statement)?;
+        let Some(statement) = prepared.script.statements.first() else {
+            return self.bind_on(self.here_or_home(), true, &bind, &prepared, Effect::None);
+        };
+        if prepared.script.statements.len() > 1 {
+            // The server says what is wrong with it.
+            return self.bind_on(self.here_or_home(), false, &bind, &prepared, Effect::None);
+        }
+        self.check_failed(statement)?;
+        if let Err(Stop::Fault(fault)) = self.check_effect(&statement.effect) {
+            return Err(Stop::Fault(fault));
+        }
+        self.check_bound(statement)?;
+        let values = BindValues {
+            bind: &bind,
+            prepared: &prepared,
+            is_utf8: self.is_utf8(),
+        };
+        match self.place(statement, &values)? {
+            Place::Local => self.bind_local(&bind, statement, &prepared),
+            Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
+            Place::Shard { shard, binds } => {
+                let effect = resolved(&statement.effect, &values);
+                self.bind_on(shard, binds, &bind, &prepared, effect)
+            }
+        }
+    }
+
+    /// A statement for several shards: taken out of the relay, with the rest of its group.
+    fn widen_extended(
+        &mut self,
+        statement: &Statement,
+        route: crate::planner::plan::Route,
+        bind: &Bind<'_>,
+        prepared: &Rc<Prepared>,
+    ) -> Stop {
+        if self.block.is_some() || self.transaction_is_open() {
+            return Stop::Fault(super::simple::wide_in_block(&route));
+        }
+        if let Err(stop) = self.wait_for_replies() {
+            return stop;
+        }
+        if self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| connection.unsynced)
+        {
+            return Stop::EndGroup;
+        }
+        Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
+            route,
+            source: crate::execute::Source::Bind {
+                prepared: Rc::clone(prepared),
+                after_names: bind.after_names.to_vec(),
+            },
+            verb: statement.verb,
+            effect: statement.effect.clone(),
+        })))
+    }
+
+    /// Answers the Parses that wait: the wide statement they belong to judges the text itself.
+    pub(crate) fn answer_parses(&mut self) {
+        for _ in std::mem::take(&mut self.pending) {
+            self.reply(backend::parse_complete);
+            self.tentative.pop_front();
+        }
+    }
+
+    fn bind_local(
+        &mut self,
+        bind: &Bind<'_>,
+        statement: &Statement,
+        prepared: &Rc<Prepared>,
+    ) -> Result<(), Stop> {
+        self.settle_pending()?;
+        let portal = Portal::Local {
+            effect: statement.effect.clone(),
+            verb: statement.verb,
+            text: Rc::clone(prepared),
+        };
+        self.set_portal(bind.portal, portal);
+        self.reply(backend::bind_complete);
+        Ok(())
+    }
+
+    pub(crate) fn set_portal(&mut self, name: &[u8], portal: Portal) {
+        match self.portals.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, known)) => *known = portal,
+            None => self.portals.push((name.into(), portal)),
+        }
+    }
+
+    fn bind_on(
+        &mut self,
+        shard: ShardId,
+        binds: bool,
+        bind: &Bind<'_>,
+        prepared: &Rc<Prepared>,
+        effect: Effect,
+    ) -> Result<(), Stop> {
+        self.lease(shard, binds)?;
+        self.flush_pending(Some(prepared));
+        let name = self.ensure_prepared(prepared, bind.statement.is_empty());
+        self.set_portal(bind.portal, Portal::Server { effect });
+        if let Some(connection) = self.connection() {
+            frame::write(
+                &mut connection.out,
+                b'B',
+                &[bind.portal, b"\0", &name, bind.after_names],
+            );
+            connection.pipeline.sent(Request::Bind, false, Note::None);
+            connection.mark_unsynced();
+        }
+        self.engine.count_bind(&self.database);
+        Ok(())
+    }
+
+    /// A statement that SQL PREPARE made lives on the pinned connection under its own name.
+    fn bind_as_is(&mut self, body: &[u8], bind: &Bind<'_>) -> Result<(), Stop> {
+        let shard = self.here_or_home();
+        self.lease(shard, true)?;
+        self.flush_pending(None);
+        self.set_portal(
+            bind.portal,
+            Portal::Server {
+                effect: Effect::None,
+            },
+        );
+        if let Some(connection) = self.connection() {
+            frame::write(&mut connection.out, b'B', &[body]);
+            connection.pipeline.sent(Request::Bind, false, Note::None);
+            connection.mark_unsynced();
+        }
+        Ok(())
+    }
+
+    fn on_describe(&mut self, body: &[u8]) -> Result<(), Stop> {
+        match frontend::describe(body).map_err(Fault::from)? {
+            Target::Statement(name) if self.is_sql_prepared(name) => {
+                let shard = self.here_or_home();
+                self.forward(shard, b'D', body, Request::DescribeStatement)
+            }
+            Target::Statement(name) => {
+                let prepared = self.find_statement(name)?;
+                if is_answered_here(&prepared) {
+                    self.settle_pending()?;
+                    self.reply(|out| {
+                        backend::parameter_description(out, &[]);
+                        backend::no_data(out);
+                    });
+                    return Ok(());
+                }
+                let shard = self.shard_for_describe(prepared.script.statements.first());
+                self.lease(shard, false)?;
+                self.flush_pending(Some(&prepared));
+                let mut target = vec![b'S'];
+                target.extend_from_slice(&self.ensure_prepared(&prepared, name.is_empty()));
+                self.send(b'D', &target, Request::DescribeStatement, Note::None);
+                Ok(())
+            }
+            Target::Portal(name) => {
+                if let Some((_, Portal::Local { effect, .. })) =
+                    self.portals.iter().find(|(known, _)| **known == *name)
+                {
+                    let shows = matches!(effect, Effect::ShowPgherd { .. });
+                    self.reply(|out| {
+                        if shows {
+                            backend::row_description(out, &[backend::Column::text("pgherd")]);
+                        } else {
+                            backend::no_data(out);
+                        }
+                    });
+                    return Ok(());
+                }
+                self.check_portal(name)?;
+                let shard = self.here_or_home();
+                self.forward(shard, b'D', body, Request::DescribePortal)
+            }
+        }
+    }
+
+    /// Portals that we did not make may be cursors of the block.
+    fn check_portal(&self, name: &[u8]) -> Result<(), Fault> {
+        let known = self.portals.iter().any(|(known, _)| **known == *name);
+        if known || self.block.as_ref().is_some_and(|block| block.sent) || self.pinned.is_some() {
+            return Ok(());
+        }
+        Err(Fault::error(
+            SqlState::UNKNOWN_PORTAL,
+            format!(
+                "portal \"{}\" does not exist",
+                String::from_utf8_lossy(name)
+            ),
+        ))
+    }
+
+    fn forward(
+        &mut self,
+        shard: ShardId,
+        tag: u8,
+        body: &[u8],
+        request: Request,
+    ) -> Result<(), Stop> {
+        self.lease(shard, false)?;
+        self.flush_pending(None);
+        self.send(tag, body, request, Note::None);
+        Ok(())
+    }
+
+    fn send(&mut self, tag: u8, body: &[u8], request: Request, note: Note) {
+        if let Some(connection) = self.connection() {
+            frame::write(&mut connection.out, tag, &[body]);
+            connection.pipeline.sent(request, false, note);
+            connection.mark_unsynced();
+        }
+    }
+
+    fn on_execute(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let execute = frontend::execute(body).map_err(Fault::from)?;
+        let portal = self
+            .portals
+            .iter()
+            .find(|(known, _)| **known == *execute.portal)
+            .map(|(_, portal)| portal.clone());
+        let effect = match portal {
+            Some(Portal::Local { effect, .. })
+                if matches!(effect, Effect::Listen { .. } | Effect::Unlisten { .. }) =>
+            {
+                self.wait_for_replies()?;
+                return Err(Stop::Task(Box::new(super::Task::Listen {
+                    effect,
+                    ready: false,
+                })));
+            }
+            Some(Portal::Local { effect, verb, text }) => {
+                self.wait_for_replies()?;
+                self.run_local(&effect, verb, text.text())?;
+                return Ok(());
+            }
+            Some(Portal::Server { effect }) => effect,
+            None => {
+                self.check_portal(execute.portal)?;
+                Effect::None
+            }
+        };
+        let shard = self.here_or_home();
+        self.lease(shard, false)?;
+        self.remember_settings();
+        self.note_effect_before(&effect);
+        self.executed = true;
+        let note = if effect == Effect::None {
+            Note::Execute
+        } else {
+            Note::Effect(Box::new(effect))
+        };
+        self.send(b'E', body, Request::Execute, note);
+        self.engine
+            .count_query(&self.database, self.client.shard.get());
+        Ok(())
+    }
+
+    fn on_close(&mut self, body: &[u8]) -> Result<(), Stop> {
+        match frontend::close(body).map_err(Fault::from)? {
+            Target::Statement(name) => {
+                if self.is_sql_prepared(name) && !self.statements.contains_key(name) {
+                    self.sql_prepared.retain(|known| known.as_bytes() != name);
+                    let shard = self.here_or_home();
+                    return self.forward(shard, b'C', body, Request::Close);
+                }
+                self.settle_pending()?;
+                if name.is_empty() {
+                    self.unnamed = None;
+                } else {
+                    self.statements.remove(name);
+                    self.client.prepared.set(self.statements.len());
+                }
+            }
+            Target::Portal(name) => {
+                let on_server = match self.portals.iter().position(|(known, _)| **known == *name) {
+                    Some(index) => {
+                        matches!(self.portals.swap_remove(index), (_, Portal::Server { .. }))
+                    }
+                    None => self.block.as_ref().is_some_and(|block| block.sent),
+                };
+                if on_server && self.lease.is_some() {
+                    let shard = self.here_or_home();
+                    return self.forward(shard, b'C', body, Request::Close);
+                }
+            }
+        }
+        self.reply(backend::close_complete);
+        Ok(())
+    }
+
+    fn on_flush(&mut self) -> Result<(), Stop> {
+        self.settle_pending()?;
+        if let Some(connection) = self.connection()
+            && connection.unsynced
+        {
+            frame::write(&mut connection.out, b'H', &[]);
+        }
+        Ok(())
+    }
+
+    fn on_sync(&mut self) -> Result<(), Stop> {
+        if self.copy_in {
+            // PostgreSQL ignores Sync while it reads COPY data.
+            if let Some(connection) = self.connection() {
+                frame::write(&mut connection.out, b'S', &[]);
+            }
+            return Ok(());
+        }
+        if self.skipping {
+            self.poison_group();
+        } else if !self.skips() {
+            match self.settle_pending() {
+                Err(Stop::Fault(fault)) => self.fail_group(&fault),
+                other => other?,
+            }
+        }
+        self.skipping = false;
+        if self.block.is_none() {
+            self.portals.clear();
+        }
+        match self.connection() {
+            Some(connection) if connection.unsynced => {
+                frame::write(&mut connection.out, b'S', &[]);
+                connection.pipeline.sent(Request::Sync, false, Note::None);
+                connection.unsynced = false;
+            }
+            Some(_) | None => self.reply_ready(),
+        }
+        Ok(())
+    }
+
+    /// We refused something in a group that a server has begun: outside a block the server must not
+    /// commit the part before. A Parse that cannot succeed makes it roll back at Sync.
+    fn poison_group(&mut self) {
+        if self.block.is_some() || !self.executed {
+            return;
+        }
+        if let Some(connection) = self.connection()
+            && connection.unsynced
+            && connection.status == Status::Idle
+        {
+            frame::write(
+                &mut connection.out,
+                b'P',
+                &[b"\0", b"refused by pgherd\0", b"\0\0"],
+            );
+            connection.unnamed = None;
+            connection.pipeline.sent(Request::Parse, true, Note::None);
+        }
+    }
+
+    /// Hands over our own replies whose turn has come.
+    pub(crate) fn emit_local(&mut self) {
+        let Session {
+            lease,
+            out,
+            tentative,
+            ..
+        } = self;
+        let Some(connection) = lease.as_mut().and_then(Lease::connection) else {
+            return;
+        };
+        while let Some(bytes) = connection.pipeline.pop_local() {
+            if bytes.first() == Some(&b'1') {
+                tentative.pop_front();
+            }
+            out.extend_from_slice(&bytes);
+        }
+    }
+}
+
+const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
+
+/// Whether a statement never reaches a server, so that its Parse does not either.
+fn is_answered_here(prepared: &Prepared) -> bool {
+    match prepared.script.statements.as_slice() {
+        [statement] => matches!(
+            statement.effect,
+            Effect::Begin
+                | Effect::Commit { .. }
+                | Effect::Rollback { .. }
+                | Effect::Deallocate { .. }
+                | Effect::SetPgherd { .. }
+                | Effect::ShowPgherd { .. }
+        ),
+        _ => false,
+    }
+}
+
+/// The effect with its parameters filled in.
+fn resolved(effect: &Effect, values: &BindValues<'_>) -> Effect {
+    let argument = |argument: &Argument| match argument {
+        Argument::Parameter(index) => match values.parameter(*index) {
+            Some(Parameter {
+                value: Some(value),
+                binary: false,
+                ..
+            }) => Argument::Literal(String::from_utf8_lossy(value).into_owned()),
+            Some(Parameter {
+                value: Some(value),
+                binary: true,
+                oid,
+            }) => match (oid, value) {
+                (16, [flag]) => {
+                    Argument::Literal(if *flag == 0 { "false" } else { "true" }.to_owned())
+                }
+                (25 | 1043 | 19 | 0, text) => {
+                    Argument::Literal(String::from_utf8_lossy(text).into_owned())
+                }
+                _ => Argument::Unknown,
+            },
+            Some(_) | None => Argument::Unknown,
+        },
+        Argument::Literal(_) | Argument::Unknown => argument.clone(),
+    };
+    match effect {
+        Effect::SetConfig { name, value, local } => Effect::SetConfig {
+            name: argument(name),
+            value: argument(value),
+            local: argument(local),
+        },
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,360 @@
+//! Which server connection a statement runs on: taking one, keeping it, giving it back.
+
+use std::rc::Rc;
+
+use crate::error::{Fault, SqlState};
+use crate::placement::ShardId;
+use crate::planner;
+use crate::planner::plan::{Access, Effect, Route, Statement, Values};
+use crate::server::connection::{Note, ServerConnection};
+use crate::server::pool::Lease;
+use crate::wire::backend::Status;
+use crate::wire::pipeline::Request;
+
+use super::client::Activity;
+use super::{Session, Stop};
+
+/// Where the session wants to run a statement.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Answered here.
+    Local,
+    /// On one shard. `binds`: an open block belongs to it from now on.
+    Shard { shard: ShardId, binds: bool },
+    /// On several.
+    Wide(Route),
+}
+
+impl Session {
+    /// The shard of the current connection, or home.
+    pub(crate) fn here_or_home(&self) -> ShardId {
+        self.lease.as_ref().and_then(Lease::peek).map_or_else(
+            || self.database.topology.home(),
+            |connection| connection.shard,
+        )
+    }
+
+    /// Whether something of a transaction, explicit or implicit, is open on the current connection.
+    pub(crate) fn transaction_is_open(&self) -> bool {
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        connection.is_some_and(|connection| {
+            connection.status != Status::Idle || (connection.unsynced && self.executed)
+        }) || self.block.as_ref().is_some_and(|block| block.sent)
+    }
+
+    /// Decides where a statement runs.
+    pub(crate) fn place(&self, statement: &Statement, values: &dyn Values) -> Result<Place, Fault> {
+        let here = |binds| {
+            Ok(Place::Shard {
+                shard: self.here_or_home(),
+                binds,
+            })
+        };
+        match &statement.effect {
+            Effect::Begin => {
+                if self.block.is_none() && !self.transaction_is_open() {
+                    return Ok(Place::Local);
+                }
+                return here(false);
+            }
+            Effect::Commit { .. } | Effect::Rollback { .. } => {
+                if self.block.as_ref().is_some_and(|block| !block.sent) {
+                    return Ok(Place::Local);
+                }
+                return here(false);
+            }
+            Effect::Deallocate { name } => {
+                let ours = name
+                    .as_ref()
+                    .is_none_or(|name| self.statements.contains_key(name.as_bytes()));
+                if ours || self.sql_prepared.is_empty() {
+                    return Ok(Place::Local);
+                }
+                return here(false);
+            }
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::Savepoint(_)
+            | Effect::RollbackTo(_)
+            | Effect::Release(_)
+            | Effect::SetTransaction
+            | Effect::Set { .. }
+            | Effect::Reset { .. }
+            | Effect::ResetAll
+            | Effect::SetConfig { .. }
+            | Effect::DiscardAll
+            | Effect::DiscardOther
+            | Effect::Listen { .. }
+            | Effect::Unlisten { .. }
+            | Effect::Prepare { .. } => return here(false),
+            Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
+                return here(true);
+            }
+            Effect::Execute { .. }
+            | Effect::None
+            | Effect::TwoPhase
+            | Effect::Pin(_)
+            | Effect::Ddl
+            | Effect::CopyIn
+            | Effect::CopyOut => {}
+        }
+        if let Access::Bound = statement.access {
+            return here(true);
+        }
+        let route = self.hinted(
+            statement,
+            planner::route(statement, &self.database.topology, values),
+        )?;
+        match route {
+            Route::Session => here(false),
+            Route::Anywhere => here(false),
+            Route::AnyShard => Ok(Place::Shard {
+                shard: self.any_shard(),
+                binds: true,
+            }),
+            Route::Single(shard) => Ok(Place::Shard { shard, binds: true }),
+            wide @ (Route::Concat(_) | Route::Broadcast { .. } | Route::CopySplit(_)) => {
+                Ok(Place::Wide(wide))
+            }
+        }
+    }
+
+    /// `SET pgherd.shard` sends what it can to that shard.
+    fn hinted(&self, statement: &Statement, route: Result<Route, Fault>) -> Result<Route, Fault> {
+        let Some((_, name)) = self
+            .own_settings
+            .iter()
+            .find(|(name, _)| name == "pgherd.shard")
+        else {
+            return route;
+        };
+        match (&statement.access, self.database.topology.shard(name)) {
+            (Access::Session, _) => route,
+            (_, Some(shard)) => Ok(Route::Single(shard)),
+            (_, None) => Err(Fault::error(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("there is no shard \"{name}\""),
+            )
+            .hint("Use a name that SHOW SHARDS lists, or RESET pgherd.shard.")),
+        }
+    }
+
+    /// A shard for a read that any shard can answer: the current one, else one that differs from client to client.
+    fn any_shard(&self) -> ShardId {
+        if let Some(connection) = self.lease.as_ref().and_then(Lease::peek) {
+            return connection.shard;
+        }
+        let count = u64::try_from(self.pools.len()).unwrap_or(1).max(1);
+        ShardId(u16::try_from(self.client.id % count).unwrap_or(0))
+    }
+
+    /// Makes the connection of a shard the current one, or says what has to happen first.
+    pub(crate) fn lease(
+        &mut self,
+        shard: ShardId,
+        binds: bool,
+    ) -> Result<&mut ServerConnection, Stop> {
+        self.settle_current(shard)?;
+        if self.lease.is_none() {
+            self.take(shard)?;
+        } else {
+            self.client.set_activity(Activity::Active, self.engine.now());
+        }
+        self.open_block(binds);
+        self.connection().ok_or_else(|| {
+            Stop::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "the server connection is gone",
+            ))
+        })
+    }
+
+    /// Lets go of the current connection when it belongs to another shard.
+    fn settle_current(&mut self, shard: ShardId) -> Result<(), Stop> {
+        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
+            return Ok(());
+        };
+        if connection.shard == shard {
+            let quiet =
+                connection.is_clean() && self.block.as_ref().is_none_or(|block| !block.sent);
+            let unlike = !connection.settings.same(&self.settings) || connection.settings_unsure;
+            return match (quiet && unlike).then(|| self.lease.take()).flatten() {
+                Some(lease) => Err(Stop::Settings(lease)),
+                None => Ok(()),
+            };
+        }
+        if connection.is_clean() && self.block.as_ref().is_none_or(|block| !block.sent) {
+            self.let_go();
+            return Ok(());
+        }
+        if !connection.pipeline.is_empty() && !connection.unsynced {
+            return Err(Stop::Idle);
+        }
+        if let Some(block) = &self.block
+            && block.sent
+        {
+            return Err(if block.bound {
+                Stop::Fault(self.second_shard(connection.shard, shard))
+            } else if connection.pipeline.is_empty() && !connection.unsynced {
+                Stop::Move(shard)
+            } else if connection.unsynced {
+                Stop::EndGroup
+            } else {
+                Stop::Idle
+            });
+        }
+        if self.executed {
+            return Err(Stop::Fault(self.second_shard(connection.shard, shard)));
+        }
+        Err(if connection.pipeline.is_empty() {
+            Stop::EndGroup
+        } else {
+            Stop::Drain
+        })
+    }
+
+    fn second_shard(&self, first: ShardId, second: ShardId) -> Fault {
+        let topology = &self.database.topology;
+        Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "a transaction on more than one shard is not supported yet",
+        )
+        .detail(format!(
+            "The transaction runs on shard \"{}\"; this statement belongs to shard \"{}\".",
+            topology.name(first),
+            topology.name(second)
+        ))
+        .hint("Commit before using another shard, or place the tables by the same key.")
+    }
+
+    fn take(&mut self, shard: ShardId) -> Result<(), Stop> {
+        if let Some(index) = self.parked.iter().position(|lease| {
+            lease
+                .peek()
+                .is_some_and(|connection| connection.shard == shard)
+        }) {
+            let mut lease = self.parked.swap_remove(index);
+            if lease.connection().is_some_and(ServerConnection::is_stale) {
+                let name = self.database.topology.name(shard).to_owned();
+                let fault = Fault::fatal(
+                    SqlState::CONNECTION_FAILURE,
+                    format!("the session's connection to shard \"{name}\" was lost"),
+                )
+                .hint("Connect again: what the session held there is gone.");
+                self.client.kill(fault.clone());
+                return Err(Stop::Fault(fault));
+            }
+            return self.adopt_or_stop(lease);
+        }
+        let Some(pool) = self.pools.get(usize::from(shard.0)) else {
+            return Err(Stop::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "there is no such shard",
+            )));
+        };
+        match pool.take(&self.settings) {
+            Some(lease) => self.adopt_or_stop(lease),
+            None => Err(Stop::Lease(shard)),
+        }
+    }
+
+    fn adopt_or_stop(&mut self, lease: Lease) -> Result<(), Stop> {
+        let ready = lease.peek().is_some_and(|connection| {
+            connection.settings.same(&self.settings) && !connection.settings_unsure
+        });
+        if ready {
+            self.adopt(lease);
+            Ok(())
+        } else {
+            Err(Stop::Settings(lease))
+        }
+    }
+
+    /// Takes a connection that has our settings as the current one.
+    pub(crate) fn adopt(&mut self, lease: Lease) {
+        if let Some(connection) = lease.peek() {
+            self.client
+                .targets
+                .borrow_mut()
+                .push(Rc::clone(&connection.cancel));
+            self.client.shard.set(Some(connection.shard));
+            self.client.server_id.set(Some(connection.id));
+        }
+        self.client
+            .set_activity(Activity::Active, self.engine.now());
+        self.lease = Some(lease);
+    }
+
+    /// Sends the deferred BEGIN ahead of the first statement.
+    fn open_block(&mut self, binds: bool) {
+        let Session { block, lease, .. } = self;
+        let (Some(block), Some(connection)) = (block, lease.as_mut().and_then(Lease::connection))
+        else {
+            return;
+        };
+        if !block.sent {
+            push_block_start(connection, &block.begin);
+            block.sent = true;
+        }
+        block.bound |= binds;
+    }
+
+    /// Gives the current connection back, or parks it when the client keeps its connections.
+    pub(crate) fn let_go(&mut self) {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        let now = self.engine.now();
+        self.client.targets.borrow_mut().clear();
+        self.client.shard.set(None);
+        self.client.server_id.set(None);
+        if self.keeps_connections() {
+            self.parked.push(lease);
+            return;
+        }
+        release(&self.engine, lease, now);
+    }
+
+    /// Gives the connection back if nothing holds it.
+    pub(crate) fn release_if_free(&mut self) {
+        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
+            return;
+        };
+        if connection.is_clean() && self.block.is_none() && !self.copy_in {
+            let now = self.engine.now();
+            self.client.set_activity(Activity::Idle, now);
+            self.executed = false;
+            self.settings_before = None;
+            if self.keeps_connections() {
+                return;
+            }
+            self.let_go();
+        }
+    }
+
+    /// Ends a group that was sent without Sync, so that the connection comes free.
+    pub(crate) fn end_group(&mut self) {
+        if let Some(connection) = self.connection() {
+            crate::wire::frame::write(&mut connection.out, b'S', &[]);
+            connection.pipeline.sent(Request::Sync, true, Note::None);
+            connection.unsynced = false;
+        }
+    }
+}
+
+/// Queues a deferred BEGIN, its replies hidden.
+pub(crate) fn push_block_start(connection: &mut ServerConnection, begin: &[u8]) {
+    crate::wire::frame::write(&mut connection.out, b'Q', &[begin, b"\0"]);
+    connection.pipeline.sent(Request::Query, true, Note::None);
+}
+
+/// Gives a connection back; while a cancel request is under way to it, later.
+pub(crate) fn release(engine: &Rc<super::engine::Engine>, lease: Lease, now: std::time::Instant) {
+    let under_way = lease
+        .peek()
+        .is_some_and(|connection| connection.cancel.under_way.get() > 0);
+    if under_way {
+        engine.release_after_cancel(lease);
+    } else {
+        lease.release(now);
+    }
+}

@@ -1,0 +1,212 @@
+//! From a text to its plan: the memo first, the planner when it must.
+
+use std::rc::Rc;
+
+use crate::planner::memo::{Memo, Scope};
+use crate::planner::plan::Script;
+use crate::planner::{Context, memo};
+use crate::server::settings::Settings;
+use crate::server::statements::Prepared;
+use crate::sql::cursor::Cursor;
+use crate::sql::mask::Masked;
+use crate::sql::scan::{Encoding, Lexing, scan};
+use crate::wire::frontend::Parse;
+
+use super::Session;
+use super::engine::Database;
+
+/// What of a session's settings decides how a text is read and what its names mean.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// The settings it was read from.
+    settings: Rc<Settings>,
+    search_path: Vec<String>,
+    /// The number of the search path in its database.
+    path: u32,
+    lexing: Lexing,
+}
+
+impl Facts {
+    /// Reads the settings of `user`.
+    pub(crate) fn read(settings: &Rc<Settings>, user: &str, database: &Database) -> Facts {
+        let search_path = match settings.get("search_path") {
+            Some(value) => names(value),
+            None => vec!["$user".to_owned(), "public".to_owned()],
+        };
+        let search_path: Vec<String> = search_path
+            .into_iter()
+            .map(|name| {
+                if name == "$user" {
+                    user.to_owned()
+                } else {
+                    name
+                }
+            })
+            .collect();
+        let plain = |name: &str| {
+            settings
+                .get(name)
+                .map(|value| value.trim_matches('\'').to_ascii_lowercase())
+        };
+        let conforming = plain("standard_conforming_strings")
+            .is_none_or(|value| matches!(value.as_str(), "on" | "true" | "yes" | "1"));
+        let encoding = plain("client_encoding").map_or(Encoding::Utf8, |name| Encoding::of(&name));
+        let path = database.path_number(&search_path);
+        Facts {
+            settings: Rc::clone(settings),
+            search_path,
+            path,
+            lexing: Lexing {
+                standard_conforming_strings: conforming,
+                encoding,
+            },
+        }
+    }
+}
+
+/// The names of a list as SET search_path takes it.
+fn names(value: &str) -> Vec<String> {
+    let Ok(tokens) = scan(value.as_bytes(), Lexing::default()) else {
+        return Vec::new();
+    };
+    let mut cursor = Cursor::new(value.as_bytes(), &tokens);
+    let mut names = Vec::new();
+    while !cursor.is_done() {
+        if let Some(name) = cursor.string() {
+            names.push(name);
+        } else if let Some(name) = cursor.name() {
+            names.push(name);
+        } else {
+            cursor.advance();
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+impl Session {
+    /// What the settings of now mean for planning.
+    fn facts(&mut self) -> Rc<Facts> {
+        if let Some(facts) = &self.facts
+            && facts.settings.same(&self.settings)
+        {
+            return Rc::clone(facts);
+        }
+        let facts = Rc::new(Facts::read(
+            &self.settings,
+            &self.identity.user,
+            &self.database,
+        ));
+        self.facts = Some(Rc::clone(&facts));
+        facts
+    }
+
+    /// Whether the client sends UTF-8.
+    pub(crate) fn is_utf8(&self) -> bool {
+        self.facts
+            .as_ref()
+            .is_none_or(|facts| facts.lexing.encoding == Encoding::Utf8)
+    }
+
+    /// The plan of a simple query's text, and where its literals stand.
+    pub(crate) fn plan_simple(&mut self, text: &[u8], masked: &mut Masked) -> Rc<Script> {
+        let facts = self.facts();
+        let database = Rc::clone(&self.database);
+        database.forget_outdated();
+        let catalog = database.shared.catalog.load();
+        let (scope, context) = self.scope(&database, &facts, &catalog);
+        database
+            .memo
+            .borrow_mut()
+            .simple(text, scope, context, masked)
+    }
+
+    /// The statement that a Parse brings, known or new.
+    pub(crate) fn plan_extended(&mut self, parse: &Parse<'_>) -> Rc<Prepared> {
+        self.plan_body(parse.after_name, parse.query)
+    }
+
+    /// The same statement, planned under the schema as it is now.
+    pub(crate) fn renew(&mut self, prepared: &Prepared) -> Rc<Prepared> {
+        let renewed = self.plan_body(&prepared.body, prepared.text());
+        renewed.uses.set(renewed.uses.get().max(prepared.uses.get()));
+        renewed
+    }
+
+    fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
+        let facts = self.facts();
+        let database = Rc::clone(&self.database);
+        database.forget_outdated();
+        let by_facts = (facts.path, self.identity_hints, facts.lexing);
+        let known = database
+            .statements
+            .borrow()
+            .get(body, by_facts)
+            .map(Rc::clone);
+        if let Some(known) = known {
+            return known;
+        }
+        let catalog = database.shared.catalog.load();
+        let (scope, context) = self.scope(&database, &facts, &catalog);
+        let script = database
+            .memo
+            .borrow_mut()
+            .extended(query, scope, context);
+        let limit = database.limits.plan_cache_size;
+        let epoch = database.planned_epoch.get();
+        let mut statements = database.statements.borrow_mut();
+        statements.insert(body, by_facts, query.len(), script, epoch, limit)
+    }
+
+    fn scope<'a>(
+        &self,
+        database: &'a Database,
+        facts: &'a Facts,
+        catalog: &'a crate::placement::catalog::Catalog,
+    ) -> (Scope, Context<'a>) {
+        let scope = Scope {
+            database: 0,
+            epoch: u64::from(database.planned_epoch.get()),
+            search_path: facts.path,
+            lexing: facts.lexing,
+            comment_hints: self.identity_hints,
+        };
+        let context = Context {
+            topology: &database.topology,
+            catalog,
+            search_path: &facts.search_path,
+            lexing: facts.lexing,
+            comment_hints: self.identity_hints,
+        };
+        (scope, context)
+    }
+}
+
+impl Database {
+    /// Plans made under another schema are not used again.
+    pub(crate) fn forget_outdated(&self) {
+        let epoch = self.epoch();
+        if self.planned_epoch.replace(epoch) != epoch {
+            self.statements.borrow_mut().clear();
+            self.memo.borrow_mut().clear();
+        }
+    }
+
+    /// A memo for this database's plans.
+    pub(crate) fn memo(bytes: u64) -> Memo {
+        memo::Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
+    }
+
+    /// The number of a search path, the same for the same path.
+    fn path_number(&self, path: &[String]) -> u32 {
+        let mut paths = self.paths.borrow_mut();
+        let index = paths
+            .iter()
+            .position(|known| known == path)
+            .unwrap_or_else(|| {
+                paths.push(path.to_vec());
+                paths.len().saturating_sub(1)
+            });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+}

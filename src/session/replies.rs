@@ -1,0 +1,652 @@
+//! What comes back from the server: passed on, and read only as far as the session must know.
+
+use std::rc::Rc;
+
+use crate::error::{Fault, SqlState};
+use crate::planner::plan::{Argument, Effect};
+use crate::server::connection::Note;
+use crate::server::pool::{Lease, bump};
+use crate::server::settings::{Settings, quote_literal};
+use crate::wire::backend::{self, Status};
+use crate::wire::frame::{Frame, FrameError, Piece};
+use crate::wire::pipeline::{Owed, Request};
+
+use super::block::Block;
+use super::client::Activity;
+use super::{Session, Stop};
+
+/// The server's stream cannot be followed: the connection is lost.
+#[derive(Debug)]
+pub(crate) struct Lost(pub(crate) String);
+
+impl From<FrameError> for Lost {
+    fn from(error: FrameError) -> Lost {
+        Lost(error.to_string())
+    }
+}
+
+/// Rows and COPY data may be long: they are passed on as they come.
+fn passes(tag: u8) -> bool {
+    matches!(tag, b'D' | b'd')
+}
+
+impl Session {
+    /// Takes bytes of the current server connection.
+    pub(crate) fn on_server_bytes(&mut self, data: &[u8]) -> Result<(), Lost> {
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
+        let mut reader = std::mem::take(&mut connection.reader);
+        let result = reader.feed(data, u32::MAX, passes, |piece| self.on_piece(piece));
+        if let Some(connection) = self.connection() {
+            connection.reader = reader;
+        }
+        result
+    }
+
+    fn on_piece(&mut self, piece: Piece<'_>) -> Result<(), Lost> {
+        match piece {
+            Piece::Whole(frame) => self.on_server_frame(frame),
+            Piece::More { bytes, .. } => {
+                if self.forwarding {
+                    self.out.extend_from_slice(bytes);
+                }
+                Ok(())
+            }
+            Piece::Start { tag, bytes } => {
+                let step = self.step(tag)?;
+                self.forwarding = step.forward;
+                if step.forward {
+                    self.out.extend_from_slice(bytes);
+                }
+                if step.fails {
+                    self.after_error();
+                }
+                if step.ends {
+                    self.after_end();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn step(&mut self, tag: u8) -> Result<crate::wire::pipeline::Step, Lost> {
+        let Some(lease) = &mut self.lease else {
+            return Err(Lost("a reply came for nobody".to_owned()));
+        };
+        let pool = Rc::clone(lease.pool());
+        let Some(connection) = lease.connection() else {
+            return Err(Lost("a reply came for nobody".to_owned()));
+        };
+        connection.pipeline.received(tag).map_err(|error| {
+            // An error out of turn is a server that says goodbye.
+            if tag != b'E' {
+                bump(&pool.counters.out_of_sync, 1);
+                self.engine.count_out_of_sync();
+                tracing::error!(shard = %pool.target.shard_name, %error, "server connection out of sync");
+            }
+            Lost(error.to_string())
+        })
+    }
+
+    fn on_server_frame(&mut self, frame: Frame<'_>) -> Result<(), Lost> {
+        if matches!(frame.tag, b'S' | b'A') {
+            self.on_asynchronous(frame);
+            return Ok(());
+        }
+        if frame.tag == b'E'
+            && self
+                .connection()
+                .is_some_and(|connection| connection.pipeline.is_empty())
+        {
+            let fields = backend::error_fields(frame.body);
+            return Err(Lost(fields.message().to_owned()));
+        }
+        let step = self.step(frame.tag)?;
+        match frame.tag {
+            b'Z' => return self.on_ready(frame, step.forward),
+            b'C' | b'I' => self.on_command_complete(frame.body),
+            b'G' => self.on_copy_in(),
+            b'E' => {
+                if step.forward {
+                    self.out.extend_from_slice(frame.bytes);
+                }
+                let fields = backend::error_fields(frame.body);
+                self.engine.count_server_error(
+                    &self.database,
+                    self.client.shard.get(),
+                    fields.code().as_bytes(),
+                );
+                self.after_error();
+                return Ok(());
+            }
+            _ => {}
+        }
+        if step.forward {
+            self.out.extend_from_slice(frame.bytes);
+        }
+        if step.ends {
+            self.after_end();
+        }
+        Ok(())
+    }
+
+    /// ParameterStatus goes to the client unless it echoes a setting of ours; a notification on a
+    /// connection of the pool is nobody's.
+    fn on_asynchronous(&mut self, frame: Frame<'_>) {
+        if frame.tag == b'A' {
+            if self.keeps_connections() {
+                self.out.extend_from_slice(frame.bytes);
+            }
+            return;
+        }
+        let hidden = self
+            .connection()
+            .and_then(|connection| connection.pipeline.front().map(|(_, hidden, _)| hidden))
+            .unwrap_or(false);
+        if !hidden {
+            self.out.extend_from_slice(frame.bytes);
+        }
+    }
+
+    fn on_copy_in(&mut self) {
+        self.copy_in = true;
+        if let Some(connection) = self.connection() {
+            let by_execute = matches!(connection.pipeline.front(), Some((Request::Execute, ..)));
+            if by_execute && connection.pipeline.forget_sync_behind_front() {
+                connection.mark_unsynced();
+            }
+        }
+    }
+
+    /// The front request is answered.
+    fn after_end(&mut self) {
+        let ended = self
+            .connection()
+            .and_then(|connection| connection.pipeline.pop());
+        match ended {
+            Some((
+                _,
+                Note::Parse {
+                    name,
+                    prepared,
+                    client,
+                },
+            )) => {
+                prepared
+                    .accepted
+                    .set(Some((u64::from(name.epoch), name.fingerprint)));
+                if client {
+                    self.tentative.pop_front();
+                }
+            }
+            Some((Request::Execute, Note::Effect(effect))) => self.apply(&effect),
+            Some((Request::Execute, _)) => self.copy_in = false,
+            Some(_) | None => {}
+        }
+        self.emit_local();
+    }
+
+    /// An error came: what it voids will not be answered.
+    fn after_error(&mut self) {
+        self.copy_in = false;
+        let shown_group = self
+            .connection()
+            .map(|connection| connection.pipeline.fail());
+        for void in shown_group.into_iter().flatten() {
+            match void {
+                Owed::Local(bytes) if bytes.first() == Some(&b'1') => self.void_parse(),
+                Owed::Server {
+                    note: Note::Parse { name, client, .. },
+                    ..
+                } => {
+                    if let Some(connection) = self.connection() {
+                        connection.statements.remove(name);
+                    }
+                    if client {
+                        self.void_parse();
+                    }
+                }
+                Owed::Local(_) | Owed::Server { .. } => {}
+            }
+        }
+        if self.block.is_none()
+            && let Some(before) = self.settings_before.take()
+        {
+            self.revert_settings(before);
+        }
+    }
+
+    /// Settings of a transaction that was rolled back were never made.
+    fn revert_settings(&mut self, before: Rc<Settings>) {
+        if !self.settings.same(&before) {
+            self.settings = before;
+            if let Some(connection) = self.connection() {
+                connection.settings_unsure = true;
+            }
+        }
+    }
+
+    /// Remembers the settings as they are before a transaction of its own.
+    pub(crate) fn remember_settings(&mut self) {
+        if self.block.is_none() && self.settings_before.is_none() {
+            self.settings_before = Some(Rc::clone(&self.settings));
+        }
+    }
+
+    fn on_command_complete(&mut self, tag: &[u8]) {
+        let is_rollback = tag.starts_with(b"ROLLBACK\0");
+        if is_rollback || tag.starts_with(b"COMMIT\0") {
+            self.rolled_back = is_rollback;
+        }
+        self.copy_in = false;
+        let Some(connection) = self.lease.as_mut().and_then(Lease::connection) else {
+            return;
+        };
+        let effect = match connection.pipeline.front_note() {
+            Some(Note::Script { script, done }) => {
+                let effect = script
+                    .statements
+                    .get(*done)
+                    .map(|statement| statement.effect.clone());
+                *done = done.saturating_add(1);
+                effect
+            }
+            _ => None,
+        };
+        if let Some(effect) = effect {
+            self.apply(&effect);
+        }
+    }
+
+    fn on_ready(&mut self, frame: Frame<'_>, shown: bool) -> Result<(), Lost> {
+        let status = frame
+            .body
+            .first()
+            .and_then(|byte| Status::read(*byte))
+            .ok_or_else(|| Lost("ReadyForQuery without a status".to_owned()))?;
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
+        connection.status = status;
+        connection.pipeline.pop();
+        match (status, self.block.is_some()) {
+            (Status::Idle, true) if shown => self.end_block(),
+            (Status::InBlock | Status::Failed, false) => {
+                let before = self
+                    .settings_before
+                    .take()
+                    .unwrap_or_else(|| Rc::clone(&self.settings));
+                self.block = Some(Box::new(Block::on_server(&before)));
+            }
+            (Status::InBlock | Status::Failed, true) if shown => {
+                let now = self.engine.now();
+                self.client.set_activity(Activity::IdleInTransaction, now);
+            }
+            (Status::Idle, false) => {
+                self.settings_before = None;
+                self.executed = false;
+            }
+            _ => {}
+        }
+        if shown {
+            let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
+            let status = if failed_here { Status::Failed } else { status };
+            backend::ready_for_query(&mut self.out, status);
+        }
+        self.emit_local();
+        Ok(())
+    }
+
+    /// The server says that the block is over.
+    fn end_block(&mut self) {
+        let Some(block) = self.block.take() else {
+            return;
+        };
+        if self.rolled_back {
+            self.revert_settings(block.settings);
+        }
+        self.rolled_back = false;
+        self.settings_before = None;
+        self.executed = false;
+        self.portals.clear();
+    }
+
+    /// Before it is sent: what holds even if the statement fails.
+    pub(crate) fn note_effect_before(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Pin(reason) => self.pin(reason),
+            Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
+            Effect::Ddl => self.database.schema_may_change(),
+            _ => {}
+        }
+    }
+
+    /// A statement was carried out: its effect on the session.
+    fn apply(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Set {
+                name,
+                value,
+                local: false,
+            } => self.set(name, value),
+            Effect::SetConfig { name, value, local } => self.set_config(name, value, local),
+            Effect::Reset { name, local: false } => {
+                let settings = self.settings.without(name, &self.startup_settings);
+                let bare = Settings::default();
+                self.change_settings(settings, |on_server| on_server.without(name, &bare));
+            }
+            Effect::ResetAll => {
+                let kept = |settings: &Settings| keep_identity(settings);
+                let own = Rc::clone(&self.startup_settings);
+                let own = with_identity(&own, &self.settings);
+                self.change_settings(own, kept);
+            }
+            Effect::DiscardAll => self.discard_all(),
+            Effect::Ddl => {
+                self.database.schema_changed();
+                self.shape_block(effect);
+            }
+            Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
+            Effect::Deallocate { name } => match name {
+                Some(name) => self.sql_prepared.retain(|known| known != name),
+                None => self.sql_prepared.clear(),
+            },
+            Effect::Savepoint(name) => {
+                let settings = Rc::clone(&self.settings);
+                if let Some(block) = &mut self.block {
+                    block.savepoints.push((name.clone(), settings));
+                }
+                self.shape_block(effect);
+            }
+            Effect::RollbackTo(name) => {
+                let settings = self.block.as_mut().and_then(|block| {
+                    block.failed = false;
+                    block.roll_back_to(name)
+                });
+                if let Some(settings) = settings {
+                    self.revert_settings(settings);
+                }
+                self.shape_block(effect);
+            }
+            Effect::Release(name) => {
+                if let Some(block) = &mut self.block {
+                    block.release(name);
+                }
+                self.shape_block(effect);
+            }
+            Effect::SetTransaction
+            | Effect::Set { local: true, .. }
+            | Effect::Reset { local: true, .. } => {
+                self.shape_block(effect);
+            }
+            _ => {}
+        }
+    }
+
+    /// A block that may still move keeps what shaped it.
+    fn shape_block(&mut self, effect: &Effect) {
+        let text = match effect {
+            Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_name(name)),
+            Effect::RollbackTo(name) => format!("ROLLBACK TO SAVEPOINT {}", quote_name(name)),
+            Effect::Release(name) => format!("RELEASE SAVEPOINT {}", quote_name(name)),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } if name == "timezone" => format!("SET LOCAL TIME ZONE {value}"),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } if name == "role" => format!("SET LOCAL ROLE {value}"),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } if name == "session_authorization" => {
+                format!("SET LOCAL SESSION AUTHORIZATION {value}")
+            }
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } => format!("SET LOCAL {} TO {value}", quote_name(name)),
+            // What cannot be written again binds the block where it is.
+            _ => {
+                if let Some(block) = &mut self.block {
+                    block.bound = true;
+                }
+                return;
+            }
+        };
+        if let Some(block) = self.block.as_mut().filter(|block| !block.bound) {
+            block.preamble.push(text.into_bytes());
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        let settings = self.settings.with(name, value);
+        self.change_settings(settings, |on_server| on_server.with(name, value));
+        if name == "application_name" {
+            value
+                .trim_matches('\'')
+                .clone_into(&mut self.client.application_name.borrow_mut());
+        }
+    }
+
+    fn set_config(&mut self, name: &Argument, value: &Argument, local: &Argument) {
+        let (Argument::Literal(name), Argument::Literal(value), Argument::Literal(local)) =
+            (name, value, local)
+        else {
+            self.pin("set_config with computed arguments");
+            return;
+        };
+        if matches!(
+            local.to_ascii_lowercase().as_str(),
+            "true" | "t" | "on" | "1" | "yes" | "y"
+        ) {
+            if let Some(block) = &mut self.block {
+                block.bound = true;
+            }
+            return;
+        }
+        let name = name.to_ascii_lowercase();
+        if name == "search_path" {
+            // The value is a list already, as SET would write it.
+            let listed = if value.trim().is_empty() {
+                "''".to_owned()
+            } else {
+                value.clone()
+            };
+            self.set(&name, &listed);
+        } else {
+            self.set(&name, &quote_literal(value));
+        }
+    }
+
+    fn change_settings(
+        &mut self,
+        own: Rc<Settings>,
+        on_server: impl FnOnce(&Settings) -> Rc<Settings>,
+    ) {
+        self.settings = own;
+        if let Some(connection) = self.connection() {
+            connection.settings = on_server(&connection.settings);
+        }
+    }
+
+    fn discard_all(&mut self) {
+        self.statements = std::collections::HashMap::default();
+        self.sql_prepared.clear();
+        self.unnamed = None;
+        self.own_settings.clear();
+        self.client.prepared.set(0);
+        self.settings = Rc::clone(&self.startup_settings);
+        self.pinned = None;
+        self.client.pinned.set(None);
+        self.parked.clear();
+        if let Some(connection) = self.connection() {
+            connection.settings = Settings::new(std::collections::BTreeMap::new());
+            connection.statements.clear();
+            connection.unnamed = None;
+        }
+        self.engine.unlisten_all(&self.client);
+    }
+
+    /// The server connection is lost: whatever it owes is answered with an error.
+    pub(crate) fn on_lost(&mut self, lost: &Lost) -> Result<(), Stop> {
+        let Some(mut lease) = self.lease.take() else {
+            return Ok(());
+        };
+        let shard = lease.pool().target.shard_name.clone();
+        self.client.targets.borrow_mut().clear();
+        tracing::info!(shard = %shard, reason = %lost.0, "server connection lost");
+        let owed: Vec<Owed<Note>> = match lease.connection() {
+            Some(connection) => {
+                let cut = connection.reader.is_passing();
+                let skipping = connection.pipeline.is_skipping();
+                let owed = connection.pipeline.drain().collect();
+                if cut && self.forwarding {
+                    // Half a row has been passed on: the client cannot be brought back in step.
+                    return Err(Stop::Close);
+                }
+                self.skipping |= skipping;
+                owed
+            }
+            None => Vec::new(),
+        };
+        drop(lease);
+        let fault = lost_fault(&shard, lost, owed.iter().any(is_commit));
+        if self.keeps_connections() {
+            // What lived on the connection is gone with it.
+            self.client.kill(fault.into_fatal());
+            return Ok(());
+        }
+        let group_open =
+            self.executed || !self.pending.is_empty() || owed.iter().any(|owed| !is_end(owed));
+        if self.block.as_ref().is_some_and(|block| block.sent) {
+            if let Some(block) = &mut self.block {
+                block.failed = true;
+                block.sent = false;
+                block.bound = false;
+                block.preamble.clear();
+            }
+            self.lost = owed.is_empty().then(|| fault.clone());
+        }
+        self.copy_in = false;
+        self.answer_owed(owed, &fault, group_open);
+        if let Some(before) = self.settings_before.take() {
+            self.settings = before;
+        }
+        Ok(())
+    }
+
+    /// Every request that was sent gets its error, once a group, and every group its ReadyForQuery.
+    fn answer_owed(&mut self, owed: Vec<Owed<Note>>, fault: &Fault, group_open: bool) {
+        let mut failed = false;
+        let mut ended_last = true;
+        for entry in owed {
+            match entry {
+                Owed::Server { hidden: true, .. } => {}
+                Owed::Local(bytes) => {
+                    if bytes.first() == Some(&b'Z') {
+                        self.reply_ready();
+                        failed = false;
+                    } else if !failed {
+                        self.out.extend_from_slice(&bytes);
+                    }
+                    ended_last = bytes.first() == Some(&b'Z');
+                }
+                Owed::Server { request, note, .. } => {
+                    if let Note::Parse { client: true, .. } = note {
+                        self.void_parse();
+                    }
+                    let ends = matches!(
+                        request,
+                        Request::Query | Request::Sync | Request::FunctionCall
+                    );
+                    if !failed && (request != Request::Sync || group_open) {
+                        self.reply_fault(fault);
+                        failed = true;
+                    }
+                    if ends {
+                        self.reply_ready();
+                        failed = false;
+                    }
+                    ended_last = ends;
+                }
+            }
+        }
+        if !ended_last {
+            self.skipping = true;
+        }
+    }
+}
+
+/// The error of a request whose server connection was lost.
+fn lost_fault(shard: &str, lost: &Lost, committing: bool) -> Fault {
+    let reason = format!("It ended with: {}.", lost.0.trim_end_matches('.'));
+    if committing {
+        return Fault::error(
+            SqlState::TRANSACTION_OUTCOME_UNKNOWN,
+            format!("the connection to shard \"{shard}\" was lost while committing"),
+        )
+        .detail(reason)
+        .hint("The transaction may or may not be committed: check before repeating it.");
+    }
+    Fault::error(
+        SqlState::CONNECTION_FAILURE,
+        format!("the connection to shard \"{shard}\" was lost"),
+    )
+    .detail(reason)
+    .hint("Whether the statement took effect is not known; check before repeating a write.")
+}
+
+/// Whether a commit was among what is not answered.
+fn is_commit(owed: &Owed<Note>) -> bool {
+    match owed {
+        Owed::Server { note: Note::Script { script, .. }, .. } => script
+            .statements
+            .iter()
+            .any(|statement| matches!(statement.effect, Effect::Commit { .. })),
+        Owed::Server { note: Note::Effect(effect), .. } => matches!(**effect, Effect::Commit { .. }),
+        Owed::Server { .. } | Owed::Local(_) => false,
+    }
+}
+
+fn is_end(owed: &Owed<Note>) -> bool {
+    matches!(
+        owed,
+        Owed::Server {
+            request: Request::Sync,
+            ..
+        }
+    )
+}
+
+fn quote_name(name: &str) -> String {
+    name.split('.')
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// RESET ALL leaves role and session authorization as they are.
+fn keep_identity(settings: &Settings) -> Rc<Settings> {
+    with_identity(&Settings::default(), settings)
+}
+
+fn with_identity(base: &Settings, identity: &Settings) -> Rc<Settings> {
+    let mut values: std::collections::BTreeMap<String, String> = base
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    for name in ["session_authorization", "role"] {
+        match identity.get(name) {
+            Some(value) => values.insert(name.to_owned(), value.to_owned()),
+            None => values.remove(name),
+        };
+    }
+    Settings::new(values)
+}

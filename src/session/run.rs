@@ -1,0 +1,892 @@
+//! The loop of a session: reads, hands bytes to the machine, writes, and does what takes time.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::error::{Fault, SqlState};
+use crate::placement::ShardId;
+use crate::server::connection::{ServerConnection, poll_flush};
+use crate::server::pool::Lease;
+use crate::server::settings::{Settings, difference};
+use crate::wire::backend;
+use crate::wire::frame::{self, Frame, Split};
+
+use super::client::Activity;
+use super::replies::Lost;
+use super::{Passing, Session, Stop, Task};
+
+/// Bytes of a client's messages that are held unread while an earlier one waits.
+const AHEAD_MAX: usize = 128 * 1024;
+
+/// Replies of our own are sent without waiting for the server's from this many bytes on.
+const SENT_AT_ONCE: usize = 16 * 1024;
+
+/// How far the input could be handled.
+#[derive(Debug)]
+enum Progress {
+    /// All of it, or up to an unfinished message.
+    More,
+    /// The next message waits for replies.
+    Blocked,
+    /// The next message needs this first.
+    Need(Stop),
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said goodbye or is gone.
+    Client,
+    /// It is told why.
+    Fault(Box<Fault>),
+}
+
+impl Session {
+    /// Serves the client until it leaves or is made to.
+    ///
+    /// # Cancel safety
+    /// Not safe: a drop closes the client's and the server's connections in the middle.
+    pub async fn run(mut self: Box<Session>) {
+        let end = loop {
+            match self.turn().await {
+                Ok(()) => {}
+                Err(end) => break end,
+            }
+        };
+        if let End::Fault(fault) = end {
+            self.engine.count_fault(&fault);
+            backend::fault(&mut self.out, &fault);
+            let farewell = poll_fn(|cx| poll_flush(&mut self.stream, &mut self.out, cx));
+            let limit = std::time::Duration::from_secs(1);
+            // The client may be gone already.
+            drop(tokio::time::timeout(limit, farewell).await);
+        }
+        self.finish();
+    }
+
+    /// Waits for something to happen and handles all of it.
+    async fn turn(&mut self) -> Result<(), End> {
+        let need = poll_fn(|cx| self.poll_turn(cx)).await?;
+        match need {
+            None => Ok(()),
+            Some(stop) => Box::pin(self.satisfy(stop)).await,
+        }
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Stop>, End>> {
+        self.client.register(cx.waker());
+        if self.out.capacity() == 0 {
+            self.out = self.engine.take_spare();
+        }
+        let mut scratch = self.engine.take_scratch();
+        let result = self.poll_all(cx, &mut scratch);
+        self.engine.give_scratch(scratch);
+        if self.out.is_empty() && self.out.capacity() > 0 {
+            let spare = std::mem::take(&mut self.out);
+            self.engine.give_spare(spare);
+        }
+        result
+    }
+
+    fn poll_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Option<Stop>, End>> {
+        if let Some(end) = self.look_at_signals() {
+            return Poll::Ready(Err(end));
+        }
+        loop {
+            self.flush_server(cx)?;
+            self.flush_replies(cx)?;
+            self.poll_server(cx, scratch)?;
+            self.deliver_notifications();
+            let held = self.input.len();
+            let progress = self.advance();
+            if !matches!(progress, Progress::Need(_)) {
+                self.release_if_free();
+            }
+            self.flush_server(cx)?;
+            self.flush_replies(cx)?;
+            if let Progress::Need(stop) = progress {
+                return Poll::Ready(Ok(Some(stop)));
+            }
+            let blocked = matches!(progress, Progress::Blocked);
+            let advanced = held != self.input.len();
+            if !self.poll_client(cx, scratch, blocked)? && !advanced {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sends what the client is to get, unless more is sure to come with it: replies of our own
+    /// travel with the server's that follow.
+    fn flush_replies(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let more_comes = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.pipeline.is_empty());
+        if more_comes && self.out.len() < SENT_AT_ONCE && !self.client_is_full {
+            return Ok(());
+        }
+        self.flush_client(cx)
+    }
+
+    fn look_at_signals(&mut self) -> Option<End> {
+        if !self.client.is_signaled() {
+            return None;
+        }
+        let working = self.lease.is_some();
+        if let Some(fault) = self.client.kill.borrow_mut().take() {
+            return Some(End::Fault(Box::new(fault)));
+        }
+        if !working {
+            // Nothing runs: the request came too late.
+            self.client.canceled.set(false);
+        }
+        None
+    }
+
+    fn deliver_notifications(&mut self) {
+        if self.client.notifications.borrow().is_empty()
+            || self.lease.is_some()
+            || self.block.is_some()
+        {
+            return;
+        }
+        for message in self.client.notifications.borrow_mut().drain(..) {
+            self.out.extend_from_slice(&message);
+        }
+    }
+
+    /// Reads the server as long as the client takes what it says.
+    fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<(), End> {
+        while !self.client_is_full {
+            let Some(connection) = self.connection() else {
+                return Ok(());
+            };
+            let read = match connection.poll_read(cx, scratch) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => Err(Lost("the server closed the connection".to_owned())),
+                Poll::Ready(Ok(count)) => Ok(count),
+                Poll::Ready(Err(error)) => Err(Lost(error.to_string())),
+            };
+            let data = read.map(|count| scratch.get(..count).unwrap_or_default());
+            let outcome = data.and_then(|data| self.on_server_bytes(data));
+            if let Err(lost) = outcome
+                && self.on_lost(&lost).is_err()
+            {
+                return Err(End::Client);
+            }
+            if !self.out.is_empty() {
+                self.engine.count_bytes(&self.database, 0, self.out.len());
+                self.flush_client(cx)?;
+            }
+            self.flush_server(cx)?;
+            self.release_if_free();
+        }
+        Ok(())
+    }
+
+    fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        match poll_flush(&mut self.stream, &mut self.out, cx) {
+            Poll::Ready(Err(_gone)) => Err(End::Client),
+            Poll::Ready(Ok(())) => {
+                self.client_is_full = false;
+                Ok(())
+            }
+            Poll::Pending => {
+                self.client_is_full = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn flush_server(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
+        if connection.out.is_empty() {
+            return Ok(());
+        }
+        if let Poll::Ready(Err(error)) = connection.poll_flush(cx)
+            && self.on_lost(&Lost(error.to_string())).is_err()
+        {
+            return Err(End::Client);
+        }
+        Ok(())
+    }
+
+    /// Reads the client unless it is too far ahead. Returns whether anything came.
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        blocked: bool,
+    ) -> Result<bool, End> {
+        let server_is_full = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.out.is_empty());
+        if (blocked || server_is_full) && self.input.len() > AHEAD_MAX {
+            return Ok(false);
+        }
+        let count = match poll_read(&mut self.stream, cx, scratch) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(End::Client),
+            Poll::Ready(Ok(count)) => count,
+        };
+        self.engine.count_bytes(&self.database, count, 0);
+        let data = scratch.get(..count).unwrap_or_default();
+        if self.input.is_empty() && !blocked && !server_is_full {
+            // In place: only what is left over is copied.
+            self.handle(data)?;
+        } else {
+            self.input.extend_from_slice(data);
+        }
+        Ok(true)
+    }
+
+    /// Handles bytes that were just read; keeps the rest for later.
+    fn handle(&mut self, data: &[u8]) -> Result<(), End> {
+        let (used, progress) = self.consume(data)?;
+        let rest = data.get(used..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.input.extend_from_slice(rest);
+        }
+        if let Progress::Need(stop) = progress {
+            self.held_need = Some(stop);
+        }
+        Ok(())
+    }
+
+    /// Handles what is held.
+    fn advance(&mut self) -> Progress {
+        if let Some(stop) = self.held_need.take() {
+            return Progress::Need(stop);
+        }
+        if self.input.is_empty() {
+            return Progress::More;
+        }
+        let server_is_full = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| connection.out.len() > AHEAD_MAX);
+        if server_is_full {
+            return Progress::Blocked;
+        }
+        let input = std::mem::take(&mut self.input);
+        match self.consume(&input) {
+            Ok((used, progress)) => {
+                if used < input.len() {
+                    self.input = input;
+                    self.input.drain(..used);
+                }
+                progress
+            }
+            Err(End::Fault(fault)) => Progress::Need(Stop::Fault(*fault)),
+            Err(End::Client) => Progress::Need(Stop::Close),
+        }
+    }
+
+    /// Handles whole messages from the front of `data`; returns how many bytes are done with.
+    fn consume(&mut self, data: &[u8]) -> Result<(usize, Progress), End> {
+        let mut rest = data;
+        let done = |rest: &[u8]| data.len().saturating_sub(rest.len());
+        loop {
+            if rest.is_empty() {
+                return Ok((done(rest), Progress::More));
+            }
+            if let Some(passing) = self.passing {
+                rest = self.pass(passing, rest);
+                continue;
+            }
+            let max = self.message_max();
+            match frame::split(rest, max) {
+                Err(error) => return Err(End::Fault(Box::new(frame_fault(&error)))),
+                Ok(Split::Nothing) => return Ok((done(rest), Progress::More)),
+                Ok(Split::Whole(frame, after)) => match self.on_client_frame(frame) {
+                    Ok(()) => rest = after,
+                    Err(Stop::Task(task)) => {
+                        return Ok((done(after), Progress::Need(Stop::Task(task))));
+                    }
+                    Err(Stop::Close) => return Err(End::Client),
+                    Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
+                    Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
+                    Err(Stop::Drain) => {
+                        self.ask_for_replies();
+                        return Ok((done(rest), Progress::Blocked));
+                    }
+                    Err(Stop::Fault(fault)) => {
+                        return Err(End::Fault(Box::new(fault.into_fatal())));
+                    }
+                    Err(stop) => return Ok((done(rest), Progress::Need(stop))),
+                },
+                Ok(Split::Part { tag, total, body }) => {
+                    let header = rest.get(..frame::HEADER).unwrap_or_default();
+                    match self.on_part(tag, total, header, body) {
+                        Ok(true) => rest = &[],
+                        Ok(false) => return Ok((done(rest), Progress::More)),
+                        Err(Stop::Idle | Stop::Drain) => {
+                            return Ok((done(rest), Progress::Blocked));
+                        }
+                        Err(Stop::Fault(fault)) => {
+                            return Err(End::Fault(Box::new(fault.into_fatal())));
+                        }
+                        Err(stop) => return Ok((done(rest), Progress::Need(stop))),
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn message_max(&self) -> u32 {
+        u32::try_from(self.database.limits.max_message_size).unwrap_or(u32::MAX)
+    }
+
+    /// Sends a Flush so that what was sent is answered.
+    fn ask_for_replies(&mut self) {
+        if let Some(connection) = self.connection()
+            && !connection.flushed
+        {
+            frame::write(&mut connection.out, b'H', &[]);
+            connection.flushed = true;
+        }
+    }
+
+    /// More of a long message.
+    fn pass<'a>(&mut self, passing: Passing, data: &'a [u8]) -> &'a [u8] {
+        let (bytes, rest) = data.split_at_checked(passing.left).unwrap_or((data, &[]));
+        if passing.to_server
+            && let Some(connection) = self.connection()
+        {
+            connection.out.extend_from_slice(bytes);
+        }
+        let left = passing.left.saturating_sub(bytes.len());
+        self.passing = (left > 0).then_some(Passing { left, ..passing });
+        rest
+    }
+
+    fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        match frame.tag {
+            b'Q' => {
+                if self.is_skipping_messages() {
+                    return Ok(());
+                }
+                self.begin_statement();
+                self.on_query(frame)
+            }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
+                self.begin_statement();
+                self.on_extended(frame)
+            }
+            b'd' | b'c' | b'f' => {
+                self.on_copy_frame(frame);
+                Ok(())
+            }
+            b'F' => self.on_function_call(frame),
+            b'X' => Err(Stop::Close),
+            tag => Err(Stop::Fault(
+                Fault::fatal(
+                    SqlState::PROTOCOL_VIOLATION,
+                    format!("invalid frontend message type {tag}"),
+                )
+                .hint("The client does not speak PostgreSQL's protocol, or lost its place in it."),
+            )),
+        }
+    }
+
+    pub(crate) fn is_skipping_messages(&self) -> bool {
+        self.skipping
+            || self
+                .lease
+                .as_ref()
+                .and_then(Lease::peek)
+                .is_some_and(|connection| connection.pipeline.is_skipping())
+    }
+
+    /// At the start of a transaction a new configuration takes effect.
+    fn begin_statement(&mut self) {
+        if self.block.is_none()
+            && self.lease.is_none()
+            && self.parked.is_empty()
+            && self.database.generation != self.engine.generation()
+        {
+            self.follow_reload();
+        }
+    }
+
+    /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
+    fn on_copy_frame(&mut self, frame: Frame<'_>) {
+        if !self.copy_in {
+            return;
+        }
+        if let Some(connection) = self.connection() {
+            connection.out.extend_from_slice(frame.bytes);
+        }
+        if frame.tag != b'd' {
+            self.copy_in = false;
+        }
+    }
+
+    fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        if self.is_skipping_messages() {
+            return Ok(());
+        }
+        let shard = self.here_or_home();
+        self.lease(shard, true)?;
+        if let Some(connection) = self.connection() {
+            connection.out.extend_from_slice(frame.bytes);
+            connection.pipeline.sent(
+                crate::wire::pipeline::Request::FunctionCall,
+                false,
+                crate::server::connection::Note::None,
+            );
+        }
+        Ok(())
+    }
+
+    /// A message that has not wholly arrived: passed on in pieces where it may be. Returns whether
+    /// it is being passed.
+    fn on_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
+        if tag == b'd' {
+            let to_server = self.copy_in;
+            if to_server && let Some(connection) = self.connection() {
+                connection.out.extend_from_slice(header);
+                connection.out.extend_from_slice(body);
+            }
+            self.passing = Some(Passing {
+                left: total
+                    .saturating_sub(frame::HEADER)
+                    .saturating_sub(body.len()),
+                to_server,
+            });
+            return Ok(true);
+        }
+        self.on_long_part(tag, total, header, body)
+    }
+
+    /// Does what a message waits for.
+    async fn satisfy(&mut self, stop: Stop) -> Result<(), End> {
+        let result = match stop {
+            Stop::Lease(shard) => self.wait_for_lease(shard).await,
+            Stop::Settings(lease) => self.settle_and_adopt(lease).await,
+            Stop::Move(shard) => self.move_block(shard).await,
+            Stop::EndGroup => {
+                self.end_group();
+                Ok(())
+            }
+            Stop::Task(task) => return self.run_task(*task).await,
+            Stop::Fault(fault) => return Err(End::Fault(Box::new(fault))),
+            Stop::Close => return Err(End::Client),
+            Stop::Idle | Stop::Drain => Ok(()),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(Interrupted::End(end)) => Err(end),
+            Err(Interrupted::Fault(fault)) => {
+                self.fail_next(&fault);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next message cannot be carried out: it is taken and answered with an error.
+    pub(crate) fn fail_next(&mut self, fault: &Fault) {
+        let mut input = std::mem::take(&mut self.input);
+        let Ok(Split::Whole(frame, rest)) = frame::split(&input, u32::MAX) else {
+            self.input = input;
+            self.refuse_unfinished(fault);
+            return;
+        };
+        let tag = frame.tag;
+        let used = input.len().saturating_sub(rest.len());
+        input.drain(..used);
+        self.input = input;
+        match tag {
+            b'Q' | b'F' => {
+                self.reply_fault(fault);
+                self.reply_ready();
+            }
+            b'S' => {
+                for _ in 0..self.pending.len() {
+                    self.void_parse();
+                }
+                self.pending.clear();
+                self.reply_fault(fault);
+                self.reply_ready();
+            }
+            _ => {
+                for _ in 0..self.pending.len() {
+                    self.void_parse();
+                }
+                self.pending.clear();
+                self.reply_fault(fault);
+                self.skipping = true;
+            }
+        }
+    }
+
+    async fn run_task(&mut self, task: Task) -> Result<(), End> {
+        match task {
+            Task::Wide(wide) => crate::execute::run(self, wide).await,
+            Task::Listen { effect, ready } => {
+                self.listen(&effect, ready).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for a connection of a shard, and watches the client meanwhile.
+    async fn wait_for_lease(&mut self, shard: ShardId) -> Result<(), Interrupted> {
+        let lease = self.acquire(shard).await?;
+        self.settle_and_adopt(lease).await
+    }
+
+    /// A connection of a shard, with whatever settings it has.
+    ///
+    /// # Cancel safety
+    /// Safe: a drop leaves the line.
+    pub(crate) async fn acquire(&mut self, shard: ShardId) -> Result<Lease, Interrupted> {
+        let Some(pool) = self.pools.get(usize::from(shard.0)).map(Rc::clone) else {
+            return Err(Interrupted::Fault(Fault::error(
+                SqlState::INTERNAL,
+                "there is no such shard",
+            )));
+        };
+        let before = self.client.activity.get();
+        self.client
+            .set_activity(Activity::Waiting, self.engine.now());
+        let settings = Rc::clone(&self.settings);
+        let now = self.engine.now();
+        let mut waiting = Box::pin(pool.acquire(&settings, now));
+        let lease = poll_fn(|cx| {
+            if let Poll::Ready(answer) = waiting.as_mut().poll(cx) {
+                return Poll::Ready(answer.map_err(Interrupted::Fault));
+            }
+            self.poll_watch(cx).map(Err)
+        })
+        .await;
+        self.client.set_activity(before, self.engine.now());
+        lease
+    }
+
+    /// Whether the client left, was killed, or canceled what it waits for.
+    pub(crate) fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted> {
+        self.client.register(cx.waker());
+        if let Some(fault) = self.client.kill.borrow_mut().take() {
+            return Poll::Ready(Interrupted::End(End::Fault(Box::new(fault))));
+        }
+        if self.client.canceled.take() {
+            return Poll::Ready(Interrupted::Fault(canceled_fault()));
+        }
+        while self.input.len() <= AHEAD_MAX {
+            let mut bytes = [0; 4096];
+            match poll_read(&mut self.stream, cx, &mut bytes) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Interrupted::End(End::Client)),
+                Poll::Ready(Ok(count)) => self
+                    .input
+                    .extend_from_slice(bytes.get(..count).unwrap_or_default()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Brings a connection to our settings and makes it the current one.
+    async fn settle_and_adopt(&mut self, mut lease: Lease) -> Result<(), Interrupted> {
+        self.settle(&mut lease).await?;
+        self.adopt(lease);
+        Ok(())
+    }
+
+    /// Brings a connection to our settings.
+    ///
+    /// # Cancel safety
+    /// Not safe: the lease must be dropped, which closes the connection.
+    pub(crate) async fn settle(&mut self, lease: &mut Lease) -> Result<(), Interrupted> {
+        let Some(connection) = lease.connection() else {
+            return Ok(());
+        };
+        let sql = settings_sql(connection, &self.settings);
+        if sql.is_empty() {
+            return Ok(());
+        }
+        connection.settings_unsure = true;
+        let wanted = Rc::clone(&self.settings);
+        let deadline = self.database.limits.server_connect_timeout;
+        let result = tokio::time::timeout(deadline, run_hidden(connection, &sql)).await;
+        match result {
+            Ok(Ok(())) => {
+                connection.settings = wanted;
+                connection.settings_unsure = false;
+                Ok(())
+            }
+            Ok(Err(fault)) => Err(Interrupted::Fault(fault)),
+            Err(_elapsed) => Err(Interrupted::Fault(
+                Fault::error(
+                    SqlState::CONNECTION_FAILURE,
+                    "the server did not take the session's settings in time",
+                )
+                .hint("Check the shard's health; raise server_connect_timeout if it is slow."),
+            )),
+        }
+    }
+
+    /// Moves a block that ran only harmless statements to another shard.
+    async fn move_block(&mut self, shard: ShardId) -> Result<(), Interrupted> {
+        let (begin, preamble) = match &self.block {
+            Some(block) => (block.begin.clone(), block.preamble.clone()),
+            None => return Ok(()),
+        };
+        if let Some(connection) = self.connection() {
+            run_hidden(connection, "ROLLBACK")
+                .await
+                .map_err(Interrupted::Fault)?;
+        }
+        self.let_go();
+        let lease = self.acquire(shard).await?;
+        self.settle_and_adopt(lease).await?;
+        let statements = std::iter::once(begin).chain(preamble);
+        for statement in statements {
+            let sql = String::from_utf8_lossy(&statement).into_owned();
+            if let Some(connection) = self.connection() {
+                run_hidden(connection, &sql)
+                    .await
+                    .map_err(Interrupted::Fault)?;
+            }
+        }
+        if let Some(block) = &mut self.block {
+            block.sent = true;
+        }
+        Ok(())
+    }
+
+    /// The client is gone: what it held is rolled back or closed.
+    fn finish(mut self: Box<Session>) {
+        self.engine.unlisten_all(&self.client);
+        self.parked.clear();
+        let Some(mut lease) = self.lease.take() else {
+            return;
+        };
+        let pinned = self.keeps_connections();
+        let engine = Rc::clone(&self.engine);
+        let Some(connection) = lease.connection() else {
+            return;
+        };
+        let in_order = connection.pipeline.is_idle()
+            && !connection.unsynced
+            && connection.out.is_empty()
+            && connection.reader.is_between_messages();
+        if pinned {
+            return;
+        }
+        if !in_order {
+            engine.cancel_now(&connection.cancel);
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let limit = std::time::Duration::from_secs(5);
+            let rolled_back = match lease.connection() {
+                Some(connection) => {
+                    connection.settings_unsure = true;
+                    tokio::time::timeout(limit, run_hidden(connection, "ROLLBACK")).await
+                }
+                None => return,
+            };
+            if let Ok(Ok(())) = rolled_back {
+                let now = engine.now();
+                super::lease::release(&engine, lease, now);
+            }
+        });
+    }
+}
+
+/// Why waiting ended without what was waited for.
+#[derive(Debug)]
+pub(crate) enum Interrupted {
+    Fault(Fault),
+    End(End),
+}
+
+pub(crate) fn canceled_fault() -> Fault {
+    Fault::error(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
+}
+
+fn frame_fault(error: &frame::FrameError) -> Fault {
+    let code = match error {
+        frame::FrameError::TooShort { .. } => SqlState::PROTOCOL_VIOLATION,
+        frame::FrameError::TooLong { .. } => SqlState::PROGRAM_LIMIT,
+    };
+    Fault::fatal(code, error.to_string())
+        .hint("Send less at once, or raise max_message_size; if the client speaks another protocol, check its port.")
+}
+
+pub(crate) fn poll_read(
+    stream: &mut crate::net::Stream,
+    cx: &mut Context<'_>,
+    scratch: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(scratch);
+    match Pin::new(stream).poll_read(cx, &mut buffer) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// The statements that bring a connection to these settings; empty when it has them.
+pub(crate) fn settings_sql(connection: &mut ServerConnection, wanted: &Rc<Settings>) -> String {
+    let mut sql = String::new();
+    if connection.settings_unsure {
+        sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+        connection.settings = Settings::new(std::collections::BTreeMap::new());
+    }
+    sql.push_str(&difference(&connection.settings, wanted));
+    sql
+}
+
+/// Runs statements of our own on a connection that is in sync, and waits for the end of them.
+///
+/// # Errors
+/// The server's error, or that the connection was lost.
+///
+/// # Cancel safety
+/// Not safe: the connection must be closed.
+pub(crate) async fn run_hidden(connection: &mut ServerConnection, sql: &str) -> Result<(), Fault> {
+    connection.push_hidden_query(sql);
+    wait_for_ready(connection).await
+}
+
+/// The same, and keeps `reported` up to date with the ParameterStatus messages that come.
+///
+/// # Errors
+/// The server's error, or that the connection was lost.
+///
+/// # Cancel safety
+/// Not safe: the connection must be closed.
+pub(crate) async fn run_reported(
+    connection: &mut ServerConnection,
+    sql: &str,
+    reported: &mut Vec<(String, String)>,
+) -> Result<(), Fault> {
+    connection.push_hidden_query(sql);
+    read_until_ready(connection, |frame| note_parameter(frame, reported)).await
+}
+
+fn note_parameter(frame: Frame<'_>, reported: &mut Vec<(String, String)>) {
+    if frame.tag != b'S' {
+        return;
+    }
+    let mut parts = frame
+        .body
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy);
+    let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+        return;
+    };
+    match reported.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, known)) => *known = value.into_owned(),
+        None => reported.push((name.into_owned(), value.into_owned())),
+    }
+}
+
+/// Sends what is queued and reads until everything owed is answered; rows are dropped.
+///
+/// # Errors
+/// The first error of the server, or that the connection was lost.
+///
+/// # Cancel safety
+/// Not safe: the connection must be closed.
+pub(crate) async fn wait_for_ready(connection: &mut ServerConnection) -> Result<(), Fault> {
+    read_until_ready(connection, |_| ()).await
+}
+
+async fn read_until_ready(
+    connection: &mut ServerConnection,
+    mut look: impl FnMut(Frame<'_>),
+) -> Result<(), Fault> {
+    let lost = |reason: String| {
+        Fault::error(
+            SqlState::CONNECTION_FAILURE,
+            "the connection to the shard was lost",
+        )
+        .detail(format!("It ended with: {reason}."))
+        .hint("Repeat the statement.")
+    };
+    let mut failure = None;
+    let mut scratch = vec![0; 4096];
+    while !connection.pipeline.is_empty() {
+        let count = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+            connection.poll_read(cx, &mut scratch)
+        })
+        .await
+        .map_err(|error| lost(error.to_string()))?;
+        if count == 0 {
+            return Err(lost("the server closed the connection".to_owned()));
+        }
+        let data = scratch.get(..count).unwrap_or_default();
+        let mut reader = std::mem::take(&mut connection.reader);
+        let result = reader.feed(
+            data,
+            u32::MAX,
+            |_| false,
+            |piece| {
+                let frame::Piece::Whole(frame) = piece else {
+                    return Ok(());
+                };
+                look(frame);
+                take_hidden(connection, frame, &mut failure)
+            },
+        );
+        connection.reader = reader;
+        result.map_err(|error: Lost| lost(error.0))?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn take_hidden(
+    connection: &mut ServerConnection,
+    frame: Frame<'_>,
+    failure: &mut Option<Fault>,
+) -> Result<(), Lost> {
+    let step = connection
+        .pipeline
+        .received(frame.tag)
+        .map_err(|error| Lost(error.to_string()))?;
+    if frame.tag == b'Z'
+        && let Some(status) = frame
+            .body
+            .first()
+            .and_then(|byte| backend::Status::read(*byte))
+    {
+        connection.status = status;
+    }
+    if step.fails {
+        let fields = backend::error_fields(frame.body);
+        failure.get_or_insert_with(|| {
+            Fault::error(SqlState::of_server(fields.code()), fields.message())
+        });
+        connection.pipeline.fail();
+    } else if step.ends {
+        connection.pipeline.pop();
+    }
+    Ok(())
+}

@@ -1,0 +1,567 @@
+//! The simple query protocol: one Query message, none, one or several statements.
+
+use std::rc::Rc;
+
+use crate::error::{Fault, SqlState};
+use crate::execute::{Source, Wide};
+use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
+use crate::planner::refuse;
+use crate::server::connection::Note;
+use crate::server::statements::ServerName;
+use crate::sql::mask;
+use crate::wire::frame::{self, Frame};
+use crate::wire::pipeline::Request;
+use crate::wire::{backend, frontend};
+
+use super::block::Block;
+use super::client::Activity;
+use super::lease::Place;
+use super::{Session, Stop, Task};
+
+/// The literals of a simple query's text.
+#[derive(Debug)]
+pub(crate) struct TextValues<'a> {
+    pub(crate) text: &'a [u8],
+    pub(crate) literals: &'a [mask::Literal],
+    pub(crate) is_utf8: bool,
+}
+
+impl Values for TextValues<'_> {
+    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
+        None
+    }
+
+    fn literal(&self, index: u16) -> Option<Literal<'_>> {
+        let literal = self.literals.get(usize::from(index))?;
+        Some(Literal {
+            text: literal.of(self.text),
+        })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.is_utf8
+    }
+}
+
+impl Session {
+    /// Handles a Query.
+    pub(crate) fn on_query(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        let text = frontend::query(frame.body).map_err(Fault::from)?;
+        let mut masked = self.engine.take_masked();
+        let script = self.plan_simple(text, &mut masked);
+        let result = self.run_query(frame, text, &script, masked.literals());
+        self.engine.give_masked(masked);
+        match result {
+            Err(Stop::Fault(fault)) => {
+                self.reply_fault(&fault);
+                self.reply_ready();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn run_query(
+        &mut self,
+        frame: Frame<'_>,
+        text: &[u8],
+        script: &Rc<Script>,
+        literals: &[mask::Literal],
+    ) -> Result<(), Stop> {
+        self.settle_pending()?;
+        match script.statements.as_slice() {
+            [] => {
+                self.unnamed = None;
+                self.reply(backend::empty_query_response);
+                self.reply_ready();
+                Ok(())
+            }
+            [statement] => {
+                let values = TextValues {
+                    text,
+                    literals,
+                    is_utf8: self.is_utf8(),
+                };
+                self.run_one(frame, text, script, statement, &values)
+            }
+            several => self.run_several(frame, text, script, several),
+        }
+    }
+
+    fn run_one(
+        &mut self,
+        frame: Frame<'_>,
+        text: &[u8],
+        script: &Rc<Script>,
+        statement: &Statement,
+        values: &dyn Values,
+    ) -> Result<(), Stop> {
+        self.check_failed(statement)?;
+        self.check_effect(&statement.effect)?;
+        self.check_bound(statement)?;
+        match self.place(statement, values)? {
+            Place::Local => {
+                self.wait_for_replies()?;
+                self.unnamed = None;
+                self.run_local(&statement.effect, statement.verb, text)?;
+                self.reply_ready();
+                Ok(())
+            }
+            Place::Wide(route) => Err(self.widen(statement, route, text)),
+            Place::Shard { shard, binds } => {
+                if let Effect::Execute { name, at } = &statement.effect
+                    && self.statements.contains_key(name.as_bytes())
+                {
+                    return self.run_execute(shard, text, script, name, at);
+                }
+                if let Some(rewritten) = self.rewritten(&statement.effect) {
+                    return self.send_query_as(shard, &rewritten, script);
+                }
+                self.lease(shard, binds)?;
+                self.note_effect_before(&statement.effect);
+                self.send_query(frame.bytes, script, statement.effect == Effect::None);
+                Ok(())
+            }
+        }
+    }
+
+    /// A statement for several shards: not in a block, not behind unsynced messages.
+    fn widen(&mut self, statement: &Statement, route: Route, text: &[u8]) -> Stop {
+        if self.block.is_some() || self.transaction_is_open() {
+            return Stop::Fault(wide_in_block(&route));
+        }
+        if let Err(stop) = self.wait_for_replies() {
+            return stop;
+        }
+        self.unnamed = None;
+        Stop::Task(Box::new(Task::Wide(Wide {
+            route,
+            source: Source::Text(text.to_vec()),
+            verb: statement.verb,
+            effect: statement.effect.clone(),
+        })))
+    }
+
+    /// Several statements in one text are one implicit transaction: all on one shard, or refused.
+    fn run_several(
+        &mut self,
+        frame: Frame<'_>,
+        text: &[u8],
+        script: &Rc<Script>,
+        statements: &[Statement],
+    ) -> Result<(), Stop> {
+        if let Some(first) = statements.first() {
+            self.check_failed(first)?;
+        }
+        let no_literals = TextValues {
+            text,
+            literals: &[],
+            is_utf8: self.is_utf8(),
+        };
+        let mut shard = None;
+        let mut wide = None;
+        let mut binds = false;
+        for statement in statements {
+            self.check_effect(&statement.effect)?;
+            if self.is_answered_here(statement) {
+                return Err(Stop::Fault(mixed_fault(statement)));
+            }
+            if is_shardless(statement) {
+                continue;
+            }
+            match self.place(statement, &no_literals)? {
+                Place::Local => {}
+                Place::Shard {
+                    shard: wanted,
+                    binds: binding,
+                } => {
+                    if binding {
+                        if shard.is_some_and(|known| known != wanted) || wide.is_some() {
+                            return Err(Stop::Fault(several_shards_fault()));
+                        }
+                        shard = Some(wanted);
+                        binds = true;
+                    }
+                }
+                Place::Wide(route @ Route::Broadcast { transaction: true }) if shard.is_none() => {
+                    wide = Some((statement.verb, statement.effect.clone(), route));
+                }
+                Place::Wide(_) => return Err(Stop::Fault(several_shards_fault())),
+            }
+        }
+        if let Some((verb, effect, route)) = wide {
+            if self.block.is_some() || self.transaction_is_open() {
+                return Err(Stop::Fault(wide_in_block(&route)));
+            }
+            self.wait_for_replies()?;
+            return Err(Stop::Task(Box::new(Task::Wide(Wide {
+                route,
+                source: Source::Text(text.to_vec()),
+                verb,
+                effect,
+            }))));
+        }
+        let shard = shard.unwrap_or_else(|| self.here_or_home());
+        self.lease(shard, binds)?;
+        for statement in statements {
+            self.note_effect_before(&statement.effect);
+        }
+        self.send_query(frame.bytes, script, false);
+        Ok(())
+    }
+
+    /// Whether only we can answer it, so that it cannot be sent along with others.
+    fn is_answered_here(&self, statement: &Statement) -> bool {
+        match &statement.effect {
+            Effect::Deallocate { name } => name
+                .as_ref()
+                .is_none_or(|name| self.statements.contains_key(name.as_bytes())),
+            Effect::Execute { name, .. } => self.statements.contains_key(name.as_bytes()),
+            Effect::SetPgherd { .. }
+            | Effect::ShowPgherd { .. }
+            | Effect::Listen { .. }
+            | Effect::Unlisten { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Sends a Query whose replies go to the client.
+    fn send_query(&mut self, bytes: &[u8], script: &Rc<Script>, plain: bool) {
+        self.unnamed = None;
+        self.remember_settings();
+        let note = if plain {
+            Note::None
+        } else {
+            Note::Script {
+                script: Rc::clone(script),
+                done: 0,
+            }
+        };
+        if let Some(connection) = self.connection() {
+            connection.out.extend_from_slice(bytes);
+            connection.pipeline.sent(Request::Query, false, note);
+            connection.unsynced = false;
+        }
+        self.engine
+            .count_query(&self.database, self.client.shard.get());
+    }
+
+    fn send_query_as(
+        &mut self,
+        shard: crate::placement::ShardId,
+        sql: &[u8],
+        script: &Rc<Script>,
+    ) -> Result<(), Stop> {
+        self.lease(shard, false)?;
+        let mut bytes = Vec::with_capacity(sql.len().saturating_add(8));
+        frame::write(&mut bytes, b'Q', &[sql, b"\0"]);
+        self.send_query(&bytes, script, false);
+        Ok(())
+    }
+
+    /// What must be sent instead of the client's text for the statement to mean what it says:
+    /// COMMIT of a block that failed by our error is a rollback.
+    fn rewritten(&self, effect: &Effect) -> Option<Vec<u8>> {
+        let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
+        match effect {
+            Effect::Commit { chain } if failed_here => Some(
+                if *chain {
+                    b"ROLLBACK AND CHAIN".as_slice()
+                } else {
+                    b"ROLLBACK"
+                }
+                .to_vec(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// SQL EXECUTE of a statement that was prepared by the protocol: under its name on the server.
+    fn run_execute(
+        &mut self,
+        shard: crate::placement::ShardId,
+        text: &[u8],
+        script: &Rc<Script>,
+        name: &str,
+        at: &std::ops::Range<usize>,
+    ) -> Result<(), Stop> {
+        let Some(prepared) = self.statements.get(name.as_bytes()).map(Rc::clone) else {
+            return Ok(());
+        };
+        self.lease(shard, true)?;
+        let limit = self.database.limits.max_prepared_statements;
+        let server_name = self.server_name(&prepared);
+        let mut renamed = Vec::with_capacity(text.len().saturating_add(24));
+        renamed.extend_from_slice(text.get(..at.start).unwrap_or_default());
+        server_name.write(&mut renamed);
+        renamed.pop();
+        renamed.extend_from_slice(text.get(at.end..).unwrap_or_default());
+        if let Some(connection) = self.connection()
+            && !connection.statements.touch(server_name)
+        {
+            connection.push_parse(server_name, &prepared, true, limit);
+        }
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, b'Q', &[&renamed, b"\0"]);
+        self.send_query(&bytes, script, false);
+        Ok(())
+    }
+
+    /// What a server calls a statement under the current settings and schema.
+    pub(crate) fn server_name(&self, prepared: &crate::server::statements::Prepared) -> ServerName {
+        ServerName {
+            id: prepared.id,
+            fingerprint: self.settings.parser_fingerprint(),
+            epoch: self.database.epoch(),
+        }
+    }
+
+    /// In a block that failed by an error of our own, only its end is let through.
+    pub(crate) fn check_failed(&mut self, statement: &Statement) -> Result<(), Fault> {
+        let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
+        let failed = failed_here
+            || (self.status() == backend::Status::Failed && is_local_effect(&statement.effect));
+        if !failed {
+            return Ok(());
+        }
+        if let Some(lost) = self.lost.take() {
+            return Err(lost);
+        }
+        match statement.effect {
+            Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_) => Ok(()),
+            _ => Err(Session::failed_block_fault()),
+        }
+    }
+
+    /// What reads the state of a server connection needs one that is held.
+    pub(crate) fn check_bound(&self, statement: &Statement) -> Result<(), Fault> {
+        let held = self.block.as_ref().is_some_and(|block| block.sent) || self.keeps_connections();
+        if statement.block_only && !held {
+            return Err(refuse::unbound());
+        }
+        Ok(())
+    }
+
+    /// Refuses what the pool mode or this release cannot do.
+    pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
+        match effect {
+            Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
+                Err(Stop::Fault(
+                    Fault::error(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "transaction blocks are not allowed in statement pooling mode",
+                    )
+                    .hint("Use pool_mode: transaction for this user or database."),
+                ))
+            }
+            Effect::Listen { .. } | Effect::Unlisten { .. }
+                if self.pool_mode != crate::config::PoolMode::Session =>
+            {
+                Err(Stop::Task(Box::new(Task::Listen { effect: effect.clone(), ready: true })))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Before we answer by ourselves, everything sent must be answered.
+    pub(crate) fn wait_for_replies(&self) -> Result<(), Stop> {
+        match self
+            .lease
+            .as_ref()
+            .and_then(crate::server::pool::Lease::peek)
+        {
+            Some(connection) if !connection.pipeline.is_empty() => Err(if connection.unsynced {
+                Stop::Drain
+            } else {
+                Stop::Idle
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Answers a statement that no server is needed for; without the ReadyForQuery.
+    pub(crate) fn run_local(
+        &mut self,
+        effect: &Effect,
+        verb: &'static str,
+        text: &[u8],
+    ) -> Result<(), Fault> {
+        match effect {
+            Effect::Begin => {
+                self.block = Some(Box::new(Block::new(text, &self.settings)));
+                let now = self.engine.now();
+                self.client.set_activity(Activity::IdleInTransaction, now);
+                self.reply(|out| backend::command_complete(out, verb));
+            }
+            Effect::Commit { chain } | Effect::Rollback { chain } => {
+                self.end_unsent_block(effect, *chain)
+            }
+            Effect::Deallocate { name } => self.deallocate(name.as_deref())?,
+            Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
+            Effect::ShowPgherd { name } => self.show_own(name),
+            _ => {
+                return Err(Fault::error(
+                    SqlState::INTERNAL,
+                    format!("a {verb} was to be answered without a server"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn end_unsent_block(&mut self, effect: &Effect, chain: bool) {
+        let Some(block) = self.block.take() else {
+            return;
+        };
+        let commits = matches!(effect, Effect::Commit { .. }) && !block.failed;
+        self.client.set_activity(Activity::Idle, self.engine.now());
+        self.lost = None;
+        if !commits {
+            self.settings = Rc::clone(&block.settings);
+        }
+        if chain {
+            self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
+        }
+        self.reply(|out| {
+            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" })
+        });
+    }
+
+    fn deallocate(&mut self, name: Option<&str>) -> Result<(), Fault> {
+        match name {
+            None => {
+                self.statements = std::collections::HashMap::default();
+                self.reply(|out| backend::command_complete(out, "DEALLOCATE ALL"));
+            }
+            Some(name) => {
+                if self.statements.remove(name.as_bytes()).is_none() {
+                    return Err(unknown_statement(name.as_bytes()));
+                }
+                self.reply(|out| backend::command_complete(out, "DEALLOCATE"));
+            }
+        }
+        self.client.prepared.set(self.statements.len());
+        Ok(())
+    }
+
+    fn set_own(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        verb: &'static str,
+    ) -> Result<(), Fault> {
+        const KNOWN: [&str; 1] = ["pgherd.shard"];
+        if !KNOWN.contains(&name) {
+            return Err(Fault::error(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("setting \"{name}\" is not supported yet"),
+            )
+            .hint("This release knows pgherd.shard."));
+        }
+        if let Some(value) = value
+            && self.database.topology.shard(value).is_none()
+        {
+            return Err(Fault::error(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("there is no shard \"{value}\""),
+            )
+            .hint("SHOW SHARDS in the console lists them."));
+        }
+        self.own_settings.retain(|(known, _)| known != name);
+        if let Some(value) = value {
+            self.own_settings.push((name.to_owned(), value.to_owned()));
+        }
+        self.reply(|out| backend::command_complete(out, verb));
+        Ok(())
+    }
+
+    fn show_own(&mut self, name: &str) {
+        let value = match name {
+            "pgherd.route" => self.client.last_route.borrow().clone(),
+            _ => self
+                .own_settings
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default(),
+        };
+        self.reply(|out| {
+            backend::row_description(out, &[backend::Column::text(name)]);
+            backend::data_row(out, std::iter::once(Some(value.as_bytes())));
+            backend::command_complete(out, "SHOW");
+        });
+    }
+}
+
+/// Statements that take their place from the others in the same text.
+fn is_shardless(statement: &Statement) -> bool {
+    match &statement.access {
+        Access::Session | Access::Anywhere | Access::AnyShard | Access::Bound => true,
+        Access::Home
+        | Access::Keyed(_)
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Shard(_)
+        | Access::Refuse(_) => {
+            !statement.has_tables
+                && matches!(
+                    statement.effect,
+                    Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction
+                )
+        }
+    }
+}
+
+/// Effects that we answer ourselves, which a failed block must refuse as the server would.
+fn is_local_effect(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Deallocate { .. } | Effect::SetPgherd { .. } | Effect::ShowPgherd { .. }
+    )
+}
+
+pub(crate) fn wide_in_block(route: &Route) -> Fault {
+    let what = match route {
+        Route::CopySplit(_) => "a COPY whose rows belong to several shards",
+        Route::Broadcast { .. } => "a statement that runs on every shard",
+        _ => "a statement over several shards",
+    };
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("{what} is not supported inside a transaction block yet"),
+    )
+    .hint("Run it outside the block: it is then a transaction of its own.")
+}
+
+fn several_shards_fault() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "several statements in one query belong to different shards",
+    )
+    .detail("They form one transaction, which cannot span shards yet.")
+    .hint("Send them one by one.")
+}
+
+fn mixed_fault(statement: &Statement) -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!(
+            "{} cannot be combined with other statements in one query",
+            statement.verb
+        ),
+    )
+    .hint("Send it in a query of its own.")
+}
+
+/// PostgreSQL's error for a statement name nobody prepared.
+pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
+    let message = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!(
+            "prepared statement \"{}\" does not exist",
+            String::from_utf8_lossy(name)
+        )
+    };
+    Fault::error(SqlState::UNKNOWN_STATEMENT, message)
+}

@@ -1,0 +1,402 @@
+//! Writes the messages that pgherd itself sends to clients, and reads the fields of servers' errors.
+//!
+//! Each writer appends one whole message to a buffer. Message formats:
+//! <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+
+use crate::error::{Fault, Severity};
+
+/// The transaction status of ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Idle,
+    InBlock,
+    Failed,
+}
+
+impl Status {
+    /// The byte of the message: `I`, `T` or `E`.
+    pub const fn byte(self) -> u8 {
+        match self {
+            Status::Idle => b'I',
+            Status::InBlock => b'T',
+            Status::Failed => b'E',
+        }
+    }
+
+    /// Reads the byte of a server's ReadyForQuery.
+    pub const fn read(byte: u8) -> Option<Status> {
+        match byte {
+            b'I' => Some(Status::Idle),
+            b'T' => Some(Status::InBlock),
+            b'E' => Some(Status::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// A column of a RowDescription of our own: text format, no table behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column<'a> {
+    pub name: &'a str,
+    /// The OID of its type, as 25 for text and 20 for bigint.
+    pub type_oid: u32,
+    /// The type's length in `pg_type.typlen`; -1 for variable.
+    pub type_length: i16,
+}
+
+impl<'a> Column<'a> {
+    /// A column of type text.
+    pub const fn text(name: &'a str) -> Column<'a> {
+        Column {
+            name,
+            type_oid: 25,
+            type_length: -1,
+        }
+    }
+
+    /// A column of type bigint.
+    pub const fn bigint(name: &'a str) -> Column<'a> {
+        Column {
+            name,
+            type_oid: 20,
+            type_length: 8,
+        }
+    }
+}
+
+/// Appends one message: the tag, the length worked out afterwards, and the body that `body` writes.
+///
+/// A body above 2 GB cannot be expressed; callers' bodies are far below it, and the length saturates.
+pub fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    let length = i32::try_from(out.len().saturating_sub(start)).unwrap_or(i32::MAX);
+    if let Some(place) = out.get_mut(start..start.saturating_add(4)) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// Appends `text` and a zero byte; an inner zero byte would end the string early, so the text stops there.
+pub fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend(text.bytes().take_while(|&byte| byte != 0));
+    out.push(0);
+}
+
+fn count(out: &mut Vec<u8>, items: usize) {
+    out.extend_from_slice(&i16::try_from(items).unwrap_or(i16::MAX).to_be_bytes());
+}
+
+/// ErrorResponse, or NoticeResponse when the fault is a warning or a notice.
+pub fn fault(out: &mut Vec<u8>, fault: &Fault) {
+    let tag = match fault.severity {
+        Severity::Error | Severity::Fatal => b'E',
+        Severity::Warning | Severity::Notice => b'N',
+    };
+    let position = fault.position.map(|position| position.to_string());
+    let fields = [
+        (b'S', Some(fault.severity.as_str())),
+        (b'V', Some(fault.severity.as_str())),
+        (b'C', Some(fault.code.as_str())),
+        (b'M', Some(fault.message.as_str())),
+        (b'D', fault.detail.as_deref()),
+        (b'H', fault.hint.as_deref()),
+        (b'P', position.as_deref()),
+    ];
+    message(out, tag, |out| {
+        for (field, value) in fields {
+            if let Some(value) = value {
+                out.push(field);
+                string(out, value);
+            }
+        }
+        out.push(0);
+    });
+}
+
+/// ReadyForQuery.
+pub fn ready_for_query(out: &mut Vec<u8>, status: Status) {
+    message(out, b'Z', |out| out.push(status.byte()));
+}
+
+/// CommandComplete with its tag, as in `SELECT 1`.
+pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
+    message(out, b'C', |out| string(out, tag));
+}
+
+/// ParseComplete.
+pub fn parse_complete(out: &mut Vec<u8>) {
+    message(out, b'1', |_| ());
+}
+
+/// BindComplete.
+pub fn bind_complete(out: &mut Vec<u8>) {
+    message(out, b'2', |_| ());
+}
+
+/// CloseComplete.
+pub fn close_complete(out: &mut Vec<u8>) {
+    message(out, b'3', |_| ());
+}
+
+/// NoData: the described statement returns no rows.
+pub fn no_data(out: &mut Vec<u8>) {
+    message(out, b'n', |_| ());
+}
+
+/// EmptyQueryResponse.
+pub fn empty_query_response(out: &mut Vec<u8>) {
+    message(out, b'I', |_| ());
+}
+
+/// PortalSuspended: an Execute stopped at its row limit.
+pub fn portal_suspended(out: &mut Vec<u8>) {
+    message(out, b's', |_| ());
+}
+
+/// ParameterDescription: the types of a statement's parameters.
+pub fn parameter_description(out: &mut Vec<u8>, types: &[u32]) {
+    message(out, b't', |out| {
+        count(out, types.len());
+        for oid in types {
+            out.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
+}
+
+/// ParameterStatus.
+pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    message(out, b'S', |out| {
+        string(out, name);
+        string(out, value);
+    });
+}
+
+/// BackendKeyData. The secret has 4 bytes in protocol 3.0 and up to 256 in 3.2.
+pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+    message(out, b'K', |out| {
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(secret);
+    });
+}
+
+/// RowDescription of columns in text format.
+pub fn row_description(out: &mut Vec<u8>, columns: &[Column<'_>]) {
+    message(out, b'T', |out| {
+        count(out, columns.len());
+        for column in columns {
+            string(out, column.name);
+            // No table, and so no column of it.
+            out.extend_from_slice(&0_u32.to_be_bytes());
+            out.extend_from_slice(&0_i16.to_be_bytes());
+            out.extend_from_slice(&column.type_oid.to_be_bytes());
+            out.extend_from_slice(&column.type_length.to_be_bytes());
+            // No type modifier; text format.
+            out.extend_from_slice(&(-1_i32).to_be_bytes());
+            out.extend_from_slice(&0_i16.to_be_bytes());
+        }
+    });
+}
+
+/// DataRow of values in text format; `None` is NULL.
+pub fn data_row<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<&'a [u8]>>) {
+    message(out, b'D', |out| {
+        count(out, values.len());
+        for value in values {
+            let Some(value) = value else {
+                out.extend_from_slice(&(-1_i32).to_be_bytes());
+                continue;
+            };
+            let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(value);
+        }
+    });
+}
+
+/// NotificationResponse.
+pub fn notification_response(out: &mut Vec<u8>, pid: i32, channel: &str, payload: &str) {
+    message(out, b'A', |out| {
+        out.extend_from_slice(&pid.to_be_bytes());
+        string(out, channel);
+        string(out, payload);
+    });
+}
+
+/// NegotiateProtocolVersion: the version that will be spoken, and the options not understood.
+///
+/// As PostgreSQL (`SendNegotiateProtocolVersion`), the version is sent whole, as 3 << 16 | minor.
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, unknown: &[String]) {
+    message(out, b'v', |out| {
+        let version = (3_u32 << 16) | u32::from(minor);
+        out.extend_from_slice(&version.to_be_bytes());
+        let options = i32::try_from(unknown.len()).unwrap_or(i32::MAX);
+        out.extend_from_slice(&options.to_be_bytes());
+        for option in unknown {
+            string(out, option);
+        }
+    });
+}
+
+/// The authentication requests that pgherd makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication<'a> {
+    Ok,
+    CleartextPassword,
+    Md5Password { salt: [u8; 4] },
+    Sasl { mechanisms: &'a [&'a str] },
+    SaslContinue(&'a [u8]),
+    SaslFinal(&'a [u8]),
+}
+
+/// AuthenticationOk and its kin.
+pub fn authentication(out: &mut Vec<u8>, request: Authentication<'_>) {
+    message(out, b'R', |out| match request {
+        Authentication::Ok => out.extend_from_slice(&0_u32.to_be_bytes()),
+        Authentication::CleartextPassword => out.extend_from_slice(&3_u32.to_be_bytes()),
+        Authentication::Md5Password { salt } => {
+            out.extend_from_slice(&5_u32.to_be_bytes());
+            out.extend_from_slice(&salt);
+        }
+        Authentication::Sasl { mechanisms } => {
+            out.extend_from_slice(&10_u32.to_be_bytes());
+            for mechanism in mechanisms {
+                string(out, mechanism);
+            }
+            out.push(0);
+        }
+        Authentication::SaslContinue(data) => {
+            out.extend_from_slice(&11_u32.to_be_bytes());
+            out.extend_from_slice(data);
+        }
+        Authentication::SaslFinal(data) => {
+            out.extend_from_slice(&12_u32.to_be_bytes());
+            out.extend_from_slice(data);
+        }
+    });
+}
+
+/// The fields of a server's ErrorResponse or NoticeResponse, as its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorFields<'a> {
+    body: &'a [u8],
+}
+
+impl<'a> ErrorFields<'a> {
+    /// The value of a field by its letter; `None` when it is absent or the body is cut short before it.
+    pub fn field(&self, letter: u8) -> Option<&'a [u8]> {
+        self.iter()
+            .find(|&(found, _)| found == letter)
+            .map(|(_, value)| value)
+    }
+
+    /// Every field in the order of the message, up to the first that is malformed.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+        let mut rest = self.body;
+        std::iter::from_fn(move || {
+            let (&letter, after) = rest.split_first()?;
+            if letter == 0 {
+                return None;
+            }
+            let end = after.iter().position(|&byte| byte == 0)?;
+            let (value, after) = after.split_at_checked(end)?;
+            rest = after.get(1..)?;
+            Some((letter, value))
+        })
+    }
+
+    /// SQLSTATE (`C`); `XX000` when the server sent none.
+    pub fn code(&self) -> &'a str {
+        self.text(b'C').unwrap_or("XX000")
+    }
+
+    /// The primary message (`M`), empty when absent or not UTF-8.
+    pub fn message(&self) -> &'a str {
+        self.text(b'M').unwrap_or_default()
+    }
+
+    /// The severity in English (`V`, else `S`).
+    pub fn severity(&self) -> &'a str {
+        self.text(b'V')
+            .or_else(|| self.text(b'S'))
+            .unwrap_or_default()
+    }
+
+    fn text(&self, letter: u8) -> Option<&'a str> {
+        self.field(letter)
+            .and_then(|value| std::str::from_utf8(value).ok())
+    }
+}
+
+/// Reads the body of an ErrorResponse or NoticeResponse. Never fails: what is malformed is absent.
+pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
+    ErrorFields { body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Authentication, Column, Status, authentication, backend_key_data, command_complete,
+        data_row, error_fields, fault, negotiate_protocol_version, ready_for_query,
+        row_description,
+    };
+    use crate::error::{Fault, SqlState};
+    use proptest::prelude::{any, proptest};
+
+    fn check(write: impl FnOnce(&mut Vec<u8>), expect: &[u8]) {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            expect.escape_ascii().to_string()
+        );
+    }
+
+    #[test]
+    fn writes_messages_byte_for_byte() {
+        check(|out| ready_for_query(out, Status::Failed), b"Z\0\0\0\x05E");
+        check(|out| command_complete(out, "BEGIN"), b"C\0\0\0\nBEGIN\0");
+        check(
+            |out| backend_key_data(out, 1, &[2; 4]),
+            b"K\0\0\0\x0c\0\0\0\x01\x02\x02\x02\x02",
+        );
+        check(
+            |out| data_row(out, [Some(b"a".as_slice()), None].into_iter()),
+            b"D\0\0\0\x0f\0\x02\0\0\0\x01a\xff\xff\xff\xff",
+        );
+        check(
+            |out| row_description(out, &[Column::text("n")]),
+            b"T\0\0\0\x1a\0\x01n\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0",
+        );
+        check(
+            |out| negotiate_protocol_version(out, 2, &["_pq_.x".to_owned()]),
+            b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.x\0",
+        );
+        check(
+            |out| authentication(out, Authentication::Sasl { mechanisms: &["X"] }),
+            b"R\0\0\0\x0b\0\0\0\x0aX\0\0",
+        );
+    }
+
+    #[test]
+    fn fields_of_a_fault_are_read_back() {
+        let mut out = Vec::new();
+        let sent = Fault::fatal(SqlState::INVALID_PASSWORD, "no\0pe").hint("Try again.");
+        fault(&mut out, &sent);
+        let fields = error_fields(&out[5..]);
+        assert_eq!(fields.severity(), "FATAL");
+        assert_eq!(fields.code(), "28P01");
+        assert_eq!(fields.message(), "no");
+        assert_eq!(fields.field(b'H'), Some(b"Try again.".as_slice()));
+        assert_eq!(fields.field(b'D'), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_error_body_is_read(body: Vec<u8>, letter in any::<u8>()) {
+            let fields = error_fields(&body);
+            let _ = (fields.field(letter), fields.code().len(), fields.message().len());
+        }
+    }
+}

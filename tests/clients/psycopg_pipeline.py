@@ -1,0 +1,87 @@
+"""psycopg 3 in pipeline mode: statements of several shards before one Sync, errors in the middle."""
+import psycopg
+
+from habits import Habits, same
+
+habit = Habits()
+
+
+def connect(**more):
+    return psycopg.connect("", **more)
+
+
+@habit
+def answers_in_order(connection):
+    with connection.pipeline():
+        cursors = [connection.execute("select v from kv where k = %s", (key,)) for key in range(1, 40)]
+        same([cursor.fetchone()[0] for cursor in cursors], [f"v{key}" for key in range(1, 40)])
+
+
+@habit
+def prepared_in_a_pipeline(connection):
+    for _ in range(3):
+        with connection.pipeline():
+            cursors = [connection.execute("select k from kv where k = %s", (key,), prepare=True) for key in (5, 6, 7, 8)]
+            same([cursor.fetchone() for cursor in cursors], [(5,), (6,), (7,), (8,)])
+
+
+@habit
+def one_shard_in_a_block(connection):
+    with connect() as own, own.pipeline():
+        own.execute("insert into kv values (8101, 'pipe')")
+        read = own.execute("select v from kv where k = 8101")
+        own.execute("delete from kv where k = 8101")
+        own.commit()
+        same(read.fetchone(), ("pipe",))
+
+
+@habit
+def error_in_the_middle(connection):
+    with connect(autocommit=True) as own:
+        try:
+            with own.pipeline():
+                first = own.execute("select v from kv where k = 1")
+                own.execute("select v / 0 from kv where k = 1")
+                own.execute("select v from kv where k = 1")
+                first.fetchone()
+            raise AssertionError("no error came")
+        except psycopg.Error as error:
+            same(error.sqlstate, "42883")
+        same(own.execute("select v from kv where k = 2").fetchone(), ("v2",))
+
+
+@habit
+def the_write_before_an_error_is_undone(connection):
+    with connect(autocommit=True) as own:
+        try:
+            with own.pipeline():
+                own.execute("insert into kv values (8102, 'undone')")
+                own.execute("select 1 / (k - 8102) from kv where k = 8102")
+            raise AssertionError("no error came")
+        except psycopg.errors.DivisionByZero:
+            pass
+        same(own.execute("select v from kv where k = 8102").fetchone(), None)
+
+
+@habit
+def sync_in_between(connection):
+    with connection.pipeline() as pipeline:
+        one = connection.execute("select v from kv where k = 20")
+        pipeline.sync()
+        two = connection.execute("select v from kv where k = 21")
+        same((one.fetchone(), two.fetchone()), (("v20",), ("v21",)))
+
+
+@habit
+def executemany_in_a_pipeline(connection):
+    with connection.cursor() as cursor:
+        cursor.executemany("select v from kv where k = %s", [(30,), (31,), (32,)], returning=True)
+        rows = [cursor.fetchone()]
+        while cursor.nextset():
+            rows.append(cursor.fetchone())
+        same(rows, [("v30",), ("v31",), ("v32",)])
+
+
+if __name__ == "__main__":
+    with connect(autocommit=True) as connection:
+        habit.run(connection)

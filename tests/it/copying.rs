@@ -1,0 +1,293 @@
+//! COPY FROM through the proxy: rows are split by key, all of them or none.
+
+use crate::client::Client;
+use crate::fixture::{Fixture, Table, tables};
+use crate::message::frame;
+use crate::random::Random;
+use crate::shared::SHARDS;
+
+/// Pieces that values are made of: what the formats must escape, and what looks like an escape.
+const PIECES: &[&str] = &[
+    "a",
+    "Z",
+    "7",
+    " ",
+    "\t",
+    "\n",
+    "\r",
+    "\\",
+    "\"",
+    "'",
+    ",",
+    ";",
+    "\\N",
+    "\\.",
+    "NULL",
+    "é",
+    "\u{1F418}",
+    "",
+    "\"\"",
+    "\\t",
+];
+
+const FORMATS: &[&str] = &[
+    "",
+    "WITH (FORMAT text, DELIMITER '|', NULL 'nil')",
+    "CSV",
+    "WITH (FORMAT csv, HEADER, DELIMITER ';', QUOTE '''', NULL 'x')",
+    "WITH (FORMAT csv, ESCAPE '\\', FORCE_QUOTE *)",
+    "WITH (FORMAT binary)",
+];
+
+/// The COPY of the other direction: what only FROM or only TO knows is left out.
+fn from_options(options: &str) -> String {
+    options.replace(", FORCE_QUOTE *", "")
+}
+
+fn random_text(random: &mut Random) -> String {
+    (0..random.below(6))
+        .map(|_| *random.choose(PIECES))
+        .collect()
+}
+
+fn random_key(random: &mut Random, table: &Table) -> String {
+    match table.kind {
+        "text" => random_text(random),
+        "smallint" => (random.below(65_536).cast_signed() - 32_768).to_string(),
+        _ if random.chance(50) => (random.below(2000).cast_signed() - 500).to_string(),
+        "int" => (random.below(1 << 32).cast_signed() - (1 << 31)).to_string(),
+        _ => random.next().cast_signed().to_string(),
+    }
+}
+
+/// Writes random rows to the reference server by INSERT.
+fn random_rows(reference: &mut Client, table: &Table, random: &mut Random, count: usize) {
+    for n in 0..count {
+        let value = (!random.chance(15)).then(|| random_text(random));
+        let key = random_key(random, table);
+        let n = n.to_string();
+        let sql = format!("INSERT INTO {} VALUES ($1, $2, $3)", table.name);
+        let inserted = reference.query_with(&sql, &[Some(&key), Some(&n), value.as_deref()]);
+        inserted.unwrap_or_else(|error| panic!("{key:?} {value:?}: {error:?}"));
+    }
+}
+
+fn chop(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let most = if random.chance(30) { 3 } else { 200 };
+        let (piece, after) = rest.split_at((1 + random.below(most)).min(rest.len()));
+        pieces.push(piece.to_vec());
+        rest = after;
+    }
+    pieces
+}
+
+#[test]
+fn copied_rows_lie_on_their_shards() {
+    let mut random = Random::from_environment();
+    let seed = random.seed;
+    let fixture = Fixture::start();
+    let (mut client, mut reference) = (fixture.connect(), fixture.databases.reference());
+    for table in &tables() {
+        for options in FORMATS {
+            for columns in ["k, n, v", "v, n, k"] {
+                let name = table.name;
+                let context = format!("SEED={seed} {name} ({columns}) {options}");
+                fixture
+                    .databases
+                    .run_everywhere(&format!("TRUNCATE {name}"));
+                random_rows(&mut reference, table, &mut random, 60);
+                let bytes =
+                    reference.copy_out(&format!("COPY {name} ({columns}) TO STDOUT {options}"));
+                let sql = format!(
+                    "COPY {name} ({columns}) FROM STDIN {}",
+                    from_options(options)
+                );
+                let answer = client.copy_in(&sql, &chop(&bytes, &mut random));
+                let tags = answer
+                    .unwrap_or_else(|error| panic!("{context}: {error:?}"))
+                    .tags;
+                assert_eq!(tags, ["COPY 60"], "{context}");
+                println!("{context}");
+                fixture.check_table(table);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_copy_is_split() {
+    let fixture = Fixture::start();
+    let (mut client, mut reference) = (fixture.connect(), fixture.databases.reference());
+    let rows: Vec<String> = (0..50_000)
+        .map(|k| format!("{}\t{k}\tvalue of {k}\n", k * 7 - 1000))
+        .collect();
+    let pieces: Vec<Vec<u8>> = rows
+        .concat()
+        .as_bytes()
+        .chunks(8192)
+        .map(<[u8]>::to_vec)
+        .collect();
+    for connection in [&mut client, &mut reference] {
+        let tags = connection
+            .copy_in("COPY by_jump FROM STDIN", &pieces)
+            .expect("copied")
+            .tags;
+        assert_eq!(tags, ["COPY 50000"]);
+    }
+    fixture.check_rows();
+    for shard in 0..SHARDS {
+        let count: usize = fixture
+            .databases
+            .shard(shard)
+            .value("SELECT count(*) FROM by_jump")
+            .parse()
+            .expect("a count");
+        assert!(
+            (10_000..15_000).contains(&count),
+            "shard {shard} holds {count} of 50000"
+        );
+    }
+}
+
+fn total(fixture: &Fixture, table: &str) -> usize {
+    let count = |shard| {
+        fixture
+            .databases
+            .shard(shard)
+            .value(&format!("SELECT count(*) FROM {table}"))
+    };
+    (0..SHARDS)
+        .map(|shard| count(shard).parse::<usize>().expect("a count"))
+        .sum()
+}
+
+#[test]
+fn a_copy_that_fails_leaves_nothing() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let good: Vec<String> = (0..2000).map(|k| format!("{k}\t{k}\tx\n")).collect();
+    let good = good.concat();
+    let cases: &[(&str, String, &str)] = &[
+        (
+            "COPY by_jump FROM STDIN",
+            format!("{good}not a number\t1\tx\n"),
+            "22P02",
+        ),
+        (
+            "COPY by_jump FROM STDIN",
+            format!("{good}5\tnot a number\tx\n"),
+            "22P02",
+        ),
+        (
+            "COPY by_jump FROM STDIN",
+            format!("{good}5\t5\tx\n"),
+            "23505",
+        ),
+        (
+            "COPY by_jump FROM STDIN",
+            format!("{good}5000\t5\n"),
+            "22P04",
+        ),
+        (
+            "COPY by_jump FROM STDIN",
+            format!("{good}5000\t5\tx\ty\n"),
+            "22P04",
+        ),
+        ("COPY by_jump FROM STDIN", format!("{good}\\N\t5\tx\n"), ""),
+        ("COPY by_jump (n, v) FROM STDIN", "1\tx\n".to_owned(), ""),
+        (
+            "COPY by_jump FROM STDIN CSV",
+            "1,2,\"no closing quote\n".to_owned(),
+            "22P04",
+        ),
+        (
+            "COPY by_jump FROM STDIN (FORMAT binary)",
+            "no binary header here".to_owned(),
+            "22P04",
+        ),
+        ("COPY by_jump (nope) FROM STDIN", good.clone(), ""),
+    ];
+    for (sql, data, code) in cases {
+        let pieces: Vec<Vec<u8>> = data.as_bytes().chunks(1000).map(<[u8]>::to_vec).collect();
+        let error = client.copy_in(sql, &pieces).expect_err(sql);
+        let end = &data[data.len().saturating_sub(30)..];
+        assert!(
+            code.is_empty() || error.code == *code,
+            "{sql} {end:?}: {error:?}"
+        );
+        assert!(
+            !error.code.is_empty() && error.code != "XX000",
+            "{sql}: {error:?}"
+        );
+        assert_eq!(client.status, 'I', "{sql}");
+        assert_eq!(total(&fixture, "by_jump"), 0, "{sql} {end:?}");
+    }
+    client.send(&crate::message::query("COPY by_jump FROM STDIN"));
+    client.send(&frame(b'd', good.as_bytes()));
+    client.send(&frame(b'f', b"the client gives up\0"));
+    let error = client.answer().expect_err("CopyFail");
+    assert_eq!(error.code, "57014", "{error:?}");
+    assert_eq!(total(&fixture, "by_jump"), 0);
+    // A client that is gone in the middle.
+    let mut lost = fixture.connect();
+    lost.send(&crate::message::query("COPY by_jump FROM STDIN"));
+    lost.send(&frame(b'd', good.as_bytes()));
+    lost.hang_up();
+    client.run("SELECT 1");
+    assert_eq!(
+        client
+            .copy_in("COPY by_jump FROM STDIN", &[good.into_bytes()])
+            .expect("copied")
+            .tags,
+        ["COPY 2000"]
+    );
+    assert_eq!(total(&fixture, "by_jump"), 2000);
+}
+
+#[test]
+fn a_split_copy_in_a_block_is_refused() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("BEGIN");
+    let error = client
+        .copy_in("COPY by_jump FROM STDIN", &[b"1\t1\tx\n2\t2\tx\n".to_vec()])
+        .expect_err("in a block");
+    assert_eq!(error.code, "0A000", "{error:?}");
+    assert!(!error.hint.is_empty(), "{error:?}");
+    client.run("ROLLBACK");
+    assert_eq!(total(&fixture, "by_jump"), 0);
+    client.run("BEGIN");
+    let copied = client
+        .copy_in("COPY at_home FROM STDIN", &[b"1\tx\n".to_vec()])
+        .expect("a single table");
+    assert_eq!(copied.tags, ["COPY 1"]);
+    client.run("COMMIT");
+    assert_eq!(client.value("SELECT count(*) FROM at_home"), "1");
+}
+
+#[test]
+fn copy_by_the_extended_protocol_is_split() {
+    use crate::message::{bind, execute, parse, sync};
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let start = [
+        parse("", "COPY by_jump FROM STDIN", &[]),
+        bind("", "", &[], &[], &[]),
+        execute("", 0),
+    ];
+    client.send(&start.concat());
+    client.send(
+        &[
+            frame(b'd', b"1\t1\ta\n2\t2\tb\n"),
+            frame(b'd', b"3\t3\tc\n"),
+            frame(b'c', &[]),
+            sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(client.answer().expect("copied").tags, ["COPY 3"]);
+    assert_eq!(total(&fixture, "by_jump"), 3);
+}

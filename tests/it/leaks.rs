@@ -1,0 +1,267 @@
+//! Nothing of one client is ever seen by the next.
+
+use std::fmt::Write as _;
+
+use crate::client::{Client, Row};
+use crate::herd::{Herd, Options};
+use crate::load::eventually;
+use crate::message::{bind, execute, frame, parse, query, sync};
+use crate::shared::Databases;
+
+/// All of a session's state that SQL can see.
+pub(crate) fn fingerprint(client: &mut Client) -> Vec<Vec<Row>> {
+    [
+        "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name' ORDER BY name",
+        "SELECT current_user = session_user, current_setting('role'), current_schemas(false)::text",
+        "SELECT name, statement FROM pg_prepared_statements WHERE from_sql",
+        "SELECT name FROM pg_cursors WHERE name <> ''",
+        "SELECT pg_listening_channels()",
+        "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        "SELECT relname FROM pg_class WHERE pg_table_is_visible(oid) AND relpersistence = 't'",
+        // PostgreSQL keeps the name of a reset placeholder, empty, to the session's end.
+        "SELECT nullif(current_setting('my.own', true), '')",
+    ]
+    .map(|sql| client.rows(sql))
+    .to_vec()
+}
+
+/// What a client may leave behind.
+const TRACES: &[&str] = &[
+    "SET work_mem = '7MB'",
+    "SET search_path = pg_catalog",
+    "SET ROLE pg_monitor",
+    "SET my.own = 'secret'",
+    "SET TIME ZONE 'Asia/Tokyo'; SET DateStyle = 'German'; SET client_encoding = 'latin1'",
+    "SELECT set_config('my.own', 'secret', false), set_config('work_mem', '8MB', false)",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "SET default_transaction_read_only = on",
+    "SET statement_timeout = 1",
+    "BEGIN; SET LOCAL work_mem = '9MB'; SET LOCAL ROLE pg_monitor",
+    "BEGIN; SET work_mem = '9MB'; SELECT 1/0",
+    "BEGIN; SET work_mem = '9MB'; SAVEPOINT a; SET my.own = 'x'; ROLLBACK TO a; COMMIT",
+    "CREATE TEMP TABLE left_over (id int)",
+    "CREATE TEMP TABLE t (id int)",
+    "SELECT pg_advisory_lock(4711)",
+    "SELECT pg_try_advisory_lock(47, 11)",
+    "SELECT pg_advisory_lock_shared(4712) FROM generate_series(1, 3)",
+    "PREPARE left_over AS SELECT 'secret'",
+    "DECLARE left_over CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 10)",
+    "LISTEN left_over",
+    "DO $$ BEGIN SET work_mem = '11MB'; PERFORM set_config('my.own', 'by a block', false); END $$",
+    "SELECT set_config(name, 'hidden', false) FROM (VALUES ('my.own')) v (name)",
+    "BEGIN; LOCK TABLE t; INSERT INTO t VALUES (1, 'x')",
+    "SET LOCAL work_mem = '12MB'",
+    "SET session_replication_role = DEFAULT; SET enable_seqscan = off",
+];
+
+fn start(pool_mode: &str) -> (Databases, Herd) {
+    let databases = Databases::create(1);
+    databases.run_everywhere("CREATE TABLE t (id int, v text)");
+    let mut options = Options::new(pool_mode);
+    options.set("default_pool_size: 1").set("engines: 1");
+    let herd = Herd::start(&databases, &options);
+    (databases, herd)
+}
+
+/// Sees what the next clients of the only server see.
+fn check(faults: &mut String, herd: &Herd, plain: &[Vec<Row>], after: &str) {
+    for round in 0..2 {
+        let found = fingerprint(&mut herd.connect());
+        if found != plain {
+            writeln!(faults, "{after}: client {round} sees {found:?}").expect("to a string");
+        }
+    }
+}
+
+fn traces(pool_mode: &str) {
+    let (databases, herd) = start(pool_mode);
+    let plain = fingerprint(&mut databases.reference());
+    let mut faults = String::new();
+    for trace in TRACES {
+        for goodbye in [true, false] {
+            let mut client = herd.connect();
+            drop(client.query(trace));
+            if goodbye {
+                client.terminate().expect("no more messages");
+            } else {
+                client.hang_up();
+            }
+            check(&mut faults, &herd, &plain, trace);
+        }
+    }
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("no advisory lock is left", || {
+        databases.shard(0).value(locks) == "0"
+    });
+    assert!(faults.is_empty(), "{pool_mode}:\n{faults}");
+    assert_eq!(databases.shard(0).value("SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn clients_leave_no_trace_in_transaction_mode() {
+    traces("transaction");
+}
+
+#[test]
+fn clients_leave_no_trace_in_session_mode() {
+    traces("session");
+}
+
+#[test]
+fn clients_leave_no_trace_in_statement_mode() {
+    traces("statement");
+}
+
+/// What may be under way when a client is gone.
+#[test]
+fn clients_that_break_off_leave_no_trace() {
+    let (databases, herd) = start("transaction");
+    let plain = fingerprint(&mut databases.reference());
+    let mut faults = String::new();
+    let unfinished: &[(&str, Vec<u8>)] = &[
+        ("a long statement", query("SELECT pg_sleep(30)")),
+        (
+            "COPY IN",
+            [query("COPY t FROM STDIN"), frame(b'd', b"1\tx\n2\ty")].concat(),
+        ),
+        (
+            "COPY OUT",
+            query("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT"),
+        ),
+        (
+            "many rows",
+            query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)"),
+        ),
+        (
+            "no Sync",
+            [
+                parse("", "INSERT INTO t VALUES (1, 'x')", &[]),
+                bind("", "", &[], &[], &[]),
+                execute("", 0),
+                frame(b'H', b""),
+            ]
+            .concat(),
+        ),
+        (
+            "half a message",
+            query("INSERT INTO t VALUES (1, 'x')")[..10].to_vec(),
+        ),
+        (
+            "a block",
+            [query("BEGIN"), query("INSERT INTO t VALUES (1, 'x')")].concat(),
+        ),
+        (
+            "a portal",
+            [
+                query("BEGIN"),
+                parse("s", "SELECT generate_series(1, 9)", &[]),
+                bind("p", "s", &[], &[], &[]),
+                execute("p", 2),
+                sync(),
+            ]
+            .concat(),
+        ),
+    ];
+    for (what, bytes) in unfinished {
+        for wait in [true, false] {
+            let mut client = herd.connect();
+            client.send(bytes);
+            if wait {
+                drop(client.receive(std::time::Duration::from_millis(300)));
+            }
+            client.hang_up();
+            check(&mut faults, &herd, &plain, what);
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+    eventually("nothing still runs", || {
+        databases.shard(0).value("SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() AND datname = current_database()") == "0"
+    });
+    assert_eq!(databases.shard(0).value("SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn settings_follow_the_client_from_server_to_server() {
+    let databases = Databases::create(1);
+    databases.run_everywhere("CREATE TABLE t (id int, v text)");
+    let mut options = Options::new("transaction");
+    options.set("default_pool_size: 2");
+    let herd = Herd::start(&databases, &options);
+    let mut clients: Vec<Client> = (1..=6)
+        .map(|number| {
+            let parameters = [
+                ("user", "app"),
+                ("database", databases.name.as_str()),
+                ("application_name", "by startup"),
+                (
+                    "options",
+                    &format!("-c work_mem={number}MB -c my.own=o{number}"),
+                ),
+                ("extra_float_digits", "2"),
+                ("DateStyle", "German, DMY"),
+            ];
+            Client::try_connect_with(herd.port, &parameters).expect("logged in")
+        })
+        .collect();
+    for round in 0..5 {
+        for (index, client) in clients.iter_mut().enumerate() {
+            let number = index + 1;
+            assert_eq!(client.value("SHOW work_mem"), format!("{number}MB"));
+            assert_eq!(
+                client.value("SELECT current_setting('my.own')"),
+                if round == 0 {
+                    format!("o{number}")
+                } else {
+                    format!("s{number}")
+                }
+            );
+            assert_eq!(client.value("SHOW extra_float_digits"), "2");
+            assert_eq!(client.value("SELECT date '2026-02-01'"), "01.02.2026");
+            assert_eq!(client.value("SHOW application_name"), "by startup");
+            client.run(&format!("SET my.own = 's{number}'"));
+        }
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.run("RESET ALL");
+        assert_eq!(
+            client.value("SHOW work_mem"),
+            format!("{}MB", index + 1),
+            "RESET goes back to the startup packet"
+        );
+        assert_eq!(client.value("SHOW datestyle"), "German, DMY");
+    }
+}
+
+#[test]
+fn login_reports_what_postgres_reports() {
+    let (databases, herd) = start("transaction");
+    let names = |client: &Client| {
+        let mut settings = client.settings.clone();
+        settings.sort();
+        settings
+    };
+    assert_eq!(names(&herd.connect()), names(&databases.reference()));
+    let parameters = [
+        ("user", "app"),
+        ("database", databases.name.as_str()),
+        ("client_encoding", "'utf-8'"),
+        ("TimeZone", "Europe/Berlin"),
+        ("datestyle", "SQL, DMY"),
+        ("application_name", "x"),
+    ];
+    let through = Client::try_connect_with(herd.port, &parameters).expect("logged in");
+    let direct =
+        Client::try_connect_with(databases.reference_port, &parameters).expect("logged in");
+    assert_eq!(names(&through), names(&direct));
+    let unknown = [
+        ("user", "app"),
+        ("database", databases.name.as_str()),
+        ("no_such_setting", "1"),
+    ];
+    let error = |port| {
+        Client::try_connect_with(port, &unknown)
+            .map(|_| ())
+            .map_err(|error| (error.code, error.message))
+    };
+    assert_eq!(error(herd.port), error(databases.reference_port));
+}

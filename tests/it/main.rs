@@ -1,0 +1,31 @@
+//! Everything that is tested against real PostgreSQL servers, in one binary.
+//!
+//! The clusters, the proxy and the raw client come first; each later module tests one promise. Slow
+//! and long runs are chosen by environment variables at run time: `FAULT_SECONDS`, `SLOW_TESTS`,
+//! `CASES` and `SEED`. A failure prints the seed that repeats it.
+
+mod cancelling;
+mod client;
+mod control;
+mod copy_rows;
+mod copying;
+mod differential;
+mod faults;
+mod fixture;
+mod handshake;
+mod herd;
+mod hostile;
+mod leaks;
+mod load;
+mod logins;
+mod memory;
+mod message;
+mod operating;
+mod placement;
+mod pooling;
+mod postgres;
+mod random;
+mod refusals;
+mod routing;
+mod shared;
+mod transcript;

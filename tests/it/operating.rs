@@ -1,0 +1,308 @@
+//! PAUSE, RESUME, RELOAD, RECONNECT and the signals, while clients work.
+
+use std::thread::{sleep, spawn};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::fixture::Fixture;
+use crate::load::{Load, eventually, waiting};
+
+#[test]
+fn pausing_and_resuming_loses_no_statement() {
+    let fixture = Fixture::start();
+    let load = Load::on(&fixture, 10);
+    let mut console = fixture.herd.console();
+    for _ in 0..5 {
+        load.wait(100);
+        console.run("PAUSE");
+        let done = load.done();
+        sleep(Duration::from_millis(100));
+        assert!(
+            load.done() <= done + 20,
+            "statements run while all is paused"
+        );
+        console.run("RESUME");
+        load.wait(100);
+    }
+    console.run(&format!("PAUSE {}", fixture.databases.name));
+    console.run(&format!("RESUME {}", fixture.databases.name));
+    load.wait(100);
+    load.stop().check_flawless();
+}
+
+#[test]
+fn pause_waits_for_the_open_block() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("BEGIN; INSERT INTO by_jump VALUES (1, 1, 'x')");
+    let mut console = fixture.herd.console();
+    let thread = spawn(move || {
+        console.run("PAUSE");
+        console
+    });
+    sleep(Duration::from_millis(200));
+    assert!(!thread.is_finished(), "a block is open");
+    client.run("UPDATE by_jump SET v = 'y' WHERE k = 1");
+    client.run("COMMIT");
+    let mut console = thread.join().expect("paused");
+    let waiter = spawn(move || client.value("SELECT v FROM by_jump WHERE k = 1"));
+    eventually("the client waits", || waiting(&fixture.herd) == 1);
+    console.run("RESUME");
+    assert_eq!(waiter.join().expect("served"), "y");
+}
+
+#[test]
+fn reloading_loses_no_statement() {
+    let mut options = Fixture::options("transaction");
+    let fixture = Fixture::with(&mut options);
+    let load = Load::on(&fixture, 10);
+    let mut console = fixture.herd.console();
+    let size = |console: &mut Client| {
+        let config = console.run("SHOW CONFIG");
+        let at = config
+            .column("key")
+            .iter()
+            .position(|key| key == "default_pool_size")
+            .expect("a key");
+        config.column("value")[at].clone()
+    };
+    for round in 0..6 {
+        load.wait(100);
+        let wanted = (2 + round).to_string();
+        fixture
+            .herd
+            .rewrite(options.set(&format!("default_pool_size: {wanted}")));
+        if round % 2 == 0 {
+            console.run("RELOAD");
+        } else {
+            fixture.herd.signal("HUP");
+        }
+        eventually("the new size holds", || size(&mut console) == wanted);
+    }
+    load.wait(100);
+    load.stop().check_flawless();
+}
+
+#[test]
+fn an_invalid_file_is_rejected_whole() {
+    let mut options = Fixture::options("transaction");
+    let fixture = Fixture::with(&mut options);
+    let load = Load::on(&fixture, 4);
+    let mut console = fixture.herd.console();
+    let before = console.run("SHOW CONFIG");
+    let faulty = [
+        "nonsense: [".to_owned(),
+        "unknown_key: 1\ndefault_pool_size: 1\n".to_owned(),
+        String::new(),
+        "listen: [127.0.0.1:1]\npool_mode: nonsense\ndatabases: {}\n".to_owned(),
+    ];
+    for text in faulty {
+        fixture.herd.rewrite_text(&text);
+        let error = console.fails("RELOAD");
+        assert!(!error.message.is_empty(), "{error:?}");
+        assert_eq!(console.run("SHOW CONFIG"), before, "after {text:?}");
+        fixture.herd.signal("HUP");
+        load.wait(50);
+    }
+    fixture.herd.rewrite(options.set("default_pool_size: 4"));
+    console.run("RELOAD");
+    load.wait(50);
+    load.stop().check_flawless();
+}
+
+#[test]
+fn reload_takes_up_and_drops_users_and_tables() {
+    let mut options = Fixture::options("transaction");
+    let fixture = Fixture::with(&mut options);
+    let name = fixture.databases.name.clone();
+    fixture
+        .databases
+        .run_everywhere("CREATE TABLE later (k int PRIMARY KEY, v text)");
+    fixture
+        .connect()
+        .run("INSERT INTO later VALUES (1, 'single')");
+    fixture.connect().run("DELETE FROM later");
+    let stranger = || {
+        Client::try_connect(fixture.herd.port, "app_scram", &name)
+            .map(|_| ())
+            .map_err(|error| error.code)
+    };
+    assert!(stranger().is_err(), "a user the config does not know");
+    options
+        .users
+        .push("{name: app_scram, password: scram-secret}".to_owned());
+    options.sharded("later", "k", "int", "{modulo: all}");
+    fixture.herd.rewrite(&options);
+    fixture.herd.console().run("RELOAD");
+    assert_eq!(stranger(), Ok(()));
+    let mut client = fixture.connect();
+    for k in 0..4 {
+        client.run(&format!("INSERT INTO later VALUES ({k}, 'x')"));
+    }
+    for shard in 0..4 {
+        assert_eq!(
+            fixture.databases.shard(shard).value("SELECT k FROM later"),
+            shard.to_string()
+        );
+    }
+}
+
+#[test]
+fn reconnect_replaces_every_server() {
+    let fixture = Fixture::start();
+    let load = Load::on(&fixture, 6);
+    load.wait(200);
+    let started = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND backend_start < '{}'";
+    let now = fixture.databases.shard(1).value("SELECT clock_timestamp()");
+    fixture.herd.console().run("RECONNECT");
+    eventually("the old servers are gone", || {
+        fixture
+            .databases
+            .shard(1)
+            .value(&started.replace("{}", &now))
+            == "0"
+    });
+    load.wait(200);
+    load.stop().check_flawless();
+}
+
+#[test]
+fn killing_a_database_ends_its_clients() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("SELECT 1");
+    let mut console = fixture.herd.console();
+    console.run(&format!("KILL {}", fixture.databases.name));
+    let error = client.fails("SELECT 1");
+    assert!(
+        error.code.is_empty() || error.severity == "FATAL",
+        "{error:?}"
+    );
+    console.run(&format!("RESUME {}", fixture.databases.name));
+    fixture.connect().run("SELECT * FROM at_home");
+}
+
+#[test]
+fn sigterm_lets_blocks_finish() {
+    let mut fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let mut idle = fixture.connect();
+    idle.run("SELECT 1");
+    client.run("BEGIN; INSERT INTO by_jump VALUES (1, 1, 'drained')");
+    fixture.herd.signal("TERM");
+    eventually("no new client", || {
+        Client::try_connect(fixture.herd.port, "app", &fixture.databases.name).is_err()
+    });
+    client.run("UPDATE by_jump SET v = 'to the end' WHERE k = 1");
+    client.run("COMMIT");
+    let status = fixture.herd.wait(Duration::from_secs(20));
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    let mut left = String::new();
+    for shard in 0..4 {
+        for row in fixture.databases.shard(shard).rows("SELECT v FROM by_jump") {
+            left += row[0].as_deref().unwrap_or_default();
+        }
+    }
+    assert_eq!(left, "to the end");
+}
+
+#[test]
+fn sigterm_under_load_loses_nothing() {
+    let mut fixture = Fixture::start();
+    let load = Load::on(&fixture, 8);
+    load.wait(300);
+    fixture.herd.signal("TERM");
+    let status = fixture.herd.wait(Duration::from_secs(20));
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    let told = load.stop();
+    let mut found = Vec::new();
+    for shard in 0..4 {
+        let rows = fixture.databases.shard(shard).rows("SELECT k FROM by_jump");
+        found.extend(rows.iter().map(|row| {
+            row[0]
+                .as_deref()
+                .expect("a key")
+                .parse::<i64>()
+                .expect("a number")
+        }));
+    }
+    found.sort_unstable();
+    told.check_rows(&found);
+    assert_eq!(
+        found.len(),
+        told.acknowledged.len(),
+        "a drain acknowledges what it commits: {:?}",
+        told.errors
+    );
+}
+
+#[test]
+fn health_and_metrics_are_served() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for key in 0..10 {
+        client.run(&format!("INSERT INTO by_modulo VALUES ({key}, 1, 'x')"));
+    }
+    assert_eq!(fixture.herd.get("/health").0, 200);
+    eventually("every shard answers", || {
+        fixture.herd.get("/ready").0 == 200
+    });
+    eventually("the statements are counted", || {
+        fixture
+            .herd
+            .metric("pgherd_statements_total", "")
+            .unwrap_or_default()
+            >= 10.0
+    });
+    assert_eq!(
+        fixture.herd.metric("pgherd_out_of_sync_total", ""),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn the_console_shows_what_pgbouncer_shows() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("INSERT INTO by_modulo VALUES (1, 1, 'x')");
+    let mut console = fixture.herd.console();
+    for what in [
+        "HELP",
+        "CONFIG",
+        "DATABASES",
+        "POOLS",
+        "CLIENTS",
+        "SERVERS",
+        "STATS",
+        "STATS_TOTALS",
+        "USERS",
+        "LISTS",
+        "VERSION",
+        "SHARDS",
+        "TABLES",
+        "DISTRIBUTIONS",
+        "STATE",
+        "MEM",
+    ] {
+        let simple = console.run(&format!("SHOW {what}"));
+        let extended = console
+            .query_with(&format!("show {};", what.to_lowercase()), &[])
+            .unwrap_or_else(|error| panic!("SHOW {what}: {error:?}"));
+        assert_eq!(extended.rows.len(), simple.rows.len(), "SHOW {what}");
+    }
+    let clients = console.run("SHOW CLIENTS");
+    assert!(
+        clients.column("database").contains(&fixture.databases.name),
+        "{clients:?}"
+    );
+    let pools = console.run("SHOW POOLS");
+    assert!(
+        pools.column("database").contains(&fixture.databases.name),
+        "{pools:?}"
+    );
+    let mut stranger = Client::connect(fixture.herd.port, "app", &fixture.databases.name);
+    stranger.run("SELECT 1");
+    let refused = Client::try_connect(fixture.herd.port, "app", "pgherd")
+        .map(|mut client| client.query("RELOAD"));
+    assert!(!matches!(refused, Ok(Ok(_))), "only administrators may act");
+}

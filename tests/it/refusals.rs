@@ -1,0 +1,209 @@
+//! What cannot be answered exactly is refused with a hint, changes nothing, and costs no connection.
+
+use crate::client::Client;
+use crate::fixture::{Fixture, tables};
+use crate::shared::SHARDS;
+
+/// Answered differently by several shards than by one PostgreSQL, or not to be placed.
+const REFUSED: &[&str] = &[
+    // Whole-table answers.
+    "SELECT count(*) FROM by_jump",
+    "SELECT sum(n), avg(n) FROM by_jump",
+    "SELECT v, count(*) FROM by_jump GROUP BY v",
+    "SELECT DISTINCT v FROM by_jump",
+    "SELECT * FROM by_jump ORDER BY k",
+    "SELECT * FROM by_jump LIMIT 3",
+    "SELECT * FROM by_jump OFFSET 1",
+    "SELECT * FROM by_jump FETCH FIRST 2 ROWS ONLY",
+    "SELECT k, row_number() OVER () FROM by_jump",
+    "SELECT max(k) FROM by_jump WHERE n > 1",
+    "SELECT 1 FROM by_jump HAVING count(*) > 1",
+    "SELECT string_agg(v, ',') FROM by_jump",
+    "SELECT k FROM by_jump UNION SELECT k FROM beside",
+    "SELECT k FROM by_jump EXCEPT SELECT k FROM beside",
+    "WITH a AS (SELECT count(*) AS c FROM by_jump) SELECT * FROM a",
+    "SELECT * FROM (SELECT * FROM by_jump ORDER BY n LIMIT 1) s",
+    "SELECT (SELECT count(*) FROM by_jump)",
+    "SELECT EXISTS (SELECT 1 FROM by_jump)",
+    "SELECT * FROM at_home WHERE id IN (SELECT n FROM by_jump)",
+    // Joins that leave the shard.
+    "SELECT * FROM by_jump a JOIN by_modulo b ON a.k = b.k",
+    "SELECT * FROM by_jump a, by_jump b WHERE a.n = b.n",
+    "SELECT * FROM by_jump a JOIN at_home h ON h.id = a.n",
+    "SELECT * FROM by_jump a LEFT JOIN beside b ON a.n = b.n",
+    "SELECT * FROM by_jump a JOIN beside b ON a.n = b.n WHERE a.k = 1",
+    "SELECT * FROM by_jump a, by_modulo b WHERE a.k = 1 AND b.k = 1",
+    // Writes of several shards or of none.
+    "UPDATE by_jump SET v = 'x'",
+    "UPDATE by_jump SET v = 'x' WHERE n = 1",
+    "DELETE FROM by_jump",
+    "DELETE FROM by_jump WHERE v = 'x'",
+    "UPDATE by_jump SET k = 5 WHERE k = 1",
+    "INSERT INTO by_modulo VALUES (1, 1, 'a'), (2, 1, 'b')",
+    "INSERT INTO by_jump (n, v) VALUES (1, 'no key')",
+    "INSERT INTO by_jump SELECT * FROM beside",
+    "INSERT INTO by_jump SELECT g, 1, 'x' FROM generate_series(1, 5) g",
+    "INSERT INTO by_jump VALUES (1 + random(), 1, 'computed')",
+    "INSERT INTO by_jump DEFAULT VALUES",
+    "INSERT INTO by_jump VALUES (DEFAULT, 1, 'x')",
+    "INSERT INTO at_home SELECT n, v FROM by_jump",
+    "WITH gone AS (DELETE FROM by_jump RETURNING *) SELECT * FROM gone",
+    "UPDATE by_jump SET v = b.w FROM beside b WHERE by_jump.n = b.n",
+    "DELETE FROM by_jump USING at_home h WHERE h.id = by_jump.n AND by_jump.k = 1",
+    "INSERT INTO everywhere VALUES (1, random()::text)",
+    "MERGE INTO by_jump t USING beside s ON t.n = s.n WHEN MATCHED THEN DELETE",
+    "SELECT * FROM by_jump FOR UPDATE",
+    "SELECT nextval('some_sequence') FROM by_jump",
+    "CREATE TABLE copied AS SELECT * FROM by_jump",
+    "SELECT * INTO copied FROM by_jump",
+    // Key predicates that do not bind the whole statement.
+    "SELECT * FROM by_jump a JOIN by_jump b ON a.n = b.n WHERE a.k = 1",
+    "SELECT count(*) FROM by_jump WHERE k = 1 OR n = 2",
+    "SELECT count(*) FROM by_jump WHERE NOT (k = 1)",
+    "SELECT count(*) FROM by_jump WHERE k + 0 = 1",
+    "UPDATE by_jump SET v = 'x' WHERE k = 1 OR v = 'y'",
+    "UPDATE by_jump SET v = 'x' WHERE k = n",
+];
+
+/// Written where a key is NULL or has no place.
+const NO_PLACE: &[&str] = &[
+    "INSERT INTO by_jump VALUES (NULL, 1, 'x')",
+    "INSERT INTO by_jump (n, k) VALUES (1, NULL)",
+];
+
+fn dump(fixture: &Fixture) -> Vec<String> {
+    let mut rows = Vec::new();
+    for shard in 0..SHARDS {
+        let mut client = fixture.databases.shard(shard);
+        for table in tables().iter().map(|table| table.name).chain([
+            "beside",
+            "everywhere",
+            "at_home",
+            "unlisted",
+        ]) {
+            let found = client.rows(&format!("SELECT t::text FROM {table} t ORDER BY 1"));
+            rows.push(format!("{shard} {table} {found:?}"));
+        }
+    }
+    rows
+}
+
+fn fill(client: &mut Client) {
+    for key in 0..12 {
+        client.run(&format!(
+            "INSERT INTO by_jump VALUES ({key}, {key} % 3, 'x')"
+        ));
+        client.run(&format!(
+            "INSERT INTO by_modulo VALUES ({key}, {key} % 3, 'x')"
+        ));
+        client.run(&format!(
+            "INSERT INTO beside VALUES ({key}, {key} % 3, 'x')"
+        ));
+        client.run(&format!("INSERT INTO at_home VALUES ({key}, 'x')"));
+    }
+}
+
+#[test]
+fn what_is_not_exact_is_refused_with_a_hint() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    fill(&mut client);
+    let before = dump(&fixture);
+    let mut faults = Vec::new();
+    for sql in REFUSED {
+        let outcomes = [client.query(sql), client.query_with(sql, &[])];
+        for outcome in outcomes {
+            match outcome {
+                Ok(answer) => faults.push(format!("{sql}\n    answered {answer:?}")),
+                Err(error) if error.code != "0A000" || error.hint.is_empty() => {
+                    faults.push(format!("{sql}\n    {error:?}"));
+                }
+                Err(_) => (),
+            }
+        }
+        assert_eq!(client.status, 'I', "{sql}");
+    }
+    for sql in NO_PLACE {
+        match client.query(sql) {
+            Ok(answer) => faults.push(format!("{sql}\n    answered {answer:?}")),
+            Err(error) if error.hint.is_empty() && error.code != "23502" => {
+                faults.push(format!("{sql}\n    {error:?}"));
+            }
+            Err(_) => (),
+        }
+    }
+    assert_eq!(dump(&fixture), before, "refused statements change nothing");
+    assert!(
+        faults.is_empty(),
+        "{} of {}:\n{}",
+        faults.len(),
+        2 * REFUSED.len(),
+        faults.join("\n")
+    );
+}
+
+#[test]
+fn text_that_is_not_understood_is_not_guessed() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    fill(&mut client);
+    let before = dump(&fixture);
+    for sql in [
+        "UPDATE by_jump SET v[1] = 'x'",
+        "DELETE FROM by_jump WHERE CURRENT OF c",
+        "SELEC * FROM by_jump",
+        "INSERT INTO by_jump VALUES (1, 1, 'x'",
+        "SELECT * FROM by_jump WHERE",
+        "UPDATE by_jump SET (v, n) = ROW('x', 5) WHERE nonsense syntax here k = 1",
+    ] {
+        let error = client.fails(sql);
+        assert!(
+            ["0A000", "42601"].contains(&error.code.as_str()),
+            "{sql}: {error:?}"
+        );
+    }
+    assert_eq!(dump(&fixture), before);
+}
+
+#[test]
+fn a_key_that_no_placement_covers_is_an_error() {
+    use crate::herd::{Herd, Options};
+    use crate::shared::Databases;
+    let databases = Databases::create(2);
+    databases.run_everywhere("CREATE TABLE few (k int PRIMARY KEY, v text); CREATE TABLE low (k int PRIMARY KEY, v text)");
+    let mut options = Options::new("transaction");
+    options.sharded("few", "k", "int", "{list: {1: shard_0, 2: shard_1}}");
+    options.sharded(
+        "low",
+        "k",
+        "int",
+        "{range: [{to: 10, shard: shard_0}, {to: 20, shard: shard_1}]}",
+    );
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    for sql in [
+        "INSERT INTO few VALUES (3, 'x')",
+        "SELECT * FROM few WHERE k = 3",
+        "UPDATE few SET v = 'y' WHERE k = 3",
+        "INSERT INTO low VALUES (20, 'x')",
+        "SELECT * FROM low WHERE k = 25",
+    ] {
+        let error = client.fails(sql);
+        assert!(
+            !error.hint.is_empty() && error.code != "XX000",
+            "{sql}: {error:?}"
+        );
+    }
+    client.run("INSERT INTO few VALUES (2, 'x')");
+    client.run("INSERT INTO low VALUES (19, 'x')");
+    assert_eq!(
+        databases.shard(1).value("SELECT count(*) FROM few, low"),
+        "1"
+    );
+    assert!(
+        client
+            .copy_in("COPY few FROM STDIN", &[b"1\tok\n9\tnowhere\n".to_vec()])
+            .is_err()
+    );
+    assert_eq!(databases.shard(0).value("SELECT count(*) FROM few"), "0");
+}

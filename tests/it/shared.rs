@@ -1,0 +1,197 @@
+//! The servers that tests share: four shards, a reference server, and a database a test.
+//!
+//! A shell script keeps them. It outlives the test process, because `cargo nextest` runs every test
+//! in a process of its own: each process holds a shared lock on `shared.lock` while it lives, and
+//! the keeper stops the servers and removes their files once it has got the lock for itself twice,
+//! two seconds apart. The kernel frees a lock with its process, however that ends.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::postgres::{
+    PATIENCE, as_owner, base, copy_template, free_port, lock_file, make_folder, programs,
+};
+
+/// The shards come first, then the server that answers as one PostgreSQL would.
+const SERVERS: usize = 5;
+pub(crate) const SHARDS: usize = SERVERS - 1;
+
+/// Starts the servers, and stops them when no test process is left. `$1` folder, `$2` programs,
+/// `$3` lock file, then the ports.
+const KEEPER: &str = r#"
+folder=$1; programs=$2; lock=$3; shift 3
+pids=; index=0
+for port in "$@"; do
+    setpriv --pdeathsig QUIT -- "$programs/postgres" -D "$folder/$index" -p "$port" -k "$folder/$index" \
+        </dev/null >/dev/null 2>"$folder/log-$index" &
+    pids="$pids $!"; index=$((index + 1))
+done
+echo $$ >"$folder/keeper"
+quiet=0
+while [ "$quiet" -lt 2 ]; do
+    sleep 2
+    for pid in $pids; do kill -0 "$pid" 2>/dev/null || quiet=9; done
+    if flock -n -x "$lock" true; then quiet=$((quiet + 1)); elif [ "$quiet" -lt 9 ]; then quiet=0; fi
+done
+exec 9>"$lock"
+flock -x 9
+kill -QUIT $pids 2>/dev/null
+wait
+rm -rf "$folder"
+"#;
+
+/// The ports of the shared servers; taking them keeps the servers alive as long as this process.
+pub(crate) fn ports() -> &'static [u16] {
+    static SHARED: OnceLock<(Vec<u16>, File)> = OnceLock::new();
+    &SHARED
+        .get_or_init(|| {
+            (0..10)
+                .find_map(|_| join_or_start())
+                .expect("the shared servers start")
+        })
+        .0
+}
+
+fn join_or_start() -> Option<(Vec<u16>, File)> {
+    let starting = lock_file("shared-start.lock");
+    starting.lock().expect("flock works");
+    let lease = lock_file("shared.lock");
+    lease.lock_shared().expect("flock works");
+    if let Some(ports) = running() {
+        return Some((ports, lease));
+    }
+    // Not before the last keeper has ended.
+    lease.unlock().expect("flock works");
+    lease.lock().expect("flock works");
+    let ports = start();
+    lease.unlock().expect("flock works");
+    lease.lock_shared().expect("flock works");
+    ports.map(|ports| (ports, lease))
+}
+
+/// The ports in `shared.ready`, if a server answers on each.
+fn running() -> Option<Vec<u16>> {
+    let text = fs::read_to_string(base().join("shared.ready")).ok()?;
+    let ports: Vec<u16> = text
+        .split_whitespace()
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    let answer = |&port: &u16| Client::try_connect(port, "postgres", "postgres").is_ok();
+    (ports.len() == SERVERS && ports.iter().all(answer)).then_some(ports)
+}
+
+fn start() -> Option<Vec<u16>> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = base().join(format!("shared-{}-{number}", std::process::id()));
+    make_folder(&folder);
+    let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
+    for index in 0..SERVERS {
+        copy_template(&folder.join(index.to_string()));
+    }
+    let lock = base().join("shared.lock");
+    std::os::unix::fs::chown(&lock, Some(fs_owner(&folder)), None).expect("the owner may lock it");
+    as_owner("setsid")
+        .args(["-f", "sh", "-c", KEEPER, "pgherd-it-keeper"])
+        .arg(&folder)
+        .arg(programs())
+        .arg(&lock)
+        .args(ports.iter().map(u16::to_string))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("setsid runs");
+    let deadline = Instant::now() + PATIENCE;
+    while !ports
+        .iter()
+        .all(|&port| Client::try_connect(port, "postgres", "postgres").is_ok())
+    {
+        if Instant::now() > deadline {
+            return None;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    let text: Vec<String> = ports.iter().map(u16::to_string).collect();
+    fs::write(base().join("shared.ready"), text.join(" ")).expect("the folder is ours");
+    Some(ports)
+}
+
+fn fs_owner(folder: &Path) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder).expect("just made"))
+}
+
+/// A database of one name on each of the shared servers, owned by `app`; dropped with the value.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    pub(crate) name: String,
+    pub(crate) shard_ports: Vec<u16>,
+    pub(crate) reference_port: u16,
+}
+
+impl Databases {
+    /// Creates it on the first `shards` shards and on the reference server.
+    pub(crate) fn create(shards: usize) -> Databases {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let ports = ports();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("it_{}_{number}", std::process::id());
+        let databases = Databases {
+            name,
+            shard_ports: ports[..shards].to_vec(),
+            reference_port: ports[SHARDS],
+        };
+        for &port in &databases.all_ports() {
+            let mut client = Client::connect(port, "postgres", "postgres");
+            client.run(&format!(
+                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+                databases.name
+            ));
+            client.run(&format!("CREATE DATABASE {} OWNER app", databases.name));
+        }
+        databases
+    }
+
+    fn all_ports(&self) -> Vec<u16> {
+        self.shard_ports
+            .iter()
+            .copied()
+            .chain([self.reference_port])
+            .collect()
+    }
+
+    /// A connection to one shard past the proxy, as `app`.
+    pub(crate) fn shard(&self, index: usize) -> Client {
+        Client::connect(self.shard_ports[index], "app", &self.name)
+    }
+
+    /// A connection to the server that stands for one PostgreSQL, as `app`.
+    pub(crate) fn reference(&self) -> Client {
+        Client::connect(self.reference_port, "app", &self.name)
+    }
+
+    /// Runs a script on every server, past the proxy.
+    pub(crate) fn run_everywhere(&self, sql: &str) {
+        for &port in &self.all_ports() {
+            Client::connect(port, "app", &self.name).run(sql);
+        }
+    }
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        for port in self.all_ports() {
+            if let Ok(mut client) = Client::try_connect(port, "postgres", "postgres") {
+                drop(client.query(&format!(
+                    "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+                    self.name
+                )));
+            }
+        }
+    }
+}
