@@ -1,14 +1,15 @@
-//! COPY FROM STDIN into a sharded table: each row goes to the shard of its key.
+//! COPY FROM STDIN into a sharded table, where each row goes to the shard of its key, and into a
+//! reference table, where all of it goes to every shard.
 //!
 //! One transaction a shard. Rows are cut out of the client's data and sent on as they are; only
-//! the key's fields are read.
+//! the key's fields are read. What goes everywhere is not even cut.
 
 use std::future::poll_fn;
 use std::task::Poll;
 
 use crate::error::{Fault, SqlState};
-use crate::placement::ShardId;
 use crate::placement::distribution::Distribution;
+use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::CopySplit;
 use crate::session::Session;
 use crate::types::key::{Key, KeyError};
@@ -30,7 +31,17 @@ struct Lane {
     packed: Vec<u8>,
 }
 
-/// Runs the COPY.
+/// Where the rows go.
+enum Rows<'a> {
+    ByKey {
+        split: &'a CopySplit,
+        distribution: &'a Distribution,
+        splitter: Splitter,
+    },
+    Everywhere,
+}
+
+/// Runs the COPY of a sharded table.
 pub(super) async fn run(
     session: &mut Session,
     wide: &Wide,
@@ -43,7 +54,28 @@ pub(super) async fn run(
             "the distribution is gone",
         )));
     };
-    let members = open(session, distribution.shards()).await?;
+    let row_max = usize::try_from(session.database.limits.max_statement_size).unwrap_or(usize::MAX);
+    let rows = Rows::ByKey {
+        split,
+        distribution,
+        splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
+    };
+    carry_out(session, wide, distribution.shards(), rows).await
+}
+
+/// Runs the COPY of a reference table.
+pub(super) async fn run_everywhere(session: &mut Session, wide: &Wide) -> Result<(), Trouble> {
+    let shards = session.database.topology.all();
+    carry_out(session, wide, &shards, Rows::Everywhere).await
+}
+
+async fn carry_out(
+    session: &mut Session,
+    wide: &Wide,
+    shards: &ShardSet,
+    mut rows: Rows<'_>,
+) -> Result<(), Trouble> {
+    let members = open(session, shards).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
         .map(|member| Lane {
@@ -51,7 +83,7 @@ pub(super) async fn run(
             packed: Vec::new(),
         })
         .collect();
-    let result = copy(session, wide, split, distribution, &mut lanes).await;
+    let result = copy(session, wide, &mut rows, &mut lanes).await;
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
     let result = match result {
         Ok(count) => commit(session, &mut members).await.map(|()| count),
@@ -65,23 +97,16 @@ pub(super) async fn run(
 async fn copy(
     session: &mut Session,
     wide: &Wide,
-    split: &CopySplit,
-    distribution: &Distribution,
+    rows: &mut Rows<'_>,
     lanes: &mut [Lane],
 ) -> Result<u64, Trouble> {
     start(session, wide, lanes).await?;
     flush_client(session).await?;
-    let row_max = usize::try_from(session.database.limits.max_statement_size).unwrap_or(usize::MAX);
-    let mut splitter = Splitter::new(split.format.clone(), &split.key_columns, row_max);
     loop {
         match session.next_copy().await.map_err(Trouble::from)? {
             Copied::Data(data) => {
-                let fed = splitter.feed(&data, |piece| route(piece, split, distribution, lanes));
-                if let Err(fault) = fed {
-                    return abandon(
-                        lanes,
-                        Trouble::Fault(with_line(fault, split, splitter.line())),
-                    );
+                if let Err(fault) = rows.take(&data, lanes) {
+                    return abandon(lanes, Trouble::Fault(fault));
                 }
                 send(session, lanes, SHARD_BUFFER).await?;
             }
@@ -95,14 +120,52 @@ async fn copy(
             }
         }
     }
-    let finished = splitter.finish(|piece| route(piece, split, distribution, lanes));
-    if let Err(fault) = finished {
-        return abandon(
-            lanes,
-            Trouble::Fault(with_line(fault, split, splitter.line())),
-        );
+    if let Err(fault) = rows.finish(lanes) {
+        return abandon(lanes, Trouble::Fault(fault));
     }
-    end(session, lanes).await
+    let counts = end(session, lanes).await?;
+    Ok(match rows {
+        Rows::ByKey { .. } => counts.iter().sum(),
+        Rows::Everywhere => counts.first().copied().unwrap_or_default(),
+    })
+}
+
+impl Rows<'_> {
+    /// Packs the client's data for the shards it belongs to.
+    fn take(&mut self, data: &[u8], lanes: &mut [Lane]) -> Result<(), Fault> {
+        match self {
+            Rows::ByKey {
+                split,
+                distribution,
+                splitter,
+            } => splitter
+                .feed(data, |piece| route(piece, split, distribution, lanes))
+                .map_err(|fault| with_line(fault, split, splitter.line())),
+            Rows::Everywhere => {
+                for lane in lanes.iter_mut() {
+                    lane.packed.extend_from_slice(data);
+                    if lane.packed.len() >= PACKED {
+                        pack(lane);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Packs what was held back for want of its end.
+    fn finish(&mut self, lanes: &mut [Lane]) -> Result<(), Fault> {
+        match self {
+            Rows::ByKey {
+                split,
+                distribution,
+                splitter,
+            } => splitter
+                .finish(|piece| route(piece, split, distribution, lanes))
+                .map_err(|fault| with_line(fault, split, splitter.line())),
+            Rows::Everywhere => Ok(()),
+        }
+    }
 }
 
 /// Begins the COPY on each shard; the client is told to send when all are ready.
@@ -258,15 +321,15 @@ async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<
     .await
 }
 
-/// Ends the data on every shard and adds up the rows.
-async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> {
+/// Ends the data on every shard; how many rows each took.
+async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<Vec<u64>, Trouble> {
     for lane in lanes.iter_mut() {
         pack(lane);
         if let Some(connection) = lane.member.lease.connection() {
             frame::write(&mut connection.out, b'c', &[]);
         }
     }
-    let mut total = 0_u64;
+    let mut counts = Vec::with_capacity(lanes.len());
     for lane in lanes.iter_mut() {
         lane.member
             .hear(session, |_, heard| {
@@ -280,13 +343,13 @@ async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> 
                     let count = std::str::from_utf8(count)
                         .ok()
                         .and_then(|count| count.parse().ok());
-                    total = total.saturating_add(count.unwrap_or(0));
+                    counts.push(count.unwrap_or(0));
                 }
                 Ok(true)
             })
             .await?;
     }
-    Ok(total)
+    Ok(counts)
 }
 
 /// Makes every shard fail its COPY, so that nothing of it stays.

@@ -107,6 +107,9 @@ fn report(session: &mut Session, result: Result<(), Trouble>) -> Result<bool, En
 async fn carry_out(session: &mut Session, wide: &Wide, describe: bool) -> Result<(), Trouble> {
     let started = session.engine.now();
     let result = match &wide.route {
+        Route::Broadcast { .. } if wide.effect == Effect::CopyIn => {
+            copy::run_everywhere(session, wide).await
+        }
         Route::Broadcast { transaction: true } => broadcast::run(session, wide, describe).await,
         Route::Broadcast { transaction: false } => {
             broadcast::one_by_one(session, wide, describe).await
