@@ -137,7 +137,7 @@ pub struct Pool {
     paused: Cell<bool>,
     /// Connections born before this are closed when they come back.
     reconnect_before: Cell<Option<Instant>>,
-    /// The pool is replaced: everything that comes back is closed.
+    /// The pool is replaced: nothing is kept idle.
     retired: Cell<bool>,
     last_error: RefCell<Option<Fault>>,
 }
@@ -254,7 +254,7 @@ impl Pool {
 
     /// Opens connections for those in line, as far as the limits allow.
     pub fn grow(self: &Rc<Pool>) {
-        if self.paused.get() || self.retired.get() {
+        if self.paused.get() {
             return;
         }
         let in_line = self.waiters.borrow().len();
@@ -320,7 +320,7 @@ impl Pool {
             .get()
             .is_some_and(|before| connection.born < before);
         let clean = connection.is_clean();
-        if !clean || expired || outdated || self.paused.get() || self.retired.get() {
+        if !clean || expired || outdated || self.paused.get() {
             connection.terminate();
             self.closed(connection);
             return;
@@ -346,7 +346,10 @@ impl Pool {
                 Err(Err(_)) => return,
             }
         }
-        if let Some(connection) = lease.connection.take() {
+        // A lease that is dropped closes its connection.
+        if !self.retired.get()
+            && let Some(connection) = lease.connection.take()
+        {
             self.idle.borrow_mut().push_back(connection);
         }
     }
@@ -471,11 +474,15 @@ impl Pool {
         while self.close_idle() {}
     }
 
-    /// The pool is replaced by another: closes everything as it comes back; who is in line is told to retry.
+    /// The pool is replaced by another: it serves those in line, and closes what comes back after them.
     pub fn retire(self: &Rc<Pool>) {
         self.retired.set(true);
         while self.close_idle() {}
-        self.waiters.borrow_mut().clear();
+    }
+
+    /// Whether a replaced pool has nothing left to do.
+    pub fn is_finished(&self) -> bool {
+        self.open.get() == 0 && self.connecting.get() == 0 && self.waiters.borrow().is_empty()
     }
 
     /// Whether clients are in line and no connection can be opened for them.
