@@ -4,20 +4,19 @@
 //! the key's fields are read.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::placement::distribution::Distribution;
 use crate::planner::plan::CopySplit;
-use crate::session::Session;
 use crate::types::key::{Key, KeyError};
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 
-use super::client::Copied;
 use super::member::{Member, close, commit, flush_client, open};
-use super::{Source, Trouble, Wide, complete};
+use super::{Conversation, Copied, Source, Trouble, Wide, complete};
 
 /// Bytes that wait for one shard before the client is read on.
 const SHARD_BUFFER: usize = 256 * 1024;
@@ -31,19 +30,19 @@ struct Lane {
 }
 
 /// Runs the COPY.
-pub(super) async fn run(
-    session: &mut Session,
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     split: &CopySplit,
 ) -> Result<(), Trouble> {
-    let topology = std::sync::Arc::clone(&session.database.topology);
+    let topology = Arc::clone(client.topology());
     let Some(distribution) = topology.distribution(split.distribution) else {
         return Err(Trouble::Fault(Fault::error(
             SqlState::INTERNAL,
             "the distribution is gone",
         )));
     };
-    let members = open(session, distribution.shards()).await?;
+    let members = open(client, distribution.shards()).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
         .map(|member| Lane {
@@ -51,30 +50,30 @@ pub(super) async fn run(
             packed: Vec::new(),
         })
         .collect();
-    let result = copy(session, wide, split, distribution, &mut lanes).await;
+    let result = copy(client, wide, split, distribution, &mut lanes).await;
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
     let result = match result {
-        Ok(count) => commit(session, &mut members).await.map(|()| count),
+        Ok(count) => commit(client, &mut members).await.map(|()| count),
         Err(trouble) => Err(trouble),
     };
-    close(session, members);
-    complete(session, &format!("COPY {}", result?));
+    close(client, members);
+    complete(client, &format!("COPY {}", result?));
     Ok(())
 }
 
-async fn copy(
-    session: &mut Session,
+async fn copy<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     split: &CopySplit,
     distribution: &Distribution,
     lanes: &mut [Lane],
 ) -> Result<u64, Trouble> {
-    start(session, wide, lanes).await?;
-    flush_client(session).await?;
-    let row_max = usize::try_from(session.database.limits.max_statement_size).unwrap_or(usize::MAX);
+    start(client, wide, lanes).await?;
+    flush_client(client).await?;
+    let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
     let mut splitter = Splitter::new(split.format.clone(), &split.key_columns, row_max);
     loop {
-        match session.next_copy().await.map_err(Trouble::from)? {
+        match client.next_copy().await.map_err(Trouble::from)? {
             Copied::Data(data) => {
                 let fed = splitter.feed(&data, |piece| route(piece, split, distribution, lanes));
                 if let Err(fault) = fed {
@@ -83,7 +82,7 @@ async fn copy(
                         Trouble::Fault(with_line(fault, split, splitter.line())),
                     );
                 }
-                send(session, lanes, SHARD_BUFFER).await?;
+                send(client, lanes, SHARD_BUFFER).await?;
             }
             Copied::Done => break,
             Copied::Fail(message) => {
@@ -102,11 +101,15 @@ async fn copy(
             Trouble::Fault(with_line(fault, split, splitter.line())),
         );
     }
-    end(session, lanes).await
+    end(client, lanes).await
 }
 
 /// Begins the COPY on each shard; the client is told to send when all are ready.
-async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result<(), Trouble> {
+async fn start<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    lanes: &mut [Lane],
+) -> Result<(), Trouble> {
     let text = match &wide.source {
         Source::Text(text) => text.clone(),
         Source::Bind { prepared, .. } => prepared.text().to_vec(),
@@ -114,13 +117,13 @@ async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result
     let source = Source::Text(text);
     for lane in lanes.iter_mut() {
         lane.member.push_hidden("BEGIN")?;
-        lane.member.push_statement(session, &source, false)?;
+        lane.member.push_statement(client, &source, false)?;
         lane.member.start_sending()?;
     }
     let mut ready = None;
     for lane in lanes.iter_mut() {
         lane.member
-            .hear(session, |_, heard| {
+            .hear(client, |_, heard| {
                 if heard.tag == b'G' {
                     ready.get_or_insert_with(|| heard.bytes.to_vec());
                     return Ok(false);
@@ -130,7 +133,7 @@ async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result
             .await?;
     }
     if let Some(ready) = ready {
-        session.out.extend_from_slice(&ready);
+        client.out().extend_from_slice(&ready);
     }
     Ok(())
 }
@@ -229,7 +232,11 @@ fn with_line(mut fault: Fault, split: &CopySplit, line: u64) -> Fault {
 }
 
 /// Sends until no shard has more than `most` bytes waiting; a shard that speaks up early has failed.
-async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<(), Trouble> {
+async fn send<C: Conversation>(
+    client: &mut C,
+    lanes: &mut [Lane],
+    most: usize,
+) -> Result<(), Trouble> {
     poll_fn(|cx| {
         let mut full = false;
         for lane in lanes.iter_mut() {
@@ -249,7 +256,7 @@ async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<
             full |= connection.out.len() > most;
         }
         if full {
-            return session
+            return client
                 .poll_signals(cx)
                 .map(|interrupted| Err(interrupted.into()));
         }
@@ -259,7 +266,7 @@ async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<
 }
 
 /// Ends the data on every shard and adds up the rows.
-async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> {
+async fn end<C: Conversation>(client: &mut C, lanes: &mut [Lane]) -> Result<u64, Trouble> {
     for lane in lanes.iter_mut() {
         pack(lane);
         if let Some(connection) = lane.member.lease.connection() {
@@ -269,7 +276,7 @@ async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> 
     let mut total = 0_u64;
     for lane in lanes.iter_mut() {
         lane.member
-            .hear(session, |_, heard| {
+            .hear(client, |_, heard| {
                 if heard.tag == b'C' {
                     let tag = heard
                         .body

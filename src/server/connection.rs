@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::placement::ShardId;
 use crate::planner::plan::{Effect, Script};
 use crate::server::connect::{CancelToken, Connected};
@@ -144,12 +144,7 @@ impl ServerConnection {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
+        net::poll_read(&mut self.stream, cx, scratch)
     }
 
     /// Sends what is to be sent. `Ready` when all of it is on its way.

@@ -21,6 +21,9 @@ use crate::server::connection::ServerConnection;
 use crate::server::settings::Settings;
 use crate::tls::Tls;
 
+/// How often it is looked whether a cancel request has been taken.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
+
 /// A number of connections that may be open at once, counted over all engines. 0 is no limit.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -163,6 +166,26 @@ impl Lease {
     /// The connection, read only.
     pub fn peek(&self) -> Option<&ServerConnection> {
         self.connection.as_deref()
+    }
+
+    /// The same as [`Lease::release`], but later while a cancel request is under way to the
+    /// connection: the request must not hit whoever has it next.
+    pub fn give_back(self, now: Instant) {
+        if self.is_being_canceled() {
+            tokio::task::spawn_local(async move {
+                while self.is_being_canceled() {
+                    tokio::time::sleep(CANCEL_POLL).await;
+                }
+                self.release(Instant::now());
+            });
+        } else {
+            self.release(now);
+        }
+    }
+
+    fn is_being_canceled(&self) -> bool {
+        self.peek()
+            .is_some_and(|connection| connection.cancel.under_way.get() > 0)
     }
 
     /// Gives the connection back: to the first in line, to the idle ones, or, when it is not clean,

@@ -26,7 +26,7 @@ use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
 use crate::planner::memo::Memo;
-use crate::server::pool::{Lease, Pool};
+use crate::server::pool::Pool;
 use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
@@ -426,22 +426,5 @@ impl Engine {
 
     pub(crate) fn count_out_of_sync(&self) {
         self.counters.borrow_mut().out_of_sync.add(1);
-    }
-
-    /// Gives a connection back once no cancel request is under way to it.
-    pub(crate) fn release_after_cancel(self: &Rc<Engine>, lease: Lease) {
-        let engine = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let under_way = |lease: &Lease| {
-                lease
-                    .peek()
-                    .is_some_and(|connection| connection.cancel.under_way.get() > 0)
-            };
-            while under_way(&lease) {
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-            }
-            let now = engine.now();
-            lease.release(now);
-        });
     }
 }

@@ -15,6 +15,7 @@ use crate::config::{self, KeepUnnamed, Secret};
 use crate::error::{Fault, SqlState};
 use crate::net::Stream;
 use crate::server::auth::Credentials;
+use crate::server::hidden;
 use crate::server::pool::{Budget, Lease, Pool, PoolLimits, Target};
 use crate::server::settings::{Settings, quote_literal};
 use crate::wire::backend::{self, Status};
@@ -26,7 +27,6 @@ use super::auth::{self, AuthError, Context, Identity, LookUp, Secrets};
 use super::client::Client;
 use super::console::{self, Next};
 use super::engine::{Database, Engine, GREETINGS_MAX, Greeting, Message, RUNNING, Snapshot};
-use super::run::Interrupted;
 use super::startup::{self, Startup};
 
 /// Serves one accepted socket to its end.
@@ -570,7 +570,7 @@ impl Engine {
         let mut lease = pool.acquire(&bare, self.now()).await?;
         let greeting =
             ask_greeting(&mut lease, &bare, database.limits.server_connect_timeout).await?;
-        super::lease::release(self, lease, self.now());
+        lease.give_back(self.now());
         let mut greetings = database.greetings.borrow_mut();
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();
@@ -591,10 +591,10 @@ async fn ask_greeting(
         return Ok(Vec::new());
     };
     let mut reported = connection.parameters.as_ref().clone();
-    let sql = super::run::settings_sql(connection, settings);
+    let sql = hidden::settings_sql(connection, settings);
     if !sql.is_empty() {
         connection.settings_unsure = true;
-        let asked = super::run::run_reported(connection, &sql, &mut reported);
+        let asked = hidden::run_reported(connection, &sql, &mut reported);
         match tokio::time::timeout(limit, asked).await {
             Ok(result) => result?,
             Err(_elapsed) => {
@@ -640,7 +640,7 @@ fn fallback(
     name: &str,
 ) -> Result<
     (
-        Arc<crate::config::Database>,
+        Arc<config::Database>,
         Arc<crate::placement::topology::Topology>,
     ),
     Fault,
@@ -785,13 +785,4 @@ async fn read_or_signal(
     };
     input.extend_from_slice(bytes.get(..count)?);
     Some(())
-}
-
-impl From<Interrupted> for Fault {
-    fn from(interrupted: Interrupted) -> Fault {
-        match interrupted {
-            Interrupted::Fault(fault) => fault,
-            Interrupted::End(_) => Fault::error(SqlState::CONNECTION_FAILURE, "the client left"),
-        }
-    }
 }

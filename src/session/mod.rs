@@ -11,6 +11,7 @@ pub mod auth;
 pub mod block;
 pub mod client;
 pub mod console;
+pub mod conversation;
 pub mod engine;
 pub mod extended;
 pub mod lease;
