@@ -265,9 +265,10 @@ async fn carry_out<C: Conversation>(
             )))
         }
     };
-    let label = match &wide.route {
-        Route::CopySplit(_) => RouteLabel::Copy,
-        _ => RouteLabel::Multi,
+    let label = if matches!(wide.route, Route::CopySplit(_)) {
+        RouteLabel::Copy
+    } else {
+        RouteLabel::Multi
     };
     let micros = client.now().saturating_duration_since(started).as_micros();
     client.count_route(label, u64::try_from(micros).unwrap_or(u64::MAX));

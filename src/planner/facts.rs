@@ -39,7 +39,7 @@ impl Facts {
         let first = self.types.len();
         let key = topology
             .distribution(distribution)
-            .map(super::super::placement::distribution::Distribution::key)
+            .map(crate::placement::distribution::Distribution::key)
             .unwrap_or_default();
         self.types.extend_from_slice(key);
         self.sets.resize(self.types.len(), None);

@@ -108,7 +108,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     let herd = Running::new(Arc::clone(&shared), Arc::clone(&metrics), path);
     if shared
         .console
-        .set(Arc::new(Console::new(herd.clone())))
+        .set(Arc::new(Console::new(Arc::<Running>::clone(&herd))))
         .is_err()
     {
         tracing::error!("the console was set twice");

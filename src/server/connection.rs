@@ -96,7 +96,7 @@ impl ServerConnection {
         permit: Permit,
         now: Instant,
     ) -> ServerConnection {
-        let pid = u64::try_from(connected.cancel.pid).unwrap_or(0);
+        let pid = u64::from(connected.cancel.pid);
         ServerConnection {
             stream: connected.stream,
             reader: Reader::default(),
@@ -235,8 +235,8 @@ pub fn poll_flush(
             out.drain(..sent);
         }
     }
-    match result {
-        Poll::Ready(Ok(())) if stream.is_tls() => Pin::new(stream).poll_flush(cx),
-        other => other,
+    if matches!(result, Poll::Ready(Ok(()))) && stream.is_tls() {
+        return Pin::new(stream).poll_flush(cx);
     }
+    result
 }

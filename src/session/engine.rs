@@ -164,14 +164,12 @@ impl Shared {
     /// The counter of connections with this name.
     pub fn budget(&self, name: &str) -> Arc<AtomicUsize> {
         let mut budgets = locked(&self.budgets);
-        match budgets.get(name) {
-            Some(counter) => Arc::clone(counter),
-            None => {
-                let counter = Arc::new(AtomicUsize::new(0));
-                budgets.insert(name.to_owned(), Arc::clone(&counter));
-                counter
-            }
+        if let Some(counter) = budgets.get(name) {
+            return Arc::clone(counter);
         }
+        let counter = Arc::new(AtomicUsize::new(0));
+        budgets.insert(name.to_owned(), Arc::clone(&counter));
+        counter
     }
 
     /// What is known of a database; made on first use.
@@ -235,10 +233,13 @@ pub struct Database {
     /// The epoch that memo and statements were made in.
     pub(crate) planned_epoch: Cell<u32>,
     /// By user.
-    pub(crate) pools: RefCell<HashMap<String, Rc<[Rc<Pool>]>, FixedState>>,
+    pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
     /// What a server reports at login, by user and fingerprint of the startup settings.
     pub(crate) greetings: RefCell<HashMap<(String, u64), Greeting, FixedState>>,
 }
+
+/// The pools of one user, one a shard.
+pub(crate) type Pools = Rc<[Rc<Pool>]>;
 
 /// The ParameterStatus values of a login, by name.
 pub(crate) type Greeting = Rc<Vec<(String, String)>>;

@@ -16,7 +16,7 @@ use crate::server::connection::CancelTarget;
 use crate::server::pool::Pool;
 
 use super::client::{Activity, Client};
-use super::engine::{Database, Engine, Message};
+use super::engine::{Database, Engine, Message, Pools};
 use super::login;
 
 /// How often deadlines are looked at.
@@ -82,13 +82,14 @@ impl Engine {
                     self.cancel_client(&client);
                 }
                 // The requester may have left.
-                drop(done.send(()));
+                let _ = done.send(());
             }
             Message::Reload => {
                 *self.snapshot.borrow_mut() = self.shared.snapshot.load_full();
-                for client in self.clients.borrow().values() {
-                    client.wake();
-                }
+                self.clients
+                    .borrow()
+                    .values()
+                    .for_each(|client| client.wake());
             }
             Message::View { detail, answer } => drop(answer.send(self.view(detail))),
             Message::Pause { database, paused } => {
@@ -99,14 +100,15 @@ impl Engine {
                 self.each_pool(database.as_deref(), |pool| pool.reconnect(now));
             }
             Message::Kill { database, fault } => {
-                for client in self.clients.borrow().values() {
-                    if database
-                        .as_ref()
-                        .is_none_or(|name| *name == client.database)
-                    {
-                        client.kill(fault.clone());
-                    }
-                }
+                self.clients
+                    .borrow()
+                    .values()
+                    .filter(|client| {
+                        database
+                            .as_ref()
+                            .is_none_or(|name| *name == client.database)
+                    })
+                    .for_each(|client| client.kill(fault.clone()));
                 self.each_pool(database.as_deref(), |pool| pool.pause(true));
             }
             Message::KillClient { client, answer } => {
@@ -114,7 +116,8 @@ impl Engine {
                 if let Some(client) = &found {
                     client.kill(killed());
                 }
-                drop(answer.send(found.is_some()));
+                // The asker may have left.
+                let _ = answer.send(found.is_some());
             }
             Message::Donate {
                 database,
@@ -172,8 +175,7 @@ impl Engine {
             self.databases.borrow().values().map(Rc::clone).collect();
         for known in databases {
             if database.is_none_or(|name| name == known.name) {
-                let users: Vec<Rc<[Rc<Pool>]>> =
-                    known.pools.borrow().values().map(Rc::clone).collect();
+                let users: Vec<Pools> = known.pools.borrow().values().map(Rc::clone).collect();
                 users
                     .iter()
                     .flat_map(|pools| pools.iter())
@@ -201,7 +203,7 @@ impl Engine {
         let snapshot = self.snapshot.borrow().clone();
         let limits = &snapshot.config.limits;
         let drains = self.shared.stage.load(Ordering::Acquire) == super::engine::STOPPING;
-        for client in self.clients.borrow().values() {
+        self.clients.borrow().values().for_each(|client| {
             let since = now.saturating_duration_since(client.since.get());
             if let Some(fault) = overdue(client.activity.get(), since, limits) {
                 client.kill(fault);
@@ -217,7 +219,7 @@ impl Engine {
                     .hint("Connect again."),
                 );
             }
-        }
+        });
     }
 
     /// Another engine may hold idle connections that count against the same budget; so may other users' pools here.
@@ -263,7 +265,9 @@ impl Engine {
     /// A reload replaced a database: pools that would be the same stay, the others retire.
     pub(crate) fn hand_over(self: &Rc<Engine>, old: &Rc<Database>, new: &Rc<Database>) {
         let unchanged = old.config == new.config && old.limits == new.limits;
-        for (user, pools) in old.pools.borrow_mut().drain() {
+        let mut handed: Vec<(String, Pools)> = old.pools.borrow_mut().drain().collect();
+        handed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (user, pools) in handed {
             let same_tls = pools
                 .first()
                 .is_some_and(|pool| Arc::ptr_eq(&pool.target.tls, &self.snapshot.borrow().tls));

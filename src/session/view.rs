@@ -13,7 +13,7 @@ use crate::server::connection::ServerConnection;
 use crate::server::pool::Pool;
 
 use super::client::{Activity, Client};
-use super::engine::{Database, Engine};
+use super::engine::{Database, Engine, Pools};
 
 impl Engine {
     /// What this engine does now.
@@ -24,9 +24,12 @@ impl Engine {
             login_clients: u64::try_from(self.logging_in.get()).unwrap_or(0),
             ..View::default()
         };
-        for client in self.clients.borrow().values() {
-            view.clients.push(self.client_row(client, now));
-        }
+        view.clients = self
+            .clients
+            .borrow()
+            .values()
+            .map(|client| self.client_row(client, now))
+            .collect();
         let databases = self.databases.borrow();
         let mut names: Vec<&Rc<Database>> = databases.values().collect();
         names.sort_by(|one, other| one.name.cmp(&other.name));
@@ -69,7 +72,8 @@ impl Engine {
             .map(Rc::clone)
             .collect();
         row.clients = u64::try_from(clients.len()).unwrap_or(0);
-        for pools in database.pools.borrow().values() {
+        let users: Vec<Pools> = database.pools.borrow().values().map(Rc::clone).collect();
+        for pools in &users {
             for pool in pools.iter() {
                 let pool_row = pool_row(database, pool, &clients, now);
                 row.servers = row.servers.saturating_add(pool_row.server_count());
@@ -81,7 +85,7 @@ impl Engine {
                             connection,
                             ServerState::Idle,
                             None,
-                        ))
+                        ));
                     });
                 }
             }

@@ -253,10 +253,9 @@ impl Pool {
                 u64::try_from(waited).unwrap_or(u64::MAX),
             );
             match waiter.answer.send(Ok(lease)) {
-                Ok(()) => return,
                 // That client is gone: the next one.
                 Err(Ok(back)) => lease = back,
-                Err(Err(_)) => return,
+                Ok(()) | Err(Err(_)) => return,
             }
         }
         if let Some(connection) = lease.connection.take() {
