@@ -289,6 +289,8 @@ log_disconnections = 0
 
     def pgherd(self, name, config):
         """Starts pgherd on `config`, a dictionary: JSON is YAML."""
+        if not os.path.exists(PGHERD):
+            raise Failed(f"there is no {PGHERD}; cargo build --release makes it, or PGHERD names another")
         path = self.write(f"{name}.yaml", json.dumps(config, indent=1))
         port = int(config["listen"][0].rsplit(":", 1)[1])
         database = next(iter(config["databases"]))
@@ -360,7 +362,7 @@ class Client:
     def __init__(self, port, database, user=USER, timeout=30, **settings):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.buffer = b""
-        self.status = "I"
+        self.status, self.tag = "I", ""
         try:
             parameters = {"user": user, "database": database, **settings}
             body = struct.pack("!I", 196608)
@@ -403,6 +405,8 @@ class Client:
             tag, body = self.message()
             if tag == b"D":
                 rows.append(row(body))
+            elif tag == b"C":
+                self.tag = body[:-1].decode()
             elif tag == b"E":
                 fields = {part[:1].decode(): part[1:].decode(errors="replace") for part in body.split(b"\0") if part}
                 error = error or Refused(fields)

@@ -53,9 +53,12 @@ fn codes(text: &[u8]) -> Vec<&'static str> {
     planner::script(text, context)
         .statements
         .iter()
-        .map(|statement| match &statement.access {
-            Access::Refuse(fault) => fault.code.as_str(),
-            _ => "",
+        .map(|statement| {
+            if let Access::Refuse(fault) = &statement.access {
+                fault.code.as_str()
+            } else {
+                ""
+            }
         })
         .collect()
 }

@@ -17,10 +17,11 @@ use crate::placement::topology::Topology;
 use crate::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
 use crate::planner::{self, Context};
 use crate::proxy;
-use crate::sql::scan::Lexing;
+use crate::sql::scan::{self, Kind, Lexing};
 
 /// Prints the route of each statement of the text. Exit 1 when one is refused.
 pub(super) fn run(arguments: &RouteArguments) -> Outcome {
+    all_given(&arguments.sql, arguments.parameters.len()).map_err(one)?;
     let config = Arc::new(proxy::read(&arguments.config.config)?.config);
     let database = choose(&config, arguments.database.as_deref()).map_err(one)?;
     let topology = Topology::new(database).map_err(one)?;
@@ -57,6 +58,24 @@ pub(super) fn run(arguments: &RouteArguments) -> Outcome {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Refuses a text with parameters beyond the `given` ones: where it runs would not be known.
+fn all_given(sql: &str, given: usize) -> Result<(), Fault> {
+    let tokens = scan::scan(sql.as_bytes(), Lexing::default()).unwrap_or_default();
+    let parameters = tokens.iter().filter(|token| token.kind == Kind::Parameter);
+    let numbers = parameters.filter_map(|token| {
+        let text = token.of(sql.as_bytes()).get(1..)?;
+        std::str::from_utf8(text).ok()?.parse::<usize>().ok()
+    });
+    match numbers.max() {
+        Some(highest) if given < highest => Err(Fault::error(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("the statement has ${highest}, and {given} values were given"),
+        )
+        .hint("Give the value of each parameter after the statement.")),
+        _ => Ok(()),
+    }
 }
 
 /// The database asked for; the only one when none was.

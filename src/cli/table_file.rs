@@ -84,15 +84,15 @@ fn items(tokens: &[Token]) -> Vec<&[Token]> {
     let mut end = tokens.len();
     let mut cuts = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
-        match token.kind {
-            Kind::OpenParen => depth += 1,
-            Kind::CloseParen if depth == 0 => {
-                end = index;
-                break;
-            }
-            Kind::CloseParen => depth -= 1,
-            Kind::Comma if depth == 0 => cuts.push(index),
-            _ => (),
+        if token.kind == Kind::OpenParen {
+            depth += 1;
+        } else if token.kind == Kind::CloseParen && depth == 0 {
+            end = index;
+            break;
+        } else if token.kind == Kind::CloseParen {
+            depth -= 1;
+        } else if token.kind == Kind::Comma && depth == 0 {
+            cuts.push(index);
         }
     }
     let mut all = Vec::new();

@@ -10,7 +10,7 @@ pub(super) fn text(sockets: &[String], listen: &str, http: &str) -> String {
         "name: demo
 listen: [\"{listen}\"]
 http: \"{http}\"
-log: {{level: warn}}
+log: {{level: error}}
 users:
   - {{name: {USER}, password: {PASSWORD}}}
 admin_users: [{USER}]

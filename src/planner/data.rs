@@ -15,6 +15,10 @@ use crate::planner::writes::has_default;
 use crate::sql::statement::{Block, Body, Features, Into};
 
 /// What was worked out of a data statement.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 #[derive(Debug)]
 pub(super) struct Decision {
     pub access: Access,

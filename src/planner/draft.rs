@@ -7,6 +7,10 @@ use crate::error::Fault;
 use crate::planner::plan::{Access, Effect, Statement};
 
 /// What planning one statement gives, before it is put into a script.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub verb: &'static str,

@@ -5,6 +5,7 @@
 //! values may be carried. *Invariant:* a node's set holds the key of every row that can matter to
 //! the answer, or is not known.
 
+use crate::placement::distribution::Distribution;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{KeyOperands, Operand};
 use crate::sql::statement::{Expr, Family, Value};
@@ -39,7 +40,7 @@ impl Facts {
         let first = self.types.len();
         let key = topology
             .distribution(distribution)
-            .map(crate::placement::distribution::Distribution::key)
+            .map(Distribution::key)
             .unwrap_or_default();
         self.types.extend_from_slice(key);
         self.sets.resize(self.types.len(), None);

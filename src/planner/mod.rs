@@ -6,8 +6,10 @@ pub mod context;
 mod data;
 mod draft;
 mod effects;
+mod explain;
 mod facts;
 mod functions;
+mod hint;
 mod literals;
 pub mod memo;
 pub mod plan;
@@ -22,5 +24,6 @@ mod utility;
 mod writes;
 
 pub use context::Context;
+pub use explain::{RouteReport, explain};
 pub use route::{key_fault, route};
 pub use script::script;

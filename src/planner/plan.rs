@@ -24,6 +24,10 @@ pub struct Script {
 }
 
 /// The plan of one statement.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 #[derive(Clone, Debug)]
 pub struct Statement {
     /// Its text within the script, without the semicolon. Only exact for the text it was made from.

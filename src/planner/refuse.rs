@@ -4,6 +4,8 @@ use crate::error::{Fault, SqlState};
 use crate::sql::parse::Unread;
 use crate::sql::scan::Unreadable;
 
+const COPIES: &str = "the copies of reference table";
+const KEY_UPDATE: &str = "cannot change the key of";
 const SHARD_HINT: &str = "Name the shard with SET pgherd.shard, or connect to the shard itself.";
 
 fn unsupported(message: String) -> Fault {
@@ -65,7 +67,7 @@ pub fn null_key(table: &str) -> Fault {
 /// A write that would move a row.
 pub fn key_update(table: &str, column: &str) -> Fault {
     unsupported(format!(
-        "cannot change the key of sharded table \"{table}\""
+        "{KEY_UPDATE} sharded table \"{table}\""
     ))
     .detail(format!(
         "The statement sets key column \"{column}\", and the row may then belong to another shard."
@@ -140,13 +142,11 @@ pub fn unread(reason: &Unread) -> Fault {
 
 /// A write of a reference table whose copies would differ.
 pub fn copies(table: &str, why: &str) -> Fault {
-    unsupported(format!(
-        "the copies of reference table \"{table}\" would differ"
-    ))
-    .detail(format!(
-        "The statement has {why}, and each shard would work it out for itself."
-    ))
-    .hint("Work the value out first, and send it as a constant or a parameter.")
+    unsupported(format!("{COPIES} \"{table}\" would differ"))
+        .detail(format!(
+            "The statement has {why}, and each shard would work it out for itself."
+        ))
+        .hint("Work the value out first, and send it as a constant or a parameter.")
 }
 
 /// A table made from rows that are not all at home.
@@ -191,4 +191,21 @@ pub fn bad_hint(what: &str, value: &str) -> Fault {
     .hint(format!(
         "SHOW SHARDS and SHOW DISTRIBUTIONS on the console name every {what}."
     ))
+}
+
+/// A hinted key of no distribution.
+pub fn no_distribution() -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        "the hint names a key, but not of which distribution",
+    )
+    .hint("Add distribution=… to the hint.")
+}
+
+/// Whether a refusal stands against a hint: on one shard alone the statement would make copies
+/// differ, or leave a row where its key does not belong.
+pub fn stands(fault: &Fault) -> bool {
+    [COPIES, KEY_UPDATE]
+        .iter()
+        .any(|start| fault.message.starts_with(start))
 }

@@ -5,6 +5,7 @@ use crate::planner::context::Context;
 use crate::planner::data;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
+use crate::planner::hint;
 use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Effect, Script};
 use crate::planner::refuse;
@@ -12,6 +13,7 @@ use crate::planner::tables;
 use crate::planner::utility;
 use crate::sql::Numbering;
 use crate::sql::cursor::Cursor;
+use crate::sql::hints::Hints;
 use crate::sql::mask::Masked;
 use crate::sql::parse::{self, Unread};
 use crate::sql::scan::{self, Kind, Token, Unreadable};
@@ -68,6 +70,7 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         Err(reason) => return unreadable(text, context, reason),
     };
     let pieces = split(&tokens, text);
+    let hints = context.comment_hints.then(|| Hints::of(text)).flatten();
     let mut statements = Vec::with_capacity(pieces.len());
     let mut reusable = masked.is_shared() && pieces.len() == 1;
     for piece in pieces {
@@ -90,7 +93,10 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             },
             numbering,
         };
-        let draft = plan_one(&one);
+        let mut draft = plan_one(&one);
+        if let Some(hints) = &hints {
+            hint::apply(&mut draft, hints, context);
+        }
         reusable &= !draft.exact;
         statements.push(draft.into_statement(first.start..last.end));
     }

@@ -185,14 +185,8 @@ impl Survey<'_> {
     fn conflict(&mut self, sets: &[Assignment], key: &[String], table: &str) {
         for set in sets {
             for column in set.columns.iter().filter(|column| key.contains(column)) {
-                let same = match &set.value {
-                    Expr::Column(parts) => {
-                        parts.len() == 2
-                            && parts.first().is_some_and(|part| part == "excluded")
-                            && parts.last() == Some(column)
-                    }
-                    _ => false,
-                };
+                let same = matches!(&set.value, Expr::Column(parts)
+                    if matches!(parts.as_slice(), [table, name] if table == "excluded" && name == column));
                 if !same {
                     self.refuse(refuse::key_update(table, column));
                 }

@@ -5,6 +5,7 @@
 //! clients and ends when those connected have left; SIGINT, or a second SIGTERM, ends each client
 //! after its current transaction.
 
+mod catalogs;
 mod files;
 mod herd;
 mod listen;
@@ -33,12 +34,15 @@ use crate::session::auth::Keyring;
 use crate::session::engine::{DRAINING, Engine, Message, RUNNING, STOPPING, Shared, Snapshot};
 use crate::tls::Tls;
 
+use catalogs::Catalogs;
 pub use files::{load, read, sources_fault};
 use herd::Running;
 use listen::{accept, listen};
 
 /// Messages to an engine that may wait.
 const MESSAGES_MAX: usize = 10_000;
+/// How long the first reading of the catalogs may hold up the start.
+const FIRST_CATALOGS: Duration = Duration::from_secs(5);
 /// Threads of the control runtime.
 const CONTROL_THREADS: usize = 2;
 
@@ -122,7 +126,15 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
             Arc::clone(&metrics),
         ));
     }
-    tasks.spawn(keep_catalogs(Arc::clone(&shared)));
+    let mut catalogs = Catalogs::default();
+    // A home shard that does not answer in time holds up only its own database's statements.
+    let first = tokio::time::timeout(FIRST_CATALOGS, catalogs.read(&shared)).await;
+    if first.is_err() {
+        tracing::warn!(
+            "the catalogs were not read in time; statements may be refused until they are"
+        );
+    }
+    tasks.spawn(catalogs.keep(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -179,31 +191,6 @@ fn start_engines(
         tracing::error!("the engines were set twice");
     }
     Ok(threads)
-}
-
-/// Reads the catalogs of all databases with several shards, again while one cannot be reached.
-async fn keep_catalogs(shared: Arc<Shared>) {
-    let mut wait = Duration::from_millis(500);
-    let mut known: HashMap<String, u64> = HashMap::new();
-    loop {
-        let snapshot = shared.snapshot.load_full();
-        for (name, database) in &snapshot.config.databases {
-            if database.shards.len() < 2 || known.get(name) == Some(&snapshot.generation) {
-                continue;
-            }
-            match shared.refresh_catalog(name).await {
-                Ok(()) => {
-                    known.insert(name.clone(), snapshot.generation);
-                    wait = Duration::from_millis(500);
-                }
-                Err(fault) => {
-                    tracing::warn!(database = %name, error = %fault, "could not read the catalog");
-                    wait = wait.saturating_mul(2).min(Duration::from_secs(10));
-                }
-            }
-        }
-        tokio::time::sleep(wait).await;
-    }
 }
 
 /// Follows signals until the proxy may end.

@@ -22,6 +22,8 @@ pub struct Prepared {
     /// Length of the text within `body`.
     pub text_length: usize,
     pub script: Rc<Script>,
+    /// The schema epoch it was planned in.
+    pub epoch: u32,
     /// How often an unnamed Parse brought it.
     pub uses: Cell<u32>,
     /// Whether an unnamed Parse of it may stay prepared on a server.
@@ -186,6 +188,7 @@ impl Statements {
         reading: Reading,
         text_length: usize,
         script: Rc<Script>,
+        epoch: u32,
         limit: u64,
     ) -> Rc<Prepared> {
         if u64::try_from(self.bytes).unwrap_or(u64::MAX) > limit {
@@ -202,6 +205,7 @@ impl Statements {
             body: body.into(),
             text_length,
             script,
+            epoch,
             uses: Cell::new(0),
             promotable: !Prepared::reads_clock_while_parsing(text),
             accepted: Cell::new(None),

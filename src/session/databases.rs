@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::config::{self, Secret};
 use crate::error::{Fault, SqlState};
@@ -92,6 +93,9 @@ impl Engine {
             }));
         }
         let pools: Rc<[Rc<Pool>]> = pools.into();
+        if database.shared.paused.load(Ordering::Acquire) {
+            pools.iter().for_each(|pool| pool.pause(true));
+        }
         database
             .pools
             .borrow_mut()

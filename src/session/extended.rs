@@ -30,6 +30,7 @@ const PROMOTED_AFTER: u32 = 2;
 struct BindValues<'a> {
     bind: &'a Bind<'a>,
     prepared: &'a Prepared,
+    is_utf8: bool,
 }
 
 impl Values for BindValues<'_> {
@@ -47,6 +48,10 @@ impl Values for BindValues<'_> {
         Some(Literal {
             text: literal.of(self.prepared.text()),
         })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.is_utf8
     }
 }
 
@@ -75,7 +80,7 @@ impl Session {
     }
 
     /// An error in the extended protocol: reported, then everything is skipped until Sync.
-    fn fail_group(&mut self, fault: &Fault) {
+    pub(crate) fn fail_group(&mut self, fault: &Fault) {
         self.pending_are_void();
         self.reply_fault(fault);
         self.skipping = true;
@@ -155,13 +160,31 @@ impl Session {
             .any(|known| known.as_bytes() == name)
     }
 
-    pub(crate) fn find_statement(&self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
+    pub(crate) fn find_statement(&mut self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
         let found = if name.is_empty() {
             self.unnamed.as_ref()
         } else {
             self.statements.get(name)
         };
-        found.map(Rc::clone).ok_or_else(|| unknown_statement(name))
+        let found = found
+            .map(Rc::clone)
+            .ok_or_else(|| unknown_statement(name))?;
+        if found.epoch == self.database.epoch() {
+            return Ok(found);
+        }
+        // The schema has changed since it was planned.
+        let renewed = self.renew(&found);
+        if name.is_empty() {
+            self.unnamed = Some(Rc::clone(&renewed));
+        } else {
+            self.statements.insert(name.into(), Rc::clone(&renewed));
+        }
+        for (pending, _) in &mut self.pending {
+            if Rc::ptr_eq(pending, &found) {
+                *pending = Rc::clone(&renewed);
+            }
+        }
+        Ok(renewed)
     }
 
     /// Whether an unnamed Parse of it stays prepared on the server.
@@ -302,11 +325,14 @@ impl Session {
             return self.bind_on(self.here_or_home(), false, &bind, &prepared, Effect::None);
         }
         self.check_failed(statement)?;
-        self.check_effect_extended(&statement.effect)?;
+        if let Err(Stop::Fault(fault)) = self.check_effect(&statement.effect) {
+            return Err(Stop::Fault(fault));
+        }
         self.check_bound(statement)?;
         let values = BindValues {
             bind: &bind,
             prepared: &prepared,
+            is_utf8: self.is_utf8(),
         };
         match self.place(statement, &values)? {
             Place::Local => self.bind_local(&bind, statement, &prepared),
@@ -315,20 +341,6 @@ impl Session {
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, &bind, &prepared, effect)
             }
-        }
-    }
-
-    /// LISTEN and its like come as simple queries from all drivers known.
-    fn check_effect_extended(&self, effect: &Effect) -> Result<(), Stop> {
-        match self.check_effect(effect) {
-            Err(Stop::Task(_)) => Err(Stop::Fault(
-                Fault::error(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "LISTEN and UNLISTEN are not supported in the extended protocol yet",
-                )
-                .hint("Send them as a simple query."),
-            )),
-            other => other,
         }
     }
 
@@ -530,6 +542,15 @@ impl Session {
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
         let effect = match portal {
+            Some(Portal::Local { effect, .. })
+                if matches!(effect, Effect::Listen { .. } | Effect::Unlisten { .. }) =>
+            {
+                self.wait_for_replies()?;
+                return Err(Stop::Task(Box::new(super::Task::Listen {
+                    effect,
+                    ready: false,
+                })));
+            }
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
                 self.run_local(&effect, verb, text.text())?;

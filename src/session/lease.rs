@@ -156,6 +156,9 @@ impl Session {
         self.settle_current(shard)?;
         if self.lease.is_none() {
             self.take(shard)?;
+        } else {
+            self.client
+                .set_activity(Activity::Active, self.engine.now());
         }
         self.open_block(binds);
         self.connection().ok_or_else(|| {
@@ -230,7 +233,17 @@ impl Session {
                 .peek()
                 .is_some_and(|connection| connection.shard == shard)
         }) {
-            let lease = self.parked.swap_remove(index);
+            let mut lease = self.parked.swap_remove(index);
+            if lease.connection().is_some_and(ServerConnection::is_stale) {
+                let name = self.database.topology.name(shard).to_owned();
+                let fault = Fault::fatal(
+                    SqlState::CONNECTION_FAILURE,
+                    format!("the session's connection to shard \"{name}\" was lost"),
+                )
+                .hint("Connect again: what the session held there is gone.");
+                self.client.kill(fault.clone());
+                return Err(Stop::Fault(fault));
+            }
             return self.adopt_or_stop(lease);
         }
         let Some(pool) = self.pools.get(usize::from(shard.0)) else {

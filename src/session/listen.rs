@@ -322,7 +322,7 @@ fn on_frame(
 
 impl Session {
     /// Answers LISTEN or UNLISTEN of a simple query.
-    pub(crate) async fn listen(&mut self, effect: &Effect) {
+    pub(crate) async fn listen(&mut self, effect: &Effect, ready: bool) {
         let result = if let Effect::Unlisten { channel } = effect {
             self.engine.unlisten(&self.client, channel.as_deref());
             Ok("UNLISTEN")
@@ -343,9 +343,12 @@ impl Session {
         };
         match result {
             Ok(tag) => self.reply(|out| backend::command_complete(out, tag)),
-            Err(fault) => self.reply_fault(&fault),
+            Err(fault) if ready => self.reply_fault(&fault),
+            Err(fault) => self.fail_group(&fault),
         }
-        self.reply_ready();
+        if ready {
+            self.reply_ready();
+        }
     }
 
     fn hub(&self) -> Rc<Hub> {

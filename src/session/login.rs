@@ -95,7 +95,7 @@ async fn open(
             stream,
         }) => {
             pass_cancel(engine, pid, &secret).await;
-            drop(stream);
+            startup::close(stream, deadline).await;
             return None;
         }
         Err(error) => {

@@ -86,7 +86,11 @@ pub(crate) enum Task {
     /// A simple query that runs on several shards.
     Wide(crate::execute::Wide),
     /// LISTEN or UNLISTEN.
-    Listen(Effect),
+    Listen {
+        effect: Effect,
+        /// With a ReadyForQuery: it came as a simple query.
+        ready: bool,
+    },
 }
 
 /// A portal as the client named it.
@@ -154,6 +158,8 @@ pub struct Session {
     pub(crate) skipping: bool,
     /// Whether something was executed since the last Sync, outside a block.
     pub(crate) executed: bool,
+    /// The block's server connection was lost, and the client has not heard of it.
+    pub(crate) lost: Option<Fault>,
     pub(crate) copy_in: bool,
     /// The last command tag of a block's end said ROLLBACK.
     pub(crate) rolled_back: bool,

@@ -101,6 +101,13 @@ impl Session {
         facts
     }
 
+    /// Whether the client sends UTF-8.
+    pub(crate) fn is_utf8(&self) -> bool {
+        self.facts
+            .as_ref()
+            .is_none_or(|facts| facts.lexing.encoding == Encoding::Utf8)
+    }
+
     /// The plan of a simple query's text, and where its literals stand.
     pub(crate) fn plan_simple(&mut self, text: &[u8], masked: &mut Masked) -> Rc<Script> {
         let facts = self.facts();
@@ -116,6 +123,19 @@ impl Session {
 
     /// The statement that a Parse brings, known or new.
     pub(crate) fn plan_extended(&mut self, parse: &Parse<'_>) -> Rc<Prepared> {
+        self.plan_body(parse.after_name, parse.query)
+    }
+
+    /// The same statement, planned under the schema as it is now.
+    pub(crate) fn renew(&mut self, prepared: &Prepared) -> Rc<Prepared> {
+        let renewed = self.plan_body(&prepared.body, prepared.text());
+        renewed
+            .uses
+            .set(renewed.uses.get().max(prepared.uses.get()));
+        renewed
+    }
+
+    fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
         let facts = self.facts();
         let database = Rc::clone(&self.database);
         database.forget_outdated();
@@ -123,20 +143,18 @@ impl Session {
         let known = database
             .statements
             .borrow()
-            .get(parse.after_name, by_facts)
+            .get(body, by_facts)
             .map(Rc::clone);
         if let Some(known) = known {
             return known;
         }
         let catalog = database.shared.catalog.load();
         let (scope, context) = self.scope(&database, &facts, &catalog);
-        let script = database
-            .memo
-            .borrow_mut()
-            .extended(parse.query, scope, context);
+        let script = database.memo.borrow_mut().extended(query, scope, context);
         let limit = database.limits.plan_cache_size;
+        let epoch = database.planned_epoch.get();
         let mut statements = database.statements.borrow_mut();
-        statements.insert(parse.after_name, by_facts, parse.query.len(), script, limit)
+        statements.insert(body, by_facts, query.len(), script, epoch, limit)
     }
 
     fn scope<'a>(

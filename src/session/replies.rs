@@ -12,6 +12,7 @@ use crate::wire::frame::{Frame, FrameError, Piece};
 use crate::wire::pipeline::{Owed, Request};
 
 use super::block::Block;
+use super::client::Activity;
 use super::{Session, Stop};
 
 /// The server's stream cannot be followed: the connection is lost.
@@ -278,6 +279,10 @@ impl Session {
                     .unwrap_or_else(|| Rc::clone(&self.settings));
                 self.block = Some(Box::new(Block::on_server(&before)));
             }
+            (Status::InBlock | Status::Failed, true) if shown => {
+                let now = self.engine.now();
+                self.client.set_activity(Activity::IdleInTransaction, now);
+            }
             (Status::Idle, false) => {
                 self.settings_before = None;
                 self.executed = false;
@@ -497,18 +502,12 @@ impl Session {
         let shard = lease.pool().target.shard_name.clone();
         self.client.targets.borrow_mut().clear();
         tracing::info!(shard = %shard, reason = %lost.0, "server connection lost");
-        let fault = Fault::error(
-            SqlState::CONNECTION_FAILURE,
-            format!("the connection to shard \"{shard}\" was lost"),
-        )
-        .detail(format!("It ended with: {}.", lost.0.trim_end_matches('.')))
-        .hint("Whether the statement took effect is not known; check before repeating a write.");
         let owed: Vec<Owed<Note>> = match lease.connection() {
             Some(connection) => {
-                let between = connection.reader.is_between_messages();
+                let cut = connection.reader.is_passing();
                 let skipping = connection.pipeline.is_skipping();
                 let owed = connection.pipeline.drain().collect();
-                if !between && self.forwarding {
+                if cut && self.forwarding {
                     // Half a row has been passed on: the client cannot be brought back in step.
                     return Err(Stop::Close);
                 }
@@ -518,6 +517,12 @@ impl Session {
             None => Vec::new(),
         };
         drop(lease);
+        let fault = lost_fault(&shard, lost, owed.iter().any(is_commit));
+        if self.keeps_connections() {
+            // What lived on the connection is gone with it.
+            self.client.kill(fault.into_fatal());
+            return Ok(());
+        }
         let group_open =
             self.executed || !self.pending.is_empty() || owed.iter().any(|owed| !is_end(owed));
         if self.block.as_ref().is_some_and(|block| block.sent) {
@@ -527,14 +532,12 @@ impl Session {
                 block.bound = false;
                 block.preamble.clear();
             }
+            self.lost = owed.is_empty().then(|| fault.clone());
         }
         self.copy_in = false;
         self.answer_owed(owed, &fault, group_open);
         if let Some(before) = self.settings_before.take() {
             self.settings = before;
-        }
-        if self.pinned.is_some() {
-            self.sql_prepared.clear();
         }
         Ok(())
     }
@@ -578,6 +581,43 @@ impl Session {
         if !ended_last {
             self.skipping = true;
         }
+    }
+}
+
+/// The error of a request whose server connection was lost.
+fn lost_fault(shard: &str, lost: &Lost, committing: bool) -> Fault {
+    let reason = format!("It ended with: {}.", lost.0.trim_end_matches('.'));
+    if committing {
+        return Fault::error(
+            SqlState::TRANSACTION_OUTCOME_UNKNOWN,
+            format!("the connection to shard \"{shard}\" was lost while committing"),
+        )
+        .detail(reason)
+        .hint("The transaction may or may not be committed: check before repeating it.");
+    }
+    Fault::error(
+        SqlState::CONNECTION_FAILURE,
+        format!("the connection to shard \"{shard}\" was lost"),
+    )
+    .detail(reason)
+    .hint("Whether the statement took effect is not known; check before repeating a write.")
+}
+
+/// Whether a commit was among what is not answered.
+fn is_commit(owed: &Owed<Note>) -> bool {
+    match owed {
+        Owed::Server {
+            note: Note::Script { script, .. },
+            ..
+        } => script
+            .statements
+            .iter()
+            .any(|statement| matches!(statement.effect, Effect::Commit { .. })),
+        Owed::Server {
+            note: Note::Effect(effect),
+            ..
+        } => matches!(**effect, Effect::Commit { .. }),
+        Owed::Server { .. } | Owed::Local(_) => false,
     }
 }
 

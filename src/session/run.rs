@@ -97,6 +97,9 @@ impl Session {
             self.deliver_notifications();
             let held = self.input.len();
             let progress = self.advance();
+            if !matches!(progress, Progress::Need(_)) {
+                self.release_if_free();
+            }
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
             if let Progress::Need(stop) = progress {
@@ -406,6 +409,7 @@ impl Session {
     fn begin_statement(&mut self) {
         if self.block.is_none()
             && self.lease.is_none()
+            && self.parked.is_empty()
             && self.database.generation != self.engine.generation()
         {
             self.follow_reload();
@@ -526,8 +530,8 @@ impl Session {
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
-            Task::Listen(effect) => {
-                self.listen(&effect).await;
+            Task::Listen { effect, ready } => {
+                self.listen(&effect, ready).await;
                 Ok(())
             }
         }

@@ -14,6 +14,7 @@ use crate::wire::pipeline::Request;
 use crate::wire::{backend, frontend};
 
 use super::block::Block;
+use super::client::Activity;
 use super::lease::Place;
 use super::{Session, Stop, Task};
 
@@ -22,6 +23,7 @@ use super::{Session, Stop, Task};
 pub(crate) struct TextValues<'a> {
     pub(crate) text: &'a [u8],
     pub(crate) literals: &'a [mask::Literal],
+    pub(crate) is_utf8: bool,
 }
 
 impl Values for TextValues<'_> {
@@ -34,6 +36,10 @@ impl Values for TextValues<'_> {
         Some(Literal {
             text: literal.of(self.text),
         })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.is_utf8
     }
 }
 
@@ -71,7 +77,11 @@ impl Session {
                 Ok(())
             }
             [statement] => {
-                let values = TextValues { text, literals };
+                let values = TextValues {
+                    text,
+                    literals,
+                    is_utf8: self.is_utf8(),
+                };
                 self.run_one(frame, text, script, statement, &values)
             }
             several => self.run_several(frame, text, script, several),
@@ -146,6 +156,7 @@ impl Session {
         let no_literals = TextValues {
             text,
             literals: &[],
+            is_utf8: self.is_utf8(),
         };
         let mut shard = None;
         let mut wide = None;
@@ -306,12 +317,15 @@ impl Session {
     }
 
     /// In a block that failed by an error of our own, only its end is let through.
-    pub(crate) fn check_failed(&self, statement: &Statement) -> Result<(), Fault> {
+    pub(crate) fn check_failed(&mut self, statement: &Statement) -> Result<(), Fault> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         let failed = failed_here
             || (self.status() == backend::Status::Failed && is_local_effect(&statement.effect));
         if !failed {
             return Ok(());
+        }
+        if let Some(lost) = self.lost.take() {
+            return Err(lost);
         }
         match statement.effect {
             Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_) => Ok(()),
@@ -343,7 +357,10 @@ impl Session {
             Effect::Listen { .. } | Effect::Unlisten { .. }
                 if self.pool_mode != crate::config::PoolMode::Session =>
             {
-                Err(Stop::Task(Box::new(Task::Listen(effect.clone()))))
+                Err(Stop::Task(Box::new(Task::Listen {
+                    effect: effect.clone(),
+                    ready: true,
+                })))
             }
             _ => Ok(()),
         }
@@ -375,6 +392,8 @@ impl Session {
         match effect {
             Effect::Begin => {
                 self.block = Some(Box::new(Block::new(text, &self.settings)));
+                let now = self.engine.now();
+                self.client.set_activity(Activity::IdleInTransaction, now);
                 self.reply(|out| backend::command_complete(out, verb));
             }
             Effect::Commit { chain } | Effect::Rollback { chain } => {
@@ -398,6 +417,8 @@ impl Session {
             return;
         };
         let commits = matches!(effect, Effect::Commit { .. }) && !block.failed;
+        self.client.set_activity(Activity::Idle, self.engine.now());
+        self.lost = None;
         if !commits {
             self.settings = Rc::clone(&block.settings);
         }

@@ -61,6 +61,7 @@ impl Session {
             tentative: VecDeque::new(),
             skipping: false,
             executed: false,
+            lost: None,
             copy_in: false,
             rolled_back: false,
             pinned: None,

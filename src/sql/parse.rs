@@ -1,4 +1,8 @@
 //! One data statement's tokens in, our view of it out, within limits of size and depth.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tokens of other kinds are passed over"
+)]
 
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;

@@ -197,6 +197,11 @@ impl Reader {
         Ok(rest)
     }
 
+    /// Whether a long message has been passed on in part.
+    pub fn is_passing(&self) -> bool {
+        self.passing > 0
+    }
+
     /// Whether no message is half read.
     pub fn is_between_messages(&self) -> bool {
         self.passing == 0 && self.held.is_empty()

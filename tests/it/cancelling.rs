@@ -9,14 +9,15 @@ use crate::herd::{Herd, Options};
 use crate::load::{eventually, waiting};
 use crate::shared::{Databases, SHARDS};
 
-fn start(settings: &[&str]) -> (Herd, Databases) {
+fn start(settings: &[&str]) -> (Databases, Herd) {
     let databases = Databases::create(1);
     databases.run_everywhere("CREATE TABLE t (id serial, v text)");
     let mut options = Options::new("transaction");
     for setting in settings {
         options.set(setting);
     }
-    (Herd::start(&databases, &options), databases)
+    let herd = Herd::start(&databases, &options);
+    (databases, herd)
 }
 
 /// Statements that sleep on a shard now.
@@ -27,7 +28,7 @@ fn sleeping(databases: &Databases, shard: usize) -> String {
 
 #[test]
 fn the_own_key_stops_the_statement() {
-    let (herd, databases) = start(&[]);
+    let (databases, herd) = start(&[]);
     let mut client = herd.connect();
     for in_block in [false, true] {
         if in_block {
@@ -56,7 +57,7 @@ fn the_own_key_stops_the_statement() {
 
 #[test]
 fn an_idle_client_has_nothing_to_cancel() {
-    let (herd, databases) = start(&["default_pool_size: 1"]);
+    let (databases, herd) = start(&["default_pool_size: 1"]);
     let (mut idle, mut busy) = (herd.connect(), herd.connect());
     idle.run("SELECT * FROM t");
     let key = idle.key;
@@ -73,7 +74,7 @@ fn an_idle_client_has_nothing_to_cancel() {
 
 #[test]
 fn a_waiting_client_can_be_cancelled() {
-    let (herd, _databases) = start(&["default_pool_size: 1"]);
+    let (_databases, herd) = start(&["default_pool_size: 1"]);
     let mut holder = herd.connect();
     holder.run("BEGIN; SELECT * FROM t");
     let mut client = herd.connect();
@@ -135,7 +136,7 @@ fn eventually_or_ended<T>(
 
 #[test]
 fn cancels_in_a_storm_hit_only_their_own() {
-    let (herd, _databases) = start(&["default_pool_size: 2"]);
+    let (_databases, herd) = start(&["default_pool_size: 2"]);
     let mut victim = herd.connect();
     let (port, key) = (herd.port, victim.key);
     let storm = spawn(move || (0..150).for_each(|_| cancel(port, key)));

@@ -12,12 +12,13 @@ use crate::message::{bind, describe, execute, frame, parse, query, startup, sync
 use crate::random::Random;
 use crate::shared::Databases;
 
-fn start() -> (Herd, Databases) {
+fn start() -> (Databases, Herd) {
     let databases = Databases::create(1);
     databases.run_everywhere("CREATE TABLE t (id int, v text)");
     let mut options = Options::new("transaction");
     options.set("client_login_timeout: 2s");
-    (Herd::start(&databases, &options), databases)
+    let herd = Herd::start(&databases, &options);
+    (databases, herd)
 }
 
 /// What a well-behaved client gets.
@@ -36,7 +37,7 @@ fn check_serves(herd: &Herd, after: &str) {
 
 #[test]
 fn strange_first_packets_are_turned_away() {
-    let (herd, _databases) = start();
+    let (_databases, herd) = start();
     let mut random = Random::from_environment();
     let word = |value: u32| value.to_be_bytes().to_vec();
     let mut packets = vec![
@@ -91,7 +92,7 @@ fn strange_first_packets_are_turned_away() {
 
 #[test]
 fn a_silent_client_is_ended() {
-    let (herd, _databases) = start();
+    let (_databases, herd) = start();
     let mut silent = Client::open(herd.port).expect("it listens");
     let mut half = Client::open(herd.port).expect("it listens");
     half.send(&startup(&[("user", "app")])[..9]);
@@ -169,7 +170,7 @@ fn random_message(random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn random_messages_end_in_an_answer_or_in_the_end() {
-    let (herd, databases) = start();
+    let (databases, herd) = start();
     let seed = Random::from_environment().seed;
     let rounds: u64 = std::env::var("CASES")
         .ok()
@@ -219,7 +220,7 @@ fn random_messages_end_in_an_answer_or_in_the_end() {
 
 #[test]
 fn impossible_lengths_end_the_connection() {
-    let (herd, databases) = start();
+    let (databases, herd) = start();
     for (tag, length) in [
         (b'Q', 0_u32),
         (b'Q', 3),
@@ -249,7 +250,7 @@ fn impossible_lengths_end_the_connection() {
 
 #[test]
 fn a_smuggled_statement_is_not_run() {
-    let (herd, databases) = start();
+    let (databases, herd) = start();
     // A Query inside the body of a longer message, and behind its zero byte.
     let inner = query("INSERT INTO t VALUES (666, 'smuggled')");
     let mut long = query("SELECT 1");

@@ -142,8 +142,8 @@ fn step(client: &mut Client, table: &str, key: i64, told: &mut Told) -> bool {
         client.query(&format!("INSERT INTO {table} VALUES ({key}, 0, 'v{key}')"))
     } else {
         client.query_with(
-            &format!("INSERT INTO {table} VALUES ($1, 0, 'v' || $1::text)"),
-            &[Some(&text)],
+            &format!("INSERT INTO {table} VALUES ($1, 0, $2)"),
+            &[Some(&text), Some(&format!("v{key}"))],
         )
     };
     match insert {

@@ -10,19 +10,20 @@ use crate::load::{Load, eventually, waiting};
 use crate::shared::Databases;
 
 /// One shard with the table `t`, and settings.
-fn start(pool_mode: &str, settings: &[&str]) -> (Herd, Databases) {
+fn start(pool_mode: &str, settings: &[&str]) -> (Databases, Herd) {
     let databases = Databases::create(1);
     databases.run_everywhere("CREATE TABLE t (id serial, v text)");
     let mut options = Options::new(pool_mode);
     for setting in settings {
         options.set(setting);
     }
-    (Herd::start(&databases, &options), databases)
+    let herd = Herd::start(&databases, &options);
+    (databases, herd)
 }
 
 /// Server processes of the proxy in the database of a shard.
 fn servers(databases: &Databases, shard: usize) -> i64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name <> 'pgherd'";
     databases.shard(shard).value(sql).parse().expect("a count")
 }
 
@@ -47,7 +48,7 @@ fn many_clients_share_few_servers() {
 
 #[test]
 fn waiting_clients_are_served_in_their_order() {
-    let (herd, databases) = start("transaction", &["default_pool_size: 1", "engines: 1"]);
+    let (databases, herd) = start("transaction", &["default_pool_size: 1", "engines: 1"]);
     let mut holder = herd.connect();
     holder.run("BEGIN; SELECT * FROM t");
     let mut threads = Vec::new();
@@ -77,7 +78,7 @@ fn the_reserve_helps_who_waits_too_long() {
         "reserve_pool_size: 1",
         "reserve_pool_timeout: 200ms",
     ];
-    let (herd, databases) = start("transaction", &settings);
+    let (databases, herd) = start("transaction", &settings);
     let mut holder = herd.connect();
     holder.run("BEGIN; SELECT * FROM t");
     herd.connect()
@@ -88,7 +89,7 @@ fn the_reserve_helps_who_waits_too_long() {
 
 #[test]
 fn waiting_ends_with_an_error() {
-    let (herd, _databases) = start(
+    let (_databases, herd) = start(
         "transaction",
         &["default_pool_size: 1", "query_wait_timeout: 300ms"],
     );
@@ -103,7 +104,7 @@ fn waiting_ends_with_an_error() {
 
 #[test]
 fn clients_beyond_the_limit_are_told() {
-    let (herd, databases) = start("transaction", &["max_client_conn: 3"]);
+    let (databases, herd) = start("transaction", &["max_client_conn: 3"]);
     let mut clients: Vec<Client> = (0..3).map(|_| herd.connect()).collect();
     let error =
         Client::try_connect(herd.port, "app", &databases.name).expect_err("a fourth client");
@@ -121,7 +122,7 @@ fn clients_beyond_the_limit_are_told() {
 
 #[test]
 fn an_idle_block_is_ended() {
-    let (herd, databases) = start(
+    let (databases, herd) = start(
         "transaction",
         &["idle_transaction_timeout: 300ms", "default_pool_size: 1"],
     );
@@ -140,7 +141,7 @@ fn an_idle_block_is_ended() {
 
 #[test]
 fn a_long_statement_is_ended() {
-    let (herd, databases) = start(
+    let (databases, herd) = start(
         "transaction",
         &["query_timeout: 400ms", "default_pool_size: 1"],
     );
@@ -156,7 +157,7 @@ fn a_long_statement_is_ended() {
 
 #[test]
 fn an_idle_client_is_ended() {
-    let (herd, _databases) = start("transaction", &["client_idle_timeout: 300ms"]);
+    let (_databases, herd) = start("transaction", &["client_idle_timeout: 300ms"]);
     let mut client = herd.connect();
     client.run("SELECT 1");
     sleep(Duration::from_millis(900));
@@ -166,12 +167,13 @@ fn an_idle_client_is_ended() {
 
 #[test]
 fn old_and_idle_servers_are_replaced() {
-    let (herd, _databases) = start("transaction", &["server_lifetime: 1s"]);
+    let (_databases, herd) = start("transaction", &["server_lifetime: 1s"]);
     let mut client = herd.connect();
     let before = pid(&mut client);
     eventually("a new server", || pid(&mut client) != before);
+    drop(client);
     drop(herd);
-    let (herd, databases) = start("transaction", &["server_idle_timeout: 1s"]);
+    let (databases, herd) = start("transaction", &["server_idle_timeout: 1s"]);
     herd.connect().run("SELECT * FROM t");
     assert_eq!(servers(&databases, 0), 1);
     eventually("the idle server is closed", || servers(&databases, 0) == 0);
@@ -180,14 +182,14 @@ fn old_and_idle_servers_are_replaced() {
 
 #[test]
 fn a_minimum_of_servers_is_kept() {
-    let (herd, databases) = start("transaction", &["min_pool_size: 2"]);
+    let (databases, herd) = start("transaction", &["min_pool_size: 2"]);
     herd.connect().run("SELECT * FROM t");
     eventually("two servers", || servers(&databases, 0) >= 2);
 }
 
 #[test]
 fn a_session_keeps_its_server() {
-    let (herd, databases) = start("session", &["default_pool_size: 2"]);
+    let (databases, herd) = start("session", &["default_pool_size: 2"]);
     let (mut one, mut two) = (herd.connect(), herd.connect());
     let (first, second) = (pid(&mut one), pid(&mut two));
     assert_ne!(first, second);
@@ -223,7 +225,7 @@ fn a_user_may_have_a_mode_and_size_of_its_own() {
 
 #[test]
 fn statement_mode_refuses_blocks() {
-    let (herd, _databases) = start("statement", &[]);
+    let (_databases, herd) = start("statement", &[]);
     for begin in [
         "BEGIN",
         "START TRANSACTION",
@@ -251,7 +253,7 @@ fn statement_mode_refuses_blocks() {
 
 #[test]
 fn transactions_of_many_clients_do_not_mix() {
-    let (herd, databases) = start("transaction", &["default_pool_size: 3"]);
+    let (databases, herd) = start("transaction", &["default_pool_size: 3"]);
     databases.shard(0).run("CREATE TABLE accounts (id int PRIMARY KEY, balance int); INSERT INTO accounts SELECT g, 100 FROM generate_series(0, 9) g");
     let threads: Vec<_> = (0..12)
         .map(|number| {

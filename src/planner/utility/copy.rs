@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
-use crate::wire::copy::Format;
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 use crate::sql::cursor::{Cursor, Name};
 use crate::sql::scan::Kind;
+use crate::wire::copy::Format;
 
 /// What COPY's options say.
 #[derive(Debug, Default)]
@@ -43,11 +43,8 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         ..Options::default()
     };
     let table = cursor.qualified()?;
-    let columns = columns(&mut cursor)?;
-    let input = match cursor.take_any(&["from", "to"])? {
-        "from" => true,
-        _ => false,
-    };
+    let columns = Some(columns(&mut cursor)?).filter(|columns| !columns.is_empty());
+    let input = cursor.take_any(&["from", "to"])? == "from";
     let end = end(&mut cursor)?;
     options.read(cursor);
     Some(match (input, end) {
@@ -57,15 +54,16 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     })
 }
 
-fn columns(cursor: &mut Cursor<'_>) -> Option<Option<Vec<String>>> {
+/// The column list; empty where there is none, `None` where it is no list.
+fn columns(cursor: &mut Cursor<'_>) -> Option<Vec<String>> {
     if !cursor.take_kind(Kind::OpenParen) {
-        return Some(None);
+        return Some(Vec::new());
     }
     let mut columns = vec![cursor.name()?];
     while cursor.take_kind(Kind::Comma) {
         columns.push(cursor.name()?);
     }
-    cursor.take_kind(Kind::CloseParen).then_some(Some(columns))
+    cursor.take_kind(Kind::CloseParen).then_some(columns)
 }
 
 fn end(cursor: &mut Cursor<'_>) -> Option<End> {
@@ -223,7 +221,13 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
             "COPY of a write to a reference table",
             "Send the write by itself.",
         ))),
-        access => access,
+        access @ (Access::Bound
+        | Access::Home
+        | Access::AnyShard
+        | Access::Keyed(_)
+        | Access::CopySplit(_)
+        | Access::Shard(_)
+        | Access::Refuse(_)) => access,
     };
     if matches!(end, End::Server) {
         draft.effect = Effect::None;

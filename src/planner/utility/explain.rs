@@ -29,7 +29,16 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     draft.access = match draft.access {
         // Each copy is planned alike; only running it must happen everywhere.
         Access::Broadcast { .. } if !analyze => Access::Home,
-        access => cursors::single(
+        access @ (Access::Session
+        | Access::Anywhere
+        | Access::Bound
+        | Access::Home
+        | Access::AnyShard
+        | Access::Keyed(_)
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Shard(_)
+        | Access::Refuse(_)) => cursors::single(
             access,
             "EXPLAIN",
             "Compare the key with a constant or a parameter, or explain it on one shard.",

@@ -1,11 +1,14 @@
 //! Expressions: conjunctions and equalities are kept, calls and subqueries collected.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "sqlparser's nodes and operators of other kinds are handed on or say nothing of keys"
+)]
 
 use sqlparser::ast::{self, BinaryOperator, Expr as Node, UnaryOperator};
 
-use super::names::{family, ident, name};
+use super::names::{family, ident};
 use super::{Converter, Result, unknown, with_stack};
-use crate::sql::cursor::Name;
-use crate::sql::statement::{Call, Expr, Family, Features, Value};
+use crate::sql::statement::{Expr, Family, Features, Value};
 use crate::sql::tokens::constant;
 
 impl Converter<'_> {
@@ -202,7 +205,7 @@ impl Converter<'_> {
         }
     }
 
-    fn operator(&mut self, op: &BinaryOperator) -> Result<()> {
+    pub(super) fn operator(&mut self, op: &BinaryOperator) -> Result<()> {
         match op {
             BinaryOperator::Xor
             | BinaryOperator::DuckIntegerDivide
@@ -254,254 +257,10 @@ impl Converter<'_> {
         }
     }
 
-    fn function(&mut self, function: ast::Function) -> Result<Expr> {
-        let name = name(function.name)?;
-        if !matches!(function.parameters, ast::FunctionArguments::None) {
-            return unknown("a function with two lists of arguments");
-        }
-        let args = match function.args {
-            ast::FunctionArguments::None => Vec::new(),
-            ast::FunctionArguments::Subquery(query) => {
-                self.subquery(*query)?;
-                Vec::new()
-            }
-            ast::FunctionArguments::List(list) => {
-                if list.duplicate_treatment.is_some() {
-                    self.feature(Features::AGGREGATE);
-                }
-                for clause in list.clauses {
-                    self.clause(clause)?;
-                }
-                self.arguments(list.args)?
-            }
-        };
-        if let Some(filter) = function.filter {
-            self.feature(Features::AGGREGATE);
-            self.expr(*filter)?;
-        }
-        if !function.within_group.is_empty() {
-            self.feature(Features::AGGREGATE);
-            self.order(function.within_group)?;
-        }
-        if let Some(window) = function.over {
-            self.feature(Features::WINDOW);
-            self.window(window)?;
-        }
-        self.call(name, args, false);
-        Ok(Expr::Call)
-    }
-
-    pub(super) fn call(&mut self, name: Name, args: Vec<Expr>, in_from: bool) {
-        self.inner.calls.push(Call {
-            name,
-            args,
-            in_from,
-        });
-    }
-
-    pub(super) fn arguments(&mut self, args: Vec<ast::FunctionArg>) -> Result<Vec<Expr>> {
-        let mut read = Vec::with_capacity(args.len());
-        for arg in args {
-            let arg = match arg {
-                ast::FunctionArg::Unnamed(arg) | ast::FunctionArg::Named { arg, .. } => arg,
-                ast::FunctionArg::ExprNamed { .. } => return unknown("a computed argument name"),
-            };
-            read.push(match arg {
-                ast::FunctionArgExpr::Expr(expr) => self.expr(expr)?,
-                ast::FunctionArgExpr::QualifiedWildcard(_) | ast::FunctionArgExpr::Wildcard => {
-                    Expr::Other
-                }
-                ast::FunctionArgExpr::WildcardWithOptions(_) => return unknown("* with options"),
-            });
-        }
-        Ok(read)
-    }
-
-    fn clause(&mut self, clause: ast::FunctionArgumentClause) -> Result<()> {
-        match clause {
-            ast::FunctionArgumentClause::OrderBy(order) => {
-                self.feature(Features::AGGREGATE);
-                self.order(order)
-            }
-            _ => unknown("a clause among a function's arguments"),
-        }
-    }
-
-    fn window(&mut self, window: ast::WindowType) -> Result<()> {
-        match window {
-            ast::WindowType::NamedWindow(_) => Ok(()),
-            ast::WindowType::WindowSpec(spec) => self.window_spec(spec),
-        }
-    }
-
-    pub(super) fn window_spec(&mut self, spec: ast::WindowSpec) -> Result<()> {
-        self.each(spec.partition_by)?;
-        self.order(spec.order_by)?;
-        if let Some(frame) = spec.window_frame {
-            for bound in [Some(frame.start_bound), frame.end_bound]
-                .into_iter()
-                .flatten()
-            {
-                match bound {
-                    ast::WindowFrameBound::CurrentRow => (),
-                    ast::WindowFrameBound::Preceding(value)
-                    | ast::WindowFrameBound::Following(value) => {
-                        self.each(value.map(|value| *value))?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn order(&mut self, order: Vec<ast::OrderByExpr>) -> Result<()> {
-        for item in order {
-            if item.with_fill.is_some() {
-                return unknown("WITH FILL");
-            }
-            self.expr(item.expr)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn subquery(&mut self, query: ast::Query) -> Result<()> {
         let block = self.query(query)?;
         self.inner.subqueries.push(block);
         Ok(())
-    }
-
-    /// Expressions that say nothing about keys, read for what they hold.
-    fn opaque(&mut self, node: Node) -> Result<()> {
-        match node {
-            Node::InSubquery { expr, subquery, .. } => {
-                self.expr(*expr)?;
-                self.subquery(*subquery)
-            }
-            Node::Exists { subquery, .. } | Node::Subquery(subquery) => self.subquery(*subquery),
-            Node::AllOp {
-                left,
-                compare_op,
-                right,
-            } => {
-                self.operator(&compare_op)?;
-                self.each([*left, *right])
-            }
-            // IS NOT DISTINCT FROM is true of NULLs, which an outer join makes where there is no row.
-            Node::IsDistinctFrom(left, right) | Node::IsNotDistinctFrom(left, right) => {
-                self.each([*left, *right])
-            }
-            Node::Between {
-                expr, low, high, ..
-            } => self.each([*expr, *low, *high]),
-            Node::Like {
-                expr,
-                pattern,
-                escape_char,
-                ..
-            }
-            | Node::ILike {
-                expr,
-                pattern,
-                escape_char,
-                ..
-            }
-            | Node::SimilarTo {
-                expr,
-                pattern,
-                escape_char,
-                ..
-            } => {
-                self.each([*expr, *pattern])?;
-                self.each(escape_char.map(|escape| *escape))
-            }
-            Node::Case {
-                operand,
-                conditions,
-                else_result,
-                ..
-            } => {
-                self.each(operand.map(|operand| *operand))?;
-                for when in conditions {
-                    self.each([when.condition, when.result])?;
-                }
-                self.each(else_result.map(|result| *result))
-            }
-            Node::CompoundFieldAccess { root, access_chain } => {
-                self.expr(*root)?;
-                access_chain
-                    .into_iter()
-                    .try_for_each(|access| self.access(access))
-            }
-            other => self.special(other),
-        }
-    }
-
-    fn access(&mut self, access: ast::AccessExpr) -> Result<()> {
-        match access {
-            ast::AccessExpr::Dot(expr) => self.each([expr]),
-            ast::AccessExpr::Subscript(ast::Subscript::Index { index }) => self.each([index]),
-            ast::AccessExpr::Subscript(ast::Subscript::Slice {
-                lower_bound,
-                upper_bound,
-                stride,
-            }) => self.each([lower_bound, upper_bound, stride].into_iter().flatten()),
-        }
-    }
-
-    /// SQL's functions with a syntax of their own, all of them plain and immutable or stable.
-    fn special(&mut self, node: Node) -> Result<()> {
-        match node {
-            Node::AtTimeZone {
-                timestamp,
-                time_zone,
-            } => self.each([*timestamp, *time_zone]),
-            Node::Extract { expr, .. }
-            | Node::Ceil { expr, .. }
-            | Node::Floor { expr, .. }
-            | Node::IsNormalized { expr, .. }
-            | Node::IsJson { expr, .. } => self.each([*expr]),
-            Node::Position { expr, r#in } => self.each([*expr, *r#in]),
-            Node::Substring {
-                expr,
-                substring_from,
-                substring_for,
-                ..
-            } => {
-                self.expr(*expr)?;
-                self.each(
-                    [substring_from, substring_for]
-                        .into_iter()
-                        .flatten()
-                        .map(|e| *e),
-                )
-            }
-            Node::Trim {
-                trim_what,
-                expr,
-                trim_characters,
-                ..
-            } => {
-                self.expr(*expr)?;
-                self.each(trim_what.map(|what| *what))?;
-                self.each(trim_characters.into_iter().flatten())
-            }
-            Node::Overlay {
-                expr,
-                overlay_what,
-                overlay_from,
-                overlay_for,
-            } => {
-                self.each([*expr, *overlay_what, *overlay_from])?;
-                self.each(overlay_for.map(|length| *length))
-            }
-            Node::Interval(interval) => self.each([*interval.value]),
-            Node::GroupingSets(sets) | Node::Cube(sets) | Node::Rollup(sets) => {
-                self.feature(Features::GROUP_BY);
-                self.each(sets.into_iter().flatten())
-            }
-            Node::Wildcard(_) | Node::QualifiedWildcard(..) => Ok(()),
-            _ => unknown("an expression that is not PostgreSQL's, or not known yet"),
-        }
     }
 }
 

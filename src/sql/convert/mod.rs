@@ -3,8 +3,10 @@
 //! The tree is consumed from the outside in, and chains of operators along their left side in a
 //! loop, so that neither walking nor dropping a long chain needs stack in its length.
 
+mod call;
 mod expr;
 mod names;
+mod opaque;
 mod query;
 mod source;
 mod write;

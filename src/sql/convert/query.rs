@@ -1,4 +1,8 @@
 //! Queries: WITH, set operations, SELECT, VALUES, and what follows them.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "sqlparser's literals and clauses of other databases are refused"
+)]
 
 use sqlparser::ast::{self, SetExpr};
 

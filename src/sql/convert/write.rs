@@ -1,4 +1,8 @@
 //! INSERT, UPDATE, DELETE, MERGE.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "sqlparser's statements of other kinds are refused"
+)]
 
 use sqlparser::ast::{self, Statement, TableFactor};
 

@@ -9,7 +9,7 @@ use crate::message::{self, Message};
 use crate::random::Random;
 
 /// How long each reply may take.
-const REPLY: Duration = Duration::from_secs(8);
+const REPLY: Duration = Duration::from_secs(5);
 
 /// How the bytes between two reads are cut before they are sent.
 #[derive(Clone, Debug)]
@@ -106,6 +106,9 @@ impl Connection {
     }
 
     fn until(&mut self, name: &str, count: usize) -> Vec<String> {
+        if !self.open {
+            return vec!["(closed)".to_owned()];
+        }
         let mut lines = Vec::new();
         let mut seen = 0;
         while seen < count {

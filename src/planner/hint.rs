@@ -1,0 +1,67 @@
+//! Hints in comments, applied to a plan.
+//!
+//! A hint says where rows are that the proxy cannot place: it takes the place of keys and refusals,
+//! and of home for statements without tables. What runs on every shard stays there, since its
+//! copies must not differ, and so do rows of COPY, which are placed one by one.
+
+use std::sync::Arc;
+
+use crate::error::Fault;
+use crate::planner::context::Context;
+use crate::planner::draft::Draft;
+use crate::planner::plan::{Access, Keyed, Operand};
+use crate::planner::refuse;
+use crate::sql::hints::Hints;
+
+/// Applies a text's hints to one of its statements.
+pub(super) fn apply(draft: &mut Draft, hints: &Hints, context: Context<'_>) {
+    let takes = match &draft.access {
+        Access::Keyed(_) | Access::AnyShard | Access::Home => true,
+        Access::Refuse(fault) => !refuse::stands(fault),
+        Access::Session
+        | Access::Anywhere
+        | Access::Bound
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Shard(_) => false,
+    };
+    if !takes {
+        return;
+    }
+    match hinted(draft, hints, context) {
+        Ok(Some(access)) => draft.access = access,
+        Ok(None) => (),
+        Err(fault) => draft.access = Access::Refuse(Arc::new(fault)),
+    }
+}
+
+fn hinted(draft: &Draft, hints: &Hints, context: Context<'_>) -> Result<Option<Access>, Fault> {
+    let topology = context.topology;
+    if let Some(name) = &hints.shard {
+        let shard = topology.shard(name);
+        return shard
+            .map(|shard| Some(Access::Shard(shard)))
+            .ok_or_else(|| refuse::bad_hint("shard", name));
+    }
+    let Some(key) = &hints.key else {
+        return Ok(None);
+    };
+    let (distribution, table) = match (&hints.distribution, &draft.access) {
+        (Some(name), _) => {
+            let found = topology.distribution_named(name);
+            let index = found.ok_or_else(|| refuse::bad_hint("distribution", name))?;
+            (index, Arc::from(name.as_str()))
+        }
+        (None, Access::Keyed(keyed)) => (keyed.distribution, Arc::clone(&keyed.table)),
+        (None, _) if topology.distributions().len() == 1 => (0, Arc::from("")),
+        (None, _) => return Err(refuse::no_distribution()),
+    };
+    Ok(Some(Access::Keyed(Arc::new(Keyed {
+        distribution,
+        keys: Some(vec![vec![Operand::Constant(key.as_str().into())]]),
+        concat: false,
+        otherwise: Arc::new(refuse::unprovable(&table)),
+        insert: true,
+        table,
+    }))))
+}
