@@ -360,7 +360,10 @@ impl Session {
             Effect::Listen { .. } | Effect::Unlisten { .. }
                 if self.pool_mode != crate::config::PoolMode::Session =>
             {
-                Err(Stop::Task(Box::new(Task::Listen { effect: effect.clone(), ready: true })))
+                Err(Stop::Task(Box::new(Task::Listen {
+                    effect: effect.clone(),
+                    ready: true,
+                })))
             }
             _ => Ok(()),
         }
