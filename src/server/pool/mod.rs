@@ -92,7 +92,7 @@ pub struct Pool {
     paused: Cell<bool>,
     /// Connections born before this are closed when they come back.
     reconnect_before: Cell<Option<Instant>>,
-    /// The pool is replaced: everything that comes back is closed.
+    /// The pool is replaced: nothing is kept idle.
     retired: Cell<bool>,
     last_error: RefCell<Option<Fault>>,
 }
@@ -167,7 +167,7 @@ impl Pool {
 
     /// Opens connections for those in line, as far as the limits allow.
     pub fn grow(self: &Rc<Pool>) {
-        if self.paused.get() || self.retired.get() {
+        if self.paused.get() {
             return;
         }
         let in_line = self.waiters.borrow().len();
@@ -233,7 +233,7 @@ impl Pool {
             .get()
             .is_some_and(|before| connection.born < before);
         let clean = connection.is_clean();
-        if !clean || expired || outdated || self.paused.get() || self.retired.get() {
+        if !clean || expired || outdated || self.paused.get() {
             connection.terminate();
             self.closed(connection);
             return;
@@ -258,7 +258,10 @@ impl Pool {
                 Ok(()) | Err(Err(_)) => return,
             }
         }
-        if let Some(connection) = lease.connection.take() {
+        // A lease that is dropped closes its connection.
+        if !self.retired.get()
+            && let Some(connection) = lease.connection.take()
+        {
             self.idle.borrow_mut().push_back(connection);
         }
     }
