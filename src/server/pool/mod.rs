@@ -98,6 +98,7 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// A pool without connections.
     pub fn new(target: Target) -> Rc<Pool> {
         Rc::new(Pool {
             target,
@@ -288,6 +289,7 @@ impl Pool {
         self.open.get()
     }
 
+    /// Connections being opened.
     pub fn connecting_count(&self) -> usize {
         self.connecting.get()
     }
@@ -311,6 +313,7 @@ impl Pool {
             })
     }
 
+    /// Whether PAUSE holds it: nothing is lent.
     pub fn is_paused(&self) -> bool {
         self.paused.get()
     }
