@@ -98,6 +98,7 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// A pool without connections.
     pub fn new(target: Target) -> Rc<Pool> {
         Rc::new(Pool {
             target,
@@ -291,6 +292,7 @@ impl Pool {
         self.open.get()
     }
 
+    /// Connections being opened.
     pub fn connecting_count(&self) -> usize {
         self.connecting.get()
     }
@@ -314,6 +316,7 @@ impl Pool {
             })
     }
 
+    /// Whether PAUSE holds it: nothing is lent.
     pub fn is_paused(&self) -> bool {
         self.paused.get()
     }
