@@ -87,6 +87,15 @@ impl Hub {
         is_new
     }
 
+    /// Whether the client listens to the channel.
+    fn hears(&self, channel: &str, client: &Rc<Client>) -> bool {
+        self.channels.borrow().get(channel).is_some_and(|clients| {
+            clients
+                .iter()
+                .any(|known| known.as_ptr() == Rc::as_ptr(client))
+        })
+    }
+
     /// Takes a client off one channel or all; returns the channels nobody listens to any more.
     fn remove(&self, channel: Option<&str>, client: &Rc<Client>) -> Vec<String> {
         let mut channels = self.channels.borrow_mut();
@@ -328,7 +337,11 @@ impl Session {
             Ok("UNLISTEN")
         } else if let Effect::Listen { channel } = effect {
             let hub = self.hub();
+            let was_heard = hub.hears(channel, &self.client);
             let is_new = hub.add(channel, &self.client);
+            if !was_heard && let Some(block) = &mut self.block {
+                block.channels.push(channel.clone());
+            }
             let result = if is_new {
                 hub.run(format!("LISTEN {}", quoted(channel))).await
             } else {
@@ -348,6 +361,17 @@ impl Session {
         }
         if ready {
             self.reply_ready();
+        }
+    }
+
+    /// A rollback undoes the LISTENs of its block; what came on their channels was never heard.
+    pub(crate) fn forget_channels(&self, channels: &[String]) {
+        for channel in channels {
+            self.engine.unlisten(&self.client, Some(channel));
+            self.client
+                .notifications
+                .borrow_mut()
+                .retain(|message| channel_of(message) != Some(channel.as_bytes()));
         }
     }
 
@@ -383,7 +407,7 @@ impl Engine {
         self.unlisten(client, None);
     }
 
-    fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
+    pub(crate) fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
         let key = (client.database.clone(), client.user.clone());
         let Some(hub) = self.hubs.borrow().get(&key).map(Rc::clone) else {
             return;
@@ -397,4 +421,10 @@ impl Engine {
         // A full queue leaves the server listening to a channel nobody hears: harmless.
         drop(hub.requests.try_send(Request { sql, done }));
     }
+}
+
+/// The channel of a NotificationResponse, header included: it stands behind the process id.
+fn channel_of(message: &[u8]) -> Option<&[u8]> {
+    let body = message.get(frame::HEADER..)?;
+    body.get(4..)?.split(|byte| *byte == 0).next()
 }

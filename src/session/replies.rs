@@ -102,13 +102,23 @@ impl Session {
             let fields = backend::error_fields(frame.body);
             return Err(Lost(fields.message().to_owned()));
         }
+        if frame.tag == b'E' && is_goodbye(frame.body) {
+            // The connection ends with it: the client's need not.
+            let fields = backend::error_fields(frame.body);
+            return Err(Lost(fields.message().to_owned()));
+        }
         let step = self.step(frame.tag)?;
         match frame.tag {
             b'Z' => return self.on_ready(frame, step.forward),
             b'C' | b'I' => self.on_command_complete(frame.body),
             b'G' => self.on_copy_in(),
             b'E' => {
-                if step.forward {
+                // A Parse of ours that fails is the failure of the client's Bind behind it.
+                let for_bind = self
+                    .connection()
+                    .and_then(|connection| connection.pipeline.front_note())
+                    .is_some_and(|note| matches!(note, Note::Parse { .. }));
+                if step.forward || for_bind {
                     self.out.extend_from_slice(frame.bytes);
                 }
                 let fields = backend::error_fields(frame.body);
@@ -308,6 +318,7 @@ impl Session {
             return;
         };
         if self.rolled_back {
+            self.forget_channels(&block.channels);
             self.revert_settings(block.settings);
         }
         self.rolled_back = false;
@@ -352,6 +363,9 @@ impl Session {
                 self.shape_block(effect);
             }
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
+            Effect::Unlisten { channel } => {
+                self.engine.unlisten(&self.client, channel.as_deref());
+            }
             Effect::Deallocate { name } => match name {
                 Some(name) => self.sql_prepared.retain(|known| known != name),
                 None => self.sql_prepared.clear(),
@@ -659,4 +673,9 @@ fn with_identity(base: &Settings, identity: &Settings) -> Rc<Settings> {
         };
     }
     Settings::new(values)
+}
+
+/// Whether an ErrorResponse is a server's last word: FATAL or PANIC.
+fn is_goodbye(body: &[u8]) -> bool {
+    matches!(backend::error_fields(body).severity(), "FATAL" | "PANIC")
 }

@@ -327,7 +327,10 @@ impl Session {
                     match self.on_part(tag, total, header, body) {
                         Ok(true) => rest = &[],
                         Ok(false) => return Ok((done(rest), Progress::More)),
-                        Err(Stop::Idle | Stop::Drain) => {
+                        Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
+                        Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
+                        Err(Stop::Drain) => {
+                            self.ask_for_replies();
                             return Ok((done(rest), Progress::Blocked));
                         }
                         Err(Stop::Fault(fault)) => {
@@ -370,9 +373,11 @@ impl Session {
     fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         match frame.tag {
             b'Q' => {
+                self.settle_group()?;
                 if self.is_skipping_messages() {
                     return Ok(());
                 }
+                self.check_copy_is_over(frame.tag)?;
                 self.begin_statement();
                 self.on_query(frame)
             }
@@ -381,11 +386,16 @@ impl Session {
                 self.on_extended(frame)
             }
             b'd' | b'c' | b'f' => {
+                self.wait_for_copy()?;
                 self.on_copy_frame(frame);
                 Ok(())
             }
             b'F' => self.on_function_call(frame),
-            b'X' => Err(Stop::Close),
+            b'X' => {
+                // What was sent before it is carried out first.
+                self.wait_for_replies()?;
+                Err(Stop::Close)
+            }
             tag => Err(Stop::Fault(
                 Fault::fatal(
                     SqlState::PROTOCOL_VIOLATION,
@@ -416,6 +426,37 @@ impl Session {
         }
     }
 
+    /// A server skips a Query behind an error without Sync: whether there was one must be known
+    /// before the Query is sent.
+    fn settle_group(&self) -> Result<(), Stop> {
+        match self.lease.as_ref().and_then(Lease::peek) {
+            Some(connection) if connection.unsynced => self.wait_for_replies(),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// COPY data may come before the server has asked for it: it waits until the server has.
+    fn wait_for_copy(&self) -> Result<(), Stop> {
+        if self.copy_in {
+            return Ok(());
+        }
+        self.wait_for_replies()
+    }
+
+    /// PostgreSQL ends the connection of a client that forgets its COPY.
+    fn check_copy_is_over(&mut self, tag: u8) -> Result<(), Stop> {
+        if !self.copy_in {
+            return Ok(());
+        }
+        Err(Stop::Fault(
+            Fault::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
+            )
+            .hint("End the COPY by CopyDone or CopyFail before the next statement."),
+        ))
+    }
+
     /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
     fn on_copy_frame(&mut self, frame: Frame<'_>) {
         if !self.copy_in {
@@ -430,6 +471,7 @@ impl Session {
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        self.settle_group()?;
         if self.is_skipping_messages() {
             return Ok(());
         }
@@ -450,6 +492,7 @@ impl Session {
     /// it is being passed.
     fn on_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
         if tag == b'd' {
+            self.wait_for_copy()?;
             let to_server = self.copy_in;
             if to_server && let Some(connection) = self.connection() {
                 connection.out.extend_from_slice(header);

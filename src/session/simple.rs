@@ -105,6 +105,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
+        self.check_prepare(&statement.effect)?;
         self.check_bound(statement)?;
         match self.place(statement, values)? {
             Place::Local => {
@@ -165,7 +166,10 @@ impl Session {
         let mut wide = None;
         let mut binds = false;
         for statement in statements {
-            self.check_effect(&statement.effect)?;
+            if statement.effect == Effect::Begin {
+                self.check_effect(&statement.effect)?;
+            }
+            self.check_prepare(&statement.effect)?;
             if self.is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
@@ -220,10 +224,9 @@ impl Session {
                 .as_ref()
                 .is_none_or(|name| self.statements.contains_key(name.as_bytes())),
             Effect::Execute { name, .. } => self.statements.contains_key(name.as_bytes()),
-            Effect::SetPgherd { .. }
-            | Effect::ShowPgherd { .. }
-            | Effect::Listen { .. }
-            | Effect::Unlisten { .. } => true,
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => true,
+            // A server of the pool must not listen; that it stops listening does no harm.
+            Effect::Listen { .. } => self.pool_mode != crate::config::PoolMode::Session,
             _ => false,
         }
     }
@@ -345,6 +348,19 @@ impl Session {
         Ok(())
     }
 
+    /// A name of a statement that Parse made is taken, though the server does not know it.
+    pub(crate) fn check_prepare(&self, effect: &Effect) -> Result<(), Fault> {
+        match effect {
+            Effect::Prepare { name } if self.statements.contains_key(name.as_bytes()) => {
+                Err(Fault::error(
+                    SqlState::DUPLICATE_STATEMENT,
+                    format!("prepared statement \"{name}\" already exists"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what the pool mode or this release cannot do.
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
         match effect {
@@ -423,6 +439,7 @@ impl Session {
         self.client.set_activity(Activity::Idle, self.engine.now());
         self.lost = None;
         if !commits {
+            self.forget_channels(&block.channels);
             self.settings = Rc::clone(&block.settings);
         }
         if chain {
