@@ -95,8 +95,12 @@ impl Session {
 
     /// The oldest Parse without a reply will get none: its name never existed.
     pub(crate) fn void_parse(&mut self) {
-        if let Some(Some(name)) = self.tentative.pop_front() {
-            self.statements.remove(&name);
+        match self.tentative.pop_front() {
+            Some(Some(name)) => {
+                self.statements.remove(&name);
+            }
+            Some(None) => self.unnamed = None,
+            None => {}
         }
     }
 

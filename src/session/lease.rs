@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::planner;
@@ -83,9 +84,13 @@ impl Session {
             | Effect::SetConfig { .. }
             | Effect::DiscardAll
             | Effect::DiscardOther
-            | Effect::Listen { .. }
-            | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
+            Effect::Listen { .. } | Effect::Unlisten { .. } => {
+                if self.pool_mode == PoolMode::Session {
+                    return here(false);
+                }
+                return Ok(Place::Local);
+            }
             Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
                 return here(true);
             }
@@ -235,12 +240,7 @@ impl Session {
         }) {
             let mut lease = self.parked.swap_remove(index);
             if lease.connection().is_some_and(ServerConnection::is_stale) {
-                let name = self.database.topology.name(shard).to_owned();
-                let fault = Fault::fatal(
-                    SqlState::CONNECTION_FAILURE,
-                    format!("the session's connection to shard \"{name}\" was lost"),
-                )
-                .hint("Connect again: what the session held there is gone.");
+                let fault = self.kept_was_lost(shard);
                 self.client.kill(fault.clone());
                 return Err(Stop::Fault(fault));
             }
@@ -256,6 +256,16 @@ impl Session {
             Some(lease) => self.adopt_or_stop(lease),
             None => Err(Stop::Lease(shard)),
         }
+    }
+
+    /// What a client is told that kept state on a connection that is gone.
+    pub(crate) fn kept_was_lost(&self, shard: ShardId) -> Fault {
+        let name = self.database.topology.name(shard);
+        Fault::fatal(
+            SqlState::CONNECTION_FAILURE,
+            format!("the session's connection to shard \"{name}\" was lost"),
+        )
+        .hint("Connect again: what the session held there is gone.")
     }
 
     fn adopt_or_stop(&mut self, lease: Lease) -> Result<(), Stop> {
@@ -320,7 +330,10 @@ impl Session {
         let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
             return;
         };
-        if connection.is_clean() && self.block.is_none() && !self.copy_in {
+        // COPY data may still be on its way when the server has given up on it: the connection is not
+        // free before the message has ended.
+        let is_fed = self.passing.is_some_and(|passing| passing.to_server);
+        if connection.is_clean() && self.block.is_none() && !self.copy_in && !is_fed {
             let now = self.engine.now();
             self.client.set_activity(Activity::Idle, now);
             self.executed = false;

@@ -392,8 +392,15 @@ impl Session {
             }
             b'F' => self.on_function_call(frame),
             b'X' => {
-                // What was sent before it is carried out first.
-                self.wait_for_replies()?;
+                // What was sent and ended before it is carried out first.
+                let ended = self
+                    .lease
+                    .as_ref()
+                    .and_then(Lease::peek)
+                    .is_some_and(|connection| !connection.unsynced);
+                if ended {
+                    self.wait_for_replies()?;
+                }
                 Err(Stop::Close)
             }
             tag => Err(Stop::Fault(
@@ -448,13 +455,16 @@ impl Session {
         if !self.copy_in {
             return Ok(());
         }
-        Err(Stop::Fault(
-            Fault::fatal(
-                SqlState::PROTOCOL_VIOLATION,
-                format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
-            )
-            .hint("End the COPY by CopyDone or CopyFail before the next statement."),
-        ))
+        let fault = Fault::error(
+            SqlState::PROTOCOL_VIOLATION,
+            format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
+        )
+        .hint("End the COPY by CopyDone or CopyFail before the next statement.");
+        backend::fault(&mut self.out, &fault);
+        Err(Stop::Fault(Fault::fatal(
+            SqlState::PROTOCOL_VIOLATION,
+            "terminating connection because protocol synchronization was lost",
+        )))
     }
 
     /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
