@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::planner;
@@ -66,13 +67,20 @@ impl Session {
             Effect::Deallocate { name } => {
                 let ours = name
                     .as_ref()
-                    .is_none_or(|name| self.statements.contains_key(name.as_bytes()));
+                    .is_none_or(|name| self.statements.contains_key(super::simple::statement_key(name.as_bytes())));
                 if ours || self.sql_prepared.is_empty() {
                     return Ok(Place::Local);
                 }
                 return here(false);
             }
             Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::Listen { .. } | Effect::Unlisten { .. }
+                if self.pool_mode != PoolMode::Session
+                    && self.block.is_none()
+                    && !self.transaction_is_open() =>
+            {
+                return Ok(Place::Local);
+            }
             Effect::Savepoint(_)
             | Effect::RollbackTo(_)
             | Effect::Release(_)
@@ -86,7 +94,7 @@ impl Session {
             | Effect::Listen { .. }
             | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
-            Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
+            Effect::Execute { name, .. } if !self.statements.contains_key(super::simple::statement_key(name.as_bytes())) => {
                 return here(true);
             }
             Effect::Execute { .. }
