@@ -95,8 +95,12 @@ impl Session {
 
     /// The oldest Parse without a reply will get none: its name never existed.
     pub(crate) fn void_parse(&mut self) {
-        if let Some(Some(name)) = self.tentative.pop_front() {
-            self.statements.remove(&name);
+        match self.tentative.pop_front() {
+            Some(Some(name)) => {
+                self.statements.remove(&name);
+            }
+            Some(None) => self.unnamed = None,
+            None => {}
         }
     }
 
@@ -115,12 +119,19 @@ impl Session {
             _ => self.on_sync(),
         };
         match result {
-            Err(Stop::Fault(fault)) => {
-                self.fail_group(&fault);
-                Ok(())
-            }
+            Err(Stop::Fault(fault)) => self.fail_behind_pending(&fault),
             other => other,
         }
+    }
+
+    /// Parses that came before the message that fails are judged and answered before it.
+    fn fail_behind_pending(&mut self, fault: &Fault) -> Result<(), Stop> {
+        match self.settle_pending() {
+            Ok(()) => self.fail_group(fault),
+            Err(Stop::Fault(earlier)) => self.fail_group(&earlier),
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
     }
 
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
@@ -131,6 +142,7 @@ impl Session {
             return Err(Stop::Fault(duplicate_statement(parse.name)));
         }
         let prepared = self.plan_extended(&parse);
+        let prepared = self.called_on_server(prepared);
         if let Some(statement) = prepared.script.statements.first() {
             self.check_failed(statement)?;
         }
@@ -230,6 +242,9 @@ impl Session {
 
     /// Makes sure the current connection has a statement; returns what to call it there.
     pub(crate) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>, unnamed: bool) -> Vec<u8> {
+        if !self.called.is_empty() {
+            self.ensure_called(prepared);
+        }
         let name = self.server_name(prepared);
         let limit = self.database.limits.max_prepared_statements;
         let mut called = Vec::with_capacity(24);
@@ -245,6 +260,47 @@ impl Session {
         }
         name.write(&mut called);
         called
+    }
+
+    /// SQL EXECUTE of a statement that was prepared by the protocol calls it as the server does.
+    fn called_on_server(&mut self, prepared: Rc<Prepared>) -> Rc<Prepared> {
+        let [statement] = prepared.script.statements.as_slice() else {
+            return prepared;
+        };
+        let Effect::Execute { name, at } = &statement.effect else {
+            return prepared;
+        };
+        let Some(target) = self.statements.get(statement_key(name.as_bytes())).map(Rc::clone) else {
+            return prepared;
+        };
+        let mut called = Vec::new();
+        self.server_name(&target).write(&mut called);
+        called.pop();
+        let text = prepared.text();
+        let mut body = text.get(..at.start).unwrap_or_default().to_vec();
+        body.extend_from_slice(&called);
+        body.extend_from_slice(prepared.body.get(at.end..).unwrap_or_default());
+        let length = text
+            .len()
+            .saturating_sub(at.len())
+            .saturating_add(called.len());
+        let query = body.get(..length).unwrap_or_default().to_vec();
+        let renamed = self.plan_body(&body, &query);
+        self.called.retain(|(id, _)| *id != renamed.id);
+        self.called.push((renamed.id, target));
+        renamed
+    }
+
+    /// What a statement calls must be on the current connection before it.
+    fn ensure_called(&mut self, prepared: &Prepared) {
+        let target = self
+            .called
+            .iter()
+            .find(|(id, _)| *id == prepared.id)
+            .map(|(_, target)| Rc::clone(target));
+        if let Some(target) = target {
+            self.ensure_prepared(&target, false);
+        }
     }
 
     /// Before a Query: Parses without Sync are settled first.

@@ -147,6 +147,8 @@ pub struct Session {
     /// Channels it listens to by the engine's listening connection.
     pub(crate) channels: Vec<String>,
     pub(crate) unnamed: Option<Rc<Prepared>>,
+    /// Statements whose text is an SQL EXECUTE, by id, and what they execute.
+    pub(crate) called: Vec<(u32, Rc<Prepared>)>,
     pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
     /// Parses that no server has seen and no reply has been given for.
     pub(crate) pending: Vec<(Rc<Prepared>, bool)>,

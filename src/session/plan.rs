@@ -135,7 +135,7 @@ impl Session {
         renewed
     }
 
-    fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
+    pub(crate) fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
         let facts = self.facts();
         let database = Rc::clone(&self.database);
         database.forget_outdated();

@@ -57,6 +57,7 @@ impl Session {
             sql_prepared: Vec::new(),
             channels: Vec::new(),
             unnamed: None,
+            called: Vec::new(),
             portals: Vec::new(),
             pending: Vec::new(),
             tentative: VecDeque::new(),
