@@ -366,6 +366,17 @@ impl Session {
         self.engine.unlisten(&self.client, channel);
     }
 
+    /// A rollback undoes the LISTENs of its block; what came on their channels was never heard.
+    pub(crate) fn forget_channels(&mut self, channels: &[String]) {
+        for channel in channels {
+            self.unlisten(Some(channel));
+            self.client
+                .notifications
+                .borrow_mut()
+                .retain(|message| channel_of(message) != Some(channel.as_bytes()));
+        }
+    }
+
     fn hub(&self) -> Rc<Hub> {
         let key = (self.client.database.clone(), self.client.user.clone());
         let known = self.engine.hubs.borrow().get(&key).map(Rc::clone);
@@ -412,4 +423,10 @@ impl Engine {
         // A full queue leaves the server listening to a channel nobody hears: harmless.
         drop(hub.requests.try_send(Request { sql, done }));
     }
+}
+
+/// The channel of a NotificationResponse, header included: it stands behind the process id.
+fn channel_of(message: &[u8]) -> Option<&[u8]> {
+    let body = message.get(frame::HEADER..)?;
+    body.get(4..)?.split(|byte| *byte == 0).next()
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
-use crate::planner::{Context, memo};
+use crate::planner::Context;
 use crate::server::settings::Settings;
 use crate::server::statements::Prepared;
 use crate::sql::cursor::Cursor;
@@ -193,7 +193,7 @@ impl Database {
 
     /// A memo for this database's plans.
     pub(crate) fn memo(bytes: u64) -> Memo {
-        memo::Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
+        Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
     }
 
     /// The number of a search path, the same for the same path.

@@ -370,10 +370,8 @@ impl Session {
             return;
         };
         if self.rolled_back {
+            self.forget_channels(&block.channels);
             self.revert_settings(block.settings);
-            for channel in block.channels {
-                self.unlisten(Some(&channel));
-            }
         }
         self.rolled_back = false;
         self.settings_before = None;

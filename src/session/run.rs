@@ -332,6 +332,7 @@ impl Session {
                     match self.on_part(tag, total, header, body) {
                         Ok(true) => rest = &[],
                         Ok(false) => return Ok((done(rest), Progress::More)),
+                        Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
                         Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
                         Err(Stop::Drain) => {
                             self.ask_for_replies();
@@ -377,6 +378,7 @@ impl Session {
     fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         match frame.tag {
             b'Q' => {
+                self.settle_group()?;
                 if self.is_skipping_messages() {
                     return Ok(());
                 }
@@ -448,6 +450,7 @@ impl Session {
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        self.settle_group()?;
         if self.is_skipping_messages() {
             return Ok(());
         }

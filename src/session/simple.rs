@@ -55,10 +55,6 @@ impl Session {
                 return Ok(());
             }
         };
-        self.settle_group()?;
-        if self.is_skipping_messages() {
-            return Ok(());
-        }
         let mut masked = self.engine.take_masked();
         let script = self.plan_simple(text, &mut masked);
         let result = self.run_query(frame, text, &script, masked.literals());
@@ -118,6 +114,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
+        self.check_prepare(&statement.effect)?;
         self.check_bound(statement)?;
         match self.place(statement, values)? {
             Place::Local => {
@@ -178,7 +175,10 @@ impl Session {
         let mut wide = None;
         let mut binds = false;
         for statement in statements {
-            self.check_effect(&statement.effect)?;
+            if statement.effect == Effect::Begin {
+                self.check_effect(&statement.effect)?;
+            }
+            self.check_prepare(&statement.effect)?;
             if self.is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
@@ -253,7 +253,7 @@ impl Session {
     }
 
     /// A Query behind messages without Sync: the server skips it if one of them failed.
-    fn settle_group(&mut self) -> Result<(), Stop> {
+    pub(crate) fn settle_group(&self) -> Result<(), Stop> {
         let unsettled = self
             .lease
             .as_ref()
@@ -354,7 +354,7 @@ impl Session {
     }
 
     /// What a server calls a statement under the current settings and schema.
-    pub(crate) fn server_name(&self, prepared: &crate::server::statements::Prepared) -> ServerName {
+    pub(crate) fn server_name(&self, prepared: &Prepared) -> ServerName {
         ServerName {
             id: prepared.id,
             fingerprint: self.settings.parser_fingerprint(),
@@ -386,6 +386,19 @@ impl Session {
             return Err(refuse::unbound());
         }
         Ok(())
+    }
+
+    /// A name of a statement that Parse made is taken, though the server does not know it.
+    pub(crate) fn check_prepare(&self, effect: &Effect) -> Result<(), Fault> {
+        match effect {
+            Effect::Prepare { name } if self.statements.contains_key(name.as_bytes()) => {
+                Err(Fault::error(
+                    SqlState::DUPLICATE_STATEMENT,
+                    format!("prepared statement \"{name}\" already exists"),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses what the pool mode or this release cannot do.
@@ -466,6 +479,7 @@ impl Session {
         self.client.set_activity(Activity::Idle, self.engine.now());
         self.lost = None;
         if !commits {
+            self.forget_channels(&block.channels);
             self.settings = Rc::clone(&block.settings);
         }
         if chain {

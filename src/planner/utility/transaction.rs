@@ -3,6 +3,7 @@
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
 use crate::sql::cursor::Cursor;
+use crate::sql::scan::Kind;
 
 /// Plans a transaction statement; `None` for another kind.
 pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
@@ -18,9 +19,14 @@ pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
         "prepare",
     ])?;
     let draft = match first {
-        "begin" => Draft::session("BEGIN", Effect::Begin),
+        "begin" => {
+            noise(&mut cursor);
+            are_modes(cursor).then_some(())?;
+            Draft::session("BEGIN", Effect::Begin)
+        }
         "start" => {
             cursor.take("transaction").then_some(())?;
+            are_modes(cursor).then_some(())?;
             Draft::session("START TRANSACTION", Effect::Begin)
         }
         "prepare" => {
@@ -29,12 +35,10 @@ pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
         }
         "commit" if cursor.take("prepared") => two_phase("COMMIT PREPARED"),
         "rollback" if cursor.take("prepared") => two_phase("ROLLBACK PREPARED"),
-        "commit" | "end" => Draft::session(
-            "COMMIT",
-            Effect::Commit {
-                chain: chain(cursor),
-            },
-        ),
+        "commit" | "end" => {
+            let chain = chain(cursor)?;
+            Draft::session("COMMIT", Effect::Commit { chain })
+        }
         "savepoint" => Draft::session("SAVEPOINT", Effect::Savepoint(cursor.name()?)),
         "release" => {
             savepoint(&mut cursor);
@@ -54,10 +58,8 @@ fn two_phase(verb: &'static str) -> Draft {
 }
 
 fn rollback(mut cursor: Cursor<'_>) -> Option<Draft> {
-    let chain = chain(cursor);
-    if !cursor.take("work") {
-        cursor.take("transaction");
-    }
+    let start = cursor;
+    noise(&mut cursor);
     if cursor.take("to") {
         savepoint(&mut cursor);
         return Some(Draft::session(
@@ -65,6 +67,7 @@ fn rollback(mut cursor: Cursor<'_>) -> Option<Draft> {
             Effect::RollbackTo(cursor.name()?),
         ));
     }
+    let chain = chain(start)?;
     Some(Draft::session("ROLLBACK", Effect::Rollback { chain }))
 }
 
@@ -75,9 +78,44 @@ fn savepoint(cursor: &mut Cursor<'_>) {
     }
 }
 
-fn chain(mut cursor: Cursor<'_>) -> bool {
+fn noise(cursor: &mut Cursor<'_>) {
     if !cursor.take("work") {
         cursor.take("transaction");
     }
-    cursor.take_words(&["and", "chain"])
+}
+
+/// Whether the next block follows at once; `None` for what PostgreSQL does not know.
+fn chain(mut cursor: Cursor<'_>) -> Option<bool> {
+    noise(&mut cursor);
+    let chain = cursor.take_words(&["and", "chain"]);
+    if !chain {
+        cursor.take_words(&["and", "no", "chain"]);
+    }
+    cursor.is_done().then_some(chain)
+}
+
+/// Whether what is left is a list of transaction modes (`transaction_mode_list` of `gram.y`). BEGIN is
+/// answered before a server sees it, so that a wrong one must be found here.
+fn are_modes(mut cursor: Cursor<'_>) -> bool {
+    const MODES: &[&[&str]] = &[
+        &["isolation", "level", "serializable"],
+        &["isolation", "level", "repeatable", "read"],
+        &["isolation", "level", "read", "committed"],
+        &["isolation", "level", "read", "uncommitted"],
+        &["read", "only"],
+        &["read", "write"],
+        &["deferrable"],
+        &["not", "deferrable"],
+    ];
+    let mut is_first = true;
+    while !cursor.is_done() {
+        if !is_first {
+            cursor.take_kind(Kind::Comma);
+        }
+        if !MODES.iter().any(|mode| cursor.take_words(mode)) {
+            return false;
+        }
+        is_first = false;
+    }
+    true
 }
