@@ -38,15 +38,15 @@ select v from kv where k = 1;
 rollback;
 select v from kv where k = 3;
 SQL
-habit savepoints $'v1\n0' <<'SQL'
+habit savepoints $'v1\nv1' <<'SQL'
 begin;
 select v from kv where k = 1;
 savepoint one;
-insert into kv values (9002, 'x') on conflict do nothing;
+update kv set v = 'x' where k = 1;
 rollback to one;
 release one;
 commit;
-select count(*) from kv where k = 9002;
+select v from kv where k = 1;
 SQL
 habit settings_last $'17MB\nv9\n17MB\nv10\n17MB' <<'SQL'
 set work_mem = '17MB';
@@ -79,7 +79,7 @@ SQL
 heard=$(psql -XqAt <<'SQL' 2>&1 | sed 's/ received from.*//'
 listen psql_habit;
 notify psql_habit, 'hi';
-select 1;
+select pg_sleep(1);
 SQL
 )
 case $heard in

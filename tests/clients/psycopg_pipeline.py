@@ -83,5 +83,4 @@ def executemany_in_a_pipeline(connection):
 
 
 if __name__ == "__main__":
-    with connect(autocommit=True) as connection:
-        habit.run(connection)
+    habit.run(lambda: connect(autocommit=True))
