@@ -25,11 +25,11 @@ select v from kv where k = 9001;
 rollback;
 select count(*) from kv where k = 9001;
 SQL
-habit prepare_execute_deallocate $'v5\nv6' <<'SQL'
-prepare by_key (bigint) as select v from kv where k = $1;
-execute by_key (5);
-execute by_key (6);
-deallocate by_key;
+habit prepare_execute_deallocate $'one\ntwo' <<'SQL'
+prepare words (integer) as select case $1 when 1 then 'one' else 'two' end where not exists (select from notes where id < 0);
+execute words (1);
+execute words (2);
+deallocate words;
 SQL
 habit failed_block $'ERROR:  division by zero\nERROR:  current transaction is aborted, commands ignored until end of transaction block\nv3' <<'SQL'
 begin;

@@ -62,9 +62,9 @@ def deallocate_in_a_block(connection):
 @habit
 def sql_prepare_and_execute(connection):
     with connection.transaction():
-        connection.execute("prepare by_key (bigint) as select v from kv where k = $1")
-        same(connection.execute("execute by_key (7)").fetchone(), ("v7",))
-        connection.execute("deallocate by_key")
+        connection.execute("prepare by_id (integer) as select $1 + count(*) from notes where id = -1")
+        same(connection.execute("execute by_id (7)").fetchone(), (7,))
+        connection.execute("deallocate by_id")
 
 
 @habit
