@@ -14,8 +14,10 @@ use pgherd::config::{
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
 use pgherd::placement::topology::Topology;
-use pgherd::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
+use pgherd::planner::memo::{Memo, Scope};
+use pgherd::planner::plan::{Access, Literal, Parameter, Route, Statement, Values};
 use pgherd::planner::{self, Context};
+use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;
 
 #[test]
@@ -150,18 +152,21 @@ impl World {
         }
     }
 
-    fn show(&self, sql: &str, parameters: &[String], out: &mut String) {
-        let context = Context {
+    fn context(&self) -> Context<'_> {
+        Context {
             topology: &self.topology,
             catalog: &self.catalog,
             search_path: &self.path,
             lexing: Lexing::default(),
             comment_hints: true,
-        };
-        let script = planner::script(sql.as_bytes(), context);
+        }
+    }
+
+    fn show(&self, sql: &str, parameters: &[String], out: &mut String) {
+        let script = planner::script(sql.as_bytes(), self.context());
         let values = Bound {
             sql,
-            script: &script,
+            literals: &script.literals,
             parameters,
         };
         if script.statements.is_empty() {
@@ -278,7 +283,7 @@ fn catalog() -> Catalog {
 
 struct Bound<'a> {
     sql: &'a str,
-    script: &'a Script,
+    literals: &'a [Span],
     parameters: &'a [String],
 }
 
@@ -293,9 +298,186 @@ impl Values for Bound<'_> {
     }
 
     fn literal(&self, index: u16) -> Option<Literal<'_>> {
-        let literal = self.script.literals.get(usize::from(index))?;
+        let literal = self.literals.get(usize::from(index))?;
         Some(Literal {
             text: literal.of(self.sql.as_bytes()),
         })
     }
+}
+
+fn scope(database: u32) -> Scope {
+    Scope {
+        database,
+        epoch: 1,
+        search_path: 1,
+        lexing: Lexing::default(),
+        comment_hints: false,
+    }
+}
+
+#[test]
+fn memo_tells_templates_and_scopes_apart() {
+    let world = World::new(4);
+    let context = world.context();
+    let mut memo = Memo::new(1 << 20, 1);
+    let mut masked = Masked::default();
+    let mut simple = |text: &str, database| {
+        let script = memo.simple(text.as_bytes(), scope(database), context, &mut masked);
+        let values = Bound {
+            sql: text,
+            literals: masked.literals(),
+            parameters: &[],
+        };
+        let route = planner::route(&script.statements[0], &world.topology, &values);
+        (world.route(&route.unwrap()), memo.counts())
+    };
+    let single = |shard: &str, hits, misses| (format!("single {shard}"), (hits, misses));
+    assert_eq!(
+        simple("SELECT 'a' FROM t WHERE user_id = 1", 1),
+        single("shard_1", 0, 1)
+    );
+    assert_eq!(
+        simple("SELECT 'bb' FROM t WHERE user_id = 2", 1),
+        single("shard_2", 1, 1)
+    );
+    assert_eq!(
+        simple("SELECT '' FROM t WHERE user_id = '3'", 1),
+        single("shard_3", 1, 2)
+    );
+    assert_eq!(
+        simple("SELECT 'a' FROM t WHERE user_id = 3", 2),
+        single("shard_3", 1, 3)
+    );
+    assert_eq!(
+        simple("SELECT 'a' FROM t /* x */ WHERE user_id = 3", 1),
+        single("shard_3", 1, 4)
+    );
+    assert_eq!(
+        simple("SELECT 'a' FROM t /* y */ WHERE user_id = 2", 1),
+        single("shard_2", 2, 4)
+    );
+    let set = "SELECT set_config('a', 'b', false)";
+    assert_eq!(simple(set, 1).1, (2, 5));
+    assert_eq!(simple(set, 1).1, (3, 5));
+    assert_eq!(simple("SELECT set_config('a', 'c', false)", 1).1, (3, 6));
+}
+
+#[test]
+fn memo_stays_within_its_bytes() {
+    let world = World::new(4);
+    let context = world.context();
+    let mut memo = Memo::new(64 << 10, 1);
+    for number in 0..2_000 {
+        memo.extended(
+            format!("SELECT * FROM t{number}").as_bytes(),
+            scope(1),
+            context,
+        );
+        memo.extended(b"SELECT * FROM t WHERE user_id = $1", scope(1), context);
+        assert!(memo.bytes() <= 64 << 10);
+    }
+    assert!(memo.len() > 20);
+    assert_eq!(memo.counts(), (1_999, 2_001), "what is used stays");
+    let long = format!("SELECT '{}'", "a".repeat(64 << 10));
+    memo.extended(long.as_bytes(), scope(1), context);
+    assert!(memo.len() > 20, "a long text pushes nothing out");
+}
+
+/// One binary parameter, of a declared type.
+struct Binary(Vec<u8>, u32);
+
+impl Values for Binary {
+    fn parameter(&self, index: u16) -> Option<Parameter<'_>> {
+        (index == 0).then_some(Parameter {
+            value: Some(&self.0),
+            binary: true,
+            oid: self.1,
+        })
+    }
+
+    fn literal(&self, _index: u16) -> Option<Literal<'_>> {
+        None
+    }
+}
+
+#[test]
+fn binary_parameters_are_keys() {
+    let world = World::new(4);
+    let check = |condition: &str, value: Vec<u8>, oid: u32, expect: &str| {
+        let text = format!("SELECT * FROM t WHERE {condition}");
+        let script = planner::script(text.as_bytes(), world.context());
+        let values = Binary(value, oid);
+        let route = planner::route(&script.statements[0], &world.topology, &values).unwrap();
+        assert_eq!(world.route(&route), expect, "{condition} {oid}");
+    };
+    let all = "concat shard_0 shard_1 shard_2 shard_3";
+    check(
+        "user_id = $1",
+        6_i64.to_be_bytes().into(),
+        20,
+        "single shard_2",
+    );
+    check(
+        "user_id = $1",
+        6_i32.to_be_bytes().into(),
+        23,
+        "single shard_2",
+    );
+    check(
+        "user_id = $1",
+        6_i16.to_be_bytes().into(),
+        21,
+        "single shard_2",
+    );
+    check(
+        "user_id = $1",
+        6_i64.to_be_bytes().into(),
+        0,
+        "single shard_2",
+    );
+    check("user_id = $1", 6_f64.to_be_bytes().into(), 701, all);
+    let array = |dimensions: i32, element: i32, values: &[i64]| {
+        let mut bytes = Vec::new();
+        for word in [
+            dimensions,
+            0,
+            element,
+            i32::try_from(values.len()).unwrap(),
+            1,
+        ] {
+            bytes.extend(word.to_be_bytes());
+        }
+        for value in values {
+            bytes.extend(8_i32.to_be_bytes());
+            bytes.extend(value.to_be_bytes());
+        }
+        bytes
+    };
+    check(
+        "user_id = ANY($1)",
+        array(1, 20, &[6]),
+        1016,
+        "single shard_2",
+    );
+    check(
+        "user_id = ANY($1)",
+        array(1, 20, &[6, 10]),
+        0,
+        "single shard_2",
+    );
+    check(
+        "user_id = ANY($1)",
+        array(1, 20, &[6, 7]),
+        1016,
+        "concat shard_2 shard_3",
+    );
+    check(
+        "user_id = ANY($1)",
+        array(0, 20, &[]),
+        1016,
+        "single shard_0",
+    );
+    check("user_id = ANY($1)", array(2, 20, &[6]), 1016, all);
+    check("user_id = ANY($1)", array(1, 701, &[6]), 1022, all);
+    check("user_id = ANY($1)", vec![0; 7], 1016, all);
 }

@@ -6,6 +6,16 @@ use crate::sql::cursor::Name;
 /// replayed on every server. None is an aggregate, none has an effect.
 const PLAIN: &[&str] = &[
     "abs",
+    "bool",
+    "date",
+    "float4",
+    "float8",
+    "int2",
+    "int4",
+    "int8",
+    "numeric",
+    "text",
+    "varchar",
     "array_append",
     "array_cat",
     "array_dims",

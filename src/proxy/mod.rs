@@ -96,6 +96,12 @@ fn ready(config: Config, generation: u64) -> Result<Snapshot, Vec<Fault>> {
     })
 }
 
+/// How long the first reading of the catalogs may hold up the start.
+const FIRST_CATALOGS: Duration = Duration::from_secs(5);
+/// How soon a reload is followed by a reading, and the longest wait after failures.
+const CATALOGS_EVERY: Duration = Duration::from_millis(500);
+const CATALOGS_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// Sockets to accept clients on.
 enum Listener {
     Tcp(TcpListener),
@@ -131,7 +137,15 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
             Arc::clone(&metrics),
         ));
     }
-    tasks.spawn(keep_catalogs(Arc::clone(&shared)));
+    let mut catalogs = Catalogs::default();
+    // A home shard that does not answer in time holds up only its own database's statements.
+    let first = tokio::time::timeout(FIRST_CATALOGS, catalogs.read(&shared)).await;
+    if first.is_err() {
+        tracing::warn!(
+            "the catalogs were not read in time; statements may be refused until they are"
+        );
+    }
+    tasks.spawn(catalogs.keep(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -295,28 +309,46 @@ impl Drop for Listener {
     }
 }
 
-/// Reads the catalogs of all databases with several shards, again while one cannot be reached.
-async fn keep_catalogs(shared: Arc<Shared>) {
-    let mut wait = Duration::from_millis(500);
-    let mut known: HashMap<String, u64> = HashMap::new();
-    loop {
+/// The catalogs of all databases with several shards.
+#[derive(Debug, Default)]
+struct Catalogs {
+    /// By database, the generation of the configuration under which it was read.
+    known: HashMap<String, u64>,
+}
+
+impl Catalogs {
+    /// Reads those that have not been read since the last reload; whether all could be.
+    async fn read(&mut self, shared: &Arc<Shared>) -> bool {
         let snapshot = shared.snapshot.load_full();
+        let mut complete = true;
         for (name, database) in &snapshot.config.databases {
-            if database.shards.len() < 2 || known.get(name) == Some(&snapshot.generation) {
+            if database.shards.len() < 2 || self.known.get(name) == Some(&snapshot.generation) {
                 continue;
             }
             match shared.refresh_catalog(name).await {
                 Ok(()) => {
-                    known.insert(name.clone(), snapshot.generation);
-                    wait = Duration::from_millis(500);
+                    self.known.insert(name.clone(), snapshot.generation);
                 }
                 Err(fault) => {
                     tracing::warn!(database = %name, error = %fault, "could not read the catalog");
-                    wait = wait.saturating_mul(2).min(Duration::from_secs(10));
+                    complete = false;
                 }
             }
         }
-        tokio::time::sleep(wait).await;
+        complete
+    }
+
+    /// Reads them again after each reload, and while one cannot be reached.
+    async fn keep(mut self, shared: Arc<Shared>) {
+        let mut wait = CATALOGS_EVERY;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = if self.read(&shared).await {
+                CATALOGS_EVERY
+            } else {
+                wait.saturating_mul(2).min(CATALOGS_WAIT_MAX)
+            };
+        }
     }
 }
 

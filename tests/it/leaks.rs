@@ -119,7 +119,7 @@ fn clients_that_break_off_leave_no_trace() {
     let plain = fingerprint(&mut databases.reference());
     let mut faults = String::new();
     let unfinished: &[(&str, Vec<u8>)] = &[
-        ("a long statement", query("SELECT pg_sleep(30)")),
+        ("a long statement", query("SELECT pg_sleep(3)")),
         (
             "COPY IN",
             [query("COPY t FROM STDIN"), frame(b'd', b"1\tx\n2\ty")].concat(),

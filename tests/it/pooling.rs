@@ -23,7 +23,7 @@ fn start(pool_mode: &str, settings: &[&str]) -> (Databases, Herd) {
 
 /// Server processes of the proxy in the database of a shard.
 fn servers(databases: &Databases, shard: usize) -> i64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name <> 'pgherd'";
     databases.shard(shard).value(sql).parse().expect("a count")
 }
 
@@ -171,6 +171,7 @@ fn old_and_idle_servers_are_replaced() {
     let mut client = herd.connect();
     let before = pid(&mut client);
     eventually("a new server", || pid(&mut client) != before);
+    drop(client);
     drop(herd);
     let (databases, herd) = start("transaction", &["server_idle_timeout: 1s"]);
     herd.connect().run("SELECT * FROM t");
