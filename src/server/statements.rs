@@ -160,10 +160,13 @@ impl ServerStatements {
 /// comments count, and how the text is read.
 pub type Reading = (u32, bool, Lexing);
 
+/// A statement, and how its text was read.
+type Known = (Reading, Rc<Prepared>);
+
 /// The statements an engine knows for one database, by what Parse brings.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_body: HashMap<Box<[u8]>, Vec<(Reading, Rc<Prepared>)>, FixedState>,
+    by_body: HashMap<Box<[u8]>, Vec<Known>, FixedState>,
     bytes: usize,
     next: u32,
 }

@@ -166,7 +166,9 @@ impl Session {
         } else {
             self.statements.get(name)
         };
-        let found = found.map(Rc::clone).ok_or_else(|| unknown_statement(name))?;
+        let found = found
+            .map(Rc::clone)
+            .ok_or_else(|| unknown_statement(name))?;
         if found.epoch == self.database.epoch() {
             return Ok(found);
         }

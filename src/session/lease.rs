@@ -157,7 +157,8 @@ impl Session {
         if self.lease.is_none() {
             self.take(shard)?;
         } else {
-            self.client.set_activity(Activity::Active, self.engine.now());
+            self.client
+                .set_activity(Activity::Active, self.engine.now());
         }
         self.open_block(binds);
         self.connection().ok_or_else(|| {
@@ -311,7 +312,7 @@ impl Session {
             self.parked.push(lease);
             return;
         }
-        release(&self.engine, lease, now);
+        lease.give_back(now);
     }
 
     /// Gives the connection back if nothing holds it.
@@ -345,16 +346,4 @@ impl Session {
 pub(crate) fn push_block_start(connection: &mut ServerConnection, begin: &[u8]) {
     crate::wire::frame::write(&mut connection.out, b'Q', &[begin, b"\0"]);
     connection.pipeline.sent(Request::Query, true, Note::None);
-}
-
-/// Gives a connection back; while a cancel request is under way to it, later.
-pub(crate) fn release(engine: &Rc<super::engine::Engine>, lease: Lease, now: std::time::Instant) {
-    let under_way = lease
-        .peek()
-        .is_some_and(|connection| connection.cancel.under_way.get() > 0);
-    if under_way {
-        engine.release_after_cancel(lease);
-    } else {
-        lease.release(now);
-    }
 }

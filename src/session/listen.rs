@@ -109,11 +109,8 @@ impl Hub {
     }
 
     fn listen_to_all(&self) -> String {
-        self.channels
-            .borrow()
-            .keys()
-            .map(|channel| format!("LISTEN {};", quoted(channel)))
-            .collect()
+        let channels = self.channels.borrow();
+        each("LISTEN", channels.keys())
     }
 
     fn deliver(&self, body: &[u8], message: &[u8]) {
@@ -136,6 +133,18 @@ impl Hub {
             }
         }
     }
+}
+
+/// The same command for each channel.
+fn each<'a>(command: &str, channels: impl Iterator<Item = &'a String>) -> String {
+    let mut sql = String::new();
+    for channel in channels {
+        sql.push_str(command);
+        sql.push(' ');
+        sql.push_str(&quoted(channel));
+        sql.push(';');
+    }
+    sql
 }
 
 fn quoted(channel: &str) -> String {
@@ -257,9 +266,7 @@ async fn hear(
             Ok(count) => count,
             Err(lost) => return lost,
         };
-        let Some(hub) = hub.upgrade() else {
-            return None;
-        };
+        let hub = hub.upgrade()?;
         let mut reader = std::mem::take(&mut connection.reader);
         let data = scratch.get(..count).unwrap_or_default();
         let result = reader.feed(
@@ -316,25 +323,23 @@ fn on_frame(
 impl Session {
     /// Answers LISTEN or UNLISTEN of a simple query.
     pub(crate) async fn listen(&mut self, effect: &Effect, ready: bool) {
-        let result = match effect {
-            Effect::Listen { channel } => {
-                let hub = self.hub();
-                let is_new = hub.add(channel, &self.client);
-                let result = if is_new {
-                    hub.run(format!("LISTEN {}", quoted(channel))).await
-                } else {
-                    Ok(())
-                };
-                if result.is_err() {
-                    hub.remove(Some(channel), &self.client);
-                }
-                result.map(|()| "LISTEN")
+        let result = if let Effect::Unlisten { channel } = effect {
+            self.engine.unlisten(&self.client, channel.as_deref());
+            Ok("UNLISTEN")
+        } else if let Effect::Listen { channel } = effect {
+            let hub = self.hub();
+            let is_new = hub.add(channel, &self.client);
+            let result = if is_new {
+                hub.run(format!("LISTEN {}", quoted(channel))).await
+            } else {
+                Ok(())
+            };
+            if result.is_err() {
+                hub.remove(Some(channel), &self.client);
             }
-            Effect::Unlisten { channel } => {
-                self.engine.unlisten(&self.client, channel.as_deref());
-                Ok("UNLISTEN")
-            }
-            _ => Ok("LISTEN"),
+            result.map(|()| "LISTEN")
+        } else {
+            Ok("LISTEN")
         };
         match result {
             Ok(tag) => self.reply(|out| backend::command_complete(out, tag)),
@@ -387,10 +392,7 @@ impl Engine {
         if silent.is_empty() {
             return;
         }
-        let sql: String = silent
-            .iter()
-            .map(|channel| format!("UNLISTEN {};", quoted(channel)))
-            .collect();
+        let sql = each("UNLISTEN", silent.iter());
         let (done, _answer) = oneshot::channel();
         // A full queue leaves the server listening to a channel nobody hears: harmless.
         drop(hub.requests.try_send(Request { sql, done }));

@@ -129,7 +129,9 @@ impl Session {
     /// The same statement, planned under the schema as it is now.
     pub(crate) fn renew(&mut self, prepared: &Prepared) -> Rc<Prepared> {
         let renewed = self.plan_body(&prepared.body, prepared.text());
-        renewed.uses.set(renewed.uses.get().max(prepared.uses.get()));
+        renewed
+            .uses
+            .set(renewed.uses.get().max(prepared.uses.get()));
         renewed
     }
 
@@ -148,10 +150,7 @@ impl Session {
         }
         let catalog = database.shared.catalog.load();
         let (scope, context) = self.scope(&database, &facts, &catalog);
-        let script = database
-            .memo
-            .borrow_mut()
-            .extended(query, scope, context);
+        let script = database.memo.borrow_mut().extended(query, scope, context);
         let limit = database.limits.plan_cache_size;
         let epoch = database.planned_epoch.get();
         let mut statements = database.statements.borrow_mut();

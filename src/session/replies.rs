@@ -606,11 +606,17 @@ fn lost_fault(shard: &str, lost: &Lost, committing: bool) -> Fault {
 /// Whether a commit was among what is not answered.
 fn is_commit(owed: &Owed<Note>) -> bool {
     match owed {
-        Owed::Server { note: Note::Script { script, .. }, .. } => script
+        Owed::Server {
+            note: Note::Script { script, .. },
+            ..
+        } => script
             .statements
             .iter()
             .any(|statement| matches!(statement.effect, Effect::Commit { .. })),
-        Owed::Server { note: Note::Effect(effect), .. } => matches!(**effect, Effect::Commit { .. }),
+        Owed::Server {
+            note: Note::Effect(effect),
+            ..
+        } => matches!(**effect, Effect::Commit { .. }),
         Owed::Server { .. } | Owed::Local(_) => false,
     }
 }

@@ -84,7 +84,14 @@ impl Session {
                 };
                 self.run_one(frame, text, script, statement, &values)
             }
-            several => self.run_several(frame, text, script, several),
+            several => {
+                let values = TextValues {
+                    text,
+                    literals,
+                    is_utf8: self.is_utf8(),
+                };
+                self.run_several(frame, text, script, several, &values)
+            }
         }
     }
 
@@ -149,15 +156,11 @@ impl Session {
         text: &[u8],
         script: &Rc<Script>,
         statements: &[Statement],
+        values: &dyn Values,
     ) -> Result<(), Stop> {
         if let Some(first) = statements.first() {
             self.check_failed(first)?;
         }
-        let no_literals = TextValues {
-            text,
-            literals: &[],
-            is_utf8: self.is_utf8(),
-        };
         let mut shard = None;
         let mut wide = None;
         let mut binds = false;
@@ -169,7 +172,7 @@ impl Session {
             if is_shardless(statement) {
                 continue;
             }
-            match self.place(statement, &no_literals)? {
+            match self.place(statement, values)? {
                 Place::Local => {}
                 Place::Shard {
                     shard: wanted,
@@ -357,7 +360,10 @@ impl Session {
             Effect::Listen { .. } | Effect::Unlisten { .. }
                 if self.pool_mode != crate::config::PoolMode::Session =>
             {
-                Err(Stop::Task(Box::new(Task::Listen { effect: effect.clone(), ready: true })))
+                Err(Stop::Task(Box::new(Task::Listen {
+                    effect: effect.clone(),
+                    ready: true,
+                })))
             }
             _ => Ok(()),
         }

@@ -1,0 +1,73 @@
+//! A server connection on loan, and how it comes back.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::server::connection::ServerConnection;
+
+use super::Pool;
+
+/// How often it is looked whether a cancel request has been taken.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
+
+/// A server connection on loan to one client. Dropped without [`Lease::release`] it is closed.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) connection: Option<Box<ServerConnection>>,
+    pub(super) pool: Rc<Pool>,
+}
+
+impl Lease {
+    /// The pool it came from.
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    /// The connection. `None` cannot be seen: only `release` and `drop` take it out.
+    pub fn connection(&mut self) -> Option<&mut ServerConnection> {
+        self.connection.as_deref_mut()
+    }
+
+    /// The connection, read only.
+    pub fn peek(&self) -> Option<&ServerConnection> {
+        self.connection.as_deref()
+    }
+
+    /// The same as [`Lease::release`], but later while a cancel request is under way to the
+    /// connection: the request must not hit whoever has it next.
+    pub fn give_back(self, now: Instant) {
+        if self.is_being_canceled() {
+            tokio::task::spawn_local(async move {
+                while self.is_being_canceled() {
+                    tokio::time::sleep(CANCEL_POLL).await;
+                }
+                self.release(Instant::now());
+            });
+        } else {
+            self.release(now);
+        }
+    }
+
+    fn is_being_canceled(&self) -> bool {
+        self.peek()
+            .is_some_and(|connection| connection.cancel.under_way.get() > 0)
+    }
+
+    /// Gives the connection back: to the first in line, to the idle ones, or, when it is not clean,
+    /// too old or unwanted, to nobody.
+    pub fn release(mut self, now: Instant) {
+        if let Some(connection) = self.connection.take() {
+            let pool = Rc::clone(&self.pool);
+            pool.take_back(connection, now);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.terminate();
+            self.pool.closed(connection);
+        }
+    }
+}
