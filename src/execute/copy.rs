@@ -63,7 +63,10 @@ pub(super) async fn run<C: Conversation>(
 }
 
 /// Runs the COPY of a reference table.
-pub(super) async fn run_everywhere<C: Conversation>(client: &mut C, wide: &Wide) -> Result<(), Trouble> {
+pub(super) async fn run_everywhere<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+) -> Result<(), Trouble> {
     let shards = client.topology().all();
     carry_out(client, wide, &shards, Rows::Everywhere).await
 }

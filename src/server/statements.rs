@@ -147,10 +147,12 @@ impl ServerStatements {
         self.used.clear();
     }
 
+    /// Statements prepared on the connection.
     pub fn len(&self) -> usize {
         self.used.len()
     }
 
+    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.used.is_empty()
     }
@@ -222,10 +224,12 @@ impl Statements {
         self.bytes = 0;
     }
 
+    /// Texts known.
     pub fn len(&self) -> usize {
         self.by_body.len()
     }
 
+    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.by_body.is_empty()
     }

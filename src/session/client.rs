@@ -58,6 +58,7 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client that has just logged in and does nothing yet.
     #[expect(
         clippy::too_many_arguments,
         reason = "one plain record, made in one place"

@@ -129,6 +129,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// What engines share at the start: running, with nobody connected.
     pub fn new(
         snapshot: Snapshot,
         keyring: Keyring,
@@ -182,6 +183,7 @@ impl Shared {
         locked(&self.keys).insert(key.pid(), (key, engine, client));
     }
 
+    /// Forgets a cancel key: its client has left.
     pub fn remove_key(&self, pid: i32) {
         locked(&self.keys).remove(&pid);
     }
@@ -294,6 +296,7 @@ pub struct Engine {
 const SCRATCH: usize = 64 * 1024;
 
 impl Engine {
+    /// An engine without clients and pools, under the snapshot in force.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Engine> {
         let snapshot = shared.snapshot.load_full();
         Rc::new(Engine {

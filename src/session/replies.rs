@@ -278,6 +278,10 @@ impl Session {
                     .take()
                     .unwrap_or_else(|| Rc::clone(&self.settings));
                 self.block = Some(Box::new(Block::on_server(&before)));
+                if shown {
+                    let now = self.engine.now();
+                    self.client.set_activity(Activity::IdleInTransaction, now);
+                }
             }
             (Status::InBlock | Status::Failed, true) if shown => {
                 let now = self.engine.now();

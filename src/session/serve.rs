@@ -194,7 +194,7 @@ impl Engine {
         });
         self.retired.borrow_mut().retain(|pool| {
             pool.sweep(now);
-            pool.open_count() > 0
+            !pool.is_finished()
         });
         self.sweep_clients(now);
     }

@@ -92,12 +92,13 @@ pub struct Pool {
     paused: Cell<bool>,
     /// Connections born before this are closed when they come back.
     reconnect_before: Cell<Option<Instant>>,
-    /// The pool is replaced: everything that comes back is closed.
+    /// The pool is replaced: nothing is kept idle.
     retired: Cell<bool>,
     last_error: RefCell<Option<Fault>>,
 }
 
 impl Pool {
+    /// A pool without connections.
     pub fn new(target: Target) -> Rc<Pool> {
         Rc::new(Pool {
             target,
@@ -167,7 +168,7 @@ impl Pool {
 
     /// Opens connections for those in line, as far as the limits allow.
     pub fn grow(self: &Rc<Pool>) {
-        if self.paused.get() || self.retired.get() {
+        if self.paused.get() {
             return;
         }
         let in_line = self.waiters.borrow().len();
@@ -233,7 +234,7 @@ impl Pool {
             .get()
             .is_some_and(|before| connection.born < before);
         let clean = connection.is_clean();
-        if !clean || expired || outdated || self.paused.get() || self.retired.get() {
+        if !clean || expired || outdated || self.paused.get() {
             connection.terminate();
             self.closed(connection);
             return;
@@ -258,7 +259,10 @@ impl Pool {
                 Ok(()) | Err(Err(_)) => return,
             }
         }
-        if let Some(connection) = lease.connection.take() {
+        // A lease that is dropped closes its connection.
+        if !self.retired.get()
+            && let Some(connection) = lease.connection.take()
+        {
             self.idle.borrow_mut().push_back(connection);
         }
     }
@@ -288,6 +292,7 @@ impl Pool {
         self.open.get()
     }
 
+    /// Connections being opened.
     pub fn connecting_count(&self) -> usize {
         self.connecting.get()
     }
@@ -311,6 +316,7 @@ impl Pool {
             })
     }
 
+    /// Whether PAUSE holds it: nothing is lent.
     pub fn is_paused(&self) -> bool {
         self.paused.get()
     }

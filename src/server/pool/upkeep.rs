@@ -118,10 +118,14 @@ impl Pool {
         while self.close_idle() {}
     }
 
-    /// The pool is replaced by another: closes everything as it comes back; who is in line is told to retry.
+    /// The pool is replaced by another: it serves those in line, and closes what comes back after them.
     pub fn retire(self: &Rc<Pool>) {
         self.retired.set(true);
         while self.close_idle() {}
-        self.waiters.borrow_mut().clear();
+    }
+
+    /// Whether a replaced pool has nothing left to do.
+    pub fn is_finished(&self) -> bool {
+        self.open.get() == 0 && self.connecting.get() == 0 && self.waiters.borrow().is_empty()
     }
 }
