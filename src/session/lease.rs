@@ -73,6 +73,11 @@ impl Session {
                 return here(false);
             }
             Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::Listen { .. } | Effect::Unlisten { .. }
+                if self.pool_mode != crate::config::PoolMode::Session =>
+            {
+                return Ok(Place::Local);
+            }
             Effect::Savepoint(_)
             | Effect::RollbackTo(_)
             | Effect::Release(_)

@@ -383,7 +383,8 @@ impl Engine {
         self.unlisten(client, None);
     }
 
-    fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
+    /// Takes a client off one channel, or off every one.
+    pub(crate) fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
         let key = (client.database.clone(), client.user.clone());
         let Some(hub) = self.hubs.borrow().get(&key).map(Rc::clone) else {
             return;

@@ -347,6 +347,7 @@ impl Session {
                 self.change_settings(own, kept);
             }
             Effect::DiscardAll => self.discard_all(),
+            Effect::Unlisten { channel } => self.engine.unlisten(&self.client, channel.as_deref()),
             Effect::Ddl => {
                 self.database.schema_changed();
                 self.shape_block(effect);

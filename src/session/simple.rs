@@ -165,9 +165,12 @@ impl Session {
         let mut wide = None;
         let mut binds = false;
         for statement in statements {
-            self.check_effect(&statement.effect)?;
             if self.is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
+            }
+            // The server hears nothing for us, so UNLISTEN may run there; ours ends when it has.
+            if !matches!(statement.effect, Effect::Unlisten { .. }) {
+                self.check_effect(&statement.effect)?;
             }
             if is_shardless(statement) {
                 continue;
@@ -220,10 +223,8 @@ impl Session {
                 .as_ref()
                 .is_none_or(|name| self.statements.contains_key(name.as_bytes())),
             Effect::Execute { name, .. } => self.statements.contains_key(name.as_bytes()),
-            Effect::SetPgherd { .. }
-            | Effect::ShowPgherd { .. }
-            | Effect::Listen { .. }
-            | Effect::Unlisten { .. } => true,
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => true,
+            Effect::Listen { .. } => self.pool_mode != crate::config::PoolMode::Session,
             _ => false,
         }
     }
