@@ -20,7 +20,7 @@ use crate::wire::frontend::{self, Bind, Target};
 use crate::wire::pipeline::Request;
 
 use super::lease::Place;
-use super::simple::unknown_statement;
+use super::simple::{duplicate_statement, statement_key, unknown_statement};
 use super::{Portal, Session, Stop};
 
 /// An unnamed Parse that comes this often stays prepared on the server.
@@ -128,13 +128,9 @@ impl Session {
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
         if !parse.name.is_empty()
-            && (self.statements.contains_key(parse.name) || self.is_sql_prepared(parse.name))
+            && (self.statements.contains_key(statement_key(parse.name)) || self.is_sql_prepared(parse.name))
         {
-            let name = String::from_utf8_lossy(parse.name);
-            return Err(Stop::Fault(Fault::error(
-                SqlState::DUPLICATE_STATEMENT,
-                format!("prepared statement \"{name}\" already exists"),
-            )));
+            return Err(Stop::Fault(duplicate_statement(parse.name)));
         }
         let prepared = self.plan_extended(&parse);
         if let Some(statement) = prepared.script.statements.first() {
@@ -147,9 +143,9 @@ impl Session {
             self.tentative.push_back(None);
         } else {
             self.statements
-                .insert(parse.name.into(), Rc::clone(&prepared));
+                .insert(statement_key(parse.name).into(), Rc::clone(&prepared));
             self.client.prepared.set(self.statements.len());
-            self.tentative.push_back(Some(parse.name.into()));
+            self.tentative.push_back(Some(statement_key(parse.name).into()));
         }
         self.engine.count_parse(&self.database);
         self.pending.push((prepared, unnamed));
@@ -166,7 +162,7 @@ impl Session {
         let found = if name.is_empty() {
             self.unnamed.as_ref()
         } else {
-            self.statements.get(name)
+            self.statements.get(statement_key(name))
         };
         let found = found
             .map(Rc::clone)
@@ -179,7 +175,7 @@ impl Session {
         if name.is_empty() {
             self.unnamed = Some(Rc::clone(&renewed));
         } else {
-            self.statements.insert(name.into(), Rc::clone(&renewed));
+            self.statements.insert(statement_key(name).into(), Rc::clone(&renewed));
         }
         for (pending, _) in &mut self.pending {
             if Rc::ptr_eq(pending, &found) {
@@ -228,7 +224,7 @@ impl Session {
                 };
                 connection.pipeline.sent(Request::Parse, false, note);
                 connection.mark_unsynced();
-                connection.unnamed = Some(prepared.id);
+                connection.unnamed = Some(name);
             }
         }
         self.emit_local();
@@ -241,7 +237,7 @@ impl Session {
         let mut called = Vec::with_capacity(24);
         let kept = self.is_kept(prepared);
         if let Some(connection) = self.connection() {
-            if unnamed && !kept && connection.unnamed == Some(prepared.id) {
+            if unnamed && !kept && connection.unnamed == Some(name) {
                 called.push(0);
                 return called;
             }
@@ -315,10 +311,11 @@ impl Session {
 
     fn on_bind(&mut self, body: &[u8]) -> Result<(), Stop> {
         let bind = frontend::bind(body).map_err(Fault::from)?;
-        if self.is_sql_prepared(bind.statement) && !self.statements.contains_key(bind.statement) {
+        if self.is_sql_prepared(bind.statement) && !self.statements.contains_key(statement_key(bind.statement)) {
             return self.bind_as_is(body, &bind);
         }
         let prepared = self.find_statement(bind.statement)?;
+        self.listen_first(&prepared.script)?;
         let Some(statement) = prepared.script.statements.first() else {
             return self.bind_on(self.here_or_home(), true, &bind, &prepared, Effect::None);
         };
@@ -544,15 +541,6 @@ impl Session {
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
         let effect = match portal {
-            Some(Portal::Local { effect, .. })
-                if matches!(effect, Effect::Listen { .. } | Effect::Unlisten { .. }) =>
-            {
-                self.wait_for_replies()?;
-                return Err(Stop::Task(Box::new(super::Task::Listen {
-                    effect,
-                    ready: false,
-                })));
-            }
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
                 self.run_local(&effect, verb, text.text())?;
@@ -583,7 +571,7 @@ impl Session {
     fn on_close(&mut self, body: &[u8]) -> Result<(), Stop> {
         match frontend::close(body).map_err(Fault::from)? {
             Target::Statement(name) => {
-                if self.is_sql_prepared(name) && !self.statements.contains_key(name) {
+                if self.is_sql_prepared(name) && !self.statements.contains_key(statement_key(name)) {
                     self.sql_prepared.retain(|known| known.as_bytes() != name);
                     let shard = self.here_or_home();
                     return self.forward(shard, b'C', body, Request::Close);
@@ -592,7 +580,7 @@ impl Session {
                 if name.is_empty() {
                     self.unnamed = None;
                 } else {
-                    self.statements.remove(name);
+                    self.statements.remove(statement_key(name));
                     self.client.prepared.set(self.statements.len());
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::planner;
@@ -66,7 +67,7 @@ impl Session {
             Effect::Deallocate { name } => {
                 let ours = name
                     .as_ref()
-                    .is_none_or(|name| self.statements.contains_key(name.as_bytes()));
+                    .is_none_or(|name| self.statements.contains_key(super::simple::statement_key(name.as_bytes())));
                 if ours || self.sql_prepared.is_empty() {
                     return Ok(Place::Local);
                 }
@@ -74,7 +75,9 @@ impl Session {
             }
             Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
             Effect::Listen { .. } | Effect::Unlisten { .. }
-                if self.pool_mode != crate::config::PoolMode::Session =>
+                if self.pool_mode != PoolMode::Session
+                    && self.block.is_none()
+                    && !self.transaction_is_open() =>
             {
                 return Ok(Place::Local);
             }
@@ -91,7 +94,7 @@ impl Session {
             | Effect::Listen { .. }
             | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
-            Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
+            Effect::Execute { name, .. } if !self.statements.contains_key(super::simple::statement_key(name.as_bytes())) => {
                 return here(true);
             }
             Effect::Execute { .. }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Fault, SqlState};
-use crate::planner::plan::Effect;
+use crate::config::PoolMode;
+use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Permit, Pool};
@@ -22,7 +23,7 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;
 
-use super::Session;
+use super::{Session, Stop};
 use super::client::Client;
 use super::engine::Engine;
 use super::replies::Lost;
@@ -321,34 +322,48 @@ fn on_frame(
 }
 
 impl Session {
-    /// Answers LISTEN or UNLISTEN of a simple query.
-    pub(crate) async fn listen(&mut self, effect: &Effect, ready: bool) {
-        let result = if let Effect::Unlisten { channel } = effect {
-            self.engine.unlisten(&self.client, channel.as_deref());
-            Ok("UNLISTEN")
-        } else if let Effect::Listen { channel } = effect {
-            let hub = self.hub();
-            let is_new = hub.add(channel, &self.client);
-            let result = if is_new {
-                hub.run(format!("LISTEN {}", quoted(channel))).await
-            } else {
-                Ok(())
-            };
-            if result.is_err() {
-                hub.remove(Some(channel), &self.client);
-            }
-            result.map(|()| "LISTEN")
+    /// Before a LISTEN is carried out, the listening connection must hear the channel, so that nothing
+    /// sent after its commit is missed. In session pooling the session's own connection listens.
+    pub(crate) fn listen_first(&self, script: &Script) -> Result<(), Stop> {
+        if self.pool_mode == PoolMode::Session {
+            return Ok(());
+        }
+        let wanted: Vec<String> = script
+            .statements
+            .iter()
+            .filter_map(|statement| match &statement.effect {
+                Effect::Listen { channel } if !self.channels.contains(channel) => Some(channel.clone()),
+                _ => None,
+            })
+            .collect();
+        if wanted.is_empty() {
+            Ok(())
         } else {
-            Ok("LISTEN")
-        };
-        match result {
-            Ok(tag) => self.reply(|out| backend::command_complete(out, tag)),
-            Err(fault) if ready => self.reply_fault(&fault),
-            Err(fault) => self.fail_group(&fault),
+            Err(Stop::Listen(wanted))
         }
-        if ready {
-            self.reply_ready();
+    }
+
+    /// Makes the listening connection hear channels for this client.
+    pub(crate) async fn listen(&mut self, channels: Vec<String>) -> Result<(), Fault> {
+        let hub = self.hub();
+        for channel in channels {
+            if hub.add(&channel, &self.client) {
+                let heard = hub.run(format!("LISTEN {}", quoted(&channel))).await;
+                if heard.is_err() {
+                    hub.remove(Some(&channel), &self.client);
+                }
+                heard?;
+            }
+            self.channels.push(channel);
         }
+        Ok(())
+    }
+
+    /// Stops hearing one channel, or all.
+    pub(crate) fn unlisten(&mut self, channel: Option<&str>) {
+        self.channels
+            .retain(|known| channel.is_some_and(|channel| channel != known));
+        self.engine.unlisten(&self.client, channel);
     }
 
     fn hub(&self) -> Rc<Hub> {
@@ -383,8 +398,7 @@ impl Engine {
         self.unlisten(client, None);
     }
 
-    /// Takes a client off one channel, or off every one.
-    pub(crate) fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
+    fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
         let key = (client.database.clone(), client.user.clone());
         let Some(hub) = self.hubs.borrow().get(&key).map(Rc::clone) else {
             return;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
@@ -13,6 +14,7 @@ use crate::wire::pipeline::{Owed, Request};
 
 use super::block::Block;
 use super::client::Activity;
+use super::simple::statement_key;
 use super::{Session, Stop};
 
 /// The server's stream cannot be followed: the connection is lost.
@@ -108,10 +110,17 @@ impl Session {
             b'C' | b'I' => self.on_command_complete(frame.body),
             b'G' => self.on_copy_in(),
             b'E' => {
-                if step.forward {
-                    self.out.extend_from_slice(frame.bytes);
-                }
                 let fields = backend::error_fields(frame.body);
+                if let Some(lost) = self.on_fatal(frame, &fields)? {
+                    return Err(lost);
+                }
+                let shown = step.forward || self.hides_parse();
+                if self.hides_query() {
+                    return Err(Lost(fields.message().to_owned()));
+                }
+                if shown {
+                    self.show_error(frame);
+                }
                 self.engine.count_server_error(
                     &self.database,
                     self.client.shard.get(),
@@ -129,6 +138,56 @@ impl Session {
             self.after_end();
         }
         Ok(())
+    }
+
+    /// A FATAL error ends the server connection. When it is about what the client sent, the client ends
+    /// with it; otherwise the connection counts as lost.
+    fn on_fatal(&mut self, frame: Frame<'_>, fields: &backend::ErrorFields<'_>) -> Result<Option<Lost>, Lost> {
+        if !matches!(fields.severity(), "FATAL" | "PANIC") {
+            return Ok(None);
+        }
+        if fields.code() == "08P01" {
+            self.out.extend_from_slice(frame.bytes);
+            self.ends = true;
+        }
+        Ok(Some(Lost(fields.message().to_owned())))
+    }
+
+    /// A Parse that we added for the client's sake: its failure is the client's to know.
+    fn hides_parse(&mut self) -> bool {
+        let front = self.connection().and_then(|connection| connection.pipeline.front_note());
+        matches!(front, Some(Note::Parse { .. }))
+    }
+
+    /// A statement of our own (BEGIN, settings) that must not fail.
+    fn hides_query(&mut self) -> bool {
+        let front = self.connection().and_then(|connection| connection.pipeline.front().map(|(request, hidden, _)| (request, hidden)));
+        front == Some((Request::Query, true))
+    }
+
+    /// Passes an error on, a statement called as the client calls it.
+    fn show_error(&mut self, frame: Frame<'_>) {
+        const OURS: &[u8] = b"\"pgherd_";
+        let at = frame.body.windows(OURS.len()).position(|window| window == OURS);
+        let renamed = at.and_then(|at| {
+            let rest = frame.body.get(at.saturating_add(1)..)?;
+            let end = rest.iter().position(|byte| *byte == b'"')?;
+            let digits = rest.get(7..end)?.split(|byte| *byte == b'_').next()?;
+            let id: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            let name = self
+                .statements
+                .iter()
+                .find(|(_, prepared)| prepared.id == id)
+                .map_or(&[][..], |(name, _)| name);
+            let mut body = frame.body.get(..=at)?.to_vec();
+            body.extend_from_slice(name);
+            body.extend_from_slice(rest.get(end..)?);
+            Some(body)
+        });
+        match renamed {
+            Some(body) => crate::wire::frame::write(&mut self.out, b'E', &[&body]),
+            None => self.out.extend_from_slice(frame.bytes),
+        }
     }
 
     /// ParameterStatus goes to the client unless it echoes a setting of ours; a notification on a
@@ -202,6 +261,9 @@ impl Session {
                 } => {
                     if let Some(connection) = self.connection() {
                         connection.statements.remove(name);
+                        if connection.unnamed == Some(name) {
+                            connection.unnamed = None;
+                        }
                     }
                     if client {
                         self.void_parse();
@@ -309,6 +371,9 @@ impl Session {
         };
         if self.rolled_back {
             self.revert_settings(block.settings);
+            for channel in block.channels {
+                self.unlisten(Some(&channel));
+            }
         }
         self.rolled_back = false;
         self.settings_before = None;
@@ -322,7 +387,22 @@ impl Session {
             Effect::Pin(reason) => self.pin(reason),
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
+            Effect::Listen { channel } => self.listens_on_server(channel),
             _ => {}
+        }
+    }
+
+    /// A LISTEN within a transaction: the server judges it, the listening connection hears. A rollback
+    /// takes the client off the channel.
+    fn listens_on_server(&mut self, channel: &str) {
+        if self.pool_mode == PoolMode::Session {
+            return;
+        }
+        if let Some(block) = &mut self.block {
+            block.channels.push(channel.to_owned());
+        }
+        if let Some(connection) = self.connection() {
+            connection.untidy = true;
         }
     }
 
@@ -347,16 +427,26 @@ impl Session {
                 self.change_settings(own, kept);
             }
             Effect::DiscardAll => self.discard_all(),
-            Effect::Unlisten { channel } => self.engine.unlisten(&self.client, channel.as_deref()),
             Effect::Ddl => {
                 self.database.schema_changed();
                 self.shape_block(effect);
             }
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
-            Effect::Deallocate { name } => match name {
-                Some(name) => self.sql_prepared.retain(|known| known != name),
-                None => self.sql_prepared.clear(),
-            },
+            Effect::Deallocate { name: Some(name) } => {
+                self.sql_prepared.retain(|known| known != name);
+                self.statements.remove(statement_key(name.as_bytes()));
+                self.client.prepared.set(self.statements.len());
+            }
+            Effect::Deallocate { name: None } => {
+                self.sql_prepared.clear();
+                self.statements = std::collections::HashMap::default();
+                self.client.prepared.set(0);
+                if let Some(connection) = self.connection() {
+                    connection.statements.clear();
+                    connection.unnamed = None;
+                }
+            }
+            Effect::Unlisten { channel } => self.unlisten(channel.as_deref()),
             Effect::Savepoint(name) => {
                 let settings = Rc::clone(&self.settings);
                 if let Some(block) = &mut self.block {
@@ -500,7 +590,7 @@ impl Session {
             connection.statements.clear();
             connection.unnamed = None;
         }
-        self.engine.unlisten_all(&self.client);
+        self.unlisten(None);
     }
 
     /// The server connection is lost: whatever it owes is answered with an error.
@@ -526,6 +616,9 @@ impl Session {
             None => Vec::new(),
         };
         drop(lease);
+        if self.ends {
+            return Err(Stop::Close);
+        }
         let fault = lost_fault(&shard, lost, owed.iter().any(is_commit));
         if self.keeps_connections() {
             // What lived on the connection is gone with it.
