@@ -84,6 +84,8 @@ impl Session {
         self.pending_are_void();
         self.reply_fault(fault);
         self.skipping = true;
+        // PostgreSQL sends an error at once; what comes before it must come too.
+        self.ask_for_replies();
     }
 
     fn pending_are_void(&mut self) {

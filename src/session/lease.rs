@@ -84,7 +84,7 @@ impl Session {
             Effect::Savepoint(_)
             | Effect::RollbackTo(_)
             | Effect::Release(_)
-            | Effect::SetTransaction
+            | Effect::SetTransaction { .. }
             | Effect::Set { .. }
             | Effect::Reset { .. }
             | Effect::ResetAll

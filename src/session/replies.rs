@@ -468,7 +468,7 @@ impl Session {
                 }
                 self.shape_block(effect);
             }
-            Effect::SetTransaction
+            Effect::SetTransaction { .. }
             | Effect::Set { local: true, .. }
             | Effect::Reset { local: true, .. } => {
                 self.shape_block(effect);
@@ -505,6 +505,10 @@ impl Session {
                 value,
                 local: true,
             } => format!("SET LOCAL {} TO {value}", quote_name(name)),
+            // A snapshot is one server's.
+            Effect::SetTransaction { modes } if !is_snapshot(modes) => {
+                format!("SET TRANSACTION {modes}")
+            }
             // What cannot be written again binds the block where it is.
             _ => {
                 if let Some(block) = &mut self.block {
@@ -725,6 +729,12 @@ fn is_end(owed: &Owed<Note>) -> bool {
             ..
         }
     )
+}
+
+/// Whether SET TRANSACTION takes over another transaction's snapshot.
+fn is_snapshot(modes: &str) -> bool {
+    let first = modes.split_whitespace().next().unwrap_or_default();
+    first.eq_ignore_ascii_case("snapshot")
 }
 
 fn quote_name(name: &str) -> String {

@@ -353,7 +353,7 @@ impl Session {
     }
 
     /// Sends a Flush so that what was sent is answered.
-    fn ask_for_replies(&mut self) {
+    pub(crate) fn ask_for_replies(&mut self) {
         if let Some(connection) = self.connection()
             && !connection.flushed
         {
@@ -548,6 +548,8 @@ impl Session {
                 self.pending.clear();
                 self.reply_fault(fault);
                 self.skipping = true;
+                // A client may wait for this error before it sends Sync; what comes before it must come too.
+                self.ask_for_replies();
             }
         }
     }

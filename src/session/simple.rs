@@ -569,7 +569,7 @@ fn is_shardless(statement: &Statement) -> bool {
             !statement.has_tables
                 && matches!(
                     statement.effect,
-                    Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction
+                    Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction { .. }
                 )
         }
     }
