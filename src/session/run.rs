@@ -338,7 +338,10 @@ impl Session {
                     match self.on_part(tag, total, header, body) {
                         Ok(true) => rest = &[],
                         Ok(false) => return Ok((done(rest), Progress::More)),
-                        Err(Stop::Idle | Stop::Drain) => {
+                        Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
+                        Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
+                        Err(Stop::Drain) => {
+                            self.ask_for_replies();
                             return Ok((done(rest), Progress::Blocked));
                         }
                         Err(Stop::Fault(fault)) => {
@@ -391,10 +394,7 @@ impl Session {
                 self.begin_statement();
                 self.on_extended(frame)
             }
-            b'd' | b'c' | b'f' => {
-                self.on_copy_frame(frame);
-                Ok(())
-            }
+            b'd' | b'c' | b'f' => self.on_copy_frame(frame),
             b'F' => self.on_function_call(frame),
             b'X' => Err(Stop::Close),
             tag => Err(Stop::Fault(
@@ -427,10 +427,11 @@ impl Session {
         }
     }
 
-    /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
-    fn on_copy_frame(&mut self, frame: Frame<'_>) {
+    /// COPY data goes to the server that asked for it. Data sent along with its COPY waits until the
+    /// server asks; what comes late is dropped, as PostgreSQL does.
+    fn on_copy_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         if !self.copy_in {
-            return;
+            return self.wait_for_replies();
         }
         if let Some(connection) = self.connection() {
             connection.out.extend_from_slice(frame.bytes);
@@ -438,6 +439,7 @@ impl Session {
         if frame.tag != b'd' {
             self.copy_in = false;
         }
+        Ok(())
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
@@ -462,6 +464,9 @@ impl Session {
     fn on_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
         if tag == b'd' {
             let to_server = self.copy_in;
+            if !to_server {
+                self.wait_for_replies()?;
+            }
             if to_server && let Some(connection) = self.connection() {
                 connection.out.extend_from_slice(header);
                 connection.out.extend_from_slice(body);

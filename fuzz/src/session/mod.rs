@@ -77,7 +77,10 @@ impl Plan<'_> {
             let patience = if is_honest { PATIENCE } else { SILENCE };
             end = self.converse(&mut stream, &mut heard, patience).await;
             if end == End::Silence && !is_honest {
+                // The finale may have met a bad server: from here on there are only good ones.
                 herd.reform();
+                heard.finale = false;
+                let _sent = stream.write_all(&finale()).await;
                 end = listen(&mut stream, &mut heard, PATIENCE).await;
             }
         } else {
@@ -112,7 +115,7 @@ impl Plan<'_> {
             }
             if !self.script.leaves {
                 // If it fails, the other half hears of it.
-                let _ = write.write_all(&finale()).await;
+                let _sent = write.write_all(&finale()).await;
             }
         };
         let hearing = hear(&mut read, heard);
