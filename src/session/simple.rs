@@ -53,6 +53,8 @@ impl Session {
         self.engine.give_masked(masked);
         match result {
             Err(Stop::Fault(fault)) => {
+                // The status is known only when what went before is answered.
+                self.wait_for_replies()?;
                 self.reply_fault(&fault);
                 self.reply_ready();
                 Ok(())
@@ -71,6 +73,7 @@ impl Session {
         self.settle_pending()?;
         match script.statements.as_slice() {
             [] => {
+                self.wait_for_replies()?;
                 self.unnamed = None;
                 self.reply(backend::empty_query_response);
                 self.reply_ready();

@@ -299,6 +299,12 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Whether the last of it was ReadyForQuery.
+    pub fn is_ready(&self) -> bool {
+        let mut last = self.tags.bytes().rev();
+        matches!((last.next(), last.next()), (Some(b'I' | b'T' | b'E'), Some(b'Z')))
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend(bytes);
         loop {

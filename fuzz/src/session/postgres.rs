@@ -16,6 +16,10 @@ pub struct Postgres {
     copy: Option<Copy>,
     /// It has hung up.
     pub closed: bool,
+    /// An error came behind a Parse of the same group. pgherd may then take the Parse back without an
+    /// answer, so that the client knows of no statement, and there is none.
+    pub is_unsure: bool,
+    parsed: bool,
     input: Vec<u8>,
 }
 
@@ -45,6 +49,8 @@ impl Default for Postgres {
             skipping: false,
             copy: None,
             closed: false,
+            is_unsure: false,
+            parsed: false,
             input: Vec::new(),
         }
     }
@@ -110,6 +116,7 @@ impl Postgres {
             }
         };
         if let Err(failed) = result {
+            self.is_unsure |= self.parsed;
             self.fail(failed, out);
             self.skipping = true;
         }
@@ -153,6 +160,7 @@ impl Postgres {
         if self.status == b'I' {
             self.portals.clear();
         }
+        self.parsed = false;
         write(out, b'Z', &[self.status]);
     }
 
@@ -306,6 +314,7 @@ impl Postgres {
             return Err(Failed("42P05"));
         }
         self.statements.insert(name.to_vec(), statement);
+        self.parsed = true;
         write(out, b'1', &[]);
         Ok(())
     }
