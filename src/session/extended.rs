@@ -693,7 +693,11 @@ impl Session {
                 connection.pipeline.sent(Request::Sync, false, Note::None);
                 connection.unsynced = false;
             }
-            Some(_) | None => self.reply_ready(),
+            Some(_) | None => {
+                // The status is known only when what went before is answered.
+                self.wait_for_replies()?;
+                self.reply_ready();
+            }
         }
         Ok(())
     }

@@ -61,6 +61,8 @@ impl Session {
         self.engine.give_masked(masked);
         match result {
             Err(Stop::Fault(fault)) => {
+                // The status is known only when what went before is answered.
+                self.wait_for_replies()?;
                 self.reply_fault(&fault);
                 self.reply_ready();
                 Ok(())
@@ -80,6 +82,7 @@ impl Session {
         self.listen_first(script)?;
         match script.statements.as_slice() {
             [] => {
+                self.wait_for_replies()?;
                 self.unnamed = None;
                 self.reply(backend::empty_query_response);
                 self.reply_ready();
