@@ -72,7 +72,9 @@ pub struct ServerConnection {
     pub settings_unsure: bool,
     pub statements: ServerStatements,
     /// The id of the statement that is its unnamed one.
-    pub unnamed: Option<u32>,
+    pub unnamed: Option<ServerName>,
+    /// It listens to channels, or holds statements under clients' names: to be undone before another client has it.
+    pub untidy: bool,
     /// ParameterStatus values at login, in their order.
     pub parameters: Rc<Vec<(String, String)>>,
     pub shard: ShardId,
@@ -109,6 +111,7 @@ impl ServerConnection {
             settings_unsure: false,
             statements: ServerStatements::default(),
             unnamed: None,
+            untidy: false,
             parameters: Rc::new(connected.parameters),
             shard,
             cancel: Rc::new(CancelTarget {

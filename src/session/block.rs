@@ -25,7 +25,7 @@ pub struct Block {
     pub settings: Rc<Settings>,
     /// Savepoints and the settings when they were made.
     pub savepoints: Vec<(String, Rc<Settings>)>,
-    /// What the client began to listen to in it; a rollback ends that.
+    /// Channels listened to within it: undone by a rollback.
     pub channels: Vec<String>,
 }
 

@@ -65,19 +65,27 @@ impl Session {
                 return here(false);
             }
             Effect::Deallocate { name } => {
-                let ours = name
-                    .as_ref()
-                    .is_none_or(|name| self.statements.contains_key(name.as_bytes()));
+                let ours = name.as_ref().is_none_or(|name| {
+                    self.statements
+                        .contains_key(super::simple::statement_key(name.as_bytes()))
+                });
                 if ours || self.sql_prepared.is_empty() {
                     return Ok(Place::Local);
                 }
                 return here(false);
             }
             Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::Listen { .. } | Effect::Unlisten { .. }
+                if self.pool_mode != PoolMode::Session
+                    && self.block.is_none()
+                    && !self.transaction_is_open() =>
+            {
+                return Ok(Place::Local);
+            }
             Effect::Savepoint(_)
             | Effect::RollbackTo(_)
             | Effect::Release(_)
-            | Effect::SetTransaction
+            | Effect::SetTransaction { .. }
             | Effect::Set { .. }
             | Effect::Reset { .. }
             | Effect::ResetAll
@@ -91,7 +99,11 @@ impl Session {
                 }
                 return Ok(Place::Local);
             }
-            Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
+            Effect::Execute { name, .. }
+                if !self
+                    .statements
+                    .contains_key(super::simple::statement_key(name.as_bytes())) =>
+            {
                 return here(true);
             }
             Effect::Execute { .. }

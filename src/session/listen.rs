@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
-use crate::planner::plan::Effect;
+use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Permit, Pool};
@@ -22,10 +23,10 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;
 
-use super::Session;
 use super::client::Client;
 use super::engine::Engine;
 use super::replies::Lost;
+use super::{Session, Stop};
 
 /// Requests to a hub that may wait.
 const REQUESTS_MAX: usize = 1_000;
@@ -85,15 +86,6 @@ impl Hub {
             clients.push(Rc::downgrade(client));
         }
         is_new
-    }
-
-    /// Whether the client listens to the channel.
-    fn hears(&self, channel: &str, client: &Rc<Client>) -> bool {
-        self.channels.borrow().get(channel).is_some_and(|clients| {
-            clients
-                .iter()
-                .any(|known| known.as_ptr() == Rc::as_ptr(client))
-        })
     }
 
     /// Takes a client off one channel or all; returns the channels nobody listens to any more.
@@ -330,44 +322,56 @@ fn on_frame(
 }
 
 impl Session {
-    /// Answers LISTEN or UNLISTEN of a simple query.
-    pub(crate) async fn listen(&mut self, effect: &Effect, ready: bool) {
-        let result = if let Effect::Unlisten { channel } = effect {
-            self.engine.unlisten(&self.client, channel.as_deref());
-            Ok("UNLISTEN")
-        } else if let Effect::Listen { channel } = effect {
-            let hub = self.hub();
-            let was_heard = hub.hears(channel, &self.client);
-            let is_new = hub.add(channel, &self.client);
-            if !was_heard && let Some(block) = &mut self.block {
-                block.channels.push(channel.clone());
-            }
-            let result = if is_new {
-                hub.run(format!("LISTEN {}", quoted(channel))).await
-            } else {
-                Ok(())
-            };
-            if result.is_err() {
-                hub.remove(Some(channel), &self.client);
-            }
-            result.map(|()| "LISTEN")
-        } else {
-            Ok("LISTEN")
-        };
-        match result {
-            Ok(tag) => self.reply(|out| backend::command_complete(out, tag)),
-            Err(fault) if ready => self.reply_fault(&fault),
-            Err(fault) => self.fail_group(&fault),
+    /// Before a LISTEN is carried out, the listening connection must hear the channel, so that nothing
+    /// sent after its commit is missed. In session pooling the session's own connection listens.
+    pub(crate) fn listen_first(&self, script: &Script) -> Result<(), Stop> {
+        if self.pool_mode == PoolMode::Session {
+            return Ok(());
         }
-        if ready {
-            self.reply_ready();
+        let wanted: Vec<String> = script
+            .statements
+            .iter()
+            .filter_map(|statement| match &statement.effect {
+                Effect::Listen { channel } if !self.channels.contains(channel) => {
+                    Some(channel.clone())
+                }
+                _ => None,
+            })
+            .collect();
+        if wanted.is_empty() {
+            Ok(())
+        } else {
+            Err(Stop::Listen(wanted))
         }
     }
 
-    /// A rollback undoes the LISTENs of its block; what came on their channels was never heard.
-    pub(crate) fn forget_channels(&self, channels: &[String]) {
+    /// Makes the listening connection hear channels for this client.
+    pub(crate) async fn listen(&mut self, channels: Vec<String>) -> Result<(), Fault> {
+        let hub = self.hub();
         for channel in channels {
-            self.engine.unlisten(&self.client, Some(channel));
+            if hub.add(&channel, &self.client) {
+                let heard = hub.run(format!("LISTEN {}", quoted(&channel))).await;
+                if heard.is_err() {
+                    hub.remove(Some(&channel), &self.client);
+                }
+                heard?;
+            }
+            self.channels.push(channel);
+        }
+        Ok(())
+    }
+
+    /// Stops hearing one channel, or all.
+    pub(crate) fn unlisten(&mut self, channel: Option<&str>) {
+        self.channels
+            .retain(|known| channel.is_some_and(|channel| channel != known));
+        self.engine.unlisten(&self.client, channel);
+    }
+
+    /// A rollback undoes the LISTENs of its block; what came on their channels was never heard.
+    pub(crate) fn forget_channels(&mut self, channels: &[String]) {
+        for channel in channels {
+            self.unlisten(Some(channel));
             self.client
                 .notifications
                 .borrow_mut()
@@ -407,7 +411,7 @@ impl Engine {
         self.unlisten(client, None);
     }
 
-    pub(crate) fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
+    fn unlisten(&self, client: &Rc<Client>, channel: Option<&str>) {
         let key = (client.database.clone(), client.user.clone());
         let Some(hub) = self.hubs.borrow().get(&key).map(Rc::clone) else {
             return;

@@ -47,6 +47,11 @@ impl Session {
                 Err(end) => break end,
             }
         };
+        if matches!(end, End::Client) && !self.out.is_empty() {
+            // What is ready goes out with the farewell; the client may be gone already.
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            drop(poll_flush(&mut self.stream, &mut self.out, &mut cx));
+        }
         if let End::Fault(fault) = end {
             self.engine.count_fault(&fault);
             backend::fault(&mut self.out, &fault);
@@ -348,7 +353,7 @@ impl Session {
     }
 
     /// Sends a Flush so that what was sent is answered.
-    fn ask_for_replies(&mut self) {
+    pub(crate) fn ask_for_replies(&mut self) {
         if let Some(connection) = self.connection()
             && !connection.flushed
         {
@@ -385,31 +390,17 @@ impl Session {
                 self.begin_statement();
                 self.on_extended(frame)
             }
-            b'd' | b'c' | b'f' => {
-                self.wait_for_copy()?;
-                self.on_copy_frame(frame);
-                Ok(())
-            }
+            b'd' | b'c' | b'f' => self.on_copy_frame(frame),
             b'F' => self.on_function_call(frame),
             b'X' => {
-                // What was sent and ended before it is carried out first.
-                let ended = self
-                    .lease
-                    .as_ref()
-                    .and_then(Lease::peek)
-                    .is_some_and(|connection| !connection.unsynced);
-                if ended {
-                    self.wait_for_replies()?;
-                }
+                // What was asked before is carried out first.
+                self.wait_for_synced()?;
                 Err(Stop::Close)
             }
-            tag => Err(Stop::Fault(
-                Fault::fatal(
-                    SqlState::PROTOCOL_VIOLATION,
-                    format!("invalid frontend message type {tag}"),
-                )
-                .hint("The client does not speak PostgreSQL's protocol, or lost its place in it."),
-            )),
+            tag => Err(Stop::Fault(Fault::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("invalid frontend message type {tag}"),
+            ))),
         }
     }
 
@@ -433,21 +424,19 @@ impl Session {
         }
     }
 
-    /// A server skips a Query behind an error without Sync: whether there was one must be known
-    /// before the Query is sent.
-    fn settle_group(&self) -> Result<(), Stop> {
-        match self.lease.as_ref().and_then(Lease::peek) {
-            Some(connection) if connection.unsynced => self.wait_for_replies(),
-            Some(_) | None => Ok(()),
+    /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
+    /// Whether the server asked for it may not be known yet: then it waits.
+    fn on_copy_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        if !self.copy_in {
+            return self.wait_for_replies();
         }
-    }
-
-    /// COPY data may come before the server has asked for it: it waits until the server has.
-    fn wait_for_copy(&self) -> Result<(), Stop> {
-        if self.copy_in {
-            return Ok(());
+        if let Some(connection) = self.connection() {
+            connection.out.extend_from_slice(frame.bytes);
         }
-        self.wait_for_replies()
+        if frame.tag != b'd' {
+            self.copy_in = false;
+        }
+        Ok(())
     }
 
     /// PostgreSQL ends the connection of a client that forgets its COPY.
@@ -467,17 +456,15 @@ impl Session {
         )))
     }
 
-    /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
-    fn on_copy_frame(&mut self, frame: Frame<'_>) {
-        if !self.copy_in {
-            return;
-        }
-        if let Some(connection) = self.connection() {
-            connection.out.extend_from_slice(frame.bytes);
-        }
-        if frame.tag != b'd' {
-            self.copy_in = false;
-        }
+    /// Waits until everything that was sent with a Sync is answered.
+    fn wait_for_synced(&self) -> Result<(), Stop> {
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        let waits = connection.is_some_and(|connection| {
+            !connection.pipeline.is_empty()
+                && !connection.unsynced
+                && !connection.pipeline.is_skipping()
+        });
+        if waits { Err(Stop::Idle) } else { Ok(()) }
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
@@ -502,7 +489,9 @@ impl Session {
     /// it is being passed.
     fn on_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
         if tag == b'd' {
-            self.wait_for_copy()?;
+            if !self.copy_in {
+                self.wait_for_replies()?;
+            }
             let to_server = self.copy_in;
             if to_server && let Some(connection) = self.connection() {
                 connection.out.extend_from_slice(header);
@@ -525,6 +514,7 @@ impl Session {
             Stop::Lease(shard) => self.wait_for_lease(shard).await,
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
+            Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -576,6 +566,8 @@ impl Session {
                 self.pending.clear();
                 self.reply_fault(fault);
                 self.skipping = true;
+                // A client may wait for this error before it sends Sync; what comes before it must come too.
+                self.ask_for_replies();
             }
         }
     }
@@ -583,10 +575,6 @@ impl Session {
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
-            Task::Listen { effect, ready } => {
-                self.listen(&effect, ready).await;
-                Ok(())
-            }
         }
     }
 

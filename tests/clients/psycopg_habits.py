@@ -62,9 +62,9 @@ def deallocate_in_a_block(connection):
 @habit
 def sql_prepare_and_execute(connection):
     with connection.transaction():
-        connection.execute("prepare by_key (bigint) as select v from kv where k = $1")
-        same(connection.execute("execute by_key (7)").fetchone(), ("v7",))
-        connection.execute("deallocate by_key")
+        connection.execute("prepare by_id (integer) as select $1 + count(*) from notes where id = -1")
+        same(connection.execute("execute by_id (7)").fetchone(), (7,))
+        connection.execute("deallocate by_id")
 
 
 @habit
@@ -268,11 +268,11 @@ def notices_come_once(connection):
 @habit
 def several_statements_in_one_string(connection):
     with psycopg.ClientCursor(connection) as cursor:
-        cursor.execute("select 1; select v from kv where k = 5; select 3")
+        cursor.execute("select 1; select v from kv where k = 5; select v from kv where k = 5")
         results = [cursor.fetchall()]
         while cursor.nextset():
             results.append(cursor.fetchall())
-        same(results, [[(1,)], [("v5",)], [(3,)]])
+        same(results, [[(1,)], [("v5",)], [("v5",)]])
 
 
 @habit
@@ -297,7 +297,7 @@ def catalogs(connection):
 
 
 if __name__ == "__main__":
+    habit.run(lambda: connect(autocommit=True))
     with connect(autocommit=True) as connection:
-        habit.run(connection)
         for key in range(6000, 6500):
             connection.execute("delete from kv where k = %s", (key,))

@@ -40,9 +40,14 @@ fn setting(verb: &'static str, effect: Effect) -> Draft {
     Draft::server(verb, effect, Access::Anywhere)
 }
 
+fn set_transaction(cursor: Cursor<'_>) -> Draft {
+    let modes = cursor.rest_text();
+    Draft::session("SET", Effect::SetTransaction { modes })
+}
+
 fn set(mut cursor: Cursor<'_>) -> Option<Draft> {
     if cursor.take("transaction") {
-        return Some(Draft::session("SET", Effect::SetTransaction));
+        return Some(set_transaction(cursor));
     }
     if cursor.take("constraints") {
         return Some(Draft::server("SET", Effect::None, Access::Bound));
@@ -60,7 +65,7 @@ fn set(mut cursor: Cursor<'_>) -> Option<Draft> {
         cursor.advance();
         local = true;
         if cursor.take("transaction") {
-            return Some(Draft::session("SET", Effect::SetTransaction));
+            return Some(set_transaction(cursor));
         }
         if cursor.take_words(&["session", "authorization"]) {
             return Some(special("session_authorization", cursor, true));
