@@ -92,13 +92,9 @@ impl Session {
             | Effect::SetConfig { .. }
             | Effect::DiscardAll
             | Effect::DiscardOther
+            | Effect::Listen { .. }
+            | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
-            Effect::Listen { .. } | Effect::Unlisten { .. } => {
-                if self.pool_mode == PoolMode::Session {
-                    return here(false);
-                }
-                return Ok(Place::Local);
-            }
             Effect::Execute { name, .. }
                 if !self
                     .statements
