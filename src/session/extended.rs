@@ -786,12 +786,12 @@ fn resolved(effect: &Effect, values: &BindValues<'_>) -> Effect {
         },
         Argument::Literal(_) | Argument::Unknown => argument.clone(),
     };
-    match effect {
-        Effect::SetConfig { name, value, local } => Effect::SetConfig {
+    let Effect::SetConfig { name, value, local } = effect else {
+        return effect.clone();
+    };
+    Effect::SetConfig {
             name: argument(name),
             value: argument(value),
             local: argument(local),
-        },
-        other => other.clone(),
     }
 }

@@ -113,8 +113,7 @@ impl Session {
             planner::route(statement, &self.database.topology, values),
         )?;
         match route {
-            Route::Session => here(false),
-            Route::Anywhere => here(false),
+            Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {
                 shard: self.any_shard(),
                 binds: true,

@@ -182,7 +182,7 @@ impl Session {
                 self.check_effect(&statement.effect)?;
             }
             self.check_prepare(&statement.effect)?;
-            if self.is_answered_here(statement) {
+            if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
             if is_shardless(statement) {
@@ -266,11 +266,11 @@ impl Session {
     }
 
     /// Whether only we can answer it, so that it cannot be sent along with others.
-    fn is_answered_here(&self, statement: &Statement) -> bool {
-        match &statement.effect {
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => true,
-            _ => false,
-        }
+    fn is_answered_here(statement: &Statement) -> bool {
+        matches!(
+            statement.effect,
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. }
+        )
     }
 
     /// Sends a Query whose replies go to the client.
@@ -310,6 +310,7 @@ impl Session {
 
     /// What must be sent instead of the client's text for the statement to mean what it says:
     /// COMMIT of a block that failed by our error is a rollback.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other effects leave this as it is")]
     fn rewritten(&self, effect: &Effect) -> Option<Vec<u8>> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         match effect {
@@ -366,6 +367,7 @@ impl Session {
     }
 
     /// In a block that failed by an error of our own, only its end is let through.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a failed block takes nothing but its end")]
     pub(crate) fn check_failed(&mut self, statement: &Statement) -> Result<(), Fault> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         let failed = failed_here
@@ -405,6 +407,7 @@ impl Session {
     }
 
     /// Refuses what the pool mode or this release cannot do.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other effects leave this as it is")]
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
         match effect {
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
@@ -440,6 +443,7 @@ impl Session {
     }
 
     /// Answers a statement that no server is needed for; without the ReadyForQuery.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others need a server")]
     pub(crate) fn run_local(
         &mut self,
         effect: &Effect,
@@ -454,7 +458,7 @@ impl Session {
                 self.reply(|out| backend::command_complete(out, verb));
             }
             Effect::Commit { chain } | Effect::Rollback { chain } => {
-                self.end_unsent_block(effect, *chain)
+                self.end_unsent_block(effect, *chain);
             }
             Effect::Deallocate { name } => self.deallocate(name.as_deref())?,
             Effect::Listen { .. } => self.reply(|out| backend::command_complete(out, "LISTEN")),
@@ -489,7 +493,7 @@ impl Session {
             self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
         }
         self.reply(|out| {
-            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" })
+            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" });
         });
     }
 
@@ -590,7 +594,9 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",
-        _ => "a statement over several shards",
+        Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) | Route::Concat(_) => {
+            "a statement over several shards"
+        }
     };
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
