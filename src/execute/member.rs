@@ -301,19 +301,27 @@ pub(super) async fn open<C: Conversation>(
     Ok(members)
 }
 
-/// Gives the connections back; those that are not idle and in sync are rolled back first, in the
-/// background, or closed.
-pub(super) fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
-    for Member { lease, .. } in members {
-        match lease.peek() {
-            Some(connection) if connection.is_clean() => client.give_back(lease),
-            Some(connection) => {
-                if !connection.pipeline.is_empty() {
-                    client.cancel_now(&connection.cancel);
-                }
-                hidden::tidy_later(lease);
-            }
-            None => {}
+/// Gives the connections back; those that are not idle and in sync are rolled back first, or closed:
+/// in the background, unless the client keeps them and the state on them.
+pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
+    for Member { shard, lease } in members {
+        let Some(connection) = lease.peek() else {
+            continue;
+        };
+        if connection.is_clean() {
+            client.give_back(lease);
+            continue;
+        }
+        if !connection.pipeline.is_empty() {
+            client.cancel_now(&connection.cancel);
+        }
+        if !client.keeps_connections() {
+            hidden::tidy_later(lease);
+            continue;
+        }
+        match hidden::tidy(lease).await {
+            Some(lease) => client.give_back(lease),
+            None => client.lose(shard),
         }
     }
 }
