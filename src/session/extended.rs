@@ -389,10 +389,15 @@ impl Session {
             prepared: &prepared,
             is_utf8: self.is_utf8(),
         };
-        match self.place(statement, &values)? {
+        let place = match self.place_temporary(statement, prepared.text())? {
+            Some(place) => place,
+            None => self.place(statement, &values)?,
+        };
+        match place {
             Place::Local => self.bind_local(&bind, statement, &prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
             Place::Shard { shard, binds } => {
+                self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, &bind, &prepared, effect)
             }

@@ -579,6 +579,7 @@ impl Session {
     fn discard_all(&mut self) {
         self.statements = std::collections::HashMap::default();
         self.sql_prepared.clear();
+        self.temporary.clear();
         self.unnamed = None;
         self.own_settings.clear();
         self.client.prepared.set(0);

@@ -119,7 +119,11 @@ impl Session {
         self.check_effect(&statement.effect)?;
         self.check_prepare(&statement.effect)?;
         self.check_bound(statement)?;
-        match self.place(statement, values)? {
+        let place = match self.place_temporary(statement, text)? {
+            Some(place) => place,
+            None => self.place(statement, values)?,
+        };
+        match place {
             Place::Local => {
                 self.wait_for_replies()?;
                 self.unnamed = None;
@@ -138,6 +142,7 @@ impl Session {
                     return self.send_query_as(shard, &rewritten, script);
                 }
                 self.lease(shard, binds)?;
+                self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
                 self.send_query(frame.bytes, script, statement.effect == Effect::None);
                 Ok(())
