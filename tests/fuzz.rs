@@ -74,7 +74,11 @@ fn check(name: &str, cases: usize) {
         .expect("it is listed");
     let given = |key: &str| {
         let value = std::env::var(key).ok()?;
-        Some(value.parse().unwrap_or_else(|_| panic!("{key} is no number")))
+        Some(
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("{key} is no number")),
+        )
     };
     let mut random = Random::new(given("SEED").unwrap_or(1));
     let cases = given("CASES").map_or(cases, |cases| usize::try_from(cases).expect("fits"));

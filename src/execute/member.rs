@@ -134,9 +134,7 @@ impl Member {
         let result = self.hear_all(client, on, &mut forwarding).await;
         let is_cut = forwarding && self.connection()?.reader.is_passing();
         match result {
-            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => {
-                Err(Trouble::End(End::Client))
-            }
+            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
             other => other,
         }
     }

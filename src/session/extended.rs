@@ -139,7 +139,8 @@ impl Session {
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
         if !parse.name.is_empty()
-            && (self.statements.contains_key(statement_key(parse.name)) || self.is_sql_prepared(parse.name))
+            && (self.statements.contains_key(statement_key(parse.name))
+                || self.is_sql_prepared(parse.name))
         {
             return Err(Stop::Fault(duplicate_statement(parse.name)));
         }
@@ -157,7 +158,8 @@ impl Session {
             self.statements
                 .insert(statement_key(parse.name).into(), Rc::clone(&prepared));
             self.client.prepared.set(self.statements.len());
-            self.tentative.push_back(Some(statement_key(parse.name).into()));
+            self.tentative
+                .push_back(Some(statement_key(parse.name).into()));
         }
         self.engine.count_parse(&self.database);
         self.pending.push((prepared, unnamed));
@@ -187,7 +189,8 @@ impl Session {
         if name.is_empty() {
             self.unnamed = Some(Rc::clone(&renewed));
         } else {
-            self.statements.insert(statement_key(name).into(), Rc::clone(&renewed));
+            self.statements
+                .insert(statement_key(name).into(), Rc::clone(&renewed));
         }
         for (pending, _) in &mut self.pending {
             if Rc::ptr_eq(pending, &found) {
@@ -272,7 +275,11 @@ impl Session {
         let Effect::Execute { name, at } = &statement.effect else {
             return prepared;
         };
-        let Some(target) = self.statements.get(statement_key(name.as_bytes())).map(Rc::clone) else {
+        let Some(target) = self
+            .statements
+            .get(statement_key(name.as_bytes()))
+            .map(Rc::clone)
+        else {
             return prepared;
         };
         let mut called = Vec::new();
@@ -367,7 +374,9 @@ impl Session {
 
     fn on_bind(&mut self, body: &[u8]) -> Result<(), Stop> {
         let bind = frontend::bind(body).map_err(Fault::from)?;
-        if self.is_sql_prepared(bind.statement) && !self.statements.contains_key(statement_key(bind.statement)) {
+        if self.is_sql_prepared(bind.statement)
+            && !self.statements.contains_key(statement_key(bind.statement))
+        {
             return self.bind_as_is(body, &bind);
         }
         let prepared = self.find_statement(bind.statement)?;
@@ -632,7 +641,8 @@ impl Session {
     fn on_close(&mut self, body: &[u8]) -> Result<(), Stop> {
         match frontend::close(body).map_err(Fault::from)? {
             Target::Statement(name) => {
-                if self.is_sql_prepared(name) && !self.statements.contains_key(statement_key(name)) {
+                if self.is_sql_prepared(name) && !self.statements.contains_key(statement_key(name))
+                {
                     self.sql_prepared.retain(|known| known.as_bytes() != name);
                     let shard = self.here_or_home();
                     return self.forward(shard, b'C', body, Request::Close);
@@ -795,8 +805,8 @@ fn resolved(effect: &Effect, values: &BindValues<'_>) -> Effect {
         return effect.clone();
     };
     Effect::SetConfig {
-            name: argument(name),
-            value: argument(value),
-            local: argument(local),
+        name: argument(name),
+        value: argument(value),
+        local: argument(local),
     }
 }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::planner::{self, refuse};
 use crate::planner::plan::{Access, Effect, Route, Statement, Values};
+use crate::planner::{self, refuse};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::Lease;
 use crate::wire::backend::Status;
@@ -65,9 +65,10 @@ impl Session {
                 return here(false);
             }
             Effect::Deallocate { name } => {
-                let ours = name
-                    .as_ref()
-                    .is_none_or(|name| self.statements.contains_key(super::simple::statement_key(name.as_bytes())));
+                let ours = name.as_ref().is_none_or(|name| {
+                    self.statements
+                        .contains_key(super::simple::statement_key(name.as_bytes()))
+                });
                 if ours || self.sql_prepared.is_empty() {
                     return Ok(Place::Local);
                 }
@@ -94,7 +95,11 @@ impl Session {
             | Effect::Listen { .. }
             | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
-            Effect::Execute { name, .. } if !self.statements.contains_key(super::simple::statement_key(name.as_bytes())) => {
+            Effect::Execute { name, .. }
+                if !self
+                    .statements
+                    .contains_key(super::simple::statement_key(name.as_bytes())) =>
+            {
                 return here(true);
             }
             Effect::Execute { .. }

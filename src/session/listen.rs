@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{Fault, SqlState};
 use crate::config::PoolMode;
+use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
@@ -23,10 +23,10 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;
 
-use super::{Session, Stop};
 use super::client::Client;
 use super::engine::Engine;
 use super::replies::Lost;
+use super::{Session, Stop};
 
 /// Requests to a hub that may wait.
 const REQUESTS_MAX: usize = 1_000;

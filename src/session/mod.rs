@@ -113,7 +113,10 @@ pub(crate) struct Passing {
 
 /// One client's conversation.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the protocol that holds or not, whatever the others say")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of the protocol that holds or not, whatever the others say"
+)]
 pub struct Session {
     pub(crate) engine: Rc<Engine>,
     pub(crate) client: Rc<Client>,

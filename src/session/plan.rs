@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::planner::Context;
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
-use crate::planner::Context;
 use crate::server::settings::Settings;
 use crate::server::statements::Prepared;
 use crate::sql::cursor::Cursor;

@@ -155,20 +155,30 @@ impl Session {
 
     /// A Parse that we added for the client's sake: its failure is the client's to know.
     fn hides_parse(&mut self) -> bool {
-        let front = self.connection().and_then(|connection| connection.pipeline.front_note());
+        let front = self
+            .connection()
+            .and_then(|connection| connection.pipeline.front_note());
         matches!(front, Some(Note::Parse { .. }))
     }
 
     /// A statement of our own (BEGIN, settings) that must not fail.
     fn hides_query(&mut self) -> bool {
-        let front = self.connection().and_then(|connection| connection.pipeline.front().map(|(request, hidden, _)| (request, hidden)));
+        let front = self.connection().and_then(|connection| {
+            connection
+                .pipeline
+                .front()
+                .map(|(request, hidden, _)| (request, hidden))
+        });
         front == Some((Request::Query, true))
     }
 
     /// Passes an error on, a statement called as the client calls it.
     fn show_error(&mut self, frame: Frame<'_>) {
         const OURS: &[u8] = b"\"pgherd_";
-        let at = frame.body.windows(OURS.len()).position(|window| window == OURS);
+        let at = frame
+            .body
+            .windows(OURS.len())
+            .position(|window| window == OURS);
         let renamed = at.and_then(|at| {
             let rest = frame.body.get(at.saturating_add(1)..)?;
             let end = rest.iter().position(|byte| *byte == b'"')?;
@@ -380,7 +390,10 @@ impl Session {
     }
 
     /// Before it is sent: what holds even if the statement fails.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all other effects leave this as it is")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     pub(crate) fn note_effect_before(&mut self, effect: &Effect) {
         match effect {
             Effect::Pin(reason) => self.pin(reason),
@@ -406,7 +419,10 @@ impl Session {
     }
 
     /// A statement was carried out: its effect on the session.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all other effects leave this as it is")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     fn apply(&mut self, effect: &Effect) {
         match effect {
             Effect::Set {
@@ -480,7 +496,10 @@ impl Session {
     }
 
     /// A block that may still move keeps what shaped it.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "what cannot be written again binds the block")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what cannot be written again binds the block"
+    )]
     fn shape_block(&mut self, effect: &Effect) {
         let text = match effect {
             Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_name(name)),

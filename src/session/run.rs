@@ -396,12 +396,10 @@ impl Session {
                 self.wait_for_synced()?;
                 Err(Stop::Close)
             }
-            tag => Err(Stop::Fault(
-                Fault::fatal(
-                    SqlState::PROTOCOL_VIOLATION,
-                    format!("invalid frontend message type {tag}"),
-                ),
-            )),
+            tag => Err(Stop::Fault(Fault::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("invalid frontend message type {tag}"),
+            ))),
         }
     }
 
@@ -444,7 +442,9 @@ impl Session {
     fn wait_for_synced(&self) -> Result<(), Stop> {
         let connection = self.lease.as_ref().and_then(Lease::peek);
         let waits = connection.is_some_and(|connection| {
-            !connection.pipeline.is_empty() && !connection.unsynced && !connection.pipeline.is_skipping()
+            !connection.pipeline.is_empty()
+                && !connection.unsynced
+                && !connection.pipeline.is_skipping()
         });
         if waits { Err(Stop::Idle) } else { Ok(()) }
     }

@@ -239,7 +239,8 @@ impl Session {
     fn name_on_server(&mut self, statements: &[Statement]) {
         let mut named: Vec<(String, Rc<Prepared>)> = Vec::new();
         for statement in statements {
-            if let Effect::Execute { name, .. } | Effect::Deallocate { name: Some(name) } = &statement.effect
+            if let Effect::Execute { name, .. } | Effect::Deallocate { name: Some(name) } =
+                &statement.effect
                 && let Some(prepared) = self.statements.get(statement_key(name.as_bytes()))
                 && !named.iter().any(|(known, _)| known == name)
             {
@@ -315,7 +316,10 @@ impl Session {
 
     /// What must be sent instead of the client's text for the statement to mean what it says:
     /// COMMIT of a block that failed by our error is a rollback.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all other effects leave this as it is")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     fn rewritten(&self, effect: &Effect) -> Option<Vec<u8>> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         match effect {
@@ -340,7 +344,11 @@ impl Session {
         name: &str,
         at: &std::ops::Range<usize>,
     ) -> Result<(), Stop> {
-        let Some(prepared) = self.statements.get(statement_key(name.as_bytes())).map(Rc::clone) else {
+        let Some(prepared) = self
+            .statements
+            .get(statement_key(name.as_bytes()))
+            .map(Rc::clone)
+        else {
             return Ok(());
         };
         self.lease(shard, true)?;
@@ -372,7 +380,10 @@ impl Session {
     }
 
     /// In a block that failed by an error of our own, only its end is let through.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a failed block takes nothing but its end")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a failed block takes nothing but its end"
+    )]
     pub(crate) fn check_failed(&mut self, statement: &Statement) -> Result<(), Fault> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         let failed = failed_here
@@ -412,7 +423,10 @@ impl Session {
     }
 
     /// Refuses what the pool mode or this release cannot do.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all other effects leave this as it is")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
         match effect {
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
@@ -424,7 +438,9 @@ impl Session {
                     .hint("Use pool_mode: transaction for this user or database."),
                 ))
             }
-            Effect::Prepare { name } if self.statements.contains_key(statement_key(name.as_bytes())) => {
+            Effect::Prepare { name }
+                if self.statements.contains_key(statement_key(name.as_bytes())) =>
+            {
                 Err(Stop::Fault(duplicate_statement(name.as_bytes())))
             }
             _ => Ok(()),
@@ -509,7 +525,11 @@ impl Session {
                 self.reply(|out| backend::command_complete(out, "DEALLOCATE ALL"));
             }
             Some(name) => {
-                if self.statements.remove(statement_key(name.as_bytes())).is_none() {
+                if self
+                    .statements
+                    .remove(statement_key(name.as_bytes()))
+                    .is_none()
+                {
                     return Err(unknown_statement(name.as_bytes()));
                 }
                 self.reply(|out| backend::command_complete(out, "DEALLOCATE"));
@@ -599,9 +619,11 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",
-        Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) | Route::Concat(_) => {
-            "a statement over several shards"
-        }
+        Route::Session
+        | Route::Anywhere
+        | Route::AnyShard
+        | Route::Single(_)
+        | Route::Concat(_) => "a statement over several shards",
     };
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,

@@ -32,7 +32,11 @@ impl Session {
     ///
     /// # Errors
     /// 0A000 when it also needs other shards.
-    pub(crate) fn place_temporary(&self, statement: &Statement, text: &[u8]) -> Result<Option<Place>, Fault> {
+    pub(crate) fn place_temporary(
+        &self,
+        statement: &Statement,
+        text: &[u8],
+    ) -> Result<Option<Place>, Fault> {
         if self.temporary.is_empty() || !self.names_temporary(text) {
             return Ok(None);
         }
@@ -77,7 +81,15 @@ fn made(text: &[u8]) -> Option<String> {
     while !cursor.is_done() {
         if cursor.take_any(&["temp", "temporary"]).is_some() {
             while cursor
-                .take_any(&["table", "view", "sequence", "recursive", "if", "not", "exists"])
+                .take_any(&[
+                    "table",
+                    "view",
+                    "sequence",
+                    "recursive",
+                    "if",
+                    "not",
+                    "exists",
+                ])
                 .is_some()
             {}
             return cursor.parts()?.pop();
@@ -96,9 +108,13 @@ mod tests {
 
     #[test]
     fn names_are_found() {
-        let check = |text: &str, expect: &str| assert_eq!(made(text.as_bytes()).as_deref(), Some(expect));
+        let check =
+            |text: &str, expect: &str| assert_eq!(made(text.as_bytes()).as_deref(), Some(expect));
         check("create temp table mine (id int)", "mine");
-        check("CREATE TEMPORARY TABLE IF NOT EXISTS \"Mine\" AS SELECT 1", "Mine");
+        check(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS \"Mine\" AS SELECT 1",
+            "Mine",
+        );
         check("select 1 into temp t2", "t2");
         check("create table pg_temp.x (a int)", "x");
     }

@@ -148,7 +148,11 @@ fn share(folder: &str) -> Arc<Shared> {
     let keyring = Keyring::new().expect("random numbers");
     let shared = Shared::new(snapshot, keyring, tokio::runtime::Handle::current());
     let mut catalog = Catalog::new(1);
-    for (name, columns) in [("t", ["id", "user_id"]), ("o", ["id", "label"]), ("x", ["a", "b"])] {
+    for (name, columns) in [
+        ("t", ["id", "user_id"]),
+        ("o", ["id", "label"]),
+        ("x", ["a", "b"]),
+    ] {
         let columns = columns.iter().map(|name| Column {
             name: (*name).to_owned(),
             oid: 20,
@@ -187,7 +191,8 @@ databases:
         read: &|_| Err("no file".into()),
         glob: &|_| Ok(Vec::new()),
     };
-    let parsed = parse(&text, "pgherd.yaml", &sources).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let parsed =
+        parse(&text, "pgherd.yaml", &sources).unwrap_or_else(|faults| panic!("{faults:?}"));
     parsed.ready().unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
@@ -302,7 +307,10 @@ impl Heard {
     /// Whether the last of it was ReadyForQuery.
     pub fn is_ready(&self) -> bool {
         let mut last = self.tags.bytes().rev();
-        matches!((last.next(), last.next()), (Some(b'I' | b'T' | b'E'), Some(b'Z')))
+        matches!(
+            (last.next(), last.next()),
+            (Some(b'I' | b'T' | b'E'), Some(b'Z'))
+        )
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {

@@ -200,7 +200,10 @@ impl Postgres {
     }
 
     fn check_failed(&self, statement: &str) -> Result<(), Failed> {
-        let ends = matches!(kind(statement), Kind::Commit | Kind::Rollback | Kind::RollbackTo);
+        let ends = matches!(
+            kind(statement),
+            Kind::Commit | Kind::Rollback | Kind::RollbackTo
+        );
         if self.status == b'E' && !ends {
             return Err(Failed("25P02"));
         }
@@ -509,5 +512,12 @@ fn notice(out: &mut Vec<u8>) {
 }
 
 fn description() -> Vec<u8> {
-    [b"\0\x01c\0".as_slice(), &[0; 6], &25_u32.to_be_bytes(), &[255; 6], &[0; 2]].concat()
+    [
+        b"\0\x01c\0".as_slice(),
+        &[0; 6],
+        &25_u32.to_be_bytes(),
+        &[255; 6],
+        &[0; 2],
+    ]
+    .concat()
 }

@@ -59,7 +59,10 @@ impl Lease {
         let connection = self.connection()?;
         if connection.untidy {
             let undone = run_hidden(connection, "UNLISTEN *; DEALLOCATE ALL");
-            tokio::time::timeout(TIDY_TIMEOUT, undone).await.ok()?.ok()?;
+            tokio::time::timeout(TIDY_TIMEOUT, undone)
+                .await
+                .ok()?
+                .ok()?;
             connection.statements.clear();
             connection.unnamed = None;
             connection.untidy = false;

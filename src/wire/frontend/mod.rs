@@ -259,7 +259,11 @@ fn target<'a>(body: &'a [u8], message: &'static str) -> Result<Target<'a>, Malfo
         b'S' => Ok(Target::Statement(name)),
         b'P' => Ok(Target::Portal(name)),
         kind => {
-            let message = if message == "Describe" { "DESCRIBE" } else { "CLOSE" };
+            let message = if message == "Describe" {
+                "DESCRIBE"
+            } else {
+                "CLOSE"
+            };
             Err(reader.malformed(Problem::Subtype { message, kind }))
         }
     }
