@@ -55,6 +55,10 @@ pub struct CancelTarget {
 
 /// A connection to one server, logged in.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing that the protocol or a setting leaves to be done"
+)]
 pub struct ServerConnection {
     pub stream: Stream,
     pub reader: Reader,

@@ -398,10 +398,15 @@ impl Session {
             prepared: &prepared,
             is_utf8: self.is_utf8(),
         };
-        match self.place(statement, &values)? {
+        let place = match self.place_temporary(statement, prepared.text())? {
+            Some(place) => place,
+            None => self.place(statement, &values)?,
+        };
+        match place {
             Place::Local => self.bind_local(&bind, statement, &prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
             Place::Shard { shard, binds } => {
+                self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, &bind, &prepared, effect)
             }
@@ -796,12 +801,12 @@ fn resolved(effect: &Effect, values: &BindValues<'_>) -> Effect {
         },
         Argument::Literal(_) | Argument::Unknown => argument.clone(),
     };
-    match effect {
-        Effect::SetConfig { name, value, local } => Effect::SetConfig {
-            name: argument(name),
-            value: argument(value),
-            local: argument(local),
-        },
-        other => other.clone(),
+    let Effect::SetConfig { name, value, local } = effect else {
+        return effect.clone();
+    };
+    Effect::SetConfig {
+        name: argument(name),
+        value: argument(value),
+        local: argument(local),
     }
 }

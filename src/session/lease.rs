@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::planner;
 use crate::planner::plan::{Access, Effect, Route, Statement, Values};
+use crate::planner::{self, refuse};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::Lease;
 use crate::wire::backend::Status;
@@ -113,13 +113,20 @@ impl Session {
         if let Access::Bound = statement.access {
             return here(true);
         }
+        // What reads no table of the database's own reads the same on every shard.
+        let reads_catalogs = matches!(statement.access, Access::Home)
+            && !statement.has_tables
+            && !statement.writes
+            && self.block.as_ref().is_some_and(|block| block.bound);
+        if reads_catalogs {
+            return here(true);
+        }
         let route = self.hinted(
             statement,
             planner::route(statement, &self.database.topology, values),
         )?;
         match route {
-            Route::Session => here(false),
-            Route::Anywhere => here(false),
+            Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {
                 shard: self.any_shard(),
                 binds: true,
@@ -142,6 +149,9 @@ impl Session {
         };
         match (&statement.access, self.database.topology.shard(name)) {
             (Access::Session, _) => route,
+            // Copies would differ, or rows lie where their key does not belong.
+            (Access::Broadcast { .. } | Access::CopySplit(_), _) => route,
+            (Access::Refuse(fault), _) if refuse::stands(fault) => route,
             (_, Some(shard)) => Ok(Route::Single(shard)),
             (_, None) => Err(Fault::error(
                 SqlState::INVALID_PARAMETER_VALUE,

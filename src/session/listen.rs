@@ -331,11 +331,11 @@ impl Session {
         let wanted: Vec<String> = script
             .statements
             .iter()
-            .filter_map(|statement| match &statement.effect {
-                Effect::Listen { channel } if !self.channels.contains(channel) => {
-                    Some(channel.clone())
-                }
-                _ => None,
+            .filter_map(|statement| {
+                let Effect::Listen { channel } = &statement.effect else {
+                    return None;
+                };
+                (!self.channels.contains(channel)).then(|| channel.clone())
             })
             .collect();
         if wanted.is_empty() {

@@ -29,6 +29,7 @@ pub mod serve;
 pub mod simple;
 pub mod start;
 pub mod startup;
+pub mod temporary;
 mod view;
 
 use std::collections::{HashMap, VecDeque};
@@ -112,6 +113,10 @@ pub(crate) struct Passing {
 
 /// One client's conversation.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of the protocol that holds or not, whatever the others say"
+)]
 pub struct Session {
     pub(crate) engine: Rc<Engine>,
     pub(crate) client: Rc<Client>,
@@ -144,6 +149,8 @@ pub struct Session {
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
     /// Names made by SQL PREPARE on a pinned connection.
     pub(crate) sql_prepared: Vec<String>,
+    /// Its temporary tables, where there are several shards.
+    pub(crate) temporary: Vec<String>,
     /// Channels it listens to by the engine's listening connection.
     pub(crate) channels: Vec<String>,
     pub(crate) unnamed: Option<Rc<Prepared>>,

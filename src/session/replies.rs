@@ -111,7 +111,7 @@ impl Session {
             b'G' => self.on_copy_in(),
             b'E' => {
                 let fields = backend::error_fields(frame.body);
-                if let Some(lost) = self.on_fatal(frame, &fields)? {
+                if let Some(lost) = self.on_fatal(frame, &fields) {
                     return Err(lost);
                 }
                 let shown = step.forward || self.hides_parse();
@@ -142,19 +142,15 @@ impl Session {
 
     /// A FATAL error ends the server connection. When it is about what the client sent, the client ends
     /// with it; otherwise the connection counts as lost.
-    fn on_fatal(
-        &mut self,
-        frame: Frame<'_>,
-        fields: &backend::ErrorFields<'_>,
-    ) -> Result<Option<Lost>, Lost> {
+    fn on_fatal(&mut self, frame: Frame<'_>, fields: &backend::ErrorFields<'_>) -> Option<Lost> {
         if !matches!(fields.severity(), "FATAL" | "PANIC") {
-            return Ok(None);
+            return None;
         }
         if fields.code() == "08P01" {
             self.out.extend_from_slice(frame.bytes);
             self.ends = true;
         }
-        Ok(Some(Lost(fields.message().to_owned())))
+        Some(Lost(fields.message().to_owned()))
     }
 
     /// A Parse that we added for the client's sake: its failure is the client's to know.
@@ -394,6 +390,10 @@ impl Session {
     }
 
     /// Before it is sent: what holds even if the statement fails.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     pub(crate) fn note_effect_before(&mut self, effect: &Effect) {
         match effect {
             Effect::Pin(reason) => self.pin(reason),
@@ -419,6 +419,10 @@ impl Session {
     }
 
     /// A statement was carried out: its effect on the session.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     fn apply(&mut self, effect: &Effect) {
         match effect {
             Effect::Set {
@@ -492,6 +496,10 @@ impl Session {
     }
 
     /// A block that may still move keeps what shaped it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what cannot be written again binds the block"
+    )]
     fn shape_block(&mut self, effect: &Effect) {
         let text = match effect {
             Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_name(name)),
@@ -590,6 +598,7 @@ impl Session {
     fn discard_all(&mut self) {
         self.statements = std::collections::HashMap::default();
         self.sql_prepared.clear();
+        self.temporary.clear();
         self.unnamed = None;
         self.own_settings.clear();
         self.client.prepared.set(0);

@@ -382,7 +382,6 @@ impl Session {
                 if self.is_skipping_messages() {
                     return Ok(());
                 }
-                self.check_copy_is_over(frame.tag)?;
                 self.begin_statement();
                 self.on_query(frame)
             }
@@ -437,23 +436,6 @@ impl Session {
             self.copy_in = false;
         }
         Ok(())
-    }
-
-    /// PostgreSQL ends the connection of a client that forgets its COPY.
-    fn check_copy_is_over(&mut self, tag: u8) -> Result<(), Stop> {
-        if !self.copy_in {
-            return Ok(());
-        }
-        let fault = Fault::error(
-            SqlState::PROTOCOL_VIOLATION,
-            format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
-        )
-        .hint("End the COPY by CopyDone or CopyFail before the next statement.");
-        backend::fault(&mut self.out, &fault);
-        Err(Stop::Fault(Fault::fatal(
-            SqlState::PROTOCOL_VIOLATION,
-            "terminating connection because protocol synchronization was lost",
-        )))
     }
 
     /// Waits until everything that was sent with a Sync is answered.

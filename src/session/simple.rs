@@ -119,7 +119,11 @@ impl Session {
         self.check_effect(&statement.effect)?;
         self.check_prepare(&statement.effect)?;
         self.check_bound(statement)?;
-        match self.place(statement, values)? {
+        let place = match self.place_temporary(statement, text)? {
+            Some(place) => place,
+            None => self.place(statement, values)?,
+        };
+        match place {
             Place::Local => {
                 self.wait_for_replies()?;
                 self.unnamed = None;
@@ -138,6 +142,7 @@ impl Session {
                     return self.send_query_as(shard, &rewritten, script);
                 }
                 self.lease(shard, binds)?;
+                self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
                 self.send_query(frame.bytes, script, statement.effect == Effect::None);
                 Ok(())
@@ -182,7 +187,7 @@ impl Session {
                 self.check_effect(&statement.effect)?;
             }
             self.check_prepare(&statement.effect)?;
-            if self.is_answered_here(statement) {
+            if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
             if is_shardless(statement) {
@@ -267,11 +272,11 @@ impl Session {
     }
 
     /// Whether only we can answer it, so that it cannot be sent along with others.
-    fn is_answered_here(&self, statement: &Statement) -> bool {
-        match &statement.effect {
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => true,
-            _ => false,
-        }
+    fn is_answered_here(statement: &Statement) -> bool {
+        matches!(
+            statement.effect,
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. }
+        )
     }
 
     /// Sends a Query whose replies go to the client.
@@ -311,6 +316,10 @@ impl Session {
 
     /// What must be sent instead of the client's text for the statement to mean what it says:
     /// COMMIT of a block that failed by our error is a rollback.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     fn rewritten(&self, effect: &Effect) -> Option<Vec<u8>> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         match effect {
@@ -371,6 +380,10 @@ impl Session {
     }
 
     /// In a block that failed by an error of our own, only its end is let through.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a failed block takes nothing but its end"
+    )]
     pub(crate) fn check_failed(&mut self, statement: &Statement) -> Result<(), Fault> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         let failed = failed_here
@@ -410,6 +423,10 @@ impl Session {
     }
 
     /// Refuses what the pool mode or this release cannot do.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
         match effect {
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
@@ -447,6 +464,7 @@ impl Session {
     }
 
     /// Answers a statement that no server is needed for; without the ReadyForQuery.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others need a server")]
     pub(crate) fn run_local(
         &mut self,
         effect: &Effect,
@@ -461,7 +479,7 @@ impl Session {
                 self.reply(|out| backend::command_complete(out, verb));
             }
             Effect::Commit { chain } | Effect::Rollback { chain } => {
-                self.end_unsent_block(effect, *chain)
+                self.end_unsent_block(effect, *chain);
             }
             Effect::Deallocate { name } => self.deallocate(name.as_deref())?,
             Effect::Listen { .. } => self.reply(|out| backend::command_complete(out, "LISTEN")),
@@ -496,7 +514,7 @@ impl Session {
             self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
         }
         self.reply(|out| {
-            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" })
+            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" });
         });
     }
 
@@ -601,7 +619,11 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",
-        _ => "a statement over several shards",
+        Route::Session
+        | Route::Anywhere
+        | Route::AnyShard
+        | Route::Single(_)
+        | Route::Concat(_) => "a statement over several shards",
     };
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,

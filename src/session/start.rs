@@ -55,6 +55,7 @@ impl Session {
             parked: Vec::new(),
             statements: HashMap::default(),
             sql_prepared: Vec::new(),
+            temporary: Vec::new(),
             channels: Vec::new(),
             unnamed: None,
             called: Vec::new(),
