@@ -58,6 +58,11 @@ fn access(
     decision: &mut Decision,
 ) -> Access {
     if survey.context.is_one_shard() {
+        match into_kind(block) {
+            Some(Into::Temporary) => decision.effect = Effect::Pin(effects::TEMPORARY),
+            Some(Into::Table) => decision.effect = Effect::Ddl,
+            None => (),
+        }
         return if is_harmless(survey, block) || matches!(decision.effect, Effect::SetConfig { .. })
         {
             Access::Anywhere

@@ -43,7 +43,7 @@ fn hinted(draft: &Draft, hints: &Hints, context: Context<'_>) -> Result<Option<A
             .map(|shard| Some(Access::Shard(shard)))
             .ok_or_else(|| refuse::bad_hint("shard", name));
     }
-    let Some(key) = &hints.key else {
+    let Some(key) = hints.key.as_ref().filter(|_| !context.is_one_shard()) else {
         return Ok(None);
     };
     let (distribution, table) = match (&hints.distribution, &draft.access) {

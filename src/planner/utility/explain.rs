@@ -39,6 +39,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         | Access::CopySplit(_)
         | Access::Shard(_)
         | Access::Refuse(_)) => cursors::single(
+            text.context,
             access,
             "EXPLAIN",
             "Compare the key with a constant or a parameter, or explain it on one shard.",
