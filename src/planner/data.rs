@@ -131,7 +131,9 @@ fn into_kind(block: &Block) -> Option<Into> {
 fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
     survey.references.is_empty()
         && !is_into(block)
-        && !block.inner.features.has(Features::OPERATOR)
+        && [block.inner.features, survey.inner_features]
+            .iter()
+            .all(|features| !features.has(Features::OPERATOR) && !features.has(Features::TYPE))
         && survey
             .calls
             .iter()
