@@ -72,7 +72,9 @@ impl Session {
                 }
                 return here(false);
             }
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } | Effect::ExplainRoute { .. } => {
+                return Ok(Place::Local);
+            }
             Effect::Savepoint(_)
             | Effect::RollbackTo(_)
             | Effect::Release(_)
