@@ -402,6 +402,7 @@ impl Session {
             Some(place) => place,
             None => self.place(statement, &values)?,
         };
+        self.note_route(&place, &statement.effect);
         match place {
             Place::Local => self.bind_local(&bind, statement, &prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
@@ -532,9 +533,15 @@ impl Session {
                 let prepared = self.find_statement(name)?;
                 if is_answered_here(&prepared) {
                     self.settle_pending()?;
+                    let effect = prepared
+                        .script
+                        .statements
+                        .first()
+                        .map(|statement| &statement.effect);
+                    let column = effect.and_then(column_of);
                     self.reply(|out| {
                         backend::parameter_description(out, &[]);
-                        backend::no_data(out);
+                        describe_local(out, column.as_deref());
                     });
                     return Ok(());
                 }
@@ -550,14 +557,8 @@ impl Session {
                 if let Some((_, Portal::Local { effect, .. })) =
                     self.portals.iter().find(|(known, _)| **known == *name)
                 {
-                    let shows = matches!(effect, Effect::ShowPgherd { .. });
-                    self.reply(|out| {
-                        if shows {
-                            backend::row_description(out, &[backend::Column::text("pgherd")]);
-                        } else {
-                            backend::no_data(out);
-                        }
-                    });
+                    let column = column_of(effect);
+                    self.reply(|out| describe_local(out, column.as_deref()));
                     return Ok(());
                 }
                 self.check_portal(name)?;
@@ -613,7 +614,7 @@ impl Session {
         let effect = match portal {
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
-                self.run_local(&effect, verb, text.text())?;
+                self.run_local(&effect, verb, text.text(), false)?;
                 return Ok(());
             }
             Some(Portal::Server { effect }) => effect,
@@ -770,8 +771,27 @@ fn is_answered_here(prepared: &Prepared) -> bool {
                 | Effect::Deallocate { .. }
                 | Effect::SetPgherd { .. }
                 | Effect::ShowPgherd { .. }
+                | Effect::ExplainRoute { .. }
         ),
         _ => false,
+    }
+}
+
+/// The one column of an answer of our own.
+pub(crate) fn column_of(effect: &Effect) -> Option<String> {
+    if let Effect::ShowPgherd { name } = effect {
+        Some(name.clone())
+    } else if let Effect::ExplainRoute { .. } = effect {
+        Some("QUERY PLAN".to_owned())
+    } else {
+        None
+    }
+}
+
+fn describe_local(out: &mut Vec<u8>, column: Option<&str>) {
+    match column {
+        Some(name) => backend::row_description(out, &[backend::Column::text(name)]),
+        None => backend::no_data(out),
     }
 }
 

@@ -74,7 +74,9 @@ impl Session {
                 }
                 return here(false);
             }
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } | Effect::ExplainRoute { .. } => {
+                return Ok(Place::Local);
+            }
             Effect::Listen { .. } | Effect::Unlisten { .. }
                 if self.pool_mode != PoolMode::Session
                     && self.block.is_none()
