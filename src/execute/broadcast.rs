@@ -18,7 +18,7 @@ pub(super) async fn run<C: Conversation>(
     }
     let mut members = open(client, &shards).await?;
     let result = in_transactions(client, wide, describe, &mut members).await;
-    close(client, members);
+    close(client, members).await;
     let answer = result?;
     after_ddl(client, wide).await;
     client.out().extend_from_slice(&answer);
@@ -100,7 +100,7 @@ pub(super) async fn one_by_one<C: Conversation>(
             member.push_statement(client, &wide.source, describe)?;
             result = listen(client, member, shard == home, &mut answer).await;
         }
-        close(client, members);
+        close(client, members).await;
         if let Err(trouble) = result {
             after_ddl(client, wide).await;
             return Err(partly(wide.verb, trouble, &name, &done));

@@ -27,7 +27,7 @@ pub(super) async fn run<C: Conversation>(
 ) -> Result<(), Trouble> {
     let mut members = open(client, shards).await?;
     let result = read_all(client, wide, describe, &mut members).await;
-    close(client, members);
+    close(client, members).await;
     let answer = result?;
     let tag = if answer.tag.is_empty() {
         wide.verb.to_owned()

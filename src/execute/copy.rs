@@ -91,7 +91,7 @@ async fn carry_out<C: Conversation>(
         Ok(count) => commit(client, &mut members).await.map(|()| count),
         Err(trouble) => Err(trouble),
     };
-    close(client, members);
+    close(client, members).await;
     complete(client, &format!("COPY {}", result?));
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, FrameError, Piece};
 use crate::wire::pipeline::{Owed, Request};
 
-use super::{Conversation, Source, Trouble};
+use super::{Conversation, End, Source, Trouble};
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -123,16 +123,31 @@ impl Member {
     /// Rows may come in pieces. The client's end and cancel requests are watched for.
     ///
     /// # Errors
-    /// The first error the server gave, after which the rest was read all the same.
+    /// The first error the server gave, after which the rest was read all the same. The end of the
+    /// client, when half a message has been handed on: it cannot be brought back in step.
     pub(super) async fn hear<C: Conversation>(
         &mut self,
         client: &mut C,
+        on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
+    ) -> Result<(), Trouble> {
+        let mut forwarding = false;
+        let result = self.hear_all(client, on, &mut forwarding).await;
+        let is_cut = forwarding && self.connection()?.reader.is_passing();
+        match result {
+            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
+            other => other,
+        }
+    }
+
+    async fn hear_all<C: Conversation>(
+        &mut self,
+        client: &mut C,
         mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
+        forwarding: &mut bool,
     ) -> Result<(), Trouble> {
         let name = self.name();
         let mut scratch = vec![0; 32 * 1024];
         let mut error = None;
-        let mut forwarding = false;
         let mut more = true;
         while more && !self.connection()?.pipeline.is_empty() {
             let connection = self.connection()?;
@@ -143,7 +158,7 @@ impl Member {
                 data,
                 u32::MAX,
                 |tag| matches!(tag, b'D' | b'd'),
-                |piece| match heard(connection, piece, &mut error, &mut forwarding)? {
+                |piece| match heard(connection, piece, &mut error, forwarding)? {
                     Some(heard) => {
                         more &= on(client, heard).map_err(Stopped::Trouble)?;
                         Ok(())
@@ -284,19 +299,27 @@ pub(super) async fn open<C: Conversation>(
     Ok(members)
 }
 
-/// Gives the connections back; those that are not idle and in sync are rolled back first, in the
-/// background, or closed.
-pub(super) fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
-    for Member { lease, .. } in members {
-        match lease.peek() {
-            Some(connection) if connection.is_clean() => client.give_back(lease),
-            Some(connection) => {
-                if !connection.pipeline.is_empty() {
-                    client.cancel_now(&connection.cancel);
-                }
-                hidden::tidy_later(lease);
-            }
-            None => {}
+/// Gives the connections back; those that are not idle and in sync are rolled back first, or closed:
+/// in the background, unless the client keeps them and the state on them.
+pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
+    for Member { shard, lease } in members {
+        let Some(connection) = lease.peek() else {
+            continue;
+        };
+        if connection.is_clean() {
+            client.give_back(lease);
+            continue;
+        }
+        if !connection.pipeline.is_empty() {
+            client.cancel_now(&connection.cancel);
+        }
+        if !client.keeps_connections() {
+            hidden::tidy_later(lease);
+            continue;
+        }
+        match hidden::tidy(lease).await {
+            Some(lease) => client.give_back(lease),
+            None => client.lose(shard),
         }
     }
 }

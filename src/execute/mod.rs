@@ -127,6 +127,12 @@ pub(crate) trait Conversation {
     /// Takes back a connection that is idle and in sync.
     fn give_back(&mut self, lease: Lease);
 
+    /// Whether the client keeps its connections, and state on them.
+    fn keeps_connections(&self) -> bool;
+
+    /// A connection that the client keeps is gone: so must the client be.
+    fn lose(&mut self, shard: ShardId);
+
     /// A cancel request of the client reaches no connection any more.
     fn forget_targets(&mut self);
 

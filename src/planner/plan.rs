@@ -69,8 +69,10 @@ pub enum Effect {
     Release(String),
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
     TwoPhase,
-    /// SET TRANSACTION …: holds for the block.
-    SetTransaction,
+    /// SET [LOCAL] TRANSACTION: holds for the block. `modes` is the text after it, verbatim.
+    SetTransaction {
+        modes: String,
+    },
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.

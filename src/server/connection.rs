@@ -55,6 +55,10 @@ pub struct CancelTarget {
 
 /// A connection to one server, logged in.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing that the protocol or a setting leaves to be done"
+)]
 pub struct ServerConnection {
     pub stream: Stream,
     pub reader: Reader,
@@ -72,7 +76,9 @@ pub struct ServerConnection {
     pub settings_unsure: bool,
     pub statements: ServerStatements,
     /// The id of the statement that is its unnamed one.
-    pub unnamed: Option<u32>,
+    pub unnamed: Option<ServerName>,
+    /// It listens to channels, or holds statements under clients' names: to be undone before another client has it.
+    pub untidy: bool,
     /// ParameterStatus values at login, in their order.
     pub parameters: Rc<Vec<(String, String)>>,
     pub shard: ShardId,
@@ -109,6 +115,7 @@ impl ServerConnection {
             settings_unsure: false,
             statements: ServerStatements::default(),
             unnamed: None,
+            untidy: false,
             parameters: Rc::new(connected.parameters),
             shard,
             cancel: Rc::new(CancelTarget {

@@ -175,7 +175,10 @@ pub(crate) fn tidy_later(lease: Lease) {
 }
 
 /// Reads what is still owed and rolls back; `None` when that fails, and the connection is closed.
-async fn tidy(mut lease: Lease) -> Option<Lease> {
+///
+/// # Cancel safety
+/// Safe: a drop closes the connection.
+pub(crate) async fn tidy(mut lease: Lease) -> Option<Lease> {
     let connection = lease.connection()?;
     let settled = async {
         // Errors of the statement are expected: only the connection's state counts.

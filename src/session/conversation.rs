@@ -131,6 +131,14 @@ impl Conversation for Session {
         }
     }
 
+    fn keeps_connections(&self) -> bool {
+        Session::keeps_connections(self)
+    }
+
+    fn lose(&mut self, shard: ShardId) {
+        self.client.kill(self.kept_was_lost(shard));
+    }
+
     fn forget_targets(&mut self) {
         self.client.targets.borrow_mut().clear();
     }

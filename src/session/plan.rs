@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::planner::Context;
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
-use crate::planner::{Context, memo};
 use crate::server::settings::Settings;
 use crate::server::statements::Prepared;
 use crate::sql::cursor::Cursor;
@@ -135,7 +135,7 @@ impl Session {
         renewed
     }
 
-    fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
+    pub(crate) fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
         let facts = self.facts();
         let database = Rc::clone(&self.database);
         database.forget_outdated();
@@ -193,7 +193,7 @@ impl Database {
 
     /// A memo for this database's plans.
     pub(crate) fn memo(bytes: u64) -> Memo {
-        memo::Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
+        Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
     }
 
     /// The number of a search path, the same for the same path.

@@ -47,6 +47,11 @@ impl Session {
                 Err(end) => break end,
             }
         };
+        if matches!(end, End::Client) && !self.out.is_empty() {
+            // What is ready goes out with the farewell; the client may be gone already.
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            drop(poll_flush(&mut self.stream, &mut self.out, &mut cx));
+        }
         if let End::Fault(fault) = end {
             self.engine.count_fault(&fault);
             backend::fault(&mut self.out, &fault);
@@ -327,7 +332,10 @@ impl Session {
                     match self.on_part(tag, total, header, body) {
                         Ok(true) => rest = &[],
                         Ok(false) => return Ok((done(rest), Progress::More)),
-                        Err(Stop::Idle | Stop::Drain) => {
+                        Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
+                        Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
+                        Err(Stop::Drain) => {
+                            self.ask_for_replies();
                             return Ok((done(rest), Progress::Blocked));
                         }
                         Err(Stop::Fault(fault)) => {
@@ -370,6 +378,7 @@ impl Session {
     fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         match frame.tag {
             b'Q' => {
+                self.settle_group()?;
                 if self.is_skipping_messages() {
                     return Ok(());
                 }
@@ -380,19 +389,17 @@ impl Session {
                 self.begin_statement();
                 self.on_extended(frame)
             }
-            b'd' | b'c' | b'f' => {
-                self.on_copy_frame(frame);
-                Ok(())
-            }
+            b'd' | b'c' | b'f' => self.on_copy_frame(frame),
             b'F' => self.on_function_call(frame),
-            b'X' => Err(Stop::Close),
-            tag => Err(Stop::Fault(
-                Fault::fatal(
-                    SqlState::PROTOCOL_VIOLATION,
-                    format!("invalid frontend message type {tag}"),
-                )
-                .hint("The client does not speak PostgreSQL's protocol, or lost its place in it."),
-            )),
+            b'X' => {
+                // What was asked before is carried out first.
+                self.wait_for_synced()?;
+                Err(Stop::Close)
+            }
+            tag => Err(Stop::Fault(Fault::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("invalid frontend message type {tag}"),
+            ))),
         }
     }
 
@@ -417,9 +424,10 @@ impl Session {
     }
 
     /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
-    fn on_copy_frame(&mut self, frame: Frame<'_>) {
+    /// Whether the server asked for it may not be known yet: then it waits.
+    fn on_copy_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         if !self.copy_in {
-            return;
+            return self.wait_for_replies();
         }
         if let Some(connection) = self.connection() {
             connection.out.extend_from_slice(frame.bytes);
@@ -427,9 +435,22 @@ impl Session {
         if frame.tag != b'd' {
             self.copy_in = false;
         }
+        Ok(())
+    }
+
+    /// Waits until everything that was sent with a Sync is answered.
+    fn wait_for_synced(&self) -> Result<(), Stop> {
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        let waits = connection.is_some_and(|connection| {
+            !connection.pipeline.is_empty()
+                && !connection.unsynced
+                && !connection.pipeline.is_skipping()
+        });
+        if waits { Err(Stop::Idle) } else { Ok(()) }
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        self.settle_group()?;
         if self.is_skipping_messages() {
             return Ok(());
         }
@@ -450,6 +471,9 @@ impl Session {
     /// it is being passed.
     fn on_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
         if tag == b'd' {
+            if !self.copy_in {
+                self.wait_for_replies()?;
+            }
             let to_server = self.copy_in;
             if to_server && let Some(connection) = self.connection() {
                 connection.out.extend_from_slice(header);
@@ -472,6 +496,7 @@ impl Session {
             Stop::Lease(shard) => self.wait_for_lease(shard).await,
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
+            Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -532,10 +557,6 @@ impl Session {
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
-            Task::Listen { effect, ready } => {
-                self.listen(&effect, ready).await;
-                Ok(())
-            }
         }
     }
 

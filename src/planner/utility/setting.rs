@@ -55,7 +55,8 @@ fn setting(verb: &'static str, effect: Effect) -> Draft {
 
 /// SET TRANSACTION, from its modes on.
 fn set_transaction(mut cursor: Cursor<'_>) -> Option<Draft> {
-    let draft = Draft::session("SET", Effect::SetTransaction);
+    let modes = cursor.rest_text();
+    let draft = Draft::session("SET", Effect::SetTransaction { modes });
     if cursor.take("snapshot") {
         cursor.string()?;
         return last(cursor, draft);

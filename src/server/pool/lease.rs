@@ -4,9 +4,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::server::connection::ServerConnection;
+use crate::server::hidden::run_hidden;
 
 use super::Pool;
 
+/// How long undoing a client's traces may take.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether a cancel request has been taken.
 const CANCEL_POLL: Duration = Duration::from_millis(2);
 
@@ -36,16 +39,35 @@ impl Lease {
     /// The same as [`Lease::release`], but later while a cancel request is under way to the
     /// connection: the request must not hit whoever has it next.
     pub fn give_back(self, now: Instant) {
-        if self.is_being_canceled() {
+        let untidy = self.peek().is_some_and(|connection| connection.untidy);
+        if untidy || self.is_being_canceled() {
             tokio::task::spawn_local(async move {
                 while self.is_being_canceled() {
                     tokio::time::sleep(CANCEL_POLL).await;
                 }
-                self.release(Instant::now());
+                if let Some(lease) = self.tidied().await {
+                    lease.release(Instant::now());
+                }
             });
         } else {
             self.release(now);
         }
+    }
+
+    /// Undoes what must not be seen by another client; `None` when that fails, and the connection is closed.
+    async fn tidied(mut self) -> Option<Lease> {
+        let connection = self.connection()?;
+        if connection.untidy {
+            let undone = run_hidden(connection, "UNLISTEN *; DEALLOCATE ALL");
+            tokio::time::timeout(TIDY_TIMEOUT, undone)
+                .await
+                .ok()?
+                .ok()?;
+            connection.statements.clear();
+            connection.unnamed = None;
+            connection.untidy = false;
+        }
+        Some(self)
     }
 
     fn is_being_canceled(&self) -> bool {

@@ -8,21 +8,31 @@ use crate::error::{Fault, SqlState};
 
 /// A body that does not have the form of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid message format: {message} {problem}")]
+#[error("{message}: {problem}")]
 pub struct Malformed {
     /// The name of the message, as `Bind`.
     pub message: &'static str,
-    problem: &'static str,
+    pub problem: Problem,
+}
+
+/// What is wrong with a body, in the words of PostgreSQL's `pqformat.c` and `postgres.c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("insufficient data left in message")]
+    TooShort,
+    #[error("invalid string in message")]
+    OpenString,
+    #[error("invalid message format")]
+    TooLong,
+    #[error("bind message has {formats} parameter formats but {parameters} parameters")]
+    Formats { formats: usize, parameters: usize },
+    #[error("invalid {message} message subtype {kind}")]
+    Subtype { message: &'static str, kind: u8 },
 }
 
 impl From<Malformed> for Fault {
     fn from(malformed: Malformed) -> Fault {
-        Fault::error(SqlState::PROTOCOL_VIOLATION, "invalid message format")
-            .detail(format!(
-                "The {} message {}.",
-                malformed.message, malformed.problem
-            ))
-            .hint("The client sent a malformed message; update its driver.")
+        Fault::error(SqlState::PROTOCOL_VIOLATION, malformed.problem.to_string())
     }
 }
 
@@ -182,7 +192,10 @@ pub fn bind(body: &[u8]) -> Result<Bind<'_>, Malformed> {
     reader.end()?;
     let formats_count = formats.len().div_euclid(2);
     if formats_count > 1 && formats_count != count {
-        return Err(reader.malformed("has another number of formats than of parameters"));
+        return Err(reader.malformed(Problem::Formats {
+            formats: formats_count,
+            parameters: count,
+        }));
     }
     Ok(Bind {
         portal,
@@ -245,7 +258,14 @@ fn target<'a>(body: &'a [u8], message: &'static str) -> Result<Target<'a>, Malfo
     match kind {
         b'S' => Ok(Target::Statement(name)),
         b'P' => Ok(Target::Portal(name)),
-        _ => Err(reader.malformed("is about neither a statement nor a portal")),
+        kind => {
+            let message = if message == "Describe" {
+                "DESCRIBE"
+            } else {
+                "CLOSE"
+            };
+            Err(reader.malformed(Problem::Subtype { message, kind }))
+        }
     }
 }
 
@@ -260,7 +280,7 @@ impl<'a> Reader<'a> {
         Reader { rest, message }
     }
 
-    fn malformed(&self, problem: &'static str) -> Malformed {
+    fn malformed(&self, problem: Problem) -> Malformed {
         Malformed {
             message: self.message,
             problem,
@@ -271,7 +291,7 @@ impl<'a> Reader<'a> {
         let (chunk, rest) = self
             .rest
             .split_first_chunk::<N>()
-            .ok_or_else(|| self.malformed("ends too early"))?;
+            .ok_or_else(|| self.malformed(Problem::TooShort))?;
         self.rest = rest;
         Ok(*chunk)
     }
@@ -280,7 +300,7 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self
             .rest
             .split_at_checked(length)
-            .ok_or_else(|| self.malformed("ends too early"))?;
+            .ok_or_else(|| self.malformed(Problem::TooShort))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -290,7 +310,7 @@ impl<'a> Reader<'a> {
             .rest
             .iter()
             .position(|&byte| byte == 0)
-            .ok_or_else(|| self.malformed("has a string without an end"))?;
+            .ok_or_else(|| self.malformed(Problem::OpenString))?;
         let text = self.bytes(end)?;
         self.chunk::<1>()?;
         Ok(text)
@@ -313,7 +333,7 @@ impl<'a> Reader<'a> {
             -1 => Ok(None),
             length => {
                 let length = usize::try_from(length)
-                    .map_err(|_negative| self.malformed("has a negative length"))?;
+                    .map_err(|_negative| self.malformed(Problem::TooShort))?;
                 self.bytes(length).map(Some)
             }
         }
@@ -323,7 +343,7 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(self.malformed("is longer than its fields"))
+            Err(self.malformed(Problem::TooLong))
         }
     }
 }
