@@ -45,9 +45,10 @@ pub(super) fn run(arguments: &RouteArguments) -> Outcome {
     let mut refused = false;
     for statement in &script.statements {
         // What is asked of EXPLAIN (ROUTE) is the route of its statement.
-        let statement = match &statement.effect {
-            Effect::ExplainRoute { statement } => statement,
-            _ => statement,
+        let statement = if let Effect::ExplainRoute { statement } = &statement.effect {
+            statement
+        } else {
+            statement
         };
         let route = planner::route(statement, &topology, &given);
         refused |= route.is_err();

@@ -86,21 +86,22 @@ fn noise(cursor: &mut Cursor<'_>) {
     }
 }
 
+const MODES: [&[&str]; 8] = [
+    &["isolation", "level", "serializable"],
+    &["isolation", "level", "repeatable", "read"],
+    &["isolation", "level", "read", "committed"],
+    &["isolation", "level", "read", "uncommitted"],
+    &["read", "only"],
+    &["read", "write"],
+    &["deferrable"],
+    &["not", "deferrable"],
+];
+
 /// Whether nothing but transaction modes is left, commas between them or not.
 pub(super) fn modes(mut cursor: Cursor<'_>) -> bool {
     if cursor.is_done() {
         return true;
     }
-    const MODES: [&[&str]; 8] = [
-        &["isolation", "level", "serializable"],
-        &["isolation", "level", "repeatable", "read"],
-        &["isolation", "level", "read", "committed"],
-        &["isolation", "level", "read", "uncommitted"],
-        &["read", "only"],
-        &["read", "write"],
-        &["deferrable"],
-        &["not", "deferrable"],
-    ];
     loop {
         if !MODES.iter().any(|mode| cursor.take_words(mode)) {
             return false;
