@@ -116,6 +116,8 @@ impl Session {
         };
         match result {
             Err(Stop::Fault(fault)) => {
+                // What went before may end the block that would fail with this.
+                self.wait_for_replies()?;
                 self.fail_group(&fault);
                 Ok(())
             }
@@ -125,6 +127,9 @@ impl Session {
 
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
+        if self.statements.contains_key(parse.name) {
+            self.settle_name(parse.name)?;
+        }
         if !parse.name.is_empty()
             && (self.statements.contains_key(parse.name) || self.is_sql_prepared(parse.name))
         {
@@ -152,6 +157,25 @@ impl Session {
         self.engine.count_parse(&self.database);
         self.pending.push((prepared, unnamed));
         Ok(())
+    }
+
+    /// A name whose Parse has no answer yet may turn out to be none.
+    fn settle_name(&self, name: &[u8]) -> Result<(), Stop> {
+        let is_tentative = |known: &Option<Box<[u8]>>| known.as_deref() == Some(name);
+        if self.tentative.iter().any(is_tentative) {
+            self.wait_for_replies()?;
+        }
+        Ok(())
+    }
+
+    /// The same for a message that begins a group: within one, an error makes all that follows void.
+    fn settle_name_of_group(&self, name: &[u8]) -> Result<(), Stop> {
+        let begins = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.unsynced);
+        if begins { self.settle_name(name) } else { Ok(()) }
     }
 
     fn is_sql_prepared(&self, name: &[u8]) -> bool {
@@ -314,6 +338,7 @@ impl Session {
         if self.is_sql_prepared(bind.statement) && !self.statements.contains_key(bind.statement) {
             return self.bind_as_is(body, &bind);
         }
+        self.settle_name_of_group(bind.statement)?;
         let prepared = self.find_statement(bind.statement)?;
         let Some(statement) = prepared.script.statements.first() else {
             return self.bind_on(self.here_or_home(), true, &bind, &prepared, Effect::None);
@@ -458,6 +483,7 @@ impl Session {
                 self.forward(shard, b'D', body, Request::DescribeStatement)
             }
             Target::Statement(name) => {
+                self.settle_name_of_group(name)?;
                 let prepared = self.find_statement(name)?;
                 if is_answered_here(&prepared) {
                     self.settle_pending()?;
