@@ -230,9 +230,10 @@ fn brief(statement: &Statement) -> String {
         Access::Shard(_) => "hinted",
         Access::Refuse(_) => "refused",
     };
-    let effect = match &statement.effect {
-        Effect::ExplainRoute { statement } => format!("ExplainRoute of {}", statement.verb),
-        effect => format!("{effect:?}"),
+    let effect = if let Effect::ExplainRoute { statement } = &statement.effect {
+        format!("ExplainRoute of {}", statement.verb)
+    } else {
+        format!("{:?}", statement.effect)
     };
     let mut line = format!("{} {access} {effect}", statement.verb);
     for (flag, name) in [

@@ -189,7 +189,11 @@ impl Session {
             .as_ref()
             .and_then(Lease::peek)
             .is_some_and(|connection| !connection.unsynced);
-        if begins { self.settle_name(name) } else { Ok(()) }
+        if begins {
+            self.settle_name(name)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_sql_prepared(&self, name: &[u8]) -> bool {

@@ -118,7 +118,6 @@ impl Session {
     ) -> Result<(), Stop> {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
-        self.check_prepare(&statement.effect)?;
         self.check_bound(statement)?;
         let place = match self.place_temporary(statement, text)? {
             Some(place) => place,
@@ -188,7 +187,6 @@ impl Session {
             if statement.effect == Effect::Begin {
                 self.check_effect(&statement.effect)?;
             }
-            self.check_prepare(&statement.effect)?;
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
@@ -411,19 +409,6 @@ impl Session {
         Ok(())
     }
 
-    /// A name of a statement that Parse made is taken, though the server does not know it.
-    pub(crate) fn check_prepare(&self, effect: &Effect) -> Result<(), Fault> {
-        match effect {
-            Effect::Prepare { name } if self.statements.contains_key(name.as_bytes()) => {
-                Err(Fault::error(
-                    SqlState::DUPLICATE_STATEMENT,
-                    format!("prepared statement \"{name}\" already exists"),
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Refuses what the pool mode or this release cannot do.
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -623,23 +608,9 @@ impl Session {
         let topology = std::sync::Arc::clone(&self.database.topology);
         let route = planner::route(statement, &topology, values);
         let report = planner::explain(statement, text, &route, &topology);
-        let mut lines = vec![if report.shards.is_empty() {
-            format!("Route: {}", report.route)
-        } else {
-            format!("Route: {} on {}", report.route, report.shards.join(", "))
-        }];
-        lines.push(format!("  Reason: {}", report.reason));
-        if let Some(refusal) = &report.refusal {
-            lines.extend(
-                refusal
-                    .detail
-                    .iter()
-                    .map(|detail| format!("  Detail: {detail}")),
-            );
-            lines.extend(refusal.hint.iter().map(|hint| format!("  Hint: {hint}")));
-        }
+        let text = report.to_string();
         self.reply(|out| {
-            for line in &lines {
+            for line in text.lines() {
                 backend::data_row(out, std::iter::once(Some(line.as_bytes())));
             }
             backend::command_complete(out, "EXPLAIN");
