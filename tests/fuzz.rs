@@ -6,9 +6,20 @@
 use std::path::Path;
 
 #[path = "../fuzz/src/lib.rs"]
-pub mod targets;
+#[expect(
+    unreachable_pub,
+    clippy::type_complexity,
+    clippy::unnecessary_wraps,
+    clippy::struct_excessive_bools,
+    clippy::needless_pass_by_value,
+    clippy::match_wild_err_arm,
+    clippy::match_same_arms,
+    reason = "a crate of its own, whose way to report a finding is to panic"
+)]
+mod targets;
 
 #[path = "it/random.rs"]
+#[expect(dead_code, reason = "shared with the tests against servers")]
 mod random;
 
 use random::Random;

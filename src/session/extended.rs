@@ -129,7 +129,11 @@ impl Session {
     /// Parses that came before the message that fails are judged and answered before it.
     fn fail_behind_pending(&mut self, fault: &Fault) -> Result<(), Stop> {
         match self.settle_pending() {
-            Ok(()) => self.fail_group(fault),
+            Ok(()) => {
+                // What went before may end the block that would fail with this.
+                self.wait_for_replies()?;
+                self.fail_group(fault);
+            }
             Err(Stop::Fault(earlier)) => self.fail_group(&earlier),
             Err(stop) => return Err(stop),
         }
@@ -138,6 +142,9 @@ impl Session {
 
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
+        if self.statements.contains_key(statement_key(parse.name)) {
+            self.settle_name(parse.name)?;
+        }
         if !parse.name.is_empty()
             && (self.statements.contains_key(statement_key(parse.name))
                 || self.is_sql_prepared(parse.name))
@@ -164,6 +171,29 @@ impl Session {
         self.engine.count_parse(&self.database);
         self.pending.push((prepared, unnamed));
         Ok(())
+    }
+
+    /// A name whose Parse has no answer yet may turn out to be none.
+    fn settle_name(&self, name: &[u8]) -> Result<(), Stop> {
+        let is_tentative = |known: &Option<Box<[u8]>>| known.as_deref() == Some(name);
+        if self.tentative.iter().any(is_tentative) {
+            self.wait_for_replies()?;
+        }
+        Ok(())
+    }
+
+    /// The same for a message that begins a group: within one, an error makes all that follows void.
+    fn settle_name_of_group(&self, name: &[u8]) -> Result<(), Stop> {
+        let begins = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.unsynced);
+        if begins {
+            self.settle_name(name)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_sql_prepared(&self, name: &[u8]) -> bool {
@@ -379,6 +409,7 @@ impl Session {
         {
             return self.bind_as_is(body, &bind);
         }
+        self.settle_name_of_group(bind.statement)?;
         let prepared = self.find_statement(bind.statement)?;
         self.listen_first(&prepared.script)?;
         let Some(statement) = prepared.script.statements.first() else {
@@ -402,6 +433,7 @@ impl Session {
             Some(place) => place,
             None => self.place(statement, &values)?,
         };
+        self.note_route(&place, &statement.effect);
         match place {
             Place::Local => self.bind_local(&bind, statement, &prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
@@ -529,12 +561,19 @@ impl Session {
                 self.forward(shard, b'D', body, Request::DescribeStatement)
             }
             Target::Statement(name) => {
+                self.settle_name_of_group(name)?;
                 let prepared = self.find_statement(name)?;
                 if is_answered_here(&prepared) {
                     self.settle_pending()?;
+                    let effect = prepared
+                        .script
+                        .statements
+                        .first()
+                        .map(|statement| &statement.effect);
+                    let column = effect.and_then(column_of);
                     self.reply(|out| {
                         backend::parameter_description(out, &[]);
-                        backend::no_data(out);
+                        describe_local(out, column.as_deref());
                     });
                     return Ok(());
                 }
@@ -550,14 +589,8 @@ impl Session {
                 if let Some((_, Portal::Local { effect, .. })) =
                     self.portals.iter().find(|(known, _)| **known == *name)
                 {
-                    let shows = matches!(effect, Effect::ShowPgherd { .. });
-                    self.reply(|out| {
-                        if shows {
-                            backend::row_description(out, &[backend::Column::text("pgherd")]);
-                        } else {
-                            backend::no_data(out);
-                        }
-                    });
+                    let column = column_of(effect);
+                    self.reply(|out| describe_local(out, column.as_deref()));
                     return Ok(());
                 }
                 self.check_portal(name)?;
@@ -613,7 +646,7 @@ impl Session {
         let effect = match portal {
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
-                self.run_local(&effect, verb, text.text())?;
+                self.run_local(&effect, verb, text.text(), false)?;
                 return Ok(());
             }
             Some(Portal::Server { effect }) => effect,
@@ -770,8 +803,27 @@ fn is_answered_here(prepared: &Prepared) -> bool {
                 | Effect::Deallocate { .. }
                 | Effect::SetPgherd { .. }
                 | Effect::ShowPgherd { .. }
+                | Effect::ExplainRoute { .. }
         ),
         _ => false,
+    }
+}
+
+/// The one column of an answer of our own.
+pub(crate) fn column_of(effect: &Effect) -> Option<String> {
+    if let Effect::ShowPgherd { name } = effect {
+        Some(name.clone())
+    } else if let Effect::ExplainRoute { .. } = effect {
+        Some("QUERY PLAN".to_owned())
+    } else {
+        None
+    }
+}
+
+fn describe_local(out: &mut Vec<u8>, column: Option<&str>) {
+    match column {
+        Some(name) => backend::row_description(out, &[backend::Column::text(name)]),
+        None => backend::no_data(out),
     }
 }
 

@@ -74,7 +74,9 @@ impl Session {
                 }
                 return here(false);
             }
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } | Effect::ExplainRoute { .. } => {
+                return Ok(Place::Local);
+            }
             Effect::Listen { .. } | Effect::Unlisten { .. }
                 if self.pool_mode != PoolMode::Session
                     && self.block.is_none()
@@ -148,9 +150,8 @@ impl Session {
             return route;
         };
         match (&statement.access, self.database.topology.shard(name)) {
-            (Access::Session, _) => route,
             // Copies would differ, or rows lie where their key does not belong.
-            (Access::Broadcast { .. } | Access::CopySplit(_), _) => route,
+            (Access::Session | Access::Broadcast { .. } | Access::CopySplit(_), _) => route,
             (Access::Refuse(fault), _) if refuse::stands(fault) => route,
             (_, Some(shard)) => Ok(Route::Single(shard)),
             (_, None) => Err(Fault::error(

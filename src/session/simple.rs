@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
-use crate::planner::refuse;
+use crate::planner::{self, refuse};
 use crate::server::connection::Note;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::mask;
@@ -14,7 +14,8 @@ use crate::wire::pipeline::Request;
 use crate::wire::{backend, frontend};
 
 use super::block::Block;
-use super::client::Activity;
+use super::client::{Activity, LastRoute};
+use super::extended::column_of;
 use super::lease::Place;
 use super::{Session, Stop, Task};
 
@@ -117,17 +118,17 @@ impl Session {
     ) -> Result<(), Stop> {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
-        self.check_prepare(&statement.effect)?;
         self.check_bound(statement)?;
         let place = match self.place_temporary(statement, text)? {
             Some(place) => place,
             None => self.place(statement, values)?,
         };
+        self.note_route(&place, &statement.effect);
         match place {
             Place::Local => {
                 self.wait_for_replies()?;
                 self.unnamed = None;
-                self.run_local(&statement.effect, statement.verb, text)?;
+                self.run_local(&statement.effect, statement.verb, text, true)?;
                 self.reply_ready();
                 Ok(())
             }
@@ -186,7 +187,6 @@ impl Session {
             if statement.effect == Effect::Begin {
                 self.check_effect(&statement.effect)?;
             }
-            self.check_prepare(&statement.effect)?;
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
@@ -409,19 +409,6 @@ impl Session {
         Ok(())
     }
 
-    /// A name of a statement that Parse made is taken, though the server does not know it.
-    pub(crate) fn check_prepare(&self, effect: &Effect) -> Result<(), Fault> {
-        match effect {
-            Effect::Prepare { name } if self.statements.contains_key(name.as_bytes()) => {
-                Err(Fault::error(
-                    SqlState::DUPLICATE_STATEMENT,
-                    format!("prepared statement \"{name}\" already exists"),
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Refuses what the pool mode or this release cannot do.
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -470,7 +457,11 @@ impl Session {
         effect: &Effect,
         verb: &'static str,
         text: &[u8],
+        describe: bool,
     ) -> Result<(), Fault> {
+        if describe && let Some(column) = column_of(effect) {
+            self.reply(|out| backend::row_description(out, &[backend::Column::text(&column)]));
+        }
         match effect {
             Effect::Begin => {
                 self.block = Some(Box::new(Block::new(text, &self.settings)));
@@ -487,6 +478,15 @@ impl Session {
                 self.unlisten(channel.as_deref());
                 self.reply(|out| backend::command_complete(out, "UNLISTEN"));
             }
+            Effect::ExplainRoute { statement } => self.explain_route(
+                statement,
+                text,
+                &TextValues {
+                    text,
+                    literals: &mask_of(text),
+                    is_utf8: self.is_utf8(),
+                },
+            ),
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
             _ => {
@@ -570,9 +570,56 @@ impl Session {
         Ok(())
     }
 
+    /// Remembers where a statement runs, for `SHOW pgherd.route`.
+    pub(crate) fn note_route(&self, place: &Place, effect: &Effect) {
+        let route = match place {
+            Place::Local if matches!(effect, Effect::ShowPgherd { .. }) => return,
+            Place::Local => LastRoute::Local,
+            Place::Shard { shard, .. } => LastRoute::Single(*shard),
+            Place::Wide(Route::Concat(shards)) => LastRoute::Several("multi", shards.clone()),
+            Place::Wide(Route::CopySplit(split)) => {
+                let distribution = self.database.topology.distribution(split.distribution);
+                let shards = distribution.map(|distribution| distribution.shards().clone());
+                LastRoute::Several("copy", shards.unwrap_or_default())
+            }
+            Place::Wide(_) => LastRoute::Several("multi", self.database.topology.all()),
+        };
+        let mut last = self.client.last_route.borrow_mut();
+        if *last != route {
+            *last = route;
+        }
+    }
+
+    fn last_route(&self) -> String {
+        let topology = &self.database.topology;
+        match &*self.client.last_route.borrow() {
+            LastRoute::None => "none: no statement has run".to_owned(),
+            LastRoute::Local => "local".to_owned(),
+            LastRoute::Single(shard) => format!("single: {}", topology.name(*shard)),
+            LastRoute::Several(way, shards) => {
+                let names: Vec<&str> = shards.iter().map(|shard| topology.name(shard)).collect();
+                format!("{way}: {}", names.join(", "))
+            }
+        }
+    }
+
+    /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
+    fn explain_route(&mut self, statement: &Statement, text: &[u8], values: &dyn Values) {
+        let topology = std::sync::Arc::clone(&self.database.topology);
+        let route = planner::route(statement, &topology, values);
+        let report = planner::explain(statement, text, &route, &topology);
+        let text = report.to_string();
+        self.reply(|out| {
+            for line in text.lines() {
+                backend::data_row(out, std::iter::once(Some(line.as_bytes())));
+            }
+            backend::command_complete(out, "EXPLAIN");
+        });
+    }
+
     fn show_own(&mut self, name: &str) {
         let value = match name {
-            "pgherd.route" => self.client.last_route.borrow().clone(),
+            "pgherd.route" => self.last_route(),
             _ => self
                 .own_settings
                 .iter()
@@ -581,10 +628,18 @@ impl Session {
                 .unwrap_or_default(),
         };
         self.reply(|out| {
-            backend::row_description(out, &[backend::Column::text(name)]);
             backend::data_row(out, std::iter::once(Some(value.as_bytes())));
             backend::command_complete(out, "SHOW");
         });
+    }
+}
+
+/// Where the literals of a text stand.
+fn mask_of(text: &[u8]) -> Vec<mask::Literal> {
+    let mut masked = mask::Masked::default();
+    match masked.read(text, crate::sql::scan::Lexing::default()) {
+        Ok(()) => masked.literals().to_vec(),
+        Err(_unreadable) => Vec::new(),
     }
 }
 

@@ -205,6 +205,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         draft.effect = Effect::CopyOut;
     }
     draft.access = match draft.access {
+        _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {
             Access::Keyed(Arc::new(Keyed {

@@ -1,4 +1,7 @@
 //! BEGIN to ROLLBACK, savepoints and two-phase commit.
+//!
+//! Read to the last word: one that PostgreSQL would not accept has no effect here, and goes to the
+//! server for its error.
 
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
@@ -18,35 +21,54 @@ pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
         "release",
         "prepare",
     ])?;
-    let draft = match first {
+    if first == "prepare" {
+        // A statement may be prepared under this name.
+        cursor.take("transaction").then_some(())?;
+        return gid(cursor).then(|| two_phase("PREPARE TRANSACTION"));
+    }
+    Some(whole(first, cursor).unwrap_or_else(Draft::unread))
+}
+
+/// The plan of a statement that begins with this word, if all of it is understood.
+fn whole(first: &str, mut cursor: Cursor<'_>) -> Option<Draft> {
+    match first {
         "begin" => {
             noise(&mut cursor);
-            are_modes(cursor).then_some(())?;
-            Draft::session("BEGIN", Effect::Begin)
+            modes(cursor).then(|| Draft::session("BEGIN", Effect::Begin))
         }
-        "start" => {
-            cursor.take("transaction").then_some(())?;
-            are_modes(cursor).then_some(())?;
-            Draft::session("START TRANSACTION", Effect::Begin)
+        "start" => (cursor.take("transaction") && modes(cursor))
+            .then(|| Draft::session("START TRANSACTION", Effect::Begin)),
+        "commit" if cursor.at("prepared") => {
+            cursor.advance();
+            gid(cursor).then(|| two_phase("COMMIT PREPARED"))
         }
-        "prepare" => {
-            cursor.take("transaction").then_some(())?;
-            two_phase("PREPARE TRANSACTION")
+        "rollback" if cursor.at("prepared") => {
+            cursor.advance();
+            gid(cursor).then(|| two_phase("ROLLBACK PREPARED"))
         }
-        "commit" if cursor.take("prepared") => two_phase("COMMIT PREPARED"),
-        "rollback" if cursor.take("prepared") => two_phase("ROLLBACK PREPARED"),
         "commit" | "end" => {
+            noise(&mut cursor);
             let chain = chain(cursor)?;
-            Draft::session("COMMIT", Effect::Commit { chain })
+            Some(Draft::session("COMMIT", Effect::Commit { chain }))
         }
-        "savepoint" => Draft::session("SAVEPOINT", Effect::Savepoint(cursor.name()?)),
-        "release" => {
-            savepoint(&mut cursor);
-            Draft::session("RELEASE", Effect::Release(cursor.name()?))
+        "savepoint" => Some(Draft::session(
+            "SAVEPOINT",
+            Effect::Savepoint(last_name(cursor)?),
+        )),
+        "release" => Some(Draft::session(
+            "RELEASE",
+            Effect::Release(savepoint(cursor)?),
+        )),
+        _ => {
+            noise(&mut cursor);
+            if first == "rollback" && cursor.take("to") {
+                let name = savepoint(cursor)?;
+                return Some(Draft::session("ROLLBACK", Effect::RollbackTo(name)));
+            }
+            let chain = chain(cursor)?;
+            Some(Draft::session("ROLLBACK", Effect::Rollback { chain }))
         }
-        _ => rollback(cursor)?,
-    };
-    Some(draft)
+    }
 }
 
 fn two_phase(verb: &'static str) -> Draft {
@@ -57,36 +79,42 @@ fn two_phase(verb: &'static str) -> Draft {
     }
 }
 
-fn rollback(mut cursor: Cursor<'_>) -> Option<Draft> {
-    let start = cursor;
-    noise(&mut cursor);
-    if cursor.take("to") {
-        savepoint(&mut cursor);
-        return Some(Draft::session(
-            "ROLLBACK",
-            Effect::RollbackTo(cursor.name()?),
-        ));
-    }
-    let chain = chain(start)?;
-    Some(Draft::session("ROLLBACK", Effect::Rollback { chain }))
-}
-
-/// SAVEPOINT is a noise word here, unless it is the name itself.
-fn savepoint(cursor: &mut Cursor<'_>) {
-    if cursor.tokens().len() > 1 {
-        cursor.take("savepoint");
-    }
-}
-
+/// WORK and TRANSACTION mean nothing.
 fn noise(cursor: &mut Cursor<'_>) {
     if !cursor.take("work") {
         cursor.take("transaction");
     }
 }
 
-/// Whether the next block follows at once; `None` for what PostgreSQL does not know.
+const MODES: [&[&str]; 8] = [
+    &["isolation", "level", "serializable"],
+    &["isolation", "level", "repeatable", "read"],
+    &["isolation", "level", "read", "committed"],
+    &["isolation", "level", "read", "uncommitted"],
+    &["read", "only"],
+    &["read", "write"],
+    &["deferrable"],
+    &["not", "deferrable"],
+];
+
+/// Whether nothing but transaction modes is left, commas between them or not.
+pub(super) fn modes(mut cursor: Cursor<'_>) -> bool {
+    if cursor.is_done() {
+        return true;
+    }
+    loop {
+        if !MODES.iter().any(|mode| cursor.take_words(mode)) {
+            return false;
+        }
+        if cursor.is_done() {
+            return true;
+        }
+        cursor.take_kind(Kind::Comma);
+    }
+}
+
+/// `AND [NO] CHAIN`, or the end: whether it chains.
 fn chain(mut cursor: Cursor<'_>) -> Option<bool> {
-    noise(&mut cursor);
     let chain = cursor.take_words(&["and", "chain"]);
     if !chain {
         cursor.take_words(&["and", "no", "chain"]);
@@ -94,28 +122,25 @@ fn chain(mut cursor: Cursor<'_>) -> Option<bool> {
     cursor.is_done().then_some(chain)
 }
 
-/// Whether what is left is a list of transaction modes (`transaction_mode_list` of `gram.y`). BEGIN is
-/// answered before a server sees it, so that a wrong one must be found here.
-fn are_modes(mut cursor: Cursor<'_>) -> bool {
-    const MODES: &[&[&str]] = &[
-        &["isolation", "level", "serializable"],
-        &["isolation", "level", "repeatable", "read"],
-        &["isolation", "level", "read", "committed"],
-        &["isolation", "level", "read", "uncommitted"],
-        &["read", "only"],
-        &["read", "write"],
-        &["deferrable"],
-        &["not", "deferrable"],
-    ];
-    let mut is_first = true;
-    while !cursor.is_done() {
-        if !is_first {
-            cursor.take_kind(Kind::Comma);
-        }
-        if !MODES.iter().any(|mode| cursor.take_words(mode)) {
-            return false;
-        }
-        is_first = false;
+/// A savepoint's name, the last of the statement. SAVEPOINT is a noise word before it, unless it is
+/// the name itself.
+fn savepoint(mut cursor: Cursor<'_>) -> Option<String> {
+    if cursor.tokens().len() > 1 {
+        cursor.take("savepoint");
     }
-    true
+    last_name(cursor)
+}
+
+fn last_name(mut cursor: Cursor<'_>) -> Option<String> {
+    cursor.name().filter(|_| cursor.is_done())
+}
+
+/// Whether a string is left and nothing else.
+fn gid(mut cursor: Cursor<'_>) -> bool {
+    let string = matches!(
+        cursor.kind(),
+        Some(Kind::Text | Kind::TextPieces | Kind::Escaped | Kind::Dollar | Kind::UnicodeText)
+    );
+    cursor.advance();
+    string && cursor.is_done()
 }
