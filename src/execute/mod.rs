@@ -127,6 +127,9 @@ pub(crate) trait Conversation {
     /// Takes back a connection that is idle and in sync.
     fn give_back(&mut self, lease: Lease);
 
+    /// A server's prepared statement is out of date: what is kept of the schema is read anew.
+    fn schema_changed_elsewhere(&self);
+
     /// Whether the client keeps its connections, and state on them.
     fn keeps_connections(&self) -> bool;
 
@@ -238,6 +241,10 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
     match result {
         Ok(()) => Ok(true),
         Err(Trouble::Server(error)) => {
+            let body = error.get(crate::wire::frame::HEADER..).unwrap_or_default();
+            if backend::error_fields(body).is_stale_plan() {
+                client.schema_changed_elsewhere();
+            }
             client.out().extend_from_slice(&error);
             Ok(false)
         }

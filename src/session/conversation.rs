@@ -131,6 +131,10 @@ impl Conversation for Session {
         }
     }
 
+    fn schema_changed_elsewhere(&self) {
+        Session::schema_changed_elsewhere(self);
+    }
+
     fn keeps_connections(&self) -> bool {
         Session::keeps_connections(self)
     }

@@ -126,6 +126,9 @@ impl Session {
                     self.client.shard.get(),
                     fields.code().as_bytes(),
                 );
+                if fields.is_stale_plan() {
+                    self.schema_changed_elsewhere();
+                }
                 self.after_error();
                 return Ok(());
             }
@@ -138,6 +141,21 @@ impl Session {
             self.after_end();
         }
         Ok(())
+    }
+
+    /// The schema was changed past the proxy: a statement that is kept on servers has other columns now.
+    /// It would fail for ever, because the client's preparing it again finds it there. From here on
+    /// everything is prepared anew.
+    pub(crate) fn schema_changed_elsewhere(&self) {
+        self.database.schema_changed();
+        let shared = std::sync::Arc::clone(&self.engine.shared);
+        let name = self.database.name.clone();
+        let runtime = shared.control_runtime.clone();
+        drop(runtime.spawn(async move {
+            if let Err(fault) = shared.refresh_catalog(&name).await {
+                tracing::warn!(database = %name, error = %fault, "could not read the catalog");
+            }
+        }));
     }
 
     /// A FATAL error ends the server connection. When it is about what the client sent, the client ends

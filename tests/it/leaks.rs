@@ -265,3 +265,39 @@ fn login_reports_what_postgres_reports() {
     };
     assert_eq!(error(herd.port), error(databases.reference_port));
 }
+
+/// Servers keep prepared statements, and a schema may be changed past the proxy.
+#[test]
+fn a_schema_changed_elsewhere_does_not_break_statements_for_ever() {
+    let (databases, herd) = start("transaction");
+    databases.run_everywhere("INSERT INTO t VALUES (1, 'x')");
+    let select = |client: &mut Client, name: &str| {
+        client.send(
+            &[
+                crate::message::close(b'S', name),
+                parse(name, "SELECT * FROM t", &[]),
+                bind("", name, &[], &[], &[]),
+                execute("", 0),
+                sync(),
+            ]
+            .concat(),
+        );
+        client.answer().map(|answer| answer.rows[0].len())
+    };
+    for columns in 2..6 {
+        let mut client = herd.connect();
+        for name in ["", "s", "", "s", ""] {
+            assert_eq!(select(&mut client, name), Ok(columns), "{name:?}");
+        }
+        databases
+            .shard(0)
+            .run(&format!("ALTER TABLE t ADD COLUMN c{columns} int"));
+        // The first to notice is told as PostgreSQL tells it; to prepare the statement again helps.
+        let told: Vec<_> = (0..4).map(|_| select(&mut client, "s")).collect();
+        assert_eq!(told.last(), Some(&Ok(columns + 1)), "{told:?}");
+        assert!(
+            told.iter().filter(|told| told.is_err()).count() <= 1,
+            "{told:?}"
+        );
+    }
+}

@@ -323,6 +323,12 @@ impl<'a> ErrorFields<'a> {
             .unwrap_or_default()
     }
 
+    /// Whether a prepared statement is refused because its result has changed
+    /// (`RevalidateCachedQuery` in `plancache.c`).
+    pub fn is_stale_plan(&self) -> bool {
+        self.code() == "0A000" && self.field(b'R') == Some(b"RevalidateCachedQuery")
+    }
+
     fn text(&self, letter: u8) -> Option<&'a str> {
         self.field(letter)
             .and_then(|value| std::str::from_utf8(value).ok())
