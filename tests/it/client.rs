@@ -201,6 +201,8 @@ impl Client {
         match read {
             Ok(0) => Err(Lost::Closed),
             Ok(_) => Ok(()),
+            // A signal that the process handles interrupts a read with a deadline.
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) => {
                 let late = [ErrorKind::WouldBlock, ErrorKind::TimedOut];
                 Err(if late.contains(&error.kind()) {

@@ -216,6 +216,13 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("bound").port()
 }
 
+/// Whether the server of this data folder, and no other that took the port, answers.
+pub(crate) fn is_serving(port: u16, data: &Path) -> bool {
+    Client::try_connect(port, "postgres", "postgres")
+        .and_then(|mut client| client.query("SHOW data_directory"))
+        .is_ok_and(|answer| answer.rows == [vec![data.to_str().map(str::to_owned)]])
+}
+
 /// Sends a signal to a process that the tests started.
 pub(crate) fn signal(pid: u32, name: &str) {
     let script = format!("kill -{name} {pid}");
@@ -296,7 +303,7 @@ impl Cluster {
             if server.try_wait().expect("a child").is_some() {
                 return false;
             }
-            if Client::try_connect(self.port, "postgres", "postgres").is_ok() {
+            if is_serving(self.port, &self.folder.join("data")) {
                 return true;
             }
             sleep(Duration::from_millis(20));
@@ -363,6 +370,12 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("the end of PostgreSQL's log:\n{}", tail.join("\n"));
+        }
         self.signal_all("CONT");
         self.kill();
         drop(fs::remove_dir_all(&self.folder));

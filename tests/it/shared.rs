@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::postgres::{
-    PATIENCE, as_owner, base, copy_template, free_port, lock_file, make_folder, programs,
+    PATIENCE, as_owner, base, copy_template, free_port, is_serving, lock_file, make_folder,
+    programs,
 };
 
 /// The shards come first, then the server that answers as one PostgreSQL would.
@@ -78,12 +79,17 @@ fn join_or_start() -> Option<(Vec<u16>, File)> {
 /// The ports in `shared.ready`, if a server answers on each.
 fn running() -> Option<Vec<u16>> {
     let text = fs::read_to_string(base().join("shared.ready")).ok()?;
-    let ports: Vec<u16> = text
+    let (folder, ports) = text.split_once(' ')?;
+    let ports: Vec<u16> = ports
         .split_whitespace()
         .filter_map(|port| port.parse().ok())
         .collect();
-    let answer = |&port: &u16| Client::try_connect(port, "postgres", "postgres").is_ok();
-    (ports.len() == SERVERS && ports.iter().all(answer)).then_some(ports)
+    (ports.len() == SERVERS && all_serve(Path::new(folder), &ports)).then_some(ports)
+}
+
+fn all_serve(folder: &Path, ports: &[u16]) -> bool {
+    let mut numbered = ports.iter().enumerate();
+    numbered.all(|(index, &port)| is_serving(port, &folder.join(index.to_string())))
 }
 
 fn start() -> Option<Vec<u16>> {
@@ -108,17 +114,15 @@ fn start() -> Option<Vec<u16>> {
         .status()
         .expect("setsid runs");
     let deadline = Instant::now() + PATIENCE;
-    while !ports
-        .iter()
-        .all(|&port| Client::try_connect(port, "postgres", "postgres").is_ok())
-    {
+    while !all_serve(&folder, &ports) {
         if Instant::now() > deadline {
             return None;
         }
         sleep(Duration::from_millis(50));
     }
     let text: Vec<String> = ports.iter().map(u16::to_string).collect();
-    fs::write(base().join("shared.ready"), text.join(" ")).expect("the folder is ours");
+    let text = format!("{} {}", folder.display(), text.join(" "));
+    fs::write(base().join("shared.ready"), text).expect("the folder is ours");
     Some(ports)
 }
 
