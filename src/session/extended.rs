@@ -86,7 +86,8 @@ impl Session {
         self.skipping = true;
     }
 
-    fn pending_are_void(&mut self) {
+    /// The Parses that wait will get no reply.
+    pub(crate) fn pending_are_void(&mut self) {
         for _ in 0..self.pending.len() {
             self.void_parse();
         }
