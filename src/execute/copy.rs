@@ -52,6 +52,9 @@ pub(super) async fn run(
         })
         .collect();
     let result = copy(session, wide, split, distribution, &mut lanes).await;
+    if result.is_err() {
+        abandon(&mut lanes);
+    }
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
     let result = match result {
         Ok(count) => commit(session, &mut members).await.map(|()| count),
@@ -78,10 +81,8 @@ async fn copy(
             Copied::Data(data) => {
                 let fed = splitter.feed(&data, |piece| route(piece, split, distribution, lanes));
                 if let Err(fault) = fed {
-                    return abandon(
-                        lanes,
-                        Trouble::Fault(with_line(fault, split, splitter.line())),
-                    );
+                    let fault = with_line(fault, split, splitter.line());
+                    return Err(Trouble::Fault(fault));
                 }
                 send(session, lanes, SHARD_BUFFER).await?;
             }
@@ -91,16 +92,14 @@ async fn copy(
                     SqlState::QUERY_CANCELED,
                     format!("COPY from stdin failed: {message}"),
                 );
-                return abandon(lanes, Trouble::Fault(fault));
+                return Err(Trouble::Fault(fault));
             }
         }
     }
     let finished = splitter.finish(|piece| route(piece, split, distribution, lanes));
     if let Err(fault) = finished {
-        return abandon(
-            lanes,
-            Trouble::Fault(with_line(fault, split, splitter.line())),
-        );
+        let fault = with_line(fault, split, splitter.line());
+        return Err(Trouble::Fault(fault));
     }
     end(session, lanes).await
 }
@@ -289,12 +288,12 @@ async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> 
     Ok(total)
 }
 
-/// Makes every shard fail its COPY, so that nothing of it stays.
-fn abandon(lanes: &mut [Lane], trouble: Trouble) -> Result<u64, Trouble> {
+/// Makes every shard fail its COPY, so that nothing of it stays and the connections come free at once.
+/// A shard that does not copy (any more) ignores it.
+fn abandon(lanes: &mut [Lane]) {
     for lane in lanes.iter_mut() {
         if let Some(connection) = lane.member.lease.connection() {
             frame::write(&mut connection.out, b'f', &[b"refused by pgherd\0"]);
         }
     }
-    Err(trouble)
 }
