@@ -382,6 +382,9 @@ impl Session {
     }
 
     fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        if self.copy_in && !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'S' | b'X') {
+            return Err(Stop::Fault(unexpected_in_copy(frame.tag)));
+        }
         match frame.tag {
             b'Q' => {
                 if self.is_skipping_messages() {
@@ -446,6 +449,7 @@ impl Session {
         if self.is_skipping_messages() {
             return Ok(());
         }
+        self.settle_pending()?;
         let shard = self.here_or_home();
         self.lease(shard, true)?;
         if let Some(connection) = self.connection() {
@@ -455,6 +459,7 @@ impl Session {
                 false,
                 crate::server::connection::Note::None,
             );
+            connection.unsynced = false;
         }
         Ok(())
     }
@@ -730,6 +735,15 @@ pub(crate) fn canceled_fault() -> Fault {
         SqlState::QUERY_CANCELED,
         "canceling statement due to user request",
     )
+}
+
+/// PostgreSQL, too, hangs up: it cannot tell any more what the client means.
+fn unexpected_in_copy(tag: u8) -> Fault {
+    Fault::fatal(
+        SqlState::PROTOCOL_VIOLATION,
+        format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
+    )
+    .hint("End the COPY with CopyDone or CopyFail before sending anything else.")
 }
 
 fn frame_fault(error: &frame::FrameError) -> Fault {
