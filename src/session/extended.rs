@@ -561,6 +561,7 @@ impl Session {
 
     fn on_execute(&mut self, body: &[u8]) -> Result<(), Stop> {
         let execute = frontend::execute(body).map_err(Fault::from)?;
+        self.settle_pending()?;
         let portal = self
             .portals
             .iter()
