@@ -454,6 +454,7 @@ impl Session {
         if self.is_skipping_messages() {
             return Ok(());
         }
+        self.settle_pending()?;
         let shard = self.here_or_home();
         self.lease(shard, true)?;
         if let Some(connection) = self.connection() {
@@ -463,6 +464,7 @@ impl Session {
                 false,
                 crate::server::connection::Note::None,
             );
+            connection.unsynced = false;
         }
         Ok(())
     }
