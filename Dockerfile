@@ -7,14 +7,14 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 COPY benches ./benches
-COPY examples ./examples
+COPY tests ./tests
 RUN cargo build --release --locked --bin pgherd
 
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin pgherd
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin pgherd
 COPY --from=build /src/target/release/pgherd /usr/local/bin/pgherd
 USER pgherd
 EXPOSE 6432 9632

@@ -25,7 +25,10 @@ fn main() {
             count
         });
     });
-    for (name, size) in [("reader, at once", CHUNK), ("reader, chunks of 1,400", 1_400)] {
+    for (name, size) in [
+        ("reader, at once", CHUNK),
+        ("reader, chunks of 1,400", 1_400),
+    ] {
         group.bench_function(name, |bench| {
             let mut out = Vec::with_capacity(CHUNK);
             bench.iter(|| {

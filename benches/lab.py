@@ -92,6 +92,8 @@ class Process:
 
     def __init__(self, lab, name, argv, port, database, account=False):
         self.lab, self.name, self.port, self.database = lab, name, port, database
+        if not os.path.exists(argv[0]):
+            raise Failed(f"there is no {argv[0]}; cargo build --release makes pgherd, or PGHERD names another")
         with open(os.path.join(lab.folder, f"{name}.log"), "ab") as output:
             self.popen = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=ENV, cwd=lab.folder,
@@ -289,8 +291,6 @@ log_disconnections = 0
 
     def pgherd(self, name, config):
         """Starts pgherd on `config`, a dictionary: JSON is YAML."""
-        if not os.path.exists(PGHERD):
-            raise Failed(f"there is no {PGHERD}; cargo build --release makes it, or PGHERD names another")
         path = self.write(f"{name}.yaml", json.dumps(config, indent=1))
         port = int(config["listen"][0].rsplit(":", 1)[1])
         database = next(iter(config["databases"]))

@@ -74,7 +74,11 @@ fn main() {
         let mut group = criterion.benchmark_group("mask");
         group.throughput(Throughput::Bytes(u64::try_from(text.len()).unwrap()));
         group.bench_function(name, |bench| {
-            bench.iter(|| masked.read(black_box(text.as_bytes()), Lexing::default()).is_ok());
+            bench.iter(|| {
+                masked
+                    .read(black_box(text.as_bytes()), Lexing::default())
+                    .is_ok()
+            });
         });
         group.finish();
     }

@@ -196,6 +196,21 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// Reads what has arrived into `buffer`. `Ready(Ok(0))` is the end of the stream.
+///
+/// # Errors
+/// The socket's error.
+pub fn poll_read(
+    stream: &mut Stream,
+    context: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    Pin::new(stream)
+        .poll_read(context, &mut buffer)
+        .map_ok(|()| buffer.filled().len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::Stream;

@@ -6,9 +6,20 @@
 use std::path::Path;
 
 #[path = "../fuzz/src/lib.rs"]
-pub mod targets;
+#[expect(
+    unreachable_pub,
+    clippy::type_complexity,
+    clippy::unnecessary_wraps,
+    clippy::struct_excessive_bools,
+    clippy::needless_pass_by_value,
+    clippy::match_wild_err_arm,
+    clippy::match_same_arms,
+    reason = "a crate of its own, whose way to report a finding is to panic"
+)]
+mod targets;
 
 #[path = "it/random.rs"]
+#[expect(dead_code, reason = "shared with the tests against servers")]
 mod random;
 
 use random::Random;
@@ -74,7 +85,11 @@ fn check(name: &str, cases: usize) {
         .expect("it is listed");
     let given = |key: &str| {
         let value = std::env::var(key).ok()?;
-        Some(value.parse().unwrap_or_else(|_| panic!("{key} is no number")))
+        Some(
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("{key} is no number")),
+        )
     };
     let mut random = Random::new(given("SEED").unwrap_or(1));
     let cases = given("CASES").map_or(cases, |cases| usize::try_from(cases).expect("fits"));

@@ -15,7 +15,7 @@ use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
-use pgherd::planner::plan::{Access, Literal, Parameter, Route, Statement, Values};
+use pgherd::planner::plan::{Access, Effect, Literal, Parameter, Route, Statement, Values};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;
@@ -184,6 +184,14 @@ impl World {
             };
             let exact = if script.reusable { "" } else { " exact" };
             writeln!(out, "= {}{exact}\n  {route}", brief(statement)).unwrap();
+            if let Effect::ExplainRoute { statement } = &statement.effect {
+                let route = planner::route(statement, &self.topology, &values);
+                let report = planner::explain(statement, sql.as_bytes(), &route, &self.topology);
+                writeln!(out, "  {}", serde_json::json!(report)).unwrap();
+                for line in report.to_string().lines() {
+                    writeln!(out, "  {line}").unwrap();
+                }
+            }
         }
     }
 
@@ -222,7 +230,12 @@ fn brief(statement: &Statement) -> String {
         Access::Shard(_) => "hinted",
         Access::Refuse(_) => "refused",
     };
-    let mut line = format!("{} {access} {:?}", statement.verb, statement.effect);
+    let effect = if let Effect::ExplainRoute { statement } = &statement.effect {
+        format!("ExplainRoute of {}", statement.verb)
+    } else {
+        format!("{:?}", statement.effect)
+    };
+    let mut line = format!("{} {access} {effect}", statement.verb);
     for (flag, name) in [
         (statement.writes, "writes"),
         (statement.has_tables, "tables"),

@@ -59,7 +59,10 @@ impl World {
         }
         let extended = memo.extended(text, scope, context);
         let exact = self.routes(&script, text, &script.literals, flags);
-        assert_eq!(exact, self.routes(&extended, text, &extended.literals, flags));
+        assert_eq!(
+            exact,
+            self.routes(&extended, text, &extended.literals, flags)
+        );
         memo.simple(text, scope, context, &mut masked);
         let Some(sibling) = sibling(text, lexing) else {
             return;
@@ -144,7 +147,11 @@ impl World {
             distributions: [
                 by("users", &[KeyType::Int8], Place::Modulo(places())),
                 by("sessions", &[KeyType::Text], Place::Jump(places())),
-                by("stores", &[KeyType::Text, KeyType::Int8], Place::Jump(places())),
+                by(
+                    "stores",
+                    &[KeyType::Text, KeyType::Int8],
+                    Place::Jump(places()),
+                ),
             ]
             .into(),
             tables: vec![

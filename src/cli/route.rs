@@ -11,10 +11,9 @@ use crate::config::{Config, Database};
 use crate::control::Control;
 use crate::demo::terminal::say;
 use crate::error::{Fault, SqlState};
-use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
-use crate::planner::plan::{Access, Literal, Parameter, Route, Script, Statement, Values};
+use crate::planner::plan::{Effect, Literal, Parameter, Script, Values};
 use crate::planner::{self, Context};
 use crate::proxy;
 use crate::sql::scan::{self, Kind, Lexing};
@@ -45,12 +44,19 @@ pub(super) fn run(arguments: &RouteArguments) -> Outcome {
     };
     let mut refused = false;
     for statement in &script.statements {
-        let answer = answer(statement, &topology, &given);
-        refused |= answer.fault.is_some();
-        say(if arguments.json {
-            answer.json()
+        // What is asked of EXPLAIN (ROUTE) is the route of its statement.
+        let statement = if let Effect::ExplainRoute { statement } = &statement.effect {
+            statement
         } else {
-            answer.text()
+            statement
+        };
+        let route = planner::route(statement, &topology, &given);
+        refused |= route.is_err();
+        let report = planner::explain(statement, given.text, &route, &topology);
+        say(if arguments.json {
+            json!(report).to_string()
+        } else {
+            report.to_string()
         });
     }
     Ok(if refused {
@@ -127,119 +133,5 @@ impl Values for Given<'_> {
         Some(Literal {
             text: span.of(self.text),
         })
-    }
-}
-
-/// The route of one statement, in words.
-struct Answer {
-    route: &'static str,
-    shards: Vec<String>,
-    reason: String,
-    sql: String,
-    /// When it is refused.
-    fault: Option<Fault>,
-}
-
-fn answer(statement: &Statement, topology: &Topology, given: &Given<'_>) -> Answer {
-    let sql = given.text.get(statement.span.clone()).unwrap_or_default();
-    let sql = String::from_utf8_lossy(sql).trim().to_owned();
-    let answer = |route, shards: &mut dyn Iterator<Item = ShardId>, reason: &str| Answer {
-        route,
-        shards: shards
-            .map(|shard| topology.name(shard).to_owned())
-            .collect(),
-        reason: reason.to_owned(),
-        sql: sql.clone(),
-        fault: None,
-    };
-    let none = &mut std::iter::empty();
-    let all = topology.all();
-    let every = &mut all.iter();
-    match planner::route(statement, topology, given) {
-        Err(fault) => Answer {
-            reason: fault.message.clone(),
-            fault: Some(fault),
-            ..answer("refuse", none, "")
-        },
-        Ok(Route::Session) => answer("local", none, "answered by the proxy itself"),
-        Ok(Route::Anywhere) => answer("local", none, "no table: any server answers alike"),
-        Ok(Route::AnyShard) => answer(
-            "single",
-            every,
-            "only reference tables are read: any one of these shards",
-        ),
-        Ok(Route::Single(shard)) => {
-            let reason = single(statement, topology);
-            answer("single", &mut std::iter::once(shard), reason)
-        }
-        Ok(Route::Concat(shards)) => answer(
-            "multi",
-            &mut shards.iter(),
-            "each shard's rows, one after another, are the answer",
-        ),
-        Ok(Route::Broadcast { transaction: true }) => {
-            answer("multi", every, "every shard, in a transaction of its own")
-        }
-        Ok(Route::Broadcast { transaction: false }) => answer(
-            "multi",
-            every,
-            "every shard, one after another: it cannot run in a transaction block",
-        ),
-        Ok(Route::CopySplit(_)) => answer("copy", every, "each row goes to the shard of its key"),
-    }
-}
-
-/// Why one shard is enough.
-fn single(statement: &Statement, topology: &Topology) -> &'static str {
-    match &statement.access {
-        _ if topology.shards().len() == 1 => "the database has one shard",
-        Access::Keyed(_) => "the keys of all its sharded tables are on this shard",
-        Access::Shard(_) => "a hint names the shard",
-        Access::Home
-        | Access::Session
-        | Access::Anywhere
-        | Access::Bound
-        | Access::AnyShard
-        | Access::Broadcast { .. }
-        | Access::CopySplit(_)
-        | Access::Refuse(_) => "all it uses is on the home shard",
-    }
-}
-
-impl Answer {
-    fn json(&self) -> String {
-        let mut object = json!({
-            "route": self.route,
-            "shards": self.shards,
-            "reason": self.reason,
-            "sql": self.sql,
-        });
-        if let (Some(fault), Some(object)) = (&self.fault, object.as_object_mut()) {
-            object.insert("code".to_owned(), json!(fault.code.as_str()));
-            object.insert("detail".to_owned(), json!(fault.detail));
-            object.insert("hint".to_owned(), json!(fault.hint));
-        }
-        object.to_string()
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{}: {}", self.route, self.reason);
-        if !self.shards.is_empty() {
-            text = format!(
-                "{} on {}: {}",
-                self.route,
-                self.shards.join(", "),
-                self.reason
-            );
-        }
-        if let Some(fault) = &self.fault {
-            text = format!("{text} ({})", fault.code);
-            for (name, said) in [("DETAIL", &fault.detail), ("HINT", &fault.hint)] {
-                if let Some(said) = said {
-                    text = format!("{text}\n{name}: {said}");
-                }
-            }
-        }
-        text
     }
 }

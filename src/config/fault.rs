@@ -34,8 +34,16 @@ impl std::error::Error for ConfigFault {}
 
 impl From<ConfigFault> for Fault {
     fn from(found: ConfigFault) -> Fault {
-        let key = if found.path.is_empty() { String::new() } else { format!("{}: ", found.path) };
-        Fault::fatal(SqlState::CONFIG, format!("{}:{}: {key}{}", found.file, found.line, found.message)).hint(found.hint)
+        let key = if found.path.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", found.path)
+        };
+        Fault::fatal(
+            SqlState::CONFIG,
+            format!("{}:{}: {key}{}", found.file, found.line, found.message),
+        )
+        .hint(found.hint)
     }
 }
 

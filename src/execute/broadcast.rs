@@ -2,59 +2,62 @@
 
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::Effect;
-use crate::session::Session;
 
 use super::member::{Member, close, commit, open};
-use super::{Trouble, Wide};
+use super::{Conversation, Trouble, Wide};
 
 /// In one transaction a shard; commits start when all have succeeded.
-pub(super) async fn run(session: &mut Session, wide: &Wide, describe: bool) -> Result<(), Trouble> {
-    let shards = session.database.topology.all();
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    describe: bool,
+) -> Result<(), Trouble> {
+    let shards = client.topology().all();
     if wide.effect == Effect::Ddl {
-        session.database.schema_may_change();
+        client.schema_may_change();
     }
-    let mut members = open(session, &shards).await?;
-    let result = in_transactions(session, wide, describe, &mut members).await;
-    close(session, members);
+    let mut members = open(client, &shards).await?;
+    let result = in_transactions(client, wide, describe, &mut members).await;
+    close(client, members).await;
     let answer = result?;
-    after_ddl(session, wide).await;
-    session.out.extend_from_slice(&answer);
+    after_ddl(client, wide).await;
+    client.out().extend_from_slice(&answer);
     Ok(())
 }
 
-async fn in_transactions(
-    session: &mut Session,
+async fn in_transactions<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     describe: bool,
     members: &mut [Member],
 ) -> Result<Vec<u8>, Trouble> {
     for member in members.iter_mut() {
         member.push_hidden("BEGIN")?;
-        member.push_statement(session, &wide.source, describe)?;
+        member.push_statement(client, &wide.source, describe)?;
         member.start_sending()?;
     }
     let mut answer = Vec::new();
-    let home = session.database.topology.home();
+    let home = client.topology().home();
     for member in members.iter_mut() {
         let shown = member.shard == home;
-        listen(session, member, shown, &mut answer).await?;
+        listen(client, member, shown, &mut answer).await?;
     }
-    commit(session, members).await?;
+    commit(client, members).await?;
     Ok(answer)
 }
 
 /// Reads one member's answer; keeps it when it is to be shown. Notices of the others are dropped
 /// when the shown one gave the same.
-async fn listen(
-    session: &mut Session,
+async fn listen<C: Conversation>(
+    client: &mut C,
     member: &mut Member,
     shown: bool,
     answer: &mut Vec<u8>,
 ) -> Result<(), Trouble> {
-    let limit = usize::try_from(session.database.limits.max_multi_bytes).unwrap_or(usize::MAX);
+    let limit = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
     let mut size = 0_usize;
     member
-        .hear(session, |_, heard| {
+        .hear(client, |_, heard| {
             size = size.saturating_add(heard.bytes.len());
             if size > limit {
                 return Err(Trouble::Fault(
@@ -75,37 +78,37 @@ async fn listen(
 
 /// Shard by shard, for what PostgreSQL refuses in a transaction block. Stops at the first failure and says
 /// where it was carried out.
-pub(super) async fn one_by_one(
-    session: &mut Session,
+pub(super) async fn one_by_one<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let shards = session.database.topology.all();
+    let shards = client.topology().all();
     if wide.effect == Effect::Ddl {
-        session.database.schema_may_change();
+        client.schema_may_change();
     }
-    let home = session.database.topology.home();
+    let home = client.topology().home();
     let mut answer = Vec::new();
     let mut done: Vec<String> = Vec::new();
     for shard in shards.iter() {
-        let name = session.database.topology.name(shard).to_owned();
+        let name = client.topology().name(shard).to_owned();
         let mut one = crate::placement::ShardSet::default();
         one.insert(shard);
-        let mut members = open(session, &one).await?;
+        let mut members = open(client, &one).await?;
         let mut result = Ok(());
         for member in &mut members {
-            member.push_statement(session, &wide.source, describe)?;
-            result = listen(session, member, shard == home, &mut answer).await;
+            member.push_statement(client, &wide.source, describe)?;
+            result = listen(client, member, shard == home, &mut answer).await;
         }
-        close(session, members);
+        close(client, members).await;
         if let Err(trouble) = result {
-            after_ddl(session, wide).await;
+            after_ddl(client, wide).await;
             return Err(partly(wide.verb, trouble, &name, &done));
         }
         done.push(format!("\"{name}\""));
     }
-    after_ddl(session, wide).await;
-    session.out.extend_from_slice(&answer);
+    after_ddl(client, wide).await;
+    client.out().extend_from_slice(&answer);
     Ok(())
 }
 
@@ -137,21 +140,9 @@ fn partly(verb: &str, trouble: Trouble, failed: &str, done: &[String]) -> Troubl
 }
 
 /// The catalog is read anew before the client may rely on the change.
-async fn after_ddl(session: &mut Session, wide: &Wide) {
+async fn after_ddl<C: Conversation>(client: &mut C, wide: &Wide) {
     if wide.effect != Effect::Ddl {
         return;
     }
-    session.database.schema_changed();
-    let shared = std::sync::Arc::clone(&session.engine.shared);
-    let name = session.database.name.clone();
-    let task = session
-        .engine
-        .shared
-        .control_runtime
-        .spawn(async move { shared.refresh_catalog(&name).await });
-    match task.await {
-        Ok(Ok(())) => {}
-        Ok(Err(fault)) => tracing::warn!(error = %fault, "could not read the catalog after DDL"),
-        Err(error) => tracing::error!(%error, "reading the catalog failed"),
-    }
+    client.schema_changed().await;
 }

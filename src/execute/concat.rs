@@ -5,10 +5,9 @@
 
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
-use crate::session::Session;
 
 use super::member::{Heard, Member, close, open};
-use super::{Trouble, Wide, complete};
+use super::{Conversation, Trouble, Wide, complete};
 
 /// What the shards have said so far.
 #[derive(Default)]
@@ -20,33 +19,33 @@ struct Answer {
 }
 
 /// Runs it on all of `shards`.
-pub(super) async fn run(
-    session: &mut Session,
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     shards: &ShardSet,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let mut members = open(session, shards).await?;
-    let result = read_all(session, wide, describe, &mut members).await;
-    close(session, members);
+    let mut members = open(client, shards).await?;
+    let result = read_all(client, wide, describe, &mut members).await;
+    close(client, members).await;
     let answer = result?;
     let tag = if answer.tag.is_empty() {
         wide.verb.to_owned()
     } else {
         format!("{} {}", answer.tag, answer.count)
     };
-    complete(session, &tag);
+    complete(client, &tag);
     Ok(())
 }
 
-async fn read_all(
-    session: &mut Session,
+async fn read_all<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     describe: bool,
     members: &mut [Member],
 ) -> Result<Answer, Trouble> {
     for member in members.iter_mut() {
-        member.push_statement(session, &wide.source, describe)?;
+        member.push_statement(client, &wide.source, describe)?;
         member.start_sending()?;
     }
     let mut answer = Answer::default();
@@ -54,8 +53,8 @@ async fn read_all(
     for (index, member) in members.iter_mut().enumerate() {
         let is_last = index == last;
         member
-            .hear(session, |session, heard| {
-                take(session, &mut answer, heard, is_last)?;
+            .hear(client, |client, heard| {
+                take(client, &mut answer, heard, is_last)?;
                 Ok(true)
             })
             .await?;
@@ -63,8 +62,8 @@ async fn read_all(
     Ok(answer)
 }
 
-fn take(
-    session: &mut Session,
+fn take<C: Conversation>(
+    client: &mut C,
     answer: &mut Answer,
     heard: Heard<'_>,
     is_last: bool,
@@ -74,7 +73,7 @@ fn take(
             let signature = signature(heard.tag, heard.body);
             match &answer.description {
                 None => {
-                    session.out.extend_from_slice(heard.bytes);
+                    client.out().extend_from_slice(heard.bytes);
                     answer.description = Some(signature);
                 }
                 Some(first) if *first == signature => {}
@@ -95,7 +94,7 @@ fn take(
         }
         // The end of COPY data comes once.
         b'c' if !is_last => {}
-        _ => session.out.extend_from_slice(heard.bytes),
+        _ => client.out().extend_from_slice(heard.bytes),
     }
     Ok(())
 }

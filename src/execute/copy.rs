@@ -1,23 +1,23 @@
-//! COPY FROM STDIN into a sharded table: each row goes to the shard of its key.
+//! COPY FROM STDIN into a sharded table, where each row goes to the shard of its key, and into a
+//! reference table, where all of it goes to every shard.
 //!
 //! One transaction a shard. Rows are cut out of the client's data and sent on as they are; only
-//! the key's fields are read.
+//! the key's fields are read. What goes everywhere is not even cut.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use crate::error::{Fault, SqlState};
-use crate::placement::ShardId;
 use crate::placement::distribution::Distribution;
+use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::CopySplit;
-use crate::session::Session;
 use crate::types::key::{Key, KeyError};
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 
-use super::client::Copied;
 use super::member::{Member, close, commit, flush_client, open};
-use super::{Source, Trouble, Wide, complete};
+use super::{Conversation, Copied, Source, Trouble, Wide, complete};
 
 /// Bytes that wait for one shard before the client is read on.
 const SHARD_BUFFER: usize = 256 * 1024;
@@ -30,20 +30,54 @@ struct Lane {
     packed: Vec<u8>,
 }
 
-/// Runs the COPY.
-pub(super) async fn run(
-    session: &mut Session,
+/// Where the rows go.
+enum Rows<'a> {
+    ByKey {
+        split: &'a CopySplit,
+        distribution: &'a Distribution,
+        splitter: Splitter,
+    },
+    Everywhere,
+}
+
+/// Runs the COPY of a sharded table.
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
     split: &CopySplit,
 ) -> Result<(), Trouble> {
-    let topology = std::sync::Arc::clone(&session.database.topology);
+    let topology = Arc::clone(client.topology());
     let Some(distribution) = topology.distribution(split.distribution) else {
         return Err(Trouble::Fault(Fault::error(
             SqlState::INTERNAL,
             "the distribution is gone",
         )));
     };
-    let members = open(session, distribution.shards()).await?;
+    let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
+    let rows = Rows::ByKey {
+        split,
+        distribution,
+        splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
+    };
+    carry_out(client, wide, distribution.shards(), rows).await
+}
+
+/// Runs the COPY of a reference table.
+pub(super) async fn run_everywhere<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+) -> Result<(), Trouble> {
+    let shards = client.topology().all();
+    carry_out(client, wide, &shards, Rows::Everywhere).await
+}
+
+async fn carry_out<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    shards: &ShardSet,
+    mut rows: Rows<'_>,
+) -> Result<(), Trouble> {
+    let members = open(client, shards).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
         .map(|member| Lane {
@@ -51,40 +85,35 @@ pub(super) async fn run(
             packed: Vec::new(),
         })
         .collect();
-    let result = copy(session, wide, split, distribution, &mut lanes).await;
+    let result = copy(client, wide, &mut rows, &mut lanes).await;
     if result.is_err() {
         abandon(&mut lanes);
     }
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
     let result = match result {
-        Ok(count) => commit(session, &mut members).await.map(|()| count),
+        Ok(count) => commit(client, &mut members).await.map(|()| count),
         Err(trouble) => Err(trouble),
     };
-    close(session, members);
-    complete(session, &format!("COPY {}", result?));
+    close(client, members).await;
+    complete(client, &format!("COPY {}", result?));
     Ok(())
 }
 
-async fn copy(
-    session: &mut Session,
+async fn copy<C: Conversation>(
+    client: &mut C,
     wide: &Wide,
-    split: &CopySplit,
-    distribution: &Distribution,
+    rows: &mut Rows<'_>,
     lanes: &mut [Lane],
 ) -> Result<u64, Trouble> {
-    start(session, wide, lanes).await?;
-    flush_client(session).await?;
-    let row_max = usize::try_from(session.database.limits.max_statement_size).unwrap_or(usize::MAX);
-    let mut splitter = Splitter::new(split.format.clone(), &split.key_columns, row_max);
+    start(client, wide, lanes).await?;
+    flush_client(client).await?;
     loop {
-        match session.next_copy().await.map_err(Trouble::from)? {
+        match client.next_copy().await.map_err(Trouble::from)? {
             Copied::Data(data) => {
-                let fed = splitter.feed(&data, |piece| route(piece, split, distribution, lanes));
-                if let Err(fault) = fed {
-                    let fault = with_line(fault, split, splitter.line());
+                if let Err(fault) = rows.take(&data, lanes) {
                     return Err(Trouble::Fault(fault));
                 }
-                send(session, lanes, SHARD_BUFFER).await?;
+                send(client, lanes, SHARD_BUFFER).await?;
             }
             Copied::Done => break,
             Copied::Fail(message) => {
@@ -96,16 +125,60 @@ async fn copy(
             }
         }
     }
-    let finished = splitter.finish(|piece| route(piece, split, distribution, lanes));
-    if let Err(fault) = finished {
-        let fault = with_line(fault, split, splitter.line());
+    if let Err(fault) = rows.finish(lanes) {
         return Err(Trouble::Fault(fault));
     }
-    end(session, lanes).await
+    let counts = end(client, lanes).await?;
+    Ok(match rows {
+        Rows::ByKey { .. } => counts.iter().sum(),
+        Rows::Everywhere => counts.first().copied().unwrap_or_default(),
+    })
+}
+
+impl Rows<'_> {
+    /// Packs the client's data for the shards it belongs to.
+    fn take(&mut self, data: &[u8], lanes: &mut [Lane]) -> Result<(), Fault> {
+        match self {
+            Rows::ByKey {
+                split,
+                distribution,
+                splitter,
+            } => splitter
+                .feed(data, |piece| route(piece, split, distribution, lanes))
+                .map_err(|fault| with_line(fault, split, splitter.line())),
+            Rows::Everywhere => {
+                for lane in lanes.iter_mut() {
+                    lane.packed.extend_from_slice(data);
+                    if lane.packed.len() >= PACKED {
+                        pack(lane);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Packs what was held back for want of its end.
+    fn finish(&mut self, lanes: &mut [Lane]) -> Result<(), Fault> {
+        match self {
+            Rows::ByKey {
+                split,
+                distribution,
+                splitter,
+            } => splitter
+                .finish(|piece| route(piece, split, distribution, lanes))
+                .map_err(|fault| with_line(fault, split, splitter.line())),
+            Rows::Everywhere => Ok(()),
+        }
+    }
 }
 
 /// Begins the COPY on each shard; the client is told to send when all are ready.
-async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result<(), Trouble> {
+async fn start<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    lanes: &mut [Lane],
+) -> Result<(), Trouble> {
     let text = match &wide.source {
         Source::Text(text) => text.clone(),
         Source::Bind { prepared, .. } => prepared.text().to_vec(),
@@ -113,13 +186,13 @@ async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result
     let source = Source::Text(text);
     for lane in lanes.iter_mut() {
         lane.member.push_hidden("BEGIN")?;
-        lane.member.push_statement(session, &source, false)?;
+        lane.member.push_statement(client, &source, false)?;
         lane.member.start_sending()?;
     }
     let mut ready = None;
     for lane in lanes.iter_mut() {
         lane.member
-            .hear(session, |_, heard| {
+            .hear(client, |_, heard| {
                 if heard.tag == b'G' {
                     ready.get_or_insert_with(|| heard.bytes.to_vec());
                     return Ok(false);
@@ -129,7 +202,7 @@ async fn start(session: &mut Session, wide: &Wide, lanes: &mut [Lane]) -> Result
             .await?;
     }
     if let Some(ready) = ready {
-        session.out.extend_from_slice(&ready);
+        client.out().extend_from_slice(&ready);
     }
     Ok(())
 }
@@ -228,7 +301,11 @@ fn with_line(mut fault: Fault, split: &CopySplit, line: u64) -> Fault {
 }
 
 /// Sends until no shard has more than `most` bytes waiting; a shard that speaks up early has failed.
-async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<(), Trouble> {
+async fn send<C: Conversation>(
+    client: &mut C,
+    lanes: &mut [Lane],
+    most: usize,
+) -> Result<(), Trouble> {
     poll_fn(|cx| {
         let mut full = false;
         for lane in lanes.iter_mut() {
@@ -248,7 +325,7 @@ async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<
             full |= connection.out.len() > most;
         }
         if full {
-            return session
+            return client
                 .poll_signals(cx)
                 .map(|interrupted| Err(interrupted.into()));
         }
@@ -257,18 +334,18 @@ async fn send(session: &mut Session, lanes: &mut [Lane], most: usize) -> Result<
     .await
 }
 
-/// Ends the data on every shard and adds up the rows.
-async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> {
+/// Ends the data on every shard; how many rows each took.
+async fn end<C: Conversation>(client: &mut C, lanes: &mut [Lane]) -> Result<Vec<u64>, Trouble> {
     for lane in lanes.iter_mut() {
         pack(lane);
         if let Some(connection) = lane.member.lease.connection() {
             frame::write(&mut connection.out, b'c', &[]);
         }
     }
-    let mut total = 0_u64;
+    let mut counts = Vec::with_capacity(lanes.len());
     for lane in lanes.iter_mut() {
         lane.member
-            .hear(session, |_, heard| {
+            .hear(client, |_, heard| {
                 if heard.tag == b'C' {
                     let tag = heard
                         .body
@@ -279,13 +356,13 @@ async fn end(session: &mut Session, lanes: &mut [Lane]) -> Result<u64, Trouble> 
                     let count = std::str::from_utf8(count)
                         .ok()
                         .and_then(|count| count.parse().ok());
-                    total = total.saturating_add(count.unwrap_or(0));
+                    counts.push(count.unwrap_or(0));
                 }
                 Ok(true)
             })
             .await?;
     }
-    Ok(total)
+    Ok(counts)
 }
 
 /// Makes every shard fail its COPY, so that nothing of it stays and the connections come free at once.

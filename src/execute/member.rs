@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::task::Poll;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
 use crate::server::connection::{Note, ServerConnection};
+use crate::server::hidden;
 use crate::server::pool::Lease;
-use crate::session::Session;
-use crate::session::lease::release;
-use crate::session::run::End;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, FrameError, Piece};
-use crate::wire::pipeline::Request;
+use crate::wire::pipeline::{Owed, Request};
 
-use super::{Source, Trouble};
+use super::{Conversation, End, Source, Trouble};
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -68,9 +65,9 @@ impl Member {
     }
 
     /// Queues the client's statement; `describe` asks for a RowDescription in the extended protocol.
-    pub(super) fn push_statement(
+    pub(super) fn push_statement<C: Conversation>(
         &mut self,
-        session: &Session,
+        client: &C,
         source: &Source,
         describe: bool,
     ) -> Result<(), Trouble> {
@@ -84,8 +81,8 @@ impl Member {
                 prepared,
                 after_names,
             } => {
-                let name = session.server_name(prepared);
-                let limit = session.database.limits.max_prepared_statements;
+                let name = client.server_name(prepared);
+                let limit = client.limits().max_prepared_statements;
                 let connection = self.connection()?;
                 if !connection.statements.touch(name) {
                     connection.push_parse(name, prepared, true, limit);
@@ -128,26 +125,24 @@ impl Member {
     /// # Errors
     /// The first error the server gave, after which the rest was read all the same. The end of the
     /// client, when half a message has been handed on: it cannot be brought back in step.
-    pub(super) async fn hear(
+    pub(super) async fn hear<C: Conversation>(
         &mut self,
-        session: &mut Session,
-        on: impl FnMut(&mut Session, Heard<'_>) -> Result<bool, Trouble>,
+        client: &mut C,
+        on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Trouble> {
         let mut forwarding = false;
-        let result = self.hear_all(session, on, &mut forwarding).await;
+        let result = self.hear_all(client, on, &mut forwarding).await;
         let is_cut = forwarding && self.connection()?.reader.is_passing();
         match result {
-            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => {
-                Err(Trouble::End(End::Client))
-            }
+            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
             other => other,
         }
     }
 
-    async fn hear_all(
+    async fn hear_all<C: Conversation>(
         &mut self,
-        session: &mut Session,
-        mut on: impl FnMut(&mut Session, Heard<'_>) -> Result<bool, Trouble>,
+        client: &mut C,
+        mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
         forwarding: &mut bool,
     ) -> Result<(), Trouble> {
         let name = self.name();
@@ -156,7 +151,7 @@ impl Member {
         let mut more = true;
         while more && !self.connection()?.pipeline.is_empty() {
             let connection = self.connection()?;
-            let count = read(session, connection, &mut scratch, &name).await?;
+            let count = read(client, connection, &mut scratch, &name).await?;
             let data = scratch.get(..count).unwrap_or_default();
             let mut reader = std::mem::take(&mut connection.reader);
             let result = reader.feed(
@@ -165,7 +160,7 @@ impl Member {
                 |tag| matches!(tag, b'D' | b'd'),
                 |piece| match heard(connection, piece, &mut error, forwarding)? {
                     Some(heard) => {
-                        more &= on(session, heard).map_err(Stopped::Trouble)?;
+                        more &= on(client, heard).map_err(Stopped::Trouble)?;
                         Ok(())
                     }
                     None => Ok(()),
@@ -177,8 +172,8 @@ impl Member {
                 Err(Stopped::Lost(reason)) => return Err(Trouble::Fault(lost(&name, &reason))),
                 Err(Stopped::Trouble(trouble)) => return Err(trouble),
             }
-            if session.out.len() > CLIENT_BUFFER {
-                flush_client(session).await?;
+            if client.out().len() > CLIENT_BUFFER {
+                flush_client(client).await?;
             }
         }
         error.map_or(Ok(()), |error| Err(Trouble::Server(error)))
@@ -198,8 +193,8 @@ fn lost(shard: &str, reason: &str) -> Fault {
 }
 
 /// Sends and reads once; watches the client meanwhile.
-async fn read(
-    session: &mut Session,
+async fn read<C: Conversation>(
+    client: &mut C,
     connection: &mut ServerConnection,
     scratch: &mut [u8],
     name: &str,
@@ -217,7 +212,7 @@ async fn read(
             Poll::Ready(Err(error)) => {
                 Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))))
             }
-            Poll::Pending => session
+            Poll::Pending => client
                 .poll_watch(cx)
                 .map(|interrupted| Err(interrupted.into())),
         }
@@ -229,8 +224,8 @@ async fn read(
 ///
 /// # Errors
 /// The client is gone.
-pub(super) async fn flush_client(session: &mut Session) -> Result<(), Trouble> {
-    session.flush_all().await.map_err(Trouble::End)
+pub(super) async fn flush_client<C: Conversation>(client: &mut C) -> Result<(), Trouble> {
+    client.flush_all().await.map_err(Trouble::End)
 }
 
 /// Takes a message of the server into account; what is for the client comes back.
@@ -269,7 +264,7 @@ fn heard<'a>(
     if step.fails {
         error.get_or_insert_with(|| bytes.to_vec());
         for void in connection.pipeline.fail() {
-            if let crate::wire::pipeline::Owed::Server {
+            if let Owed::Server {
                 note: Note::Parse { name, .. },
                 ..
             } = void
@@ -290,81 +285,53 @@ fn heard<'a>(
     Ok(shown.then_some(Heard { tag, bytes, body }))
 }
 
-/// Takes a connection of each shard, in their order, brought to the session's settings.
-pub(super) async fn open(session: &mut Session, shards: &ShardSet) -> Result<Vec<Member>, Trouble> {
+/// Takes a connection of each shard, in their order, brought to the client's settings.
+pub(super) async fn open<C: Conversation>(
+    client: &mut C,
+    shards: &ShardSet,
+) -> Result<Vec<Member>, Trouble> {
     let mut members = Vec::with_capacity(shards.len());
-    if let Some(lease) = session.lease.take() {
-        session.parked.push(lease);
-    }
+    client.park_current();
     for shard in shards.iter() {
-        let parked = session.parked.iter().position(|lease| {
-            lease
-                .peek()
-                .is_some_and(|connection| connection.shard == shard)
-        });
-        let mut lease = match parked {
-            Some(index) => session.parked.swap_remove(index),
-            None => session.acquire(shard).await?,
-        };
-        session.settle(&mut lease).await?;
-        if let Some(connection) = lease.peek() {
-            session
-                .client
-                .targets
-                .borrow_mut()
-                .push(Rc::clone(&connection.cancel));
-        }
+        let lease = client.take_part(shard).await?;
         members.push(Member { shard, lease });
     }
     Ok(members)
 }
 
-/// Gives the connections back; those that are not idle and in sync are rolled back first, in the
-/// background, or closed.
-pub(super) fn close(session: &mut Session, members: Vec<Member>) {
-    let keeps = session.keeps_connections();
-    let now = session.engine.now();
-    for mut member in members {
-        let clean = member.lease.peek().is_some_and(ServerConnection::is_clean);
-        if clean && keeps {
-            session.parked.push(member.lease);
-        } else if clean {
-            release(&session.engine, member.lease, now);
-        } else if let Some(connection) = member.lease.connection() {
-            if !connection.pipeline.is_empty() {
-                session.engine.cancel_now(&connection.cancel);
-            }
-            let engine = Rc::clone(&session.engine);
-            tokio::task::spawn_local(async move {
-                if let Some(lease) = tidy(member.lease).await {
-                    let now = engine.now();
-                    release(&engine, lease, now);
-                }
-            });
+/// Gives the connections back; those that are not idle and in sync are rolled back first, or closed:
+/// in the background, unless the client keeps them and the state on them.
+pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
+    for Member { shard, lease } in members {
+        let Some(connection) = lease.peek() else {
+            continue;
+        };
+        if connection.is_clean() {
+            client.give_back(lease);
+            continue;
+        }
+        if !connection.pipeline.is_empty() {
+            client.cancel_now(&connection.cancel);
+        }
+        if !client.keeps_connections() {
+            hidden::tidy_later(lease);
+            continue;
+        }
+        match hidden::tidy(lease).await {
+            Some(lease) => client.give_back(lease),
+            None => client.lose(shard),
         }
     }
-}
-
-/// Reads what is still owed and rolls back; `None` when that fails, and the connection is closed.
-async fn tidy(mut lease: Lease) -> Option<Lease> {
-    let limit = std::time::Duration::from_secs(5);
-    let connection = lease.connection()?;
-    let settled = async {
-        // Errors of the statement are expected: only the connection's state counts.
-        drop(crate::session::run::wait_for_ready(connection).await);
-        if connection.pipeline.is_idle() && connection.status != Status::Idle {
-            drop(crate::session::run::run_hidden(connection, "ROLLBACK").await);
-        }
-    };
-    tokio::time::timeout(limit, settled).await.ok()?;
-    connection.is_clean().then_some(lease)
 }
 
 /// Commits the transaction of every member; all were successful until now.
 ///
 /// # Errors
 /// The server's error when no shard committed; 08007 with the names when some did.
-pub(super) async fn commit(session: &mut Session, members: &mut [Member]) -> Result<(), Trouble> {
+pub(super) async fn commit<C: Conversation>(
+    client: &mut C,
+    members: &mut [Member],
+) -> Result<(), Trouble> {
     for member in members.iter_mut() {
         member.push_hidden("COMMIT")?;
         // A lost connection shows when its answer is read.
@@ -374,7 +341,7 @@ pub(super) async fn commit(session: &mut Session, members: &mut [Member]) -> Res
     let mut failed: BTreeMap<String, Trouble> = BTreeMap::new();
     for member in members.iter_mut() {
         let name = member.name();
-        match member.hear(session, |_, _| Ok(true)).await {
+        match member.hear(client, |_, _| Ok(true)).await {
             Ok(()) => done.push(name),
             Err(trouble) => {
                 failed.insert(name, trouble);

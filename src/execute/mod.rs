@@ -6,19 +6,25 @@
 //! Every connection taken here is given back idle and in sync, or closed.
 
 mod broadcast;
-mod client;
 mod concat;
 mod copy;
+mod group;
 mod member;
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
+use crate::config::Limits;
 use crate::error::{Fault, SqlState};
 use crate::metrics::catalogue::RouteLabel;
+use crate::placement::ShardId;
+use crate::placement::topology::Topology;
 use crate::planner::plan::{Effect, Route};
-use crate::server::statements::Prepared;
-use crate::session::Session;
-use crate::session::run::{End, Interrupted};
+use crate::server::connection::CancelTarget;
+use crate::server::pool::Lease;
+use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend;
 
 /// A statement for several shards, taken from the client.
@@ -41,6 +47,147 @@ pub(crate) enum Source {
         /// What follows the names in the Bind.
         after_names: Vec<u8>,
     },
+}
+
+/// What the client sends while it copies.
+#[derive(Debug)]
+pub(crate) enum Copied {
+    Data(Vec<u8>),
+    Done,
+    /// CopyFail, with its message.
+    Fail(String),
+}
+
+/// What carrying out a wide statement needs of the client that sent it.
+pub(crate) trait Conversation {
+    /// Bytes to be sent to the client.
+    fn out(&mut self) -> &mut Vec<u8>;
+
+    /// Queues a reply of our own, in the order of the requests.
+    fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>));
+
+    /// Queues an error of our own; an open block has failed then.
+    fn reply_fault(&mut self, fault: &Fault);
+
+    /// Queues a ReadyForQuery.
+    fn reply_ready(&mut self);
+
+    /// Answers the Parses that wait: the wide statement they belong to judges the text itself.
+    fn answer_parses(&mut self);
+
+    /// The unnamed statement is gone, as after every simple query.
+    fn forget_unnamed(&mut self);
+
+    /// Sends everything to the client.
+    ///
+    /// # Errors
+    /// The client is gone.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not sent stays.
+    async fn flush_all(&mut self) -> Result<(), End>;
+
+    /// The client's next whole message: its tag and its body.
+    ///
+    /// # Errors
+    /// The client left, was killed, or does not speak the protocol.
+    ///
+    /// # Cancel safety
+    /// Safe: a message is taken whole or stays.
+    async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End>;
+
+    /// The next part of the client's COPY data. Long messages come in parts.
+    ///
+    /// # Errors
+    /// The client left, was killed, canceled the COPY, or sent what does not belong into it.
+    ///
+    /// # Cancel safety
+    /// Safe: a part is taken or stays.
+    async fn next_copy(&mut self) -> Result<Copied, Interrupted>;
+
+    /// Whether the client was killed or canceled; its socket is not looked at.
+    fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted>;
+
+    /// Whether the client left, was killed, or canceled what it waits for.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted>;
+
+    /// The current connection is one among those the client keeps, until the statement is done.
+    fn park_current(&mut self);
+
+    /// A connection of this shard, brought to the client's settings, that a cancel request of the
+    /// client reaches: one that the client keeps, else one of the pool.
+    ///
+    /// # Errors
+    /// None was to be had in time, the settings were refused, or the client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe: a drop leaves the line, or closes the connection.
+    async fn take_part(&mut self, shard: ShardId) -> Result<Lease, Interrupted>;
+
+    /// Takes back a connection that is idle and in sync.
+    fn give_back(&mut self, lease: Lease);
+
+    /// Whether the client keeps its connections, and state on them.
+    fn keeps_connections(&self) -> bool;
+
+    /// A connection that the client keeps is gone: so must the client be.
+    fn lose(&mut self, shard: ShardId);
+
+    /// A cancel request of the client reaches no connection any more.
+    fn forget_targets(&mut self);
+
+    /// Sends a cancel request to one connection, in the background.
+    fn cancel_now(&self, target: &Rc<CancelTarget>);
+
+    /// The shards, and what lies on them.
+    fn topology(&self) -> &Arc<Topology>;
+
+    /// The limits of the client's database.
+    fn limits(&self) -> &Limits;
+
+    /// What a server calls a statement under the client's settings and the schema as it is now.
+    fn server_name(&self, prepared: &Prepared) -> ServerName;
+
+    /// DDL is on its way: what is prepared from now on is prepared under another name.
+    fn schema_may_change(&self);
+
+    /// DDL was carried out, at least in part: the catalog is read anew before this returns. That it
+    /// could not be read is logged.
+    ///
+    /// # Cancel safety
+    /// Safe: the catalog is read all the same.
+    async fn schema_changed(&self);
+
+    /// The time now.
+    fn now(&self) -> Instant;
+
+    /// Counts a statement and how long it took, in microseconds.
+    fn count_route(&self, label: RouteLabel, micros: u64);
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said goodbye or is gone.
+    Client,
+    /// It is told why.
+    Fault(Box<Fault>),
+}
+
+/// Why waiting ended without what was waited for.
+#[derive(Debug)]
+pub(crate) enum Interrupted {
+    /// The statement fails with this; the client stays.
+    Fault(Fault),
+    End(End),
+}
+
+/// PostgreSQL's answer to a cancel request.
+pub(crate) fn canceled_fault() -> Fault {
+    Fault::error(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
 }
 
 /// Why a wide statement failed.
@@ -71,31 +218,31 @@ impl From<Interrupted> for Trouble {
 ///
 /// # Cancel safety
 /// Not safe: connections are closed and transactions rolled back by the servers.
-pub(crate) async fn run(session: &mut Session, wide: Wide) -> Result<(), End> {
+pub(crate) async fn run<C: Conversation>(client: &mut C, wide: Wide) -> Result<(), End> {
     if matches!(wide.source, Source::Text(_)) {
-        session.unnamed = None;
+        client.forget_unnamed();
     }
     match &wide.source {
         Source::Text(_) => {
-            let result = carry_out(session, &wide, true).await;
-            report(session, result)?;
-            session.reply_ready();
+            let result = carry_out(client, &wide, true).await;
+            report(client, result)?;
+            client.reply_ready();
             Ok(())
         }
-        Source::Bind { .. } => client::run_group(session, &wide).await,
+        Source::Bind { .. } => group::run(client, &wide).await,
     }
 }
 
 /// Tells the client of a failure. Returns whether the statement succeeded.
-fn report(session: &mut Session, result: Result<(), Trouble>) -> Result<bool, End> {
+fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Result<bool, End> {
     match result {
         Ok(()) => Ok(true),
         Err(Trouble::Server(error)) => {
-            session.out.extend_from_slice(&error);
+            client.out().extend_from_slice(&error);
             Ok(false)
         }
         Err(Trouble::Fault(fault)) => {
-            session.reply_fault(&fault);
+            client.reply_fault(&fault);
             Ok(false)
         }
         Err(Trouble::End(end)) => Err(end),
@@ -104,15 +251,22 @@ fn report(session: &mut Session, result: Result<(), Trouble>) -> Result<bool, En
 
 /// Runs the statement; its replies up to CommandComplete go to the client. `describe`: with a
 /// RowDescription.
-async fn carry_out(session: &mut Session, wide: &Wide, describe: bool) -> Result<(), Trouble> {
-    let started = session.engine.now();
+async fn carry_out<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    describe: bool,
+) -> Result<(), Trouble> {
+    let started = client.now();
     let result = match &wide.route {
-        Route::Broadcast { transaction: true } => broadcast::run(session, wide, describe).await,
-        Route::Broadcast { transaction: false } => {
-            broadcast::one_by_one(session, wide, describe).await
+        Route::Broadcast { .. } if wide.effect == Effect::CopyIn => {
+            copy::run_everywhere(client, wide).await
         }
-        Route::Concat(shards) => concat::run(session, wide, shards, describe).await,
-        Route::CopySplit(split) => copy::run(session, wide, split).await,
+        Route::Broadcast { transaction: true } => broadcast::run(client, wide, describe).await,
+        Route::Broadcast { transaction: false } => {
+            broadcast::one_by_one(client, wide, describe).await
+        }
+        Route::Concat(shards) => concat::run(client, wide, shards, describe).await,
+        Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -120,25 +274,18 @@ async fn carry_out(session: &mut Session, wide: &Wide, describe: bool) -> Result
             )))
         }
     };
-    let label = match &wide.route {
-        Route::CopySplit(_) => RouteLabel::Copy,
-        _ => RouteLabel::Multi,
+    let label = if matches!(wide.route, Route::CopySplit(_)) {
+        RouteLabel::Copy
+    } else {
+        RouteLabel::Multi
     };
-    let micros = session
-        .engine
-        .now()
-        .saturating_duration_since(started)
-        .as_micros();
-    session.engine.count_route(
-        &session.database,
-        label,
-        u64::try_from(micros).unwrap_or(u64::MAX),
-    );
-    session.client.targets.borrow_mut().clear();
+    let micros = client.now().saturating_duration_since(started).as_micros();
+    client.count_route(label, u64::try_from(micros).unwrap_or(u64::MAX));
+    client.forget_targets();
     result
 }
 
 /// Appends a CommandComplete.
-fn complete(session: &mut Session, tag: &str) {
-    backend::command_complete(&mut session.out, tag);
+fn complete<C: Conversation>(client: &mut C, tag: &str) {
+    backend::command_complete(client.out(), tag);
 }

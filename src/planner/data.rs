@@ -58,6 +58,11 @@ fn access(
     decision: &mut Decision,
 ) -> Access {
     if survey.context.is_one_shard() {
+        match into_kind(block) {
+            Some(Into::Temporary) => decision.effect = Effect::Pin(effects::TEMPORARY),
+            Some(Into::Table) => decision.effect = Effect::Ddl,
+            None => (),
+        }
         return if is_harmless(survey, block) || matches!(decision.effect, Effect::SetConfig { .. })
         {
             Access::Anywhere
@@ -126,7 +131,9 @@ fn into_kind(block: &Block) -> Option<Into> {
 fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
     survey.references.is_empty()
         && !is_into(block)
-        && !block.inner.features.has(Features::OPERATOR)
+        && [block.inner.features, survey.inner_features]
+            .iter()
+            .all(|features| !features.has(Features::OPERATOR) && !features.has(Features::TYPE))
         && survey
             .calls
             .iter()

@@ -56,6 +56,12 @@ impl Draft {
         }
     }
 
+    /// A statement about the session that is not understood to its end: it has no effect here, and
+    /// the server that the block is on (else home) says what is wrong with it.
+    pub(super) fn unread() -> Draft {
+        Draft::writing("", Effect::None, Access::Bound)
+    }
+
     /// A refusal.
     pub(super) fn refused(verb: &'static str, fault: Fault) -> Draft {
         Draft::writing(verb, Effect::None, Access::Refuse(Arc::new(fault)))

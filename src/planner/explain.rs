@@ -1,4 +1,6 @@
-//! A route in words: `pgherd route`, `SHOW pgherd.route`.
+//! A route in words: `pgherd route`, `EXPLAIN (ROUTE)`.
+
+use std::fmt;
 
 use serde::Serialize;
 
@@ -6,86 +8,134 @@ use crate::error::Fault;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Access, Route, Statement};
 
-/// What was decided of a statement, and why.
+/// What was decided of a statement, and why. As JSON it is one object; as text, a line with the
+/// route and the reason, and for a refusal one each with its detail and hint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteReport {
-    /// `session`, `any`, `single`, `concat`, `broadcast`, `copy` or `refuse`.
+    /// `local`, `single`, `multi`, `copy` or `refuse`.
     pub route: &'static str,
-    /// Names of shards; empty where any may answer, or none.
+    /// Names of shards; empty where none is needed. For a read of reference tables, those that any
+    /// one of may answer.
     pub shards: Vec<String>,
     pub reason: String,
+    /// The statement.
     pub sql: String,
+    /// The refusal's SQLSTATE, detail and hint.
+    #[serde(flatten)]
+    pub refusal: Option<Refusal>,
 }
 
-/// Puts a route into words.
+/// What else is said of a refusal; its message is the report's reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Puts the route of one execution of `statement` into words. `text` is the whole text that it was
+/// planned from.
 pub fn explain(
     statement: &Statement,
-    sql: &str,
+    text: &[u8],
     route: &Result<Route, Fault>,
     topology: &Topology,
 ) -> RouteReport {
     let all = || topology.shards().to_vec();
     let (name, shards) = match route {
-        Ok(Route::Session) => ("session", Vec::new()),
-        Ok(Route::Anywhere | Route::AnyShard) => ("any", Vec::new()),
+        Ok(Route::Session | Route::Anywhere) => ("local", Vec::new()),
+        Ok(Route::AnyShard) => ("single", all()),
         Ok(Route::Single(shard)) => ("single", vec![topology.name(*shard).to_owned()]),
-        Ok(Route::Concat(shards)) => (
-            "concat",
-            shards
-                .iter()
-                .map(|shard| topology.name(shard).to_owned())
-                .collect(),
-        ),
-        Ok(Route::Broadcast { .. }) => ("broadcast", all()),
+        Ok(Route::Concat(shards)) => {
+            let names = shards.iter().map(|shard| topology.name(shard).to_owned());
+            ("multi", names.collect())
+        }
+        Ok(Route::Broadcast { .. }) => ("multi", all()),
         Ok(Route::CopySplit(_)) => ("copy", all()),
         Err(_) => ("refuse", Vec::new()),
     };
+    let sql = text.get(statement.span.clone()).unwrap_or_default();
     RouteReport {
         route: name,
         shards,
         reason: match route {
             Ok(route) => reason(statement, route, topology),
-            Err(fault) => fault.to_string(),
+            Err(fault) => fault.message.clone(),
         },
-        sql: sql.to_owned(),
+        sql: String::from_utf8_lossy(sql).trim().to_owned(),
+        refusal: route.as_ref().err().map(|fault| Refusal {
+            code: fault.code.as_str(),
+            detail: fault.detail.clone(),
+            hint: fault.hint.clone(),
+        }),
     }
 }
 
+/// Why it is this route.
 fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
-    let one = topology.shards().len() == 1;
-    match &statement.access {
-        Access::Session => "the session answers it itself".into(),
-        Access::Anywhere => "it names no table, and every server answers alike".into(),
-        Access::Bound => "it goes where the transaction is".into(),
-        Access::Home if one => "the database has one shard".into(),
-        Access::Home => "it needs nothing but the home shard".into(),
-        Access::AnyShard => "it reads reference tables only".into(),
+    match route {
+        Route::Session => "answered by the proxy itself, or where the transaction is".into(),
+        Route::Anywhere => "no table: any server answers alike".into(),
+        Route::AnyShard => "only reference tables are read: any one of these shards".into(),
+        Route::Single(_) => single(&statement.access, topology),
+        Route::Concat(_) => "each shard's rows, one after another, are the answer".into(),
+        Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
+        Route::Broadcast { transaction: false } => {
+            "every shard, one after another: it cannot run in a transaction block".into()
+        }
+        Route::CopySplit(split) => {
+            format!("each row of {} goes to the shard of its key", split.table)
+        }
+    }
+}
+
+/// Why one shard is enough.
+fn single(access: &Access, topology: &Topology) -> String {
+    match access {
+        _ if topology.shards().len() == 1 => "the database has one shard".into(),
         Access::Keyed(keyed) => {
-            let proof = match (&keyed.keys, route) {
-                (_, Route::Concat(_)) => {
-                    "its rows are those of several shards, one after the other"
-                }
-                (Some(_), _) => "it is confined to keys of one shard",
-                (None, _) => "all rows are on one shard",
-            };
             let distribution = topology
                 .distribution(keyed.distribution)
                 .map_or("", |distribution| distribution.name());
+            let proof = if keyed.keys.is_some() {
+                "all the keys it names are on this shard"
+            } else {
+                "all its rows are on this shard"
+            };
             format!(
                 "{proof} (table {}, distribution {distribution})",
                 keyed.table
             )
         }
-        Access::Broadcast { transaction: true } => {
-            "every shard must have it, in one transaction each".into()
+        Access::Shard(_) => "a hint names the shard".into(),
+        Access::Bound => "the shard of the transaction, home without one".into(),
+        Access::Home
+        | Access::Session
+        | Access::Anywhere
+        | Access::AnyShard
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Refuse(_) => "all it uses is on the home shard".into(),
+    }
+}
+
+impl fmt::Display for RouteReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.route)?;
+        if !self.shards.is_empty() {
+            write!(f, " on {}", self.shards.join(", "))?;
         }
-        Access::Broadcast { transaction: false } => {
-            "every shard must have it, one by one, since it cannot run in a transaction".into()
+        write!(f, ": {}", self.reason)?;
+        let Some(refusal) = &self.refusal else {
+            return Ok(());
+        };
+        write!(f, " ({})", refusal.code)?;
+        if let Some(detail) = &refusal.detail {
+            write!(f, "\nDETAIL: {detail}")?;
         }
-        Access::CopySplit(split) => {
-            format!("the rows of {} are placed by their keys", split.table)
+        if let Some(hint) = &refusal.hint {
+            write!(f, "\nHINT: {hint}")?;
         }
-        Access::Shard(_) => "a hint says so".into(),
-        Access::Refuse(fault) => fault.to_string(),
+        Ok(())
     }
 }

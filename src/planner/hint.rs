@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::planner::context::Context;
-use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Keyed, Operand};
 use crate::planner::refuse;
 use crate::sql::hints::Hints;
 
-/// Applies a text's hints to one of its statements.
-pub(super) fn apply(draft: &mut Draft, hints: &Hints, context: Context<'_>) {
-    let takes = match &draft.access {
+/// Applies a text's hints to where one of its statements may run.
+pub(super) fn apply(access: &mut Access, hints: &Hints, context: Context<'_>) {
+    let takes = match access {
         Access::Keyed(_) | Access::AnyShard | Access::Home => true,
         Access::Refuse(fault) => !refuse::stands(fault),
         Access::Session
@@ -28,14 +27,14 @@ pub(super) fn apply(draft: &mut Draft, hints: &Hints, context: Context<'_>) {
     if !takes {
         return;
     }
-    match hinted(draft, hints, context) {
-        Ok(Some(access)) => draft.access = access,
+    match hinted(access, hints, context) {
+        Ok(Some(hinted)) => *access = hinted,
         Ok(None) => (),
-        Err(fault) => draft.access = Access::Refuse(Arc::new(fault)),
+        Err(fault) => *access = Access::Refuse(Arc::new(fault)),
     }
 }
 
-fn hinted(draft: &Draft, hints: &Hints, context: Context<'_>) -> Result<Option<Access>, Fault> {
+fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Option<Access>, Fault> {
     let topology = context.topology;
     if let Some(name) = &hints.shard {
         let shard = topology.shard(name);
@@ -43,10 +42,10 @@ fn hinted(draft: &Draft, hints: &Hints, context: Context<'_>) -> Result<Option<A
             .map(|shard| Some(Access::Shard(shard)))
             .ok_or_else(|| refuse::bad_hint("shard", name));
     }
-    let Some(key) = &hints.key else {
+    let Some(key) = hints.key.as_ref().filter(|_| !context.is_one_shard()) else {
         return Ok(None);
     };
-    let (distribution, table) = match (&hints.distribution, &draft.access) {
+    let (distribution, table) = match (&hints.distribution, planned) {
         (Some(name), _) => {
             let found = topology.distribution_named(name);
             let index = found.ok_or_else(|| refuse::bad_hint("distribution", name))?;

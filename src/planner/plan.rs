@@ -28,7 +28,7 @@ pub struct Script {
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own; no two of them make a state"
 )]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     /// Its text within the script, without the semicolon. Only exact for the text it was made from.
     pub span: Range<usize>,
@@ -69,8 +69,10 @@ pub enum Effect {
     Release(String),
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
     TwoPhase,
-    /// SET TRANSACTION …: holds for the block.
-    SetTransaction,
+    /// `SET TRANSACTION`: holds for the block. `modes` is the text after it, verbatim.
+    SetTransaction {
+        modes: String,
+    },
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.
@@ -131,6 +133,12 @@ pub enum Effect {
     Ddl,
     CopyIn,
     CopyOut,
+    /// `EXPLAIN (ROUTE) statement`: answered with the words of [`crate::planner::explain`] for the
+    /// route that the statement would take; it is not run. Its span is within the whole text, as is
+    /// the numbering of its literals.
+    ExplainRoute {
+        statement: Arc<Statement>,
+    },
 }
 
 /// An argument that is a literal (its value) or a parameter of Bind (counted from 0).
@@ -143,7 +151,7 @@ pub enum Argument {
 }
 
 /// Where a statement may run, as far as its text tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Answered by the session alone (BEGIN, COMMIT, DEALLOCATE, SET pgherd.…).
     Session,
@@ -169,7 +177,7 @@ pub enum Access {
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The distribution of its tables, by index in the topology.
     pub distribution: usize,
@@ -207,7 +215,7 @@ pub enum Operand {
 }
 
 /// COPY … FROM STDIN of a sharded table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySplit {
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0.

@@ -142,13 +142,11 @@ pub fn unread(reason: &Unread) -> Fault {
 
 /// A write of a reference table whose copies would differ.
 pub fn copies(table: &str, why: &str) -> Fault {
-    unsupported(format!(
-        "{COPIES} \"{table}\" would differ"
-    ))
-    .detail(format!(
-        "The statement has {why}, and each shard would work it out for itself."
-    ))
-    .hint("Work the value out first, and send it as a constant or a parameter.")
+    unsupported(format!("{COPIES} \"{table}\" would differ"))
+        .detail(format!(
+            "The statement has {why}, and each shard would work it out for itself."
+        ))
+        .hint("Work the value out first, and send it as a constant or a parameter.")
 }
 
 /// A table made from rows that are not all at home.

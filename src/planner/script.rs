@@ -1,6 +1,8 @@
 //! A text in, the plan of each of its statements out. Never fails: what cannot be planned is
 //! planned as its refusal.
 
+use std::sync::Arc;
+
 use crate::planner::context::Context;
 use crate::planner::data;
 use crate::planner::draft::Draft;
@@ -95,7 +97,10 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         };
         let mut draft = plan_one(&one);
         if let Some(hints) = &hints {
-            hint::apply(&mut draft, hints, context);
+            hint::apply(&mut draft.access, hints, context);
+            if let Effect::ExplainRoute { statement } = &mut draft.effect {
+                hint::apply(&mut Arc::make_mut(statement).access, hints, context);
+            }
         }
         reusable &= !draft.exact;
         statements.push(draft.into_statement(first.start..last.end));

@@ -5,8 +5,10 @@
 //! clients and ends when those connected have left; SIGINT, or a second SIGTERM, ends each client
 //! after its current transaction.
 
+mod catalogs;
 mod files;
 mod herd;
+mod listen;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,14 +17,14 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::console::Console;
 use crate::admin::{http, log};
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Fault, SqlState};
 use crate::metrics::Metrics;
@@ -32,13 +34,15 @@ use crate::session::auth::Keyring;
 use crate::session::engine::{DRAINING, Engine, Message, RUNNING, STOPPING, Shared, Snapshot};
 use crate::tls::Tls;
 
+use catalogs::Catalogs;
 pub use files::{load, read, sources_fault};
 use herd::Running;
+use listen::{accept, listen};
 
 /// Messages to an engine that may wait.
 const MESSAGES_MAX: usize = 10_000;
-/// Connections that wait to be accepted, as far as the system allows.
-const BACKLOG: u32 = 4_096;
+/// How long the first reading of the catalogs may hold up the start.
+const FIRST_CATALOGS: Duration = Duration::from_secs(5);
 /// Threads of the control runtime.
 const CONTROL_THREADS: usize = 2;
 
@@ -47,7 +51,7 @@ const CONTROL_THREADS: usize = 2;
 /// # Errors
 /// What keeps it from starting: every fault of the configuration, or a socket that cannot be opened.
 pub fn run(path: &Path) -> Result<(), Vec<Fault>> {
-    let config = files::load(path)?;
+    let config = load(path)?;
     log::install(&config.log, std::env::var("RUST_LOG").ok().as_deref())
         .map_err(|fault| vec![fault])?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,21 +100,6 @@ fn ready(config: Config, generation: u64) -> Result<Snapshot, Vec<Fault>> {
     })
 }
 
-/// How long the first reading of the catalogs may hold up the start.
-const FIRST_CATALOGS: Duration = Duration::from_secs(5);
-/// How soon a reload is followed by a reading, and the longest wait after failures.
-const CATALOGS_EVERY: Duration = Duration::from_millis(500);
-const CATALOGS_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// Sockets to accept clients on.
-enum Listener {
-    Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        path: PathBuf,
-    },
-}
-
 async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     let snapshot = ready(config, 1)?;
     let config = Arc::clone(&snapshot.config);
@@ -123,7 +112,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     let herd = Running::new(Arc::clone(&shared), Arc::clone(&metrics), path);
     if shared
         .console
-        .set(Arc::new(Console::new(Arc::clone(&herd) as _)))
+        .set(Arc::new(Console::new(Arc::<Running>::clone(&herd))))
         .is_err()
     {
         tracing::error!("the console was set twice");
@@ -190,7 +179,7 @@ fn start_engines(
                     .build_local(tokio::runtime::LocalOptions::default());
                 match runtime {
                     Ok(runtime) => {
-                        runtime.block_on(Engine::new(index, shared).run(messages, metrics))
+                        runtime.block_on(Engine::new(index, shared).run(messages, metrics));
                     }
                     Err(error) => tracing::error!(%error, "an engine could not start"),
                 }
@@ -202,154 +191,6 @@ fn start_engines(
         tracing::error!("the engines were set twice");
     }
     Ok(threads)
-}
-
-async fn listen(addresses: &[Listen]) -> Result<Vec<Listener>, Vec<Fault>> {
-    let mut listeners = Vec::new();
-    let mut faults = Vec::new();
-    for address in addresses {
-        match address {
-            Listen::Tcp(address) => match listen_tcp(address).await {
-                Ok(more) => listeners.extend(more),
-                Err(error) => faults.push(cannot_listen(address, &error)),
-            },
-            Listen::Unix { folder, port } => {
-                let path = folder.join(format!(".s.PGSQL.{port}"));
-                match listen_unix(&path) {
-                    Ok(listener) => listeners.push(Listener::Unix { listener, path }),
-                    Err(error) => faults.push(cannot_listen(&path.display().to_string(), &error)),
-                }
-            }
-        }
-    }
-    if faults.is_empty() {
-        Ok(listeners)
-    } else {
-        Err(faults)
-    }
-}
-
-fn cannot_listen(address: &str, error: &std::io::Error) -> Fault {
-    Fault::fatal(
-        SqlState::CONFIG,
-        format!("could not listen on \"{address}\""),
-    )
-    .detail(format!("{error}."))
-    .hint("Change listen in the config, or see whether another process has the address.")
-}
-
-async fn listen_tcp(address: &str) -> std::io::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for address in tokio::net::lookup_host(address).await? {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        listeners.push(Listener::Tcp(socket.listen(BACKLOG)?));
-    }
-    Ok(listeners)
-}
-
-/// A socket file that nobody serves is a dead proxy's: it is replaced.
-fn listen_unix(path: &Path) -> std::io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
-    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
-    Ok(listener)
-}
-
-/// Accepts clients and hands each to an engine in turn.
-async fn accept(listener: Listener, shared: Arc<Shared>) {
-    let mut next = 0_usize;
-    loop {
-        let message = match &listener {
-            Listener::Tcp(listener) => match listener.accept().await {
-                Ok((stream, _)) => stream.into_std().map(Message::Tcp),
-                Err(error) => Err(error),
-            },
-            Listener::Unix { listener, .. } => match listener.accept().await {
-                Ok((stream, _)) => stream.into_std().map(Message::Unix),
-                Err(error) => Err(error),
-            },
-        };
-        match message {
-            Ok(message) => {
-                let engines = shared.engines.get().map(Vec::as_slice).unwrap_or_default();
-                next = next.wrapping_add(1);
-                let chosen = next
-                    .checked_rem(engines.len())
-                    .and_then(|index| engines.get(index));
-                if let Some(engine) = chosen
-                    && engine.send(message).await.is_err()
-                {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a client");
-                // Out of file descriptors, most likely: it passes when clients leave.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix { path, .. } = self {
-            // Another process may have replaced it already.
-            drop(std::fs::remove_file(path));
-        }
-    }
-}
-
-/// The catalogs of all databases with several shards.
-#[derive(Debug, Default)]
-struct Catalogs {
-    /// By database, the generation of the configuration under which it was read.
-    known: HashMap<String, u64>,
-}
-
-impl Catalogs {
-    /// Reads those that have not been read since the last reload; whether all could be.
-    async fn read(&mut self, shared: &Arc<Shared>) -> bool {
-        let snapshot = shared.snapshot.load_full();
-        let mut complete = true;
-        for (name, database) in &snapshot.config.databases {
-            if database.shards.len() < 2 || self.known.get(name) == Some(&snapshot.generation) {
-                continue;
-            }
-            match shared.refresh_catalog(name).await {
-                Ok(()) => {
-                    self.known.insert(name.clone(), snapshot.generation);
-                }
-                Err(fault) => {
-                    tracing::warn!(database = %name, error = %fault, "could not read the catalog");
-                    complete = false;
-                }
-            }
-        }
-        complete
-    }
-
-    /// Reads them again after each reload, and while one cannot be reached.
-    async fn keep(mut self, shared: Arc<Shared>) {
-        let mut wait = CATALOGS_EVERY;
-        loop {
-            tokio::time::sleep(wait).await;
-            wait = if self.read(&shared).await {
-                CATALOGS_EVERY
-            } else {
-                wait.saturating_mul(2).min(CATALOGS_WAIT_MAX)
-            };
-        }
-    }
 }
 
 /// Follows signals until the proxy may end.

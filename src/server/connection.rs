@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::placement::ShardId;
 use crate::planner::plan::{Effect, Script};
 use crate::server::connect::{CancelToken, Connected};
@@ -55,6 +55,10 @@ pub struct CancelTarget {
 
 /// A connection to one server, logged in.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing that the protocol or a setting leaves to be done"
+)]
 pub struct ServerConnection {
     pub stream: Stream,
     pub reader: Reader,
@@ -72,7 +76,9 @@ pub struct ServerConnection {
     pub settings_unsure: bool,
     pub statements: ServerStatements,
     /// The id of the statement that is its unnamed one.
-    pub unnamed: Option<u32>,
+    pub unnamed: Option<ServerName>,
+    /// It listens to channels, or holds statements under clients' names: to be undone before another client has it.
+    pub untidy: bool,
     /// ParameterStatus values at login, in their order.
     pub parameters: Rc<Vec<(String, String)>>,
     pub shard: ShardId,
@@ -96,7 +102,7 @@ impl ServerConnection {
         permit: Permit,
         now: Instant,
     ) -> ServerConnection {
-        let pid = u64::try_from(connected.cancel.pid).unwrap_or(0);
+        let pid = u64::from(connected.cancel.pid);
         ServerConnection {
             stream: connected.stream,
             reader: Reader::default(),
@@ -109,6 +115,7 @@ impl ServerConnection {
             settings_unsure: false,
             statements: ServerStatements::default(),
             unnamed: None,
+            untidy: false,
             parameters: Rc::new(connected.parameters),
             shard,
             cancel: Rc::new(CancelTarget {
@@ -144,12 +151,7 @@ impl ServerConnection {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
+        net::poll_read(&mut self.stream, cx, scratch)
     }
 
     /// Sends what is to be sent. `Ready` when all of it is on its way.
@@ -240,8 +242,8 @@ pub fn poll_flush(
             out.drain(..sent);
         }
     }
-    match result {
-        Poll::Ready(Ok(())) if stream.is_tls() => Pin::new(stream).poll_flush(cx),
-        other => other,
+    if matches!(result, Poll::Ready(Ok(()))) && stream.is_tls() {
+        return Pin::new(stream).poll_flush(cx);
     }
+    result
 }

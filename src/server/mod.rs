@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod connect;
 pub mod connection;
+pub mod hidden;
 pub mod pool;
 pub mod settings;
 pub mod statements;

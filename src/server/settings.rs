@@ -86,6 +86,7 @@ impl Settings {
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Whether everything has the server's default.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

@@ -147,10 +147,12 @@ impl ServerStatements {
         self.used.clear();
     }
 
+    /// Statements prepared on the connection.
     pub fn len(&self) -> usize {
         self.used.len()
     }
 
+    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.used.is_empty()
     }
@@ -160,10 +162,13 @@ impl ServerStatements {
 /// comments count, and how the text is read.
 pub type Reading = (u32, bool, Lexing);
 
+/// A statement, and how its text was read.
+type Known = (Reading, Rc<Prepared>);
+
 /// The statements an engine knows for one database, by what Parse brings.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_body: HashMap<Box<[u8]>, Vec<(Reading, Rc<Prepared>)>, FixedState>,
+    by_body: HashMap<Box<[u8]>, Vec<Known>, FixedState>,
     bytes: usize,
     next: u32,
 }
@@ -219,10 +224,12 @@ impl Statements {
         self.bytes = 0;
     }
 
+    /// Texts known.
     pub fn len(&self) -> usize {
         self.by_body.len()
     }
 
+    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.by_body.is_empty()
     }

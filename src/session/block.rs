@@ -25,6 +25,8 @@ pub struct Block {
     pub settings: Rc<Settings>,
     /// Savepoints and the settings when they were made.
     pub savepoints: Vec<(String, Rc<Settings>)>,
+    /// Channels listened to within it: undone by a rollback.
+    pub channels: Vec<String>,
 }
 
 impl Block {
@@ -38,6 +40,7 @@ impl Block {
             failed: false,
             settings: Rc::clone(settings),
             savepoints: Vec::new(),
+            channels: Vec::new(),
         }
     }
 

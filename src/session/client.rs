@@ -26,6 +26,18 @@ pub enum Activity {
 /// Notifications held for one client; beyond this many the oldest are dropped with a warning logged.
 pub const NOTIFICATIONS_MAX: usize = 10_000;
 
+/// Where a client's last statement ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LastRoute {
+    #[default]
+    None,
+    /// Answered by the proxy.
+    Local,
+    Single(crate::placement::ShardId),
+    /// On several shards, as EXPLAIN (ROUTE) names the way.
+    Several(&'static str, crate::placement::ShardSet),
+}
+
 /// One client, shared by its session and its engine.
 #[derive(Debug)]
 pub struct Client {
@@ -53,11 +65,12 @@ pub struct Client {
     /// Notifications to be delivered: whole messages.
     pub notifications: RefCell<VecDeque<Vec<u8>>>,
     /// Where its last statement ran, for `SHOW pgherd.route`.
-    pub last_route: RefCell<String>,
+    pub last_route: RefCell<LastRoute>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Client {
+    /// A client that has just logged in and does nothing yet.
     #[expect(
         clippy::too_many_arguments,
         reason = "one plain record, made in one place"

@@ -19,14 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{self, Config, Limits, PoolMode};
 use crate::control::Control;
 use crate::error::Fault;
-use crate::metrics::catalogue::{Origin, RouteLabel};
-use crate::metrics::counters::{DatabaseCounters, EngineCounters};
+use crate::metrics::counters::EngineCounters;
 use crate::metrics::view::{Detail, Snapshot as View};
 use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
 use crate::planner::memo::Memo;
-use crate::server::pool::{Lease, Pool};
+use crate::server::pool::Pool;
 use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
@@ -130,6 +129,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// What engines share at the start: running, with nobody connected.
     pub fn new(
         snapshot: Snapshot,
         keyring: Keyring,
@@ -165,14 +165,12 @@ impl Shared {
     /// The counter of connections with this name.
     pub fn budget(&self, name: &str) -> Arc<AtomicUsize> {
         let mut budgets = locked(&self.budgets);
-        match budgets.get(name) {
-            Some(counter) => Arc::clone(counter),
-            None => {
-                let counter = Arc::new(AtomicUsize::new(0));
-                budgets.insert(name.to_owned(), Arc::clone(&counter));
-                counter
-            }
+        if let Some(counter) = budgets.get(name) {
+            return Arc::clone(counter);
         }
+        let counter = Arc::new(AtomicUsize::new(0));
+        budgets.insert(name.to_owned(), Arc::clone(&counter));
+        counter
     }
 
     /// What is known of a database; made on first use.
@@ -185,6 +183,7 @@ impl Shared {
         locked(&self.keys).insert(key.pid(), (key, engine, client));
     }
 
+    /// Forgets a cancel key: its client has left.
     pub fn remove_key(&self, pid: i32) {
         locked(&self.keys).remove(&pid);
     }
@@ -236,10 +235,13 @@ pub struct Database {
     /// The epoch that memo and statements were made in.
     pub(crate) planned_epoch: Cell<u32>,
     /// By user.
-    pub(crate) pools: RefCell<HashMap<String, Rc<[Rc<Pool>]>, FixedState>>,
+    pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
     /// What a server reports at login, by user and fingerprint of the startup settings.
     pub(crate) greetings: RefCell<HashMap<(String, u64), Greeting, FixedState>>,
 }
+
+/// The pools of one user, one a shard.
+pub(crate) type Pools = Rc<[Rc<Pool>]>;
 
 /// The ParameterStatus values of a login, by name.
 pub(crate) type Greeting = Rc<Vec<(String, String)>>;
@@ -294,6 +296,7 @@ pub struct Engine {
 const SCRATCH: usize = 64 * 1024;
 
 impl Engine {
+    /// An engine without clients and pools, under the snapshot in force.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Engine> {
         let snapshot = shared.snapshot.load_full();
         Rc::new(Engine {
@@ -312,10 +315,7 @@ impl Engine {
         })
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "the clock is the engine's: simulated time comes in here"
-    )]
+    /// The time now.
     pub fn now(&self) -> Instant {
         Instant::now()
     }
@@ -353,95 +353,5 @@ impl Engine {
             spare.clear();
             *self.spare.borrow_mut() = spare;
         }
-    }
-
-    fn with_counters(&self, database: &Database, count: impl FnOnce(&mut DatabaseCounters)) {
-        if let Some(counters) = self.counters.borrow_mut().databases.get_mut(database.index) {
-            count(counters);
-        }
-    }
-
-    pub(crate) fn count_query(&self, database: &Database, shard: Option<ShardId>) {
-        let shard = shard.map(|shard| usize::from(shard.0));
-        self.with_counters(database, |counters| {
-            counters.sent(RouteLabel::Single, shard)
-        });
-    }
-
-    pub(crate) fn count_route(&self, database: &Database, route: RouteLabel, micros: u64) {
-        self.with_counters(database, |counters| {
-            counters.sent(route, None);
-            counters.timed(route, None, micros);
-        });
-    }
-
-    pub(crate) fn count_parse(&self, database: &Database) {
-        self.with_counters(database, |counters| {
-            counters.totals.client_parse_count = counters.totals.client_parse_count.wrapping_add(1);
-        });
-    }
-
-    pub(crate) fn count_server_parse(&self, database: &Database) {
-        self.with_counters(database, |counters| {
-            counters.totals.server_parse_count = counters.totals.server_parse_count.wrapping_add(1);
-        });
-    }
-
-    pub(crate) fn count_bind(&self, database: &Database) {
-        self.with_counters(database, |counters| {
-            counters.totals.bind_count = counters.totals.bind_count.wrapping_add(1);
-        });
-    }
-
-    pub(crate) fn count_bytes(&self, database: &Database, received: usize, sent: usize) {
-        self.with_counters(database, |counters| {
-            let totals = &mut counters.totals;
-            totals.bytes_received = totals
-                .bytes_received
-                .wrapping_add(u64::try_from(received).unwrap_or(0));
-            totals.bytes_sent = totals
-                .bytes_sent
-                .wrapping_add(u64::try_from(sent).unwrap_or(0));
-        });
-    }
-
-    pub(crate) fn count_fault(&self, fault: &Fault) {
-        self.counters.borrow_mut().fault(Origin::Proxy, fault.code);
-    }
-
-    pub(crate) fn count_server_error(
-        &self,
-        database: &Database,
-        shard: Option<ShardId>,
-        code: &[u8],
-    ) {
-        self.counters.borrow_mut().error(Origin::Server, code);
-        self.with_counters(database, |counters| {
-            let shard = shard.map(|shard| usize::from(shard.0));
-            if let Some(shard) = shard.and_then(|index| counters.shards.get_mut(index)) {
-                shard.errors.add(code);
-            }
-        });
-    }
-
-    pub(crate) fn count_out_of_sync(&self) {
-        self.counters.borrow_mut().out_of_sync.add(1);
-    }
-
-    /// Gives a connection back once no cancel request is under way to it.
-    pub(crate) fn release_after_cancel(self: &Rc<Engine>, lease: Lease) {
-        let engine = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let under_way = |lease: &Lease| {
-                lease
-                    .peek()
-                    .is_some_and(|connection| connection.cancel.under_way.get() > 0)
-            };
-            while under_way(&lease) {
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-            }
-            let now = engine.now();
-            lease.release(now);
-        });
     }
 }

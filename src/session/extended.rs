@@ -20,7 +20,7 @@ use crate::wire::frontend::{self, Bind, Target};
 use crate::wire::pipeline::Request;
 
 use super::lease::Place;
-use super::simple::unknown_statement;
+use super::simple::{duplicate_statement, statement_key, unknown_statement};
 use super::{Portal, Session, Stop};
 
 /// An unnamed Parse that comes this often stays prepared on the server.
@@ -84,6 +84,8 @@ impl Session {
         self.pending_are_void();
         self.reply_fault(fault);
         self.skipping = true;
+        // PostgreSQL sends an error at once; what comes before it must come too.
+        self.ask_for_replies();
     }
 
     /// The Parses that wait will get no reply.
@@ -96,8 +98,12 @@ impl Session {
 
     /// The oldest Parse without a reply will get none: its name never existed.
     pub(crate) fn void_parse(&mut self) {
-        if let Some(Some(name)) = self.tentative.pop_front() {
-            self.statements.remove(&name);
+        match self.tentative.pop_front() {
+            Some(Some(name)) => {
+                self.statements.remove(&name);
+            }
+            Some(None) => self.unnamed = None,
+            None => {}
         }
     }
 
@@ -116,31 +122,38 @@ impl Session {
             _ => self.on_sync(),
         };
         match result {
-            Err(Stop::Fault(fault)) => {
-                // What went before may end the block that would fail with this.
-                self.wait_for_replies()?;
-                self.fail_group(&fault);
-                Ok(())
-            }
+            Err(Stop::Fault(fault)) => self.fail_behind_pending(&fault),
             other => other,
         }
     }
 
+    /// Parses that came before the message that fails are judged and answered before it.
+    fn fail_behind_pending(&mut self, fault: &Fault) -> Result<(), Stop> {
+        match self.settle_pending() {
+            Ok(()) => {
+                // What went before may end the block that would fail with this.
+                self.wait_for_replies()?;
+                self.fail_group(fault);
+            }
+            Err(Stop::Fault(earlier)) => self.fail_group(&earlier),
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
-        if self.statements.contains_key(parse.name) {
+        if self.statements.contains_key(statement_key(parse.name)) {
             self.settle_name(parse.name)?;
         }
         if !parse.name.is_empty()
-            && (self.statements.contains_key(parse.name) || self.is_sql_prepared(parse.name))
+            && (self.statements.contains_key(statement_key(parse.name))
+                || self.is_sql_prepared(parse.name))
         {
-            let name = String::from_utf8_lossy(parse.name);
-            return Err(Stop::Fault(Fault::error(
-                SqlState::DUPLICATE_STATEMENT,
-                format!("prepared statement \"{name}\" already exists"),
-            )));
+            return Err(Stop::Fault(duplicate_statement(parse.name)));
         }
         let prepared = self.plan_extended(&parse);
+        let prepared = self.called_on_server(prepared);
         if let Some(statement) = prepared.script.statements.first() {
             self.check_failed(statement)?;
         }
@@ -151,9 +164,10 @@ impl Session {
             self.tentative.push_back(None);
         } else {
             self.statements
-                .insert(parse.name.into(), Rc::clone(&prepared));
+                .insert(statement_key(parse.name).into(), Rc::clone(&prepared));
             self.client.prepared.set(self.statements.len());
-            self.tentative.push_back(Some(parse.name.into()));
+            self.tentative
+                .push_back(Some(statement_key(parse.name).into()));
         }
         self.engine.count_parse(&self.database);
         self.pending.push((prepared, unnamed));
@@ -176,7 +190,11 @@ impl Session {
             .as_ref()
             .and_then(Lease::peek)
             .is_some_and(|connection| !connection.unsynced);
-        if begins { self.settle_name(name) } else { Ok(()) }
+        if begins {
+            self.settle_name(name)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_sql_prepared(&self, name: &[u8]) -> bool {
@@ -189,9 +207,11 @@ impl Session {
         let found = if name.is_empty() {
             self.unnamed.as_ref()
         } else {
-            self.statements.get(name)
+            self.statements.get(statement_key(name))
         };
-        let found = found.map(Rc::clone).ok_or_else(|| unknown_statement(name))?;
+        let found = found
+            .map(Rc::clone)
+            .ok_or_else(|| unknown_statement(name))?;
         if found.epoch == self.database.epoch() {
             return Ok(found);
         }
@@ -200,7 +220,8 @@ impl Session {
         if name.is_empty() {
             self.unnamed = Some(Rc::clone(&renewed));
         } else {
-            self.statements.insert(name.into(), Rc::clone(&renewed));
+            self.statements
+                .insert(statement_key(name).into(), Rc::clone(&renewed));
         }
         for (pending, _) in &mut self.pending {
             if Rc::ptr_eq(pending, &found) {
@@ -249,7 +270,7 @@ impl Session {
                 };
                 connection.pipeline.sent(Request::Parse, false, note);
                 connection.mark_unsynced();
-                connection.unnamed = Some(prepared.id);
+                connection.unnamed = Some(name);
             }
         }
         self.emit_local();
@@ -257,12 +278,15 @@ impl Session {
 
     /// Makes sure the current connection has a statement; returns what to call it there.
     pub(crate) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>, unnamed: bool) -> Vec<u8> {
+        if !self.called.is_empty() {
+            self.ensure_called(prepared);
+        }
         let name = self.server_name(prepared);
         let limit = self.database.limits.max_prepared_statements;
         let mut called = Vec::with_capacity(24);
         let kept = self.is_kept(prepared);
         if let Some(connection) = self.connection() {
-            if unnamed && !kept && connection.unnamed == Some(prepared.id) {
+            if unnamed && !kept && connection.unnamed == Some(name) {
                 called.push(0);
                 return called;
             }
@@ -272,6 +296,51 @@ impl Session {
         }
         name.write(&mut called);
         called
+    }
+
+    /// SQL EXECUTE of a statement that was prepared by the protocol calls it as the server does.
+    fn called_on_server(&mut self, prepared: Rc<Prepared>) -> Rc<Prepared> {
+        let [statement] = prepared.script.statements.as_slice() else {
+            return prepared;
+        };
+        let Effect::Execute { name, at } = &statement.effect else {
+            return prepared;
+        };
+        let Some(target) = self
+            .statements
+            .get(statement_key(name.as_bytes()))
+            .map(Rc::clone)
+        else {
+            return prepared;
+        };
+        let mut called = Vec::new();
+        self.server_name(&target).write(&mut called);
+        called.pop();
+        let text = prepared.text();
+        let mut body = text.get(..at.start).unwrap_or_default().to_vec();
+        body.extend_from_slice(&called);
+        body.extend_from_slice(prepared.body.get(at.end..).unwrap_or_default());
+        let length = text
+            .len()
+            .saturating_sub(at.len())
+            .saturating_add(called.len());
+        let query = body.get(..length).unwrap_or_default().to_vec();
+        let renamed = self.plan_body(&body, &query);
+        self.called.retain(|(id, _)| *id != renamed.id);
+        self.called.push((renamed.id, target));
+        renamed
+    }
+
+    /// What a statement calls must be on the current connection before it.
+    fn ensure_called(&mut self, prepared: &Prepared) {
+        let target = self
+            .called
+            .iter()
+            .find(|(id, _)| *id == prepared.id)
+            .map(|(_, target)| Rc::clone(target));
+        if let Some(target) = target {
+            self.ensure_prepared(&target, false);
+        }
     }
 
     /// Before a Query: Parses without Sync are settled first.
@@ -336,11 +405,14 @@ impl Session {
 
     fn on_bind(&mut self, body: &[u8]) -> Result<(), Stop> {
         let bind = frontend::bind(body).map_err(Fault::from)?;
-        if self.is_sql_prepared(bind.statement) && !self.statements.contains_key(bind.statement) {
+        if self.is_sql_prepared(bind.statement)
+            && !self.statements.contains_key(statement_key(bind.statement))
+        {
             return self.bind_as_is(body, &bind);
         }
         self.settle_name_of_group(bind.statement)?;
         let prepared = self.find_statement(bind.statement)?;
+        self.listen_first(&prepared.script)?;
         let Some(statement) = prepared.script.statements.first() else {
             return self.bind_on(self.here_or_home(), true, &bind, &prepared, Effect::None);
         };
@@ -358,10 +430,16 @@ impl Session {
             prepared: &prepared,
             is_utf8: self.is_utf8(),
         };
-        match self.place(statement, &values)? {
+        let place = match self.place_temporary(statement, prepared.text())? {
+            Some(place) => place,
+            None => self.place(statement, &values)?,
+        };
+        self.note_route(&place, &statement.effect);
+        match place {
             Place::Local => self.bind_local(&bind, statement, &prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
             Place::Shard { shard, binds } => {
+                self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, &bind, &prepared, effect)
             }
@@ -488,9 +566,15 @@ impl Session {
                 let prepared = self.find_statement(name)?;
                 if is_answered_here(&prepared) {
                     self.settle_pending()?;
+                    let effect = prepared
+                        .script
+                        .statements
+                        .first()
+                        .map(|statement| &statement.effect);
+                    let column = effect.and_then(column_of);
                     self.reply(|out| {
                         backend::parameter_description(out, &[]);
-                        backend::no_data(out);
+                        describe_local(out, column.as_deref());
                     });
                     return Ok(());
                 }
@@ -506,14 +590,8 @@ impl Session {
                 if let Some((_, Portal::Local { effect, .. })) =
                     self.portals.iter().find(|(known, _)| **known == *name)
                 {
-                    let shows = matches!(effect, Effect::ShowPgherd { .. });
-                    self.reply(|out| {
-                        if shows {
-                            backend::row_description(out, &[backend::Column::text("pgherd")]);
-                        } else {
-                            backend::no_data(out);
-                        }
-                    });
+                    let column = column_of(effect);
+                    self.reply(|out| describe_local(out, column.as_deref()));
                     return Ok(());
                 }
                 self.check_portal(name)?;
@@ -568,18 +646,9 @@ impl Session {
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
         let effect = match portal {
-            Some(Portal::Local { effect, .. })
-                if matches!(effect, Effect::Listen { .. } | Effect::Unlisten { .. }) =>
-            {
-                self.wait_for_replies()?;
-                return Err(Stop::Task(Box::new(super::Task::Listen {
-                    effect,
-                    ready: false,
-                })));
-            }
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
-                self.run_local(&effect, verb, text.text())?;
+                self.run_local(&effect, verb, text.text(), false)?;
                 return Ok(());
             }
             Some(Portal::Server { effect }) => effect,
@@ -607,7 +676,8 @@ impl Session {
     fn on_close(&mut self, body: &[u8]) -> Result<(), Stop> {
         match frontend::close(body).map_err(Fault::from)? {
             Target::Statement(name) => {
-                if self.is_sql_prepared(name) && !self.statements.contains_key(name) {
+                if self.is_sql_prepared(name) && !self.statements.contains_key(statement_key(name))
+                {
                     self.sql_prepared.retain(|known| known.as_bytes() != name);
                     let shard = self.here_or_home();
                     return self.forward(shard, b'C', body, Request::Close);
@@ -616,7 +686,7 @@ impl Session {
                 if name.is_empty() {
                     self.unnamed = None;
                 } else {
-                    self.statements.remove(name);
+                    self.statements.remove(statement_key(name));
                     self.client.prepared.set(self.statements.len());
                 }
             }
@@ -735,8 +805,27 @@ fn is_answered_here(prepared: &Prepared) -> bool {
                 | Effect::Deallocate { .. }
                 | Effect::SetPgherd { .. }
                 | Effect::ShowPgherd { .. }
+                | Effect::ExplainRoute { .. }
         ),
         _ => false,
+    }
+}
+
+/// The one column of an answer of our own.
+pub(crate) fn column_of(effect: &Effect) -> Option<String> {
+    if let Effect::ShowPgherd { name } = effect {
+        Some(name.clone())
+    } else if let Effect::ExplainRoute { .. } = effect {
+        Some("QUERY PLAN".to_owned())
+    } else {
+        None
+    }
+}
+
+fn describe_local(out: &mut Vec<u8>, column: Option<&str>) {
+    match column {
+        Some(name) => backend::row_description(out, &[backend::Column::text(name)]),
+        None => backend::no_data(out),
     }
 }
 
@@ -766,12 +855,12 @@ fn resolved(effect: &Effect, values: &BindValues<'_>) -> Effect {
         },
         Argument::Literal(_) | Argument::Unknown => argument.clone(),
     };
-    match effect {
-        Effect::SetConfig { name, value, local } => Effect::SetConfig {
-            name: argument(name),
-            value: argument(value),
-            local: argument(local),
-        },
-        other => other.clone(),
+    let Effect::SetConfig { name, value, local } = effect else {
+        return effect.clone();
+    };
+    Effect::SetConfig {
+        name: argument(name),
+        value: argument(value),
+        local: argument(local),
     }
 }

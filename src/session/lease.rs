@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::planner;
 use crate::planner::plan::{Access, Effect, Route, Statement, Values};
+use crate::planner::{self, refuse};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::Lease;
 use crate::wire::backend::Status;
@@ -64,19 +65,29 @@ impl Session {
                 return here(false);
             }
             Effect::Deallocate { name } => {
-                let ours = name
-                    .as_ref()
-                    .is_none_or(|name| self.statements.contains_key(name.as_bytes()));
+                let ours = name.as_ref().is_none_or(|name| {
+                    self.statements
+                        .contains_key(super::simple::statement_key(name.as_bytes()))
+                });
                 if ours || self.sql_prepared.is_empty() {
                     return Ok(Place::Local);
                 }
                 return here(false);
             }
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } => return Ok(Place::Local),
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } | Effect::ExplainRoute { .. } => {
+                return Ok(Place::Local);
+            }
+            Effect::Listen { .. } | Effect::Unlisten { .. }
+                if self.pool_mode != PoolMode::Session
+                    && self.block.is_none()
+                    && !self.transaction_is_open() =>
+            {
+                return Ok(Place::Local);
+            }
             Effect::Savepoint(_)
             | Effect::RollbackTo(_)
             | Effect::Release(_)
-            | Effect::SetTransaction
+            | Effect::SetTransaction { .. }
             | Effect::Set { .. }
             | Effect::Reset { .. }
             | Effect::ResetAll
@@ -86,7 +97,11 @@ impl Session {
             | Effect::Listen { .. }
             | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
-            Effect::Execute { name, .. } if !self.statements.contains_key(name.as_bytes()) => {
+            Effect::Execute { name, .. }
+                if !self
+                    .statements
+                    .contains_key(super::simple::statement_key(name.as_bytes())) =>
+            {
                 return here(true);
             }
             Effect::Execute { .. }
@@ -100,13 +115,20 @@ impl Session {
         if let Access::Bound = statement.access {
             return here(true);
         }
+        // What reads no table of the database's own reads the same on every shard.
+        let reads_catalogs = matches!(statement.access, Access::Home)
+            && !statement.has_tables
+            && !statement.writes
+            && self.block.as_ref().is_some_and(|block| block.bound);
+        if reads_catalogs {
+            return here(true);
+        }
         let route = self.hinted(
             statement,
             planner::route(statement, &self.database.topology, values),
         )?;
         match route {
-            Route::Session => here(false),
-            Route::Anywhere => here(false),
+            Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {
                 shard: self.any_shard(),
                 binds: true,
@@ -128,7 +150,9 @@ impl Session {
             return route;
         };
         match (&statement.access, self.database.topology.shard(name)) {
-            (Access::Session, _) => route,
+            // Copies would differ, or rows lie where their key does not belong.
+            (Access::Session | Access::Broadcast { .. } | Access::CopySplit(_), _) => route,
+            (Access::Refuse(fault), _) if refuse::stands(fault) => route,
             (_, Some(shard)) => Ok(Route::Single(shard)),
             (_, None) => Err(Fault::error(
                 SqlState::INVALID_PARAMETER_VALUE,
@@ -157,7 +181,8 @@ impl Session {
         if self.lease.is_none() {
             self.take(shard)?;
         } else {
-            self.client.set_activity(Activity::Active, self.engine.now());
+            self.client
+                .set_activity(Activity::Active, self.engine.now());
         }
         self.open_block(binds);
         self.connection().ok_or_else(|| {
@@ -234,12 +259,7 @@ impl Session {
         }) {
             let mut lease = self.parked.swap_remove(index);
             if lease.connection().is_some_and(ServerConnection::is_stale) {
-                let name = self.database.topology.name(shard).to_owned();
-                let fault = Fault::fatal(
-                    SqlState::CONNECTION_FAILURE,
-                    format!("the session's connection to shard \"{name}\" was lost"),
-                )
-                .hint("Connect again: what the session held there is gone.");
+                let fault = self.kept_was_lost(shard);
                 self.client.kill(fault.clone());
                 return Err(Stop::Fault(fault));
             }
@@ -255,6 +275,16 @@ impl Session {
             Some(lease) => self.adopt_or_stop(lease),
             None => Err(Stop::Lease(shard)),
         }
+    }
+
+    /// What a client is told that kept state on a connection that is gone.
+    pub(crate) fn kept_was_lost(&self, shard: ShardId) -> Fault {
+        let name = self.database.topology.name(shard);
+        Fault::fatal(
+            SqlState::CONNECTION_FAILURE,
+            format!("the session's connection to shard \"{name}\" was lost"),
+        )
+        .hint("Connect again: what the session held there is gone.")
     }
 
     fn adopt_or_stop(&mut self, lease: Lease) -> Result<(), Stop> {
@@ -311,7 +341,7 @@ impl Session {
             self.parked.push(lease);
             return;
         }
-        release(&self.engine, lease, now);
+        lease.give_back(now);
     }
 
     /// Gives the connection back if nothing holds it.
@@ -319,7 +349,10 @@ impl Session {
         let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
             return;
         };
-        if connection.is_clean() && self.block.is_none() && !self.copy_in {
+        // COPY data may still be on its way when the server has given up on it: the connection is not
+        // free before the message has ended.
+        let is_fed = self.passing.is_some_and(|passing| passing.to_server);
+        if connection.is_clean() && self.block.is_none() && !self.copy_in && !is_fed {
             let now = self.engine.now();
             self.client.set_activity(Activity::Idle, now);
             self.executed = false;
@@ -345,16 +378,4 @@ impl Session {
 pub(crate) fn push_block_start(connection: &mut ServerConnection, begin: &[u8]) {
     crate::wire::frame::write(&mut connection.out, b'Q', &[begin, b"\0"]);
     connection.pipeline.sent(Request::Query, true, Note::None);
-}
-
-/// Gives a connection back; while a cancel request is under way to it, later.
-pub(crate) fn release(engine: &Rc<super::engine::Engine>, lease: Lease, now: std::time::Instant) {
-    let under_way = lease
-        .peek()
-        .is_some_and(|connection| connection.cancel.under_way.get() > 0);
-    if under_way {
-        engine.release_after_cancel(lease);
-    } else {
-        lease.release(now);
-    }
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
-use crate::planner::plan::Effect;
+use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Permit, Pool};
@@ -22,10 +23,10 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;
 
-use super::Session;
 use super::client::Client;
 use super::engine::Engine;
 use super::replies::Lost;
+use super::{Session, Stop};
 
 /// Requests to a hub that may wait.
 const REQUESTS_MAX: usize = 1_000;
@@ -109,11 +110,8 @@ impl Hub {
     }
 
     fn listen_to_all(&self) -> String {
-        self.channels
-            .borrow()
-            .keys()
-            .map(|channel| format!("LISTEN {};", quoted(channel)))
-            .collect()
+        let channels = self.channels.borrow();
+        each("LISTEN", channels.keys())
     }
 
     fn deliver(&self, body: &[u8], message: &[u8]) {
@@ -136,6 +134,18 @@ impl Hub {
             }
         }
     }
+}
+
+/// The same command for each channel.
+fn each<'a>(command: &str, channels: impl Iterator<Item = &'a String>) -> String {
+    let mut sql = String::new();
+    for channel in channels {
+        sql.push_str(command);
+        sql.push(' ');
+        sql.push_str(&quoted(channel));
+        sql.push(';');
+    }
+    sql
 }
 
 fn quoted(channel: &str) -> String {
@@ -257,9 +267,7 @@ async fn hear(
             Ok(count) => count,
             Err(lost) => return lost,
         };
-        let Some(hub) = hub.upgrade() else {
-            return None;
-        };
+        let hub = hub.upgrade()?;
         let mut reader = std::mem::take(&mut connection.reader);
         let data = scratch.get(..count).unwrap_or_default();
         let result = reader.feed(
@@ -314,35 +322,60 @@ fn on_frame(
 }
 
 impl Session {
-    /// Answers LISTEN or UNLISTEN of a simple query.
-    pub(crate) async fn listen(&mut self, effect: &Effect, ready: bool) {
-        let result = match effect {
-            Effect::Listen { channel } => {
-                let hub = self.hub();
-                let is_new = hub.add(channel, &self.client);
-                let result = if is_new {
-                    hub.run(format!("LISTEN {}", quoted(channel))).await
-                } else {
-                    Ok(())
-                };
-                if result.is_err() {
-                    hub.remove(Some(channel), &self.client);
-                }
-                result.map(|()| "LISTEN")
-            }
-            Effect::Unlisten { channel } => {
-                self.engine.unlisten(&self.client, channel.as_deref());
-                Ok("UNLISTEN")
-            }
-            _ => Ok("LISTEN"),
-        };
-        match result {
-            Ok(tag) => self.reply(|out| backend::command_complete(out, tag)),
-            Err(fault) if ready => self.reply_fault(&fault),
-            Err(fault) => self.fail_group(&fault),
+    /// Before a LISTEN is carried out, the listening connection must hear the channel, so that nothing
+    /// sent after its commit is missed. In session pooling the session's own connection listens.
+    pub(crate) fn listen_first(&self, script: &Script) -> Result<(), Stop> {
+        if self.pool_mode == PoolMode::Session {
+            return Ok(());
         }
-        if ready {
-            self.reply_ready();
+        let wanted: Vec<String> = script
+            .statements
+            .iter()
+            .filter_map(|statement| {
+                let Effect::Listen { channel } = &statement.effect else {
+                    return None;
+                };
+                (!self.channels.contains(channel)).then(|| channel.clone())
+            })
+            .collect();
+        if wanted.is_empty() {
+            Ok(())
+        } else {
+            Err(Stop::Listen(wanted))
+        }
+    }
+
+    /// Makes the listening connection hear channels for this client.
+    pub(crate) async fn listen(&mut self, channels: Vec<String>) -> Result<(), Fault> {
+        let hub = self.hub();
+        for channel in channels {
+            if hub.add(&channel, &self.client) {
+                let heard = hub.run(format!("LISTEN {}", quoted(&channel))).await;
+                if heard.is_err() {
+                    hub.remove(Some(&channel), &self.client);
+                }
+                heard?;
+            }
+            self.channels.push(channel);
+        }
+        Ok(())
+    }
+
+    /// Stops hearing one channel, or all.
+    pub(crate) fn unlisten(&mut self, channel: Option<&str>) {
+        self.channels
+            .retain(|known| channel.is_some_and(|channel| channel != known));
+        self.engine.unlisten(&self.client, channel);
+    }
+
+    /// A rollback undoes the LISTENs of its block; what came on their channels was never heard.
+    pub(crate) fn forget_channels(&mut self, channels: &[String]) {
+        for channel in channels {
+            self.unlisten(Some(channel));
+            self.client
+                .notifications
+                .borrow_mut()
+                .retain(|message| channel_of(message) != Some(channel.as_bytes()));
         }
     }
 
@@ -387,12 +420,15 @@ impl Engine {
         if silent.is_empty() {
             return;
         }
-        let sql: String = silent
-            .iter()
-            .map(|channel| format!("UNLISTEN {};", quoted(channel)))
-            .collect();
+        let sql = each("UNLISTEN", silent.iter());
         let (done, _answer) = oneshot::channel();
         // A full queue leaves the server listening to a channel nobody hears: harmless.
         drop(hub.requests.try_send(Request { sql, done }));
     }
+}
+
+/// The channel of a NotificationResponse, header included: it stands behind the process id.
+fn channel_of(message: &[u8]) -> Option<&[u8]> {
+    let body = message.get(frame::HEADER..)?;
+    body.get(4..)?.split(|byte| *byte == 0).next()
 }

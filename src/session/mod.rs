@@ -11,8 +11,13 @@ pub mod auth;
 pub mod block;
 pub mod client;
 pub mod console;
+mod console_client;
+mod conversation;
+mod counting;
+mod databases;
 pub mod engine;
 pub mod extended;
+mod greeting;
 pub mod lease;
 pub mod listen;
 pub mod login;
@@ -24,6 +29,8 @@ pub mod serve;
 pub mod simple;
 pub mod start;
 pub mod startup;
+pub mod temporary;
+mod view;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -60,6 +67,8 @@ pub(crate) enum Stop {
     Move(ShardId),
     /// What was sent without Sync must be ended before another shard is used.
     EndGroup,
+    /// These channels must be heard first.
+    Listen(Vec<String>),
     /// Something that takes several shards or another connection.
     Task(Box<Task>),
     /// The statement fails with this.
@@ -79,12 +88,6 @@ impl From<Fault> for Stop {
 pub(crate) enum Task {
     /// A simple query that runs on several shards.
     Wide(crate::execute::Wide),
-    /// LISTEN or UNLISTEN.
-    Listen {
-        effect: Effect,
-        /// With a ReadyForQuery: it came as a simple query.
-        ready: bool,
-    },
 }
 
 /// A portal as the client named it.
@@ -110,6 +113,10 @@ pub(crate) struct Passing {
 
 /// One client's conversation.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of the protocol that holds or not, whatever the others say"
+)]
 pub struct Session {
     pub(crate) engine: Rc<Engine>,
     pub(crate) client: Rc<Client>,
@@ -142,7 +149,13 @@ pub struct Session {
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
     /// Names made by SQL PREPARE on a pinned connection.
     pub(crate) sql_prepared: Vec<String>,
+    /// Its temporary tables, where there are several shards.
+    pub(crate) temporary: Vec<String>,
+    /// Channels it listens to by the engine's listening connection.
+    pub(crate) channels: Vec<String>,
     pub(crate) unnamed: Option<Rc<Prepared>>,
+    /// Statements whose text is an SQL EXECUTE, by id, and what they execute.
+    pub(crate) called: Vec<(u32, Rc<Prepared>)>,
     pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
     /// Parses that no server has seen and no reply has been given for.
     pub(crate) pending: Vec<(Rc<Prepared>, bool)>,
@@ -155,6 +168,8 @@ pub struct Session {
     /// The block's server connection was lost, and the client has not heard of it.
     pub(crate) lost: Option<Fault>,
     pub(crate) copy_in: bool,
+    /// The server ended its connection over what the client sent: the client ends as well.
+    pub(crate) ends: bool,
     /// The last command tag of a block's end said ROLLBACK.
     pub(crate) rolled_back: bool,
     pub(crate) pinned: Option<&'static str>,

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::planner::Context;
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
-use crate::planner::{Context, memo};
 use crate::server::settings::Settings;
 use crate::server::statements::Prepared;
 use crate::sql::cursor::Cursor;
@@ -129,11 +129,13 @@ impl Session {
     /// The same statement, planned under the schema as it is now.
     pub(crate) fn renew(&mut self, prepared: &Prepared) -> Rc<Prepared> {
         let renewed = self.plan_body(&prepared.body, prepared.text());
-        renewed.uses.set(renewed.uses.get().max(prepared.uses.get()));
+        renewed
+            .uses
+            .set(renewed.uses.get().max(prepared.uses.get()));
         renewed
     }
 
-    fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
+    pub(crate) fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
         let facts = self.facts();
         let database = Rc::clone(&self.database);
         database.forget_outdated();
@@ -148,10 +150,7 @@ impl Session {
         }
         let catalog = database.shared.catalog.load();
         let (scope, context) = self.scope(&database, &facts, &catalog);
-        let script = database
-            .memo
-            .borrow_mut()
-            .extended(query, scope, context);
+        let script = database.memo.borrow_mut().extended(query, scope, context);
         let limit = database.limits.plan_cache_size;
         let epoch = database.planned_epoch.get();
         let mut statements = database.statements.borrow_mut();
@@ -194,7 +193,7 @@ impl Database {
 
     /// A memo for this database's plans.
     pub(crate) fn memo(bytes: u64) -> Memo {
-        memo::Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
+        Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
     }
 
     /// The number of a search path, the same for the same path.

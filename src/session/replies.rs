@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
@@ -13,6 +14,7 @@ use crate::wire::pipeline::{Owed, Request};
 
 use super::block::Block;
 use super::client::Activity;
+use super::simple::statement_key;
 use super::{Session, Stop};
 
 /// The server's stream cannot be followed: the connection is lost.
@@ -108,10 +110,17 @@ impl Session {
             b'C' | b'I' => self.on_command_complete(frame.body),
             b'G' => self.on_copy_in(),
             b'E' => {
-                if step.forward {
-                    self.out.extend_from_slice(frame.bytes);
-                }
                 let fields = backend::error_fields(frame.body);
+                if let Some(lost) = self.on_fatal(frame, &fields) {
+                    return Err(lost);
+                }
+                let shown = step.forward || self.hides_parse();
+                if self.hides_query() {
+                    return Err(Lost(fields.message().to_owned()));
+                }
+                if shown {
+                    self.show_error(frame);
+                }
                 self.engine.count_server_error(
                     &self.database,
                     self.client.shard.get(),
@@ -129,6 +138,66 @@ impl Session {
             self.after_end();
         }
         Ok(())
+    }
+
+    /// A FATAL error ends the server connection. When it is about what the client sent, the client ends
+    /// with it; otherwise the connection counts as lost.
+    fn on_fatal(&mut self, frame: Frame<'_>, fields: &backend::ErrorFields<'_>) -> Option<Lost> {
+        if !matches!(fields.severity(), "FATAL" | "PANIC") {
+            return None;
+        }
+        if fields.code() == "08P01" {
+            self.out.extend_from_slice(frame.bytes);
+            self.ends = true;
+        }
+        Some(Lost(fields.message().to_owned()))
+    }
+
+    /// A Parse that we added for the client's sake: its failure is the client's to know.
+    fn hides_parse(&mut self) -> bool {
+        let front = self
+            .connection()
+            .and_then(|connection| connection.pipeline.front_note());
+        matches!(front, Some(Note::Parse { .. }))
+    }
+
+    /// A statement of our own (BEGIN, settings) that must not fail.
+    fn hides_query(&mut self) -> bool {
+        let front = self.connection().and_then(|connection| {
+            connection
+                .pipeline
+                .front()
+                .map(|(request, hidden, _)| (request, hidden))
+        });
+        front == Some((Request::Query, true))
+    }
+
+    /// Passes an error on, a statement called as the client calls it.
+    fn show_error(&mut self, frame: Frame<'_>) {
+        const OURS: &[u8] = b"\"pgherd_";
+        let at = frame
+            .body
+            .windows(OURS.len())
+            .position(|window| window == OURS);
+        let renamed = at.and_then(|at| {
+            let rest = frame.body.get(at.saturating_add(1)..)?;
+            let end = rest.iter().position(|byte| *byte == b'"')?;
+            let digits = rest.get(7..end)?.split(|byte| *byte == b'_').next()?;
+            let id: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            let name = self
+                .statements
+                .iter()
+                .find(|(_, prepared)| prepared.id == id)
+                .map_or(&[][..], |(name, _)| name);
+            let mut body = frame.body.get(..=at)?.to_vec();
+            body.extend_from_slice(name);
+            body.extend_from_slice(rest.get(end..)?);
+            Some(body)
+        });
+        match renamed {
+            Some(body) => crate::wire::frame::write(&mut self.out, b'E', &[&body]),
+            None => self.out.extend_from_slice(frame.bytes),
+        }
     }
 
     /// ParameterStatus goes to the client unless it echoes a setting of ours; a notification on a
@@ -205,6 +274,9 @@ impl Session {
                 } => {
                     if let Some(connection) = self.connection() {
                         connection.statements.remove(name);
+                        if connection.unnamed == Some(name) {
+                            connection.unnamed = None;
+                        }
                     }
                     if client {
                         self.void_parse();
@@ -285,6 +357,10 @@ impl Session {
                     .take()
                     .unwrap_or_else(|| Rc::clone(&self.settings));
                 self.block = Some(Box::new(Block::on_server(&before)));
+                if shown {
+                    let now = self.engine.now();
+                    self.client.set_activity(Activity::IdleInTransaction, now);
+                }
             }
             (Status::InBlock | Status::Failed, true) if shown => {
                 let now = self.engine.now();
@@ -311,6 +387,7 @@ impl Session {
             return;
         };
         if self.rolled_back {
+            self.forget_channels(&block.channels);
             self.revert_settings(block.settings);
         }
         self.rolled_back = false;
@@ -320,16 +397,39 @@ impl Session {
     }
 
     /// Before it is sent: what holds even if the statement fails.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     pub(crate) fn note_effect_before(&mut self, effect: &Effect) {
         match effect {
             Effect::Pin(reason) => self.pin(reason),
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
+            Effect::Listen { channel } => self.listens_on_server(channel),
             _ => {}
         }
     }
 
+    /// A LISTEN within a transaction: the server judges it, the listening connection hears. A rollback
+    /// takes the client off the channel.
+    fn listens_on_server(&mut self, channel: &str) {
+        if self.pool_mode == PoolMode::Session {
+            return;
+        }
+        if let Some(block) = &mut self.block {
+            block.channels.push(channel.to_owned());
+        }
+        if let Some(connection) = self.connection() {
+            connection.untidy = true;
+        }
+    }
+
     /// A statement was carried out: its effect on the session.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     fn apply(&mut self, effect: &Effect) {
         match effect {
             Effect::Set {
@@ -355,10 +455,21 @@ impl Session {
                 self.shape_block(effect);
             }
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
-            Effect::Deallocate { name } => match name {
-                Some(name) => self.sql_prepared.retain(|known| known != name),
-                None => self.sql_prepared.clear(),
-            },
+            Effect::Deallocate { name: Some(name) } => {
+                self.sql_prepared.retain(|known| known != name);
+                self.statements.remove(statement_key(name.as_bytes()));
+                self.client.prepared.set(self.statements.len());
+            }
+            Effect::Deallocate { name: None } => {
+                self.sql_prepared.clear();
+                self.statements = std::collections::HashMap::default();
+                self.client.prepared.set(0);
+                if let Some(connection) = self.connection() {
+                    connection.statements.clear();
+                    connection.unnamed = None;
+                }
+            }
+            Effect::Unlisten { channel } => self.unlisten(channel.as_deref()),
             Effect::Savepoint(name) => {
                 let settings = Rc::clone(&self.settings);
                 if let Some(block) = &mut self.block {
@@ -382,7 +493,7 @@ impl Session {
                 }
                 self.shape_block(effect);
             }
-            Effect::SetTransaction
+            Effect::SetTransaction { .. }
             | Effect::Set { local: true, .. }
             | Effect::Reset { local: true, .. } => {
                 self.shape_block(effect);
@@ -392,6 +503,10 @@ impl Session {
     }
 
     /// A block that may still move keeps what shaped it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what cannot be written again binds the block"
+    )]
     fn shape_block(&mut self, effect: &Effect) {
         let text = match effect {
             Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_name(name)),
@@ -419,6 +534,10 @@ impl Session {
                 value,
                 local: true,
             } => format!("SET LOCAL {} TO {value}", quote_name(name)),
+            // A snapshot is one server's.
+            Effect::SetTransaction { modes } if !is_snapshot(modes) => {
+                format!("SET TRANSACTION {modes}")
+            }
             // What cannot be written again binds the block where it is.
             _ => {
                 if let Some(block) = &mut self.block {
@@ -486,6 +605,7 @@ impl Session {
     fn discard_all(&mut self) {
         self.statements = std::collections::HashMap::default();
         self.sql_prepared.clear();
+        self.temporary.clear();
         self.unnamed = None;
         self.own_settings.clear();
         self.client.prepared.set(0);
@@ -498,7 +618,7 @@ impl Session {
             connection.statements.clear();
             connection.unnamed = None;
         }
-        self.engine.unlisten_all(&self.client);
+        self.unlisten(None);
     }
 
     /// The server connection is lost: whatever it owes is answered with an error.
@@ -524,6 +644,9 @@ impl Session {
             None => Vec::new(),
         };
         drop(lease);
+        if self.ends {
+            return Err(Stop::Close);
+        }
         let fault = lost_fault(&shard, lost, owed.iter().any(is_commit));
         if self.keeps_connections() {
             // What lived on the connection is gone with it.
@@ -613,11 +736,17 @@ fn lost_fault(shard: &str, lost: &Lost, committing: bool) -> Fault {
 /// Whether a commit was among what is not answered.
 fn is_commit(owed: &Owed<Note>) -> bool {
     match owed {
-        Owed::Server { note: Note::Script { script, .. }, .. } => script
+        Owed::Server {
+            note: Note::Script { script, .. },
+            ..
+        } => script
             .statements
             .iter()
             .any(|statement| matches!(statement.effect, Effect::Commit { .. })),
-        Owed::Server { note: Note::Effect(effect), .. } => matches!(**effect, Effect::Commit { .. }),
+        Owed::Server {
+            note: Note::Effect(effect),
+            ..
+        } => matches!(**effect, Effect::Commit { .. }),
         Owed::Server { .. } | Owed::Local(_) => false,
     }
 }
@@ -630,6 +759,12 @@ fn is_end(owed: &Owed<Note>) -> bool {
             ..
         }
     )
+}
+
+/// Whether SET TRANSACTION takes over another transaction's snapshot.
+fn is_snapshot(modes: &str) -> bool {
+    let first = modes.split_whitespace().next().unwrap_or_default();
+    first.eq_ignore_ascii_case("snapshot")
 }
 
 fn quote_name(name: &str) -> String {

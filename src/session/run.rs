@@ -1,18 +1,16 @@
 //! The loop of a session: reads, hands bytes to the machine, writes, and does what takes time.
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
-
 use crate::error::{Fault, SqlState};
+use crate::execute::{End, Interrupted, canceled_fault};
+use crate::net::poll_read;
 use crate::placement::ShardId;
-use crate::server::connection::{ServerConnection, poll_flush};
+use crate::server::connection::poll_flush;
+use crate::server::hidden::{run_hidden, settings_sql};
 use crate::server::pool::Lease;
-use crate::server::settings::{Settings, difference};
 use crate::wire::backend;
 use crate::wire::frame::{self, Frame, Split};
 
@@ -37,15 +35,6 @@ enum Progress {
     Need(Stop),
 }
 
-/// Why a session ends.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The client said goodbye or is gone.
-    Client,
-    /// It is told why.
-    Fault(Box<Fault>),
-}
-
 impl Session {
     /// Serves the client until it leaves or is made to.
     ///
@@ -58,6 +47,11 @@ impl Session {
                 Err(end) => break end,
             }
         };
+        if matches!(end, End::Client) && !self.out.is_empty() {
+            // What is ready goes out with the farewell; the client may be gone already.
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            drop(poll_flush(&mut self.stream, &mut self.out, &mut cx));
+        }
         if let End::Fault(fault) = end {
             self.engine.count_fault(&fault);
             backend::fault(&mut self.out, &fault);
@@ -359,7 +353,7 @@ impl Session {
     }
 
     /// Sends a Flush so that what was sent is answered.
-    fn ask_for_replies(&mut self) {
+    pub(crate) fn ask_for_replies(&mut self) {
         if let Some(connection) = self.connection()
             && !connection.flushed
         {
@@ -387,6 +381,7 @@ impl Session {
         }
         match frame.tag {
             b'Q' => {
+                self.settle_group()?;
                 if self.is_skipping_messages() {
                     return Ok(());
                 }
@@ -399,14 +394,15 @@ impl Session {
             }
             b'd' | b'c' | b'f' => self.on_copy_frame(frame),
             b'F' => self.on_function_call(frame),
-            b'X' => Err(Stop::Close),
-            tag => Err(Stop::Fault(
-                Fault::fatal(
-                    SqlState::PROTOCOL_VIOLATION,
-                    format!("invalid frontend message type {tag}"),
-                )
-                .hint("The client does not speak PostgreSQL's protocol, or lost its place in it."),
-            )),
+            b'X' => {
+                // What was asked before is carried out first.
+                self.wait_for_synced()?;
+                Err(Stop::Close)
+            }
+            tag => Err(Stop::Fault(Fault::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("invalid frontend message type {tag}"),
+            ))),
         }
     }
 
@@ -430,8 +426,8 @@ impl Session {
         }
     }
 
-    /// COPY data goes to the server that asked for it. Data sent along with its COPY waits until the
-    /// server asks; what comes late is dropped, as PostgreSQL does.
+    /// COPY data goes to the server that asked for it; what comes late is dropped, as PostgreSQL does.
+    /// Whether the server asked for it may not be known yet: then it waits.
     fn on_copy_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
         if !self.copy_in {
             return self.wait_for_replies();
@@ -445,7 +441,19 @@ impl Session {
         Ok(())
     }
 
+    /// Waits until everything that was sent with a Sync is answered.
+    fn wait_for_synced(&self) -> Result<(), Stop> {
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        let waits = connection.is_some_and(|connection| {
+            !connection.pipeline.is_empty()
+                && !connection.unsynced
+                && !connection.pipeline.is_skipping()
+        });
+        if waits { Err(Stop::Idle) } else { Ok(()) }
+    }
+
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        self.settle_group()?;
         if self.is_skipping_messages() {
             return Ok(());
         }
@@ -468,10 +476,10 @@ impl Session {
     /// it is being passed.
     fn on_part(&mut self, tag: u8, total: usize, header: &[u8], body: &[u8]) -> Result<bool, Stop> {
         if tag == b'd' {
-            let to_server = self.copy_in;
-            if !to_server {
+            if !self.copy_in {
                 self.wait_for_replies()?;
             }
+            let to_server = self.copy_in;
             if to_server && let Some(connection) = self.connection() {
                 connection.out.extend_from_slice(header);
                 connection.out.extend_from_slice(body);
@@ -493,6 +501,7 @@ impl Session {
             Stop::Lease(shard) => self.wait_for_lease(shard).await,
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
+            Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -544,6 +553,8 @@ impl Session {
                 self.pending.clear();
                 self.reply_fault(fault);
                 self.skipping = true;
+                // A client may wait for this error before it sends Sync; what comes before it must come too.
+                self.ask_for_replies();
             }
         }
     }
@@ -551,10 +562,6 @@ impl Session {
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
-            Task::Listen { effect, ready } => {
-                self.listen(&effect, ready).await;
-                Ok(())
-            }
         }
     }
 
@@ -717,24 +724,10 @@ impl Session {
             };
             if let Ok(Ok(())) = rolled_back {
                 let now = engine.now();
-                super::lease::release(&engine, lease, now);
+                lease.give_back(now);
             }
         });
     }
-}
-
-/// Why waiting ended without what was waited for.
-#[derive(Debug)]
-pub(crate) enum Interrupted {
-    Fault(Fault),
-    End(End),
-}
-
-pub(crate) fn canceled_fault() -> Fault {
-    Fault::error(
-        SqlState::QUERY_CANCELED,
-        "canceling statement due to user request",
-    )
 }
 
 /// PostgreSQL, too, hangs up: it cannot tell any more what the client means.
@@ -753,159 +746,4 @@ fn frame_fault(error: &frame::FrameError) -> Fault {
     };
     Fault::fatal(code, error.to_string())
         .hint("Send less at once, or raise max_message_size; if the client speaks another protocol, check its port.")
-}
-
-pub(crate) fn poll_read(
-    stream: &mut crate::net::Stream,
-    cx: &mut Context<'_>,
-    scratch: &mut [u8],
-) -> Poll<io::Result<usize>> {
-    let mut buffer = ReadBuf::new(scratch);
-    match Pin::new(stream).poll_read(cx, &mut buffer) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending => Poll::Pending,
-    }
-}
-
-/// The statements that bring a connection to these settings; empty when it has them.
-pub(crate) fn settings_sql(connection: &mut ServerConnection, wanted: &Rc<Settings>) -> String {
-    let mut sql = String::new();
-    if connection.settings_unsure {
-        sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
-        connection.settings = Settings::new(std::collections::BTreeMap::new());
-    }
-    sql.push_str(&difference(&connection.settings, wanted));
-    sql
-}
-
-/// Runs statements of our own on a connection that is in sync, and waits for the end of them.
-///
-/// # Errors
-/// The server's error, or that the connection was lost.
-///
-/// # Cancel safety
-/// Not safe: the connection must be closed.
-pub(crate) async fn run_hidden(connection: &mut ServerConnection, sql: &str) -> Result<(), Fault> {
-    connection.push_hidden_query(sql);
-    wait_for_ready(connection).await
-}
-
-/// The same, and keeps `reported` up to date with the ParameterStatus messages that come.
-///
-/// # Errors
-/// The server's error, or that the connection was lost.
-///
-/// # Cancel safety
-/// Not safe: the connection must be closed.
-pub(crate) async fn run_reported(
-    connection: &mut ServerConnection,
-    sql: &str,
-    reported: &mut Vec<(String, String)>,
-) -> Result<(), Fault> {
-    connection.push_hidden_query(sql);
-    read_until_ready(connection, |frame| note_parameter(frame, reported)).await
-}
-
-fn note_parameter(frame: Frame<'_>, reported: &mut Vec<(String, String)>) {
-    if frame.tag != b'S' {
-        return;
-    }
-    let mut parts = frame
-        .body
-        .split(|byte| *byte == 0)
-        .map(String::from_utf8_lossy);
-    let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
-        return;
-    };
-    match reported.iter_mut().find(|(known, _)| *known == name) {
-        Some((_, known)) => *known = value.into_owned(),
-        None => reported.push((name.into_owned(), value.into_owned())),
-    }
-}
-
-/// Sends what is queued and reads until everything owed is answered; rows are dropped.
-///
-/// # Errors
-/// The first error of the server, or that the connection was lost.
-///
-/// # Cancel safety
-/// Not safe: the connection must be closed.
-pub(crate) async fn wait_for_ready(connection: &mut ServerConnection) -> Result<(), Fault> {
-    read_until_ready(connection, |_| ()).await
-}
-
-async fn read_until_ready(
-    connection: &mut ServerConnection,
-    mut look: impl FnMut(Frame<'_>),
-) -> Result<(), Fault> {
-    let lost = |reason: String| {
-        Fault::error(
-            SqlState::CONNECTION_FAILURE,
-            "the connection to the shard was lost",
-        )
-        .detail(format!("It ended with: {reason}."))
-        .hint("Repeat the statement.")
-    };
-    let mut failure = None;
-    let mut scratch = vec![0; 4096];
-    while !connection.pipeline.is_empty() {
-        let count = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
-                return Poll::Ready(Err(error));
-            }
-            connection.poll_read(cx, &mut scratch)
-        })
-        .await
-        .map_err(|error| lost(error.to_string()))?;
-        if count == 0 {
-            return Err(lost("the server closed the connection".to_owned()));
-        }
-        let data = scratch.get(..count).unwrap_or_default();
-        let mut reader = std::mem::take(&mut connection.reader);
-        let result = reader.feed(
-            data,
-            u32::MAX,
-            |_| false,
-            |piece| {
-                let frame::Piece::Whole(frame) = piece else {
-                    return Ok(());
-                };
-                look(frame);
-                take_hidden(connection, frame, &mut failure)
-            },
-        );
-        connection.reader = reader;
-        result.map_err(|error: Lost| lost(error.0))?;
-    }
-    failure.map_or(Ok(()), Err)
-}
-
-fn take_hidden(
-    connection: &mut ServerConnection,
-    frame: Frame<'_>,
-    failure: &mut Option<Fault>,
-) -> Result<(), Lost> {
-    let step = connection
-        .pipeline
-        .received(frame.tag)
-        .map_err(|error| Lost(error.to_string()))?;
-    if frame.tag == b'Z'
-        && let Some(status) = frame
-            .body
-            .first()
-            .and_then(|byte| backend::Status::read(*byte))
-    {
-        connection.status = status;
-    }
-    if step.fails {
-        let fields = backend::error_fields(frame.body);
-        failure.get_or_insert_with(|| {
-            Fault::error(SqlState::of_server(fields.code()), fields.message())
-        });
-        connection.pipeline.fail();
-    } else if step.ends {
-        connection.pipeline.pop();
-    }
-    Ok(())
 }

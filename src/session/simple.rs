@@ -5,16 +5,17 @@ use std::rc::Rc;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
-use crate::planner::refuse;
+use crate::planner::{self, refuse};
 use crate::server::connection::Note;
-use crate::server::statements::ServerName;
+use crate::server::statements::{Prepared, ServerName};
 use crate::sql::mask;
 use crate::wire::frame::{self, Frame};
 use crate::wire::pipeline::Request;
 use crate::wire::{backend, frontend};
 
 use super::block::Block;
-use super::client::Activity;
+use super::client::{Activity, LastRoute};
+use super::extended::column_of;
 use super::lease::Place;
 use super::{Session, Stop, Task};
 
@@ -46,7 +47,15 @@ impl Values for TextValues<'_> {
 impl Session {
     /// Handles a Query.
     pub(crate) fn on_query(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
-        let text = frontend::query(frame.body).map_err(Fault::from)?;
+        let text = match frontend::query(frame.body) {
+            Ok(text) => text,
+            Err(malformed) => {
+                self.wait_for_replies()?;
+                self.reply_fault(&malformed.into());
+                self.reply_ready();
+                return Ok(());
+            }
+        };
         let mut masked = self.engine.take_masked();
         let script = self.plan_simple(text, &mut masked);
         let result = self.run_query(frame, text, &script, masked.literals());
@@ -71,6 +80,7 @@ impl Session {
         literals: &[mask::Literal],
     ) -> Result<(), Stop> {
         self.settle_pending()?;
+        self.listen_first(script)?;
         match script.statements.as_slice() {
             [] => {
                 self.wait_for_replies()?;
@@ -87,7 +97,14 @@ impl Session {
                 };
                 self.run_one(frame, text, script, statement, &values)
             }
-            several => self.run_several(frame, text, script, several),
+            several => {
+                let values = TextValues {
+                    text,
+                    literals,
+                    is_utf8: self.is_utf8(),
+                };
+                self.run_several(frame, text, script, several, &values)
+            }
         }
     }
 
@@ -102,18 +119,23 @@ impl Session {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
         self.check_bound(statement)?;
-        match self.place(statement, values)? {
+        let place = match self.place_temporary(statement, text)? {
+            Some(place) => place,
+            None => self.place(statement, values)?,
+        };
+        self.note_route(&place, &statement.effect);
+        match place {
             Place::Local => {
                 self.wait_for_replies()?;
                 self.unnamed = None;
-                self.run_local(&statement.effect, statement.verb, text)?;
+                self.run_local(&statement.effect, statement.verb, text, true)?;
                 self.reply_ready();
                 Ok(())
             }
             Place::Wide(route) => Err(self.widen(statement, route, text)),
             Place::Shard { shard, binds } => {
                 if let Effect::Execute { name, at } = &statement.effect
-                    && self.statements.contains_key(name.as_bytes())
+                    && self.statements.contains_key(statement_key(name.as_bytes()))
                 {
                     return self.run_execute(shard, text, script, name, at);
                 }
@@ -121,6 +143,7 @@ impl Session {
                     return self.send_query_as(shard, &rewritten, script);
                 }
                 self.lease(shard, binds)?;
+                self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
                 self.send_query(frame.bytes, script, statement.effect == Effect::None);
                 Ok(())
@@ -152,27 +175,25 @@ impl Session {
         text: &[u8],
         script: &Rc<Script>,
         statements: &[Statement],
+        values: &dyn Values,
     ) -> Result<(), Stop> {
         if let Some(first) = statements.first() {
             self.check_failed(first)?;
         }
-        let no_literals = TextValues {
-            text,
-            literals: &[],
-            is_utf8: self.is_utf8(),
-        };
         let mut shard = None;
         let mut wide = None;
         let mut binds = false;
         for statement in statements {
-            self.check_effect(&statement.effect)?;
-            if self.is_answered_here(statement) {
+            if statement.effect == Effect::Begin {
+                self.check_effect(&statement.effect)?;
+            }
+            if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
             if is_shardless(statement) {
                 continue;
             }
-            match self.place(statement, &no_literals)? {
+            match self.place(statement, values)? {
                 Place::Local => {}
                 Place::Shard {
                     shard: wanted,
@@ -206,6 +227,7 @@ impl Session {
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         self.lease(shard, binds)?;
+        self.name_on_server(statements);
         for statement in statements {
             self.note_effect_before(&statement.effect);
         }
@@ -213,19 +235,48 @@ impl Session {
         Ok(())
     }
 
-    /// Whether only we can answer it, so that it cannot be sent along with others.
-    fn is_answered_here(&self, statement: &Statement) -> bool {
-        match &statement.effect {
-            Effect::Deallocate { name } => name
-                .as_ref()
-                .is_none_or(|name| self.statements.contains_key(name.as_bytes())),
-            Effect::Execute { name, .. } => self.statements.contains_key(name.as_bytes()),
-            Effect::SetPgherd { .. }
-            | Effect::ShowPgherd { .. }
-            | Effect::Listen { .. }
-            | Effect::Unlisten { .. } => true,
-            _ => false,
+    /// Statements of the protocol that the text names in SQL are made known to the server by those names.
+    fn name_on_server(&mut self, statements: &[Statement]) {
+        let mut named: Vec<(String, Rc<Prepared>)> = Vec::new();
+        for statement in statements {
+            if let Effect::Execute { name, .. } | Effect::Deallocate { name: Some(name) } =
+                &statement.effect
+                && let Some(prepared) = self.statements.get(statement_key(name.as_bytes()))
+                && !named.iter().any(|(known, _)| known == name)
+            {
+                named.push((name.clone(), Rc::clone(prepared)));
+            }
         }
+        let Some(connection) = self.connection() else {
+            return;
+        };
+        if connection.status == backend::Status::Failed {
+            return;
+        }
+        for (name, prepared) in named {
+            let text = String::from_utf8_lossy(prepared.text());
+            let name = name.replace('"', "\"\"");
+            connection.push_hidden_query(&format!("PREPARE \"{name}\" AS {text}"));
+            connection.untidy = true;
+        }
+    }
+
+    /// A Query behind messages without Sync: the server skips it if one of them failed.
+    pub(crate) fn settle_group(&self) -> Result<(), Stop> {
+        let unsettled = self
+            .lease
+            .as_ref()
+            .and_then(crate::server::pool::Lease::peek)
+            .is_some_and(|connection| connection.unsynced && !connection.pipeline.is_empty());
+        if unsettled { Err(Stop::Drain) } else { Ok(()) }
+    }
+
+    /// Whether only we can answer it, so that it cannot be sent along with others.
+    fn is_answered_here(statement: &Statement) -> bool {
+        matches!(
+            statement.effect,
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. }
+        )
     }
 
     /// Sends a Query whose replies go to the client.
@@ -244,6 +295,7 @@ impl Session {
             connection.out.extend_from_slice(bytes);
             connection.pipeline.sent(Request::Query, false, note);
             connection.unsynced = false;
+            connection.unnamed = None;
         }
         self.engine
             .count_query(&self.database, self.client.shard.get());
@@ -264,6 +316,10 @@ impl Session {
 
     /// What must be sent instead of the client's text for the statement to mean what it says:
     /// COMMIT of a block that failed by our error is a rollback.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     fn rewritten(&self, effect: &Effect) -> Option<Vec<u8>> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         match effect {
@@ -288,7 +344,11 @@ impl Session {
         name: &str,
         at: &std::ops::Range<usize>,
     ) -> Result<(), Stop> {
-        let Some(prepared) = self.statements.get(name.as_bytes()).map(Rc::clone) else {
+        let Some(prepared) = self
+            .statements
+            .get(statement_key(name.as_bytes()))
+            .map(Rc::clone)
+        else {
             return Ok(());
         };
         self.lease(shard, true)?;
@@ -311,7 +371,7 @@ impl Session {
     }
 
     /// What a server calls a statement under the current settings and schema.
-    pub(crate) fn server_name(&self, prepared: &crate::server::statements::Prepared) -> ServerName {
+    pub(crate) fn server_name(&self, prepared: &Prepared) -> ServerName {
         ServerName {
             id: prepared.id,
             fingerprint: self.settings.parser_fingerprint(),
@@ -320,6 +380,10 @@ impl Session {
     }
 
     /// In a block that failed by an error of our own, only its end is let through.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a failed block takes nothing but its end"
+    )]
     pub(crate) fn check_failed(&mut self, statement: &Statement) -> Result<(), Fault> {
         let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
         let failed = failed_here
@@ -348,6 +412,10 @@ impl Session {
     }
 
     /// Refuses what the pool mode or this release cannot do.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
         match effect {
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
@@ -359,10 +427,10 @@ impl Session {
                     .hint("Use pool_mode: transaction for this user or database."),
                 ))
             }
-            Effect::Listen { .. } | Effect::Unlisten { .. }
-                if self.pool_mode != crate::config::PoolMode::Session =>
+            Effect::Prepare { name }
+                if self.statements.contains_key(statement_key(name.as_bytes())) =>
             {
-                Err(Stop::Task(Box::new(Task::Listen { effect: effect.clone(), ready: true })))
+                Err(Stop::Fault(duplicate_statement(name.as_bytes())))
             }
             _ => Ok(()),
         }
@@ -385,12 +453,17 @@ impl Session {
     }
 
     /// Answers a statement that no server is needed for; without the ReadyForQuery.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others need a server")]
     pub(crate) fn run_local(
         &mut self,
         effect: &Effect,
         verb: &'static str,
         text: &[u8],
+        describe: bool,
     ) -> Result<(), Fault> {
+        if describe && let Some(column) = column_of(effect) {
+            self.reply(|out| backend::row_description(out, &[backend::Column::text(&column)]));
+        }
         match effect {
             Effect::Begin => {
                 self.block = Some(Box::new(Block::new(text, &self.settings)));
@@ -399,9 +472,23 @@ impl Session {
                 self.reply(|out| backend::command_complete(out, verb));
             }
             Effect::Commit { chain } | Effect::Rollback { chain } => {
-                self.end_unsent_block(effect, *chain)
+                self.end_unsent_block(effect, *chain);
             }
             Effect::Deallocate { name } => self.deallocate(name.as_deref())?,
+            Effect::Listen { .. } => self.reply(|out| backend::command_complete(out, "LISTEN")),
+            Effect::Unlisten { channel } => {
+                self.unlisten(channel.as_deref());
+                self.reply(|out| backend::command_complete(out, "UNLISTEN"));
+            }
+            Effect::ExplainRoute { statement } => self.explain_route(
+                statement,
+                text,
+                &TextValues {
+                    text,
+                    literals: &mask_of(text),
+                    is_utf8: self.is_utf8(),
+                },
+            ),
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
             _ => {
@@ -422,13 +509,14 @@ impl Session {
         self.client.set_activity(Activity::Idle, self.engine.now());
         self.lost = None;
         if !commits {
+            self.forget_channels(&block.channels);
             self.settings = Rc::clone(&block.settings);
         }
         if chain {
             self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
         }
         self.reply(|out| {
-            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" })
+            backend::command_complete(out, if commits { "COMMIT" } else { "ROLLBACK" });
         });
     }
 
@@ -439,7 +527,11 @@ impl Session {
                 self.reply(|out| backend::command_complete(out, "DEALLOCATE ALL"));
             }
             Some(name) => {
-                if self.statements.remove(name.as_bytes()).is_none() {
+                if self
+                    .statements
+                    .remove(statement_key(name.as_bytes()))
+                    .is_none()
+                {
                     return Err(unknown_statement(name.as_bytes()));
                 }
                 self.reply(|out| backend::command_complete(out, "DEALLOCATE"));
@@ -480,9 +572,56 @@ impl Session {
         Ok(())
     }
 
+    /// Remembers where a statement runs, for `SHOW pgherd.route`.
+    pub(crate) fn note_route(&self, place: &Place, effect: &Effect) {
+        let route = match place {
+            Place::Local if matches!(effect, Effect::ShowPgherd { .. }) => return,
+            Place::Local => LastRoute::Local,
+            Place::Shard { shard, .. } => LastRoute::Single(*shard),
+            Place::Wide(Route::Concat(shards)) => LastRoute::Several("multi", shards.clone()),
+            Place::Wide(Route::CopySplit(split)) => {
+                let distribution = self.database.topology.distribution(split.distribution);
+                let shards = distribution.map(|distribution| distribution.shards().clone());
+                LastRoute::Several("copy", shards.unwrap_or_default())
+            }
+            Place::Wide(_) => LastRoute::Several("multi", self.database.topology.all()),
+        };
+        let mut last = self.client.last_route.borrow_mut();
+        if *last != route {
+            *last = route;
+        }
+    }
+
+    fn last_route(&self) -> String {
+        let topology = &self.database.topology;
+        match &*self.client.last_route.borrow() {
+            LastRoute::None => "none: no statement has run".to_owned(),
+            LastRoute::Local => "local".to_owned(),
+            LastRoute::Single(shard) => format!("single: {}", topology.name(*shard)),
+            LastRoute::Several(way, shards) => {
+                let names: Vec<&str> = shards.iter().map(|shard| topology.name(shard)).collect();
+                format!("{way}: {}", names.join(", "))
+            }
+        }
+    }
+
+    /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
+    fn explain_route(&mut self, statement: &Statement, text: &[u8], values: &dyn Values) {
+        let topology = std::sync::Arc::clone(&self.database.topology);
+        let route = planner::route(statement, &topology, values);
+        let report = planner::explain(statement, text, &route, &topology);
+        let text = report.to_string();
+        self.reply(|out| {
+            for line in text.lines() {
+                backend::data_row(out, std::iter::once(Some(line.as_bytes())));
+            }
+            backend::command_complete(out, "EXPLAIN");
+        });
+    }
+
     fn show_own(&mut self, name: &str) {
         let value = match name {
-            "pgherd.route" => self.client.last_route.borrow().clone(),
+            "pgherd.route" => self.last_route(),
             _ => self
                 .own_settings
                 .iter()
@@ -491,10 +630,18 @@ impl Session {
                 .unwrap_or_default(),
         };
         self.reply(|out| {
-            backend::row_description(out, &[backend::Column::text(name)]);
             backend::data_row(out, std::iter::once(Some(value.as_bytes())));
             backend::command_complete(out, "SHOW");
         });
+    }
+}
+
+/// Where the literals of a text stand.
+fn mask_of(text: &[u8]) -> Vec<mask::Literal> {
+    let mut masked = mask::Masked::default();
+    match masked.read(text, crate::sql::scan::Lexing::default()) {
+        Ok(()) => masked.literals().to_vec(),
+        Err(_unreadable) => Vec::new(),
     }
 }
 
@@ -511,7 +658,7 @@ fn is_shardless(statement: &Statement) -> bool {
             !statement.has_tables
                 && matches!(
                     statement.effect,
-                    Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction
+                    Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction { .. }
                 )
         }
     }
@@ -529,7 +676,11 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",
-        _ => "a statement over several shards",
+        Route::Session
+        | Route::Anywhere
+        | Route::AnyShard
+        | Route::Single(_)
+        | Route::Concat(_) => "a statement over several shards",
     };
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
@@ -556,6 +707,20 @@ fn mixed_fault(statement: &Statement) -> Fault {
         ),
     )
     .hint("Send it in a query of its own.")
+}
+
+/// The part of a statement's or portal's name that counts: PostgreSQL cuts names at 63 bytes.
+pub(crate) fn statement_key(name: &[u8]) -> &[u8] {
+    name.get(..63).unwrap_or(name)
+}
+
+/// PostgreSQL's error for a statement name that is taken.
+pub(crate) fn duplicate_statement(name: &[u8]) -> Fault {
+    let name = String::from_utf8_lossy(name);
+    Fault::error(
+        SqlState::DUPLICATE_STATEMENT,
+        format!("prepared statement \"{name}\" already exists"),
+    )
 }
 
 /// PostgreSQL's error for a statement name nobody prepared.

@@ -45,6 +45,7 @@ pub fn parse(tokens: &[Token], text: &[u8], numbering: &Numbering) -> Result<Blo
     let mut converted = tokens::convert(tokens, text, &mut numbering.clone())
         .ok_or_else(|| Unread::Syntax("a sign it has no meaning for".into()))?;
     spell_out_table(&mut converted);
+    pass_over(&mut converted);
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_unescape(false))
@@ -76,6 +77,44 @@ fn spell_out_table(tokens: &mut Vec<TokenWithSpan>) {
         ];
         tokens.splice(0..1, spelled.map(TokenWithSpan::wrap));
     }
+}
+
+/// Takes out what sqlparser does not read, and what leaves the view as it is: ONLY before a table,
+/// and the strengths of a row lock.
+fn pass_over(tokens: &mut Vec<TokenWithSpan>) {
+    let word = |at: usize| match tokens.get(at).map(|token| &token.token) {
+        Some(Parsed::Word(word)) if word.quote_style.is_none() => word.value.as_str(),
+        _ => "",
+    };
+    let is = |at: usize, wanted: &str| word(at).eq_ignore_ascii_case(wanted);
+    let opens_table = |at: usize| {
+        let mark = tokens.get(at).map(|token| &token.token);
+        matches!(mark, Some(Parsed::Comma | Parsed::LParen))
+            || ["from", "join", "update", "using", "into"]
+                .iter()
+                .any(|wanted| is(at, wanted))
+    };
+    let mut passed = Vec::new();
+    for at in 1..tokens.len() {
+        let named = matches!(
+            tokens.get(at + 1).map(|token| &token.token),
+            Some(Parsed::Word(_))
+        );
+        if named && is(at, "only") && opens_table(at - 1) {
+            passed.push(at);
+        } else if is(at, "for") && is(at + 1, "no") && is(at + 2, "key") && is(at + 3, "update") {
+            passed.extend([at + 1, at + 2]);
+        } else if is(at, "for") && is(at + 1, "key") && is(at + 2, "share") {
+            passed.push(at + 1);
+        }
+    }
+    let mut passed = passed.into_iter().peekable();
+    let mut at = 0;
+    tokens.retain(|_| {
+        let goes = passed.next_if_eq(&at).is_some();
+        at += 1;
+        !goes
+    });
 }
 
 /// What the depth and size of a tree can be, told from the tokens before there is one.

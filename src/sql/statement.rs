@@ -62,6 +62,9 @@ impl Features {
     /// An operator that is not built in.
     pub const OPERATOR: Features = Features(256);
     pub const SAMPLE: Features = Features(512);
+    /// A cast to a type that is looked up, or whose values are: a `regclass`, a type of the user's.
+    /// In no clause's way, so without a name below.
+    pub const TYPE: Features = Features(1024);
 
     pub fn add(&mut self, other: Features) {
         self.0 |= other.0;

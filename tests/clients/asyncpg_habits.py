@@ -118,11 +118,5 @@ async def server_settings(connection):
     await other.close()
 
 
-async def main():
-    connection = await asyncpg.connect()
-    await habit.run_async(connection)
-    await connection.close()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(habit.run_async(asyncpg.connect))

@@ -1,5 +1,9 @@
 """What the Python scripts share: a habit is a function; its outcome is a line."""
+import asyncio
+import signal
 import traceback
+
+LIMIT = 30      # seconds for one habit
 
 
 class Habits:
@@ -12,21 +16,40 @@ class Habits:
         self.all.append(function)
         return function
 
-    def run(self, *arguments):
+    def run(self, connect):
+        """Each habit has a connection of its own, so that one that fails takes no other along."""
+        signal.signal(signal.SIGALRM, late)
         for function in self.all:
             try:
-                function(*arguments)
+                signal.alarm(LIMIT)
+                with connect() as connection:
+                    function(connection)
+                done(function.__name__)
+            except Exception as error:
+                done(function.__name__, error)
+            finally:
+                signal.alarm(0)
+
+    async def run_async(self, connect):
+        for function in self.all:
+            try:
+                await asyncio.wait_for(on_its_own(connect, function), LIMIT)
                 done(function.__name__)
             except Exception as error:
                 done(function.__name__, error)
 
-    async def run_async(self, *arguments):
-        for function in self.all:
-            try:
-                await function(*arguments)
-                done(function.__name__)
-            except Exception as error:
-                done(function.__name__, error)
+
+async def on_its_own(connect, function):
+    connection = await connect()
+    try:
+        await function(connection)
+    finally:
+        # Not by close(): a client that hangs would not end.
+        await asyncio.wait_for(connection.close(), 5)
+
+
+def late(*_):
+    raise TimeoutError(f"no answer within {LIMIT} s")
 
 
 def done(name, error=None):

@@ -25,11 +25,11 @@ select v from kv where k = 9001;
 rollback;
 select count(*) from kv where k = 9001;
 SQL
-habit prepare_execute_deallocate $'v5\nv6' <<'SQL'
-prepare by_key (bigint) as select v from kv where k = $1;
-execute by_key (5);
-execute by_key (6);
-deallocate by_key;
+habit prepare_execute_deallocate $'one\ntwo' <<'SQL'
+prepare words (integer) as select case $1 when 1 then 'one' else 'two' end where not exists (select from notes where id < 0);
+execute words (1);
+execute words (2);
+deallocate words;
 SQL
 habit failed_block $'ERROR:  division by zero\nERROR:  current transaction is aborted, commands ignored until end of transaction block\nv3' <<'SQL'
 begin;
@@ -38,15 +38,15 @@ select v from kv where k = 1;
 rollback;
 select v from kv where k = 3;
 SQL
-habit savepoints $'v1\n0' <<'SQL'
+habit savepoints $'v1\nv1' <<'SQL'
 begin;
 select v from kv where k = 1;
 savepoint one;
-insert into kv values (9002, 'x') on conflict do nothing;
+update kv set v = 'x' where k = 1;
 rollback to one;
 release one;
 commit;
-select count(*) from kv where k = 9002;
+select v from kv where k = 1;
 SQL
 habit settings_last $'17MB\nv9\n17MB\nv10\n17MB' <<'SQL'
 set work_mem = '17MB';
@@ -79,7 +79,7 @@ SQL
 heard=$(psql -XqAt <<'SQL' 2>&1 | sed 's/ received from.*//'
 listen psql_habit;
 notify psql_habit, 'hi';
-select 1;
+select pg_sleep(1);
 SQL
 )
 case $heard in

@@ -77,10 +77,5 @@ async def notifications(connection):
         raise AssertionError("nothing was heard")
 
 
-async def main():
-    async with await connect() as connection:
-        await habit.run_async(connection)
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(habit.run_async(connect))

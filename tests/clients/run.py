@@ -75,7 +75,7 @@ def clients():
         "postgres.js": ["node", script("postgres_js.js")],
         "pdo": ["php", script("pdo.php")],
         "jdbc": ["java", "-cp", f"{os.path.join(CACHE, 'java')}:{JDBC}", "Jdbc"],
-        "tokio-postgres": [os.path.join(lab.ROOT, "target/release/examples/client_habits")],
+        "tokio-postgres": [os.path.join(os.path.dirname(lab.PGHERD), "examples/client_habits")],
     }
 
 

@@ -14,6 +14,10 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what is compared is made for it"
+)]
 fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Outcome {
     if got == expected {
         Ok(())

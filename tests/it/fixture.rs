@@ -98,6 +98,7 @@ CREATE TABLE beside (k bigint, n int, w text, PRIMARY KEY (k, n));
 CREATE TABLE everywhere (id int PRIMARY KEY, v text);
 CREATE TABLE at_home (id int PRIMARY KEY, v text);
 CREATE TABLE unlisted (id int PRIMARY KEY, v text);
+CREATE SEQUENCE some_sequence;
 ";
 
 #[derive(Debug)]

@@ -140,7 +140,15 @@ fn copy(fixture: &Fixture, client: &mut Client, size: usize, table: &str, start:
             stream.write_all(&chunk).expect("sent");
         }
         client.send(&[frame(b'd', b"\n"), frame(b'c', b"")].concat());
-        assert_eq!(client.answer().expect("copied").tags, ["COPY 1"]);
+        match client.answer() {
+            Ok(answer) => assert_eq!(answer.tags, ["COPY 1"]),
+            // A row that is to be placed by its key is held whole, up to max_statement_size.
+            Err(error) => assert_eq!(
+                (table, error.code.as_str()),
+                ("by_jump", "54000"),
+                "{error:?}"
+            ),
+        }
     });
     client.run(&format!("TRUNCATE {table}"));
 }

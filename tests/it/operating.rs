@@ -136,7 +136,11 @@ fn reload_takes_up_and_drops_users_and_tables() {
     fixture.herd.console().run("RELOAD");
     assert_eq!(stranger(), Ok(()));
     let mut client = fixture.connect();
-    let written = |k| client.query(&format!("INSERT INTO later VALUES ({k}, 'x')")).is_ok();
+    let written = |k| {
+        client
+            .query(&format!("INSERT INTO later VALUES ({k}, 'x')"))
+            .is_ok()
+    };
     let mut written = written;
     eventually("the new table's columns are known", || written(0));
     assert!((1..4).all(&mut written));

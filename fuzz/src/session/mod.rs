@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use herd::{Habits, Heard, Herd, PATIENCE, startup};
 use super::chop;
+use herd::{Habits, Heard, Herd, PATIENCE, startup};
 use hostile::Hostility;
 use postgres::{Postgres, message};
 use script::{Script, finale};
@@ -95,7 +95,12 @@ impl Plan<'_> {
     }
 
     /// Sends everything and hears what comes.
-    async fn converse(&self, stream: &mut UnixStream, heard: &mut Heard, patience: Duration) -> End {
+    async fn converse(
+        &self,
+        stream: &mut UnixStream,
+        heard: &mut Heard,
+        patience: Duration,
+    ) -> End {
         let (mut read, mut write) = stream.split();
         let sending = async {
             for part in &self.script.parts {
@@ -134,7 +139,10 @@ impl Plan<'_> {
         let sent = [self.script.bytes(), finale()].concat();
         let mut rest = sent.as_slice();
         while let Some((.., end)) = message(rest) {
-            oracle.feed(&rest[..end]).iter().for_each(|answer| expected.feed(answer));
+            oracle
+                .feed(&rest[..end])
+                .iter()
+                .for_each(|answer| expected.feed(answer));
             if !oracle.is_unsure && expected.is_ready() {
                 sure = expected.tags.len();
             }
@@ -145,7 +153,13 @@ impl Plan<'_> {
             return;
         }
         let told = heard.tags.get(..sure).unwrap_or(&heard.tags);
-        assert_eq!(told, &expected.tags[..sure], "of {} and {}", heard.tags, expected.tags);
+        assert_eq!(
+            told,
+            &expected.tags[..sure],
+            "of {} and {}",
+            heard.tags,
+            expected.tags
+        );
         assert_eq!(end, End::Finale);
     }
 
@@ -177,7 +191,10 @@ impl Plan<'_> {
 
 /// Whether a login came to its ReadyForQuery; a server that keeps silent is cut off.
 async fn log_in(herd: &Herd, stream: &mut UnixStream, database: &str, is_honest: bool) -> bool {
-    stream.write_all(&startup(database)).await.expect("it listens");
+    stream
+        .write_all(&startup(database))
+        .await
+        .expect("it listens");
     let mut heard = Heard::default();
     let mut patience = if is_honest { PATIENCE } else { SILENCE };
     let mut buffer = vec![0; 1024];
@@ -198,7 +215,9 @@ async fn log_in(herd: &Herd, stream: &mut UnixStream, database: &str, is_honest:
 }
 
 async fn listen(stream: &mut UnixStream, heard: &mut Heard, patience: Duration) -> End {
-    timeout(patience, hear(stream, heard)).await.unwrap_or(End::Silence)
+    timeout(patience, hear(stream, heard))
+        .await
+        .unwrap_or(End::Silence)
 }
 
 async fn hear(stream: &mut (impl AsyncReadExt + Unpin), heard: &mut Heard) -> End {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
-use crate::wire::copy::Format;
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 use crate::sql::cursor::{Cursor, Name};
 use crate::sql::scan::Kind;
+use crate::wire::copy::Format;
 
 /// What COPY's options say.
 #[derive(Debug, Default)]
@@ -205,6 +205,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         draft.effect = Effect::CopyOut;
     }
     draft.access = match draft.access {
+        _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {
             Access::Keyed(Arc::new(Keyed {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::planner::context::Context;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
 use crate::planner::plan::{Access, Effect, Keyed};
@@ -40,6 +41,7 @@ fn declare(text: &Text<'_>) -> Option<Draft> {
     draft.verb = "DECLARE CURSOR";
     draft.exact = true;
     draft.access = single(
+        text.context,
         draft.access,
         "a cursor",
         "Compare the key with a constant or a parameter in the cursor's query.",
@@ -51,8 +53,9 @@ fn declare(text: &Text<'_>) -> Option<Draft> {
 }
 
 /// The same access, where only one shard may answer.
-pub(super) fn single(access: Access, what: &str, hint: &str) -> Access {
+pub(super) fn single(context: Context<'_>, access: Access, what: &str, hint: &str) -> Access {
     match access {
+        Access::Broadcast { .. } | Access::CopySplit(_) if context.is_one_shard() => Access::Home,
         Access::Keyed(keyed) => Access::Keyed(Arc::new(Keyed {
             distribution: keyed.distribution,
             keys: keyed.keys.clone(),

@@ -22,8 +22,8 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     ])?;
     Some(match first {
         "create" => create(text, cursor),
-        "alter" => alter(cursor),
-        "drop" => drop_statement(cursor),
+        "alter" => alter(text, cursor),
+        "drop" => drop_statement(text, cursor),
         "truncate" => {
             cursor.take("table");
             maintenance(text, cursor, "TRUNCATE TABLE", true)
@@ -108,10 +108,7 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     ]) {
         Some("database") => at_home("CREATE DATABASE"),
         Some("tablespace") => ddl("CREATE TABLESPACE", ONE_BY_ONE),
-        Some("subscription") => Draft::refused(
-            "CREATE SUBSCRIPTION",
-            refuse::kind("CREATE SUBSCRIPTION", "Connect to the shard itself."),
-        ),
+        Some("subscription") => subscription(text, "CREATE SUBSCRIPTION"),
         Some("index") if cursor.take("concurrently") => ddl("CREATE INDEX", ONE_BY_ONE),
         Some("index") => ddl("CREATE INDEX", EVERYWHERE),
         Some("table") => create_table(text, cursor),
@@ -128,6 +125,14 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         Some("role" | "user") => ddl("CREATE ROLE", EVERYWHERE),
         Some(_) | None => ddl("CREATE", EVERYWHERE),
     }
+}
+
+/// A subscription is of one server.
+fn subscription(text: &Text<'_>, verb: &'static str) -> Draft {
+    if text.context.is_one_shard() {
+        return Draft::writing(verb, Effect::Ddl, Access::Home);
+    }
+    Draft::refused(verb, refuse::kind(verb, "Connect to the shard itself."))
 }
 
 fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
@@ -160,6 +165,7 @@ fn made_temporary(text: &Text<'_>, mut cursor: Cursor<'_>, verb: &'static str) -
             if cursor.take("as") {
                 let inner = plan_one(&text.from(cursor));
                 return match inner.access {
+                    _ if text.context.is_one_shard() => draft,
                     Access::Session
                     | Access::Anywhere
                     | Access::Bound
@@ -212,6 +218,7 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
     }
     let inner = plan_one(&text.from(cursor).until(tokens));
     match inner.access {
+        _ if text.context.is_one_shard() => ddl(verb, EVERYWHERE),
         Access::Anywhere | Access::Home => ddl(verb, EVERYWHERE),
         Access::Refuse(fault) => Draft {
             access: Access::Refuse(fault),
@@ -229,7 +236,7 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
     }
 }
 
-fn alter(mut cursor: Cursor<'_>) -> Draft {
+fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     match cursor.take_any(&[
         "database",
         "system",
@@ -246,15 +253,12 @@ fn alter(mut cursor: Cursor<'_>) -> Draft {
         Some("table") if cursor.mentions("concurrently") => ddl("ALTER TABLE", ONE_BY_ONE),
         Some("table") => ddl("ALTER TABLE", EVERYWHERE),
         Some("role" | "user") => ddl("ALTER ROLE", EVERYWHERE),
-        Some("subscription") => Draft::refused(
-            "ALTER SUBSCRIPTION",
-            refuse::kind("ALTER SUBSCRIPTION", "Connect to the shard itself."),
-        ),
+        Some("subscription") => subscription(text, "ALTER SUBSCRIPTION"),
         Some(_) | None => ddl("ALTER", EVERYWHERE),
     }
 }
 
-fn drop_statement(mut cursor: Cursor<'_>) -> Draft {
+fn drop_statement(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     match cursor.take_any(&[
         "database",
         "tablespace",
@@ -271,10 +275,7 @@ fn drop_statement(mut cursor: Cursor<'_>) -> Draft {
         Some("table") => ddl("DROP TABLE", EVERYWHERE),
         Some("view") => ddl("DROP VIEW", EVERYWHERE),
         Some("schema") => ddl("DROP SCHEMA", EVERYWHERE),
-        Some("subscription") => Draft::refused(
-            "DROP SUBSCRIPTION",
-            refuse::kind("DROP SUBSCRIPTION", "Connect to the shard itself."),
-        ),
+        Some("subscription") => subscription(text, "DROP SUBSCRIPTION"),
         Some(_) | None => ddl("DROP", EVERYWHERE),
     }
 }

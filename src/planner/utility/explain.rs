@@ -1,5 +1,7 @@
 //! EXPLAIN: where its statement would run, if that is one shard.
 
+use std::sync::Arc;
+
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::script::{Text, plan_one};
@@ -12,6 +14,14 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     cursor.take("explain").then_some(())?;
     let mut analyze = false;
+    if let Some(rest) = takes_route(cursor) {
+        let statement = plan_one(&text.from(rest)).into_statement(rest.rest());
+        let statement = Arc::new(statement);
+        return Some(Draft::session(
+            "EXPLAIN",
+            Effect::ExplainRoute { statement },
+        ));
+    }
     if cursor.kind() == Some(Kind::OpenParen) && has_options(cursor) {
         let mut options = cursor;
         analyze = takes_analyze(&mut options);
@@ -39,6 +49,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         | Access::CopySplit(_)
         | Access::Shard(_)
         | Access::Refuse(_)) => cursors::single(
+            text.context,
             access,
             "EXPLAIN",
             "Compare the key with a constant or a parameter, or explain it on one shard.",
@@ -51,6 +62,13 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         draft.effect = Effect::None;
     }
     Some(draft)
+}
+
+/// What follows `(ROUTE)`, our own option: on unless it says otherwise, and alone.
+fn takes_route(mut cursor: Cursor<'_>) -> Option<Cursor<'_>> {
+    (cursor.take_kind(Kind::OpenParen) && cursor.take("route")).then_some(())?;
+    cursor.take_any(&["on", "true"]);
+    (cursor.take_kind(Kind::CloseParen) && !cursor.is_done()).then_some(cursor)
 }
 
 /// Whether the parentheses hold options rather than the query itself.

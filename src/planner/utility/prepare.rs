@@ -11,28 +11,32 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     match cursor.take_any(&["prepare", "execute", "deallocate"])? {
         "prepare" => prepare(text, cursor),
-        "execute" => execute(cursor, "EXECUTE"),
-        _ => {
-            cursor.take("prepare");
-            let name = if cursor.at("all") {
-                None
-            } else {
-                Some(cursor.name()?)
-            };
-            let verb = if name.is_none() {
-                "DEALLOCATE ALL"
-            } else {
-                "DEALLOCATE"
-            };
-            Some(Draft::session(verb, Effect::Deallocate { name }))
-        }
+        "execute" => Some(execute(cursor, "EXECUTE").unwrap_or_else(Draft::unread)),
+        _ => Some(deallocate(cursor).unwrap_or_else(Draft::unread)),
     }
 }
 
-/// EXECUTE, from its name on.
+fn deallocate(mut cursor: Cursor<'_>) -> Option<Draft> {
+    // PREPARE is a noise word, unless it is the name itself.
+    if cursor.tokens().len() > 1 {
+        cursor.take("prepare");
+    }
+    let (verb, name) = if cursor.take("all") {
+        ("DEALLOCATE ALL", None)
+    } else {
+        ("DEALLOCATE", Some(cursor.name()?))
+    };
+    cursor
+        .is_done()
+        .then(|| Draft::session(verb, Effect::Deallocate { name }))
+}
+
+/// EXECUTE, from its name on, if nothing but its arguments follows.
 pub(super) fn execute(mut cursor: Cursor<'_>, verb: &'static str) -> Option<Draft> {
     let at = cursor.peek()?.span();
     let name = cursor.name()?;
+    cursor.skip_group();
+    cursor.is_done().then_some(())?;
     Some(Draft {
         writes: true,
         has_tables: true,
@@ -46,6 +50,7 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     cursor.take("as").then_some(())?;
     let inner = plan_one(&text.from(cursor));
     let access = match inner.access {
+        _ if text.context.is_one_shard() => Access::Home,
         Access::Session | Access::Anywhere | Access::Home | Access::AnyShard | Access::Bound => {
             Access::Home
         }

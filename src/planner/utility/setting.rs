@@ -2,47 +2,72 @@
 
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
+use crate::planner::utility::transaction;
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
-/// Plans a statement about the session's settings; `None` for another kind.
+/// Plans a statement about the session's settings; `None` for another kind. One that is not
+/// understood to its end has no effect here.
 pub(super) fn plan(mut cursor: Cursor<'_>) -> Option<Draft> {
     let first = cursor.take_any(&[
         "set", "reset", "show", "discard", "listen", "unlisten", "notify",
     ])?;
-    match first {
+    let draft = match first {
         "set" => set(cursor),
         "reset" => reset(cursor),
-        "show" => Some(show(cursor)),
-        "discard" => Some(discard(cursor)),
-        "listen" => Some(Draft::session(
-            "LISTEN",
-            Effect::Listen {
-                channel: cursor.name()?,
-            },
-        )),
-        "unlisten" => {
-            let channel = if cursor.take_operator("*") {
-                None
-            } else {
-                Some(cursor.name()?)
-            };
-            Some(Draft::session("UNLISTEN", Effect::Unlisten { channel }))
-        }
+        "show" => show(cursor),
+        "discard" => discard(cursor),
+        "listen" => listen(cursor),
+        "unlisten" => unlisten(cursor),
         _ => Some(Draft {
             writes: true,
             ..Draft::server("NOTIFY", Effect::None, Access::Home)
         }),
-    }
+    };
+    Some(draft.unwrap_or_else(Draft::unread))
+}
+
+fn listen(mut cursor: Cursor<'_>) -> Option<Draft> {
+    let channel = cursor.name()?;
+    last(cursor, Draft::session("LISTEN", Effect::Listen { channel }))
+}
+
+fn unlisten(mut cursor: Cursor<'_>) -> Option<Draft> {
+    let channel = if cursor.take_operator("*") {
+        None
+    } else {
+        Some(cursor.name()?)
+    };
+    last(
+        cursor,
+        Draft::session("UNLISTEN", Effect::Unlisten { channel }),
+    )
+}
+
+/// The draft, if the statement ends here.
+fn last(cursor: Cursor<'_>, draft: Draft) -> Option<Draft> {
+    cursor.is_done().then_some(draft)
 }
 
 fn setting(verb: &'static str, effect: Effect) -> Draft {
     Draft::server(verb, effect, Access::Anywhere)
 }
 
+/// SET TRANSACTION, from its modes on.
+fn set_transaction(mut cursor: Cursor<'_>) -> Option<Draft> {
+    let modes = cursor.rest_text();
+    let draft = Draft::session("SET", Effect::SetTransaction { modes });
+    if cursor.take("snapshot") {
+        cursor.string()?;
+        return last(cursor, draft);
+    }
+    (!cursor.is_done() && transaction::modes(cursor)).then_some(draft)
+}
+
 fn set(mut cursor: Cursor<'_>) -> Option<Draft> {
-    if cursor.take("transaction") {
-        return Some(Draft::session("SET", Effect::SetTransaction));
+    if cursor.at("transaction") && !next_is_assignment(cursor) {
+        cursor.advance();
+        return set_transaction(cursor);
     }
     if cursor.take("constraints") {
         return Some(Draft::server("SET", Effect::None, Access::Bound));
@@ -54,21 +79,24 @@ fn set(mut cursor: Cursor<'_>) -> Option<Draft> {
             return characteristics(cursor);
         }
         if cursor.take("authorization") {
-            return Some(special("session_authorization", cursor, false));
+            return special("session_authorization", cursor, false);
+        }
+        if cursor.take("transaction") {
+            return set_transaction(cursor);
         }
     } else if cursor.at("local") && !next_is_assignment(cursor) {
         cursor.advance();
         local = true;
         if cursor.take("transaction") {
-            return Some(Draft::session("SET", Effect::SetTransaction));
+            return set_transaction(cursor);
         }
         if cursor.take_words(&["session", "authorization"]) {
-            return Some(special("session_authorization", cursor, true));
+            return special("session_authorization", cursor, true);
         }
     }
     if cursor.at_words(&["time", "zone"]) {
         cursor.take_words(&["time", "zone"]);
-        return Some(time_zone(cursor, local));
+        return time_zone(cursor, local);
     }
     if !next_is_assignment(cursor) {
         for (word, name) in [
@@ -78,11 +106,11 @@ fn set(mut cursor: Cursor<'_>) -> Option<Draft> {
             ("catalog", "catalog"),
         ] {
             if cursor.take(word) {
-                return Some(special(name, cursor, local));
+                return special(name, cursor, local);
             }
         }
         if cursor.take_words(&["xml", "option"]) {
-            return Some(special("xmloption", cursor, local));
+            return special("xmloption", cursor, local);
         }
     }
     assignment(cursor, local)
@@ -98,37 +126,39 @@ fn next_is_assignment(mut cursor: Cursor<'_>) -> bool {
 }
 
 /// `SET x value`, where PostgreSQL has a word of its own for the setting.
-fn special(name: &str, cursor: Cursor<'_>, local: bool) -> Draft {
-    let name = name.to_owned();
-    if cursor.is_done() || cursor.at("default") {
-        return setting("SET", Effect::Reset { name, local });
+///
+/// SET NAMES alone is the default; the others have a value.
+fn special(name: &str, cursor: Cursor<'_>, local: bool) -> Option<Draft> {
+    let is_default = cursor.at("default") && cursor.tokens().len() == 1;
+    if cursor.is_done() && name != "client_encoding" {
+        return None;
     }
-    setting(
-        "SET",
-        Effect::Set {
-            name,
-            value: cursor.rest_text(),
-            local,
-        },
-    )
+    let name = name.to_owned();
+    Some(if cursor.is_done() || is_default {
+        setting("SET", Effect::Reset { name, local })
+    } else {
+        let value = cursor.rest_text();
+        setting("SET", Effect::Set { name, value, local })
+    })
 }
 
 /// LOCAL and DEFAULT both mean the default.
-fn time_zone(cursor: Cursor<'_>, local: bool) -> Draft {
-    if cursor.at("local") {
-        return setting(
+fn time_zone(cursor: Cursor<'_>, local: bool) -> Option<Draft> {
+    if cursor.at("local") && cursor.tokens().len() == 1 {
+        return Some(setting(
             "SET",
             Effect::Reset {
                 name: "timezone".into(),
                 local,
             },
-        );
+        ));
     }
     special("timezone", cursor, local)
 }
 
 fn characteristics(mut cursor: Cursor<'_>) -> Option<Draft> {
     cursor.take_words(&["as", "transaction"]).then_some(())?;
+    (!cursor.is_done() && transaction::modes(cursor)).then_some(())?;
     // One mode is a setting of its own; several at once cannot be noted as one.
     let several = cursor
         .tokens()
@@ -179,17 +209,17 @@ fn characteristics(mut cursor: Cursor<'_>) -> Option<Draft> {
 
 fn assignment(mut cursor: Cursor<'_>, local: bool) -> Option<Draft> {
     let name = cursor.parts()?.join(".").to_ascii_lowercase();
-    if !cursor.take("to") && !cursor.take_operator("=") {
-        // `SET x FROM CURRENT` and mistakes: the server knows.
-        return Some(setting("SET", Effect::None));
-    }
+    // `SET x FROM CURRENT` and mistakes: the server knows.
+    (cursor.take("to") || cursor.take_operator("=")).then_some(())?;
+    (!cursor.is_done()).then_some(())?;
     let default = cursor.at("default") && cursor.tokens().len() == 1;
     if name.starts_with("pgherd.") {
+        // A string, a word or a number, perhaps with its sign.
+        let mut rest = cursor;
+        let _sign = rest.take_operator("-") || rest.take_operator("+");
+        let one = rest.tokens().len() == 1;
         let value = (!default).then(|| cursor.string().unwrap_or_else(|| cursor.rest_text()));
-        return Some(Draft::session(
-            "SET",
-            Effect::SetPgherd { name, value, local },
-        ));
+        return one.then(|| Draft::session("SET", Effect::SetPgherd { name, value, local }));
     }
     if default {
         return Some(setting("SET", Effect::Reset { name, local }));
@@ -199,8 +229,8 @@ fn assignment(mut cursor: Cursor<'_>, local: bool) -> Option<Draft> {
 }
 
 fn reset(mut cursor: Cursor<'_>) -> Option<Draft> {
-    if cursor.at("all") {
-        return Some(setting("RESET", Effect::ResetAll));
+    if cursor.take("all") {
+        return last(cursor, setting("RESET", Effect::ResetAll));
     }
     let name = if cursor.take_words(&["time", "zone"]) {
         "timezone".into()
@@ -211,6 +241,7 @@ fn reset(mut cursor: Cursor<'_>) -> Option<Draft> {
     } else {
         cursor.parts()?.join(".").to_ascii_lowercase()
     };
+    cursor.is_done().then_some(())?;
     if name.starts_with("pgherd.") {
         return Some(Draft::session(
             "RESET",
@@ -224,31 +255,31 @@ fn reset(mut cursor: Cursor<'_>) -> Option<Draft> {
     Some(setting("RESET", Effect::Reset { name, local: false }))
 }
 
-fn show(mut cursor: Cursor<'_>) -> Draft {
-    match cursor
-        .parts()
-        .map(|parts| parts.join(".").to_ascii_lowercase())
-    {
-        Some(name) if name.starts_with("pgherd.") => {
-            Draft::session("SHOW", Effect::ShowPgherd { name })
-        }
-        Some(_) | None => setting("SHOW", Effect::None),
+fn show(mut cursor: Cursor<'_>) -> Option<Draft> {
+    let spelled = cursor.take_words(&["time", "zone"])
+        || cursor.take_words(&["transaction", "isolation", "level"])
+        || cursor.take_words(&["session", "authorization"]);
+    if spelled {
+        return last(cursor, setting("SHOW", Effect::None));
     }
+    let name = cursor.parts()?.join(".").to_ascii_lowercase();
+    let draft = if name.starts_with("pgherd.") {
+        Draft::session("SHOW", Effect::ShowPgherd { name })
+    } else {
+        setting("SHOW", Effect::None)
+    };
+    last(cursor, draft)
 }
 
-fn discard(cursor: Cursor<'_>) -> Draft {
-    if cursor.at("all") {
-        return Draft {
+fn discard(mut cursor: Cursor<'_>) -> Option<Draft> {
+    let draft = match cursor.take_any(&["all", "plans", "sequences", "temp", "temporary"])? {
+        "all" => Draft {
             no_block: true,
             ..Draft::session("DISCARD ALL", Effect::DiscardAll)
-        };
-    }
-    let verb = if cursor.at("plans") {
-        "DISCARD PLANS"
-    } else if cursor.at("sequences") {
-        "DISCARD SEQUENCES"
-    } else {
-        "DISCARD TEMP"
+        },
+        "plans" => setting("DISCARD PLANS", Effect::DiscardOther),
+        "sequences" => setting("DISCARD SEQUENCES", Effect::DiscardOther),
+        _ => setting("DISCARD TEMP", Effect::DiscardOther),
     };
-    setting(verb, Effect::DiscardOther)
+    last(cursor, draft)
 }

@@ -33,6 +33,7 @@ impl Converter<'_> {
                 } => {
                     opaque |= cast.is_some();
                     cast = Some(family(&data_type));
+                    self.data_type(&data_type);
                     *expr
                 }
                 Node::IsFalse(inner)
@@ -110,6 +111,7 @@ impl Converter<'_> {
             Node::Value(value) => self.value(value.value),
             Node::TypedString(typed) => {
                 let family = family(&typed.data_type);
+                self.data_type(&typed.data_type);
                 Ok(wrap(self.value(typed.value.value)?, Some(family)))
             }
             Node::BinaryOp { left, op, right } => self.binary(*left, op, *right),

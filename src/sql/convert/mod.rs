@@ -64,6 +64,12 @@ impl<'a> Converter<'a> {
         })
     }
 
+    fn data_type(&mut self, data_type: &ast::DataType) {
+        if !names::is_plain_type(data_type) {
+            self.feature(Features::TYPE);
+        }
+    }
+
     fn feature(&mut self, feature: Features) {
         self.inner.features.add(feature);
     }

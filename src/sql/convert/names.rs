@@ -35,6 +35,127 @@ pub(super) fn name(name: ObjectName) -> Result<Name> {
     }
 }
 
+/// Words that PostgreSQL takes for no name of a table or function, unless quoted: its reserved
+/// keywords (`src/include/parser/kwlist.h`). Where one stands, the statement was misread.
+const RESERVED: &[&str] = &[
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "constraint",
+    "create",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "initially",
+    "intersect",
+    "into",
+    "lateral",
+    "leading",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "select",
+    "session_user",
+    "some",
+    "symmetric",
+    "table",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "when",
+    "where",
+    "window",
+    "with",
+];
+
+/// Whether a name begins with a word that is none.
+pub(super) fn is_reserved(name: &ObjectName) -> bool {
+    match name.0.first() {
+        Some(ObjectNamePart::Identifier(first)) => {
+            first.quote_style.is_none()
+                && RESERVED
+                    .iter()
+                    .any(|word| first.value.eq_ignore_ascii_case(word))
+        }
+        Some(ObjectNamePart::Function(_)) | None => false,
+    }
+}
+
+/// Whether what a cast to this type gives is worked out from the value alone: the built-in types
+/// but those that stand for rows of the catalogs, and those that know the word `now`.
+pub(super) fn is_plain_type(data_type: &DataType) -> bool {
+    const PLAIN: &[&str] = &[
+        "bpchar", "cidr", "circle", "box", "inet", "lseg", "macaddr", "macaddr8", "money", "name",
+        "oid", "path", "pg_lsn", "point", "polygon", "tsquery", "tsvector", "xid",
+    ];
+    match data_type {
+        DataType::Custom(name, _) => match name.0.as_slice() {
+            [ObjectNamePart::Identifier(only)] => PLAIN.contains(&ident(only.clone()).as_str()),
+            _ => false,
+        },
+        DataType::Array(
+            ArrayElemTypeDef::SquareBracket(element, _)
+            | ArrayElemTypeDef::Parenthesis(element)
+            | ArrayElemTypeDef::AngleBracket(element),
+        ) => is_plain_type(element),
+        DataType::Regclass
+        | DataType::Date
+        | DataType::Time(..)
+        | DataType::Timestamp(..)
+        | DataType::TimestampNtz(..) => false,
+        _ => true,
+    }
+}
+
 /// The column a target names: `a`, or `a.field` of a composite.
 pub(super) fn column(name: ObjectName) -> Result<String> {
     match parts(name)?.into_iter().next() {

@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{self, JoinConstraint, JoinOperator, TableFactor};
 
-use super::names::{column, ident, name};
+use super::names::{column, ident, is_reserved, name};
 use super::{Converter, Result, unknown};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{Features, Join, JoinKind, Source};
@@ -147,6 +147,9 @@ impl Converter<'_> {
         }
         if sample.is_some() {
             self.feature(Features::SAMPLE);
+        }
+        if is_reserved(&table) {
+            return unknown("a word of PostgreSQL's where a table should be");
         }
         let table = name(table)?;
         if let Some(args) = args {

@@ -238,7 +238,7 @@ fn messages_out_of_place_are_refused() {
         (b"Q\0\0\0\x05\0".as_slice(), "expected password response"),
         (b"p\0\0\0\x03", "expected password response"),
         (b"p\x7f\xff\xff\xff", "expected password response"),
-        (b"p\0\0\0\x04", "invalid message format"),
+        (b"p\0\0\0\x04", "invalid string in message"),
         (b"p\0\0\0\x06\xff\0", "password authentication failed"),
         (b"p\0\0\0\x05\0", "password authentication failed"),
     ] {

@@ -140,6 +140,7 @@ fn difference(
 fn compare(shards: usize, mode: &str) {
     let mut scripts = scripts();
     scripts.retain(|script| script.modes.iter().any(|allowed| allowed == mode));
+    scripts.retain(|script| shards == 1 || !script.one_shard_only);
     if scripts.is_empty() {
         return;
     }
@@ -178,17 +179,47 @@ fn compare_replies(
     expected: &Replies,
     found: &Replies,
 ) {
+    let (expected, found) = (essential(expected), essential(found));
     if expected == found {
         return;
     }
     writeln!(faults, "\n== {}: {how}", script.name).expect("to a string");
     let last = script.steps.last().map_or(0, |step| step.line + 1);
     let lines = script.steps.iter().map(|step| step.line).chain([last]);
-    for ((line, expected), found) in lines.zip(expected).zip(found) {
+    for ((line, expected), found) in lines.zip(&expected).zip(&found) {
         if expected != found {
             difference(faults, script, line, expected, found);
         }
     }
+}
+
+/// What must be equal: of a protocol violation the SQLSTATE, because the proxy finds it first and in its
+/// own words; of an error that names a prepared statement all but the name, because servers know it
+/// by another; and no CONTEXT of a parameter that the proxy refused itself.
+fn essential(replies: &Replies) -> Replies {
+    let line = |line: &String| {
+        if !line.starts_with("ErrorResponse ") {
+            return line.clone();
+        }
+        if let Some((start, _)) = line.split_once(" C=\"08P01\"") {
+            return format!("{start} C=\"08P01\"");
+        }
+        let line = line
+            .split(" W=\"unnamed portal parameter")
+            .next()
+            .unwrap_or_default();
+        match line.split_once("prepared statement \\\"") {
+            Some((start, rest)) => {
+                let after = rest.split_once("\\\"").map_or("", |(_, after)| after);
+                format!("{start}prepared statement{after}")
+            }
+            None => line.to_owned(),
+        }
+    };
+    replies
+        .iter()
+        .map(|lines| lines.iter().map(line).collect())
+        .collect()
 }
 
 /// After all conversations a new client finds a session that nobody has touched.

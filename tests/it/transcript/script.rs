@@ -6,6 +6,7 @@
 //! sharded: t id bigint                a table, its key and the key's type, for the proxy's config
 //! reset: truncate t                   on every server, before each run
 //! modes: transaction session          the default; `statement` where no block is used
+//! shards: 1                           only over one shard, where several would refuse it
 //! ---
 //! @two                                go on with (and open) the connection of this name
 //! > Query "select 1"                  send; strings know \n \t \\ \" \xHH, and "ab"*3 repeats
@@ -25,6 +26,7 @@ pub(crate) struct Script {
     pub(crate) sharded: Vec<(String, String, String)>,
     pub(crate) resets: Vec<String>,
     pub(crate) modes: Vec<String>,
+    pub(crate) one_shard_only: bool,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -77,6 +79,7 @@ impl Script {
         match key {
             "table" => self.tables.push(value.to_owned()),
             "reset" => self.resets.push(value.to_owned()),
+            "shards" => self.one_shard_only = value == "1",
             "modes" => self.modes = value.split_whitespace().map(str::to_owned).collect(),
             "sharded" => {
                 let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();

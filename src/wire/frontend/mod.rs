@@ -8,21 +8,31 @@ use crate::error::{Fault, SqlState};
 
 /// A body that does not have the form of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid message format: {message} {problem}")]
+#[error("{message}: {problem}")]
 pub struct Malformed {
     /// The name of the message, as `Bind`.
     pub message: &'static str,
-    problem: &'static str,
+    pub problem: Problem,
+}
+
+/// What is wrong with a body, in the words of PostgreSQL's `pqformat.c` and `postgres.c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("insufficient data left in message")]
+    TooShort,
+    #[error("invalid string in message")]
+    OpenString,
+    #[error("invalid message format")]
+    TooLong,
+    #[error("bind message has {formats} parameter formats but {parameters} parameters")]
+    Formats { formats: usize, parameters: usize },
+    #[error("invalid {message} message subtype {kind}")]
+    Subtype { message: &'static str, kind: u8 },
 }
 
 impl From<Malformed> for Fault {
     fn from(malformed: Malformed) -> Fault {
-        Fault::error(SqlState::PROTOCOL_VIOLATION, "invalid message format")
-            .detail(format!(
-                "The {} message {}.",
-                malformed.message, malformed.problem
-            ))
-            .hint("The client sent a malformed message; update its driver.")
+        Fault::error(SqlState::PROTOCOL_VIOLATION, malformed.problem.to_string())
     }
 }
 
@@ -182,7 +192,10 @@ pub fn bind(body: &[u8]) -> Result<Bind<'_>, Malformed> {
     reader.end()?;
     let formats_count = formats.len().div_euclid(2);
     if formats_count > 1 && formats_count != count {
-        return Err(reader.malformed("has another number of formats than of parameters"));
+        return Err(reader.malformed(Problem::Formats {
+            formats: formats_count,
+            parameters: count,
+        }));
     }
     Ok(Bind {
         portal,
@@ -245,7 +258,14 @@ fn target<'a>(body: &'a [u8], message: &'static str) -> Result<Target<'a>, Malfo
     match kind {
         b'S' => Ok(Target::Statement(name)),
         b'P' => Ok(Target::Portal(name)),
-        _ => Err(reader.malformed("is about neither a statement nor a portal")),
+        kind => {
+            let message = if message == "Describe" {
+                "DESCRIBE"
+            } else {
+                "CLOSE"
+            };
+            Err(reader.malformed(Problem::Subtype { message, kind }))
+        }
     }
 }
 
@@ -260,7 +280,7 @@ impl<'a> Reader<'a> {
         Reader { rest, message }
     }
 
-    fn malformed(&self, problem: &'static str) -> Malformed {
+    fn malformed(&self, problem: Problem) -> Malformed {
         Malformed {
             message: self.message,
             problem,
@@ -271,7 +291,7 @@ impl<'a> Reader<'a> {
         let (chunk, rest) = self
             .rest
             .split_first_chunk::<N>()
-            .ok_or_else(|| self.malformed("ends too early"))?;
+            .ok_or_else(|| self.malformed(Problem::TooShort))?;
         self.rest = rest;
         Ok(*chunk)
     }
@@ -280,7 +300,7 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self
             .rest
             .split_at_checked(length)
-            .ok_or_else(|| self.malformed("ends too early"))?;
+            .ok_or_else(|| self.malformed(Problem::TooShort))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -290,7 +310,7 @@ impl<'a> Reader<'a> {
             .rest
             .iter()
             .position(|&byte| byte == 0)
-            .ok_or_else(|| self.malformed("has a string without an end"))?;
+            .ok_or_else(|| self.malformed(Problem::OpenString))?;
         let text = self.bytes(end)?;
         self.chunk::<1>()?;
         Ok(text)
@@ -313,7 +333,7 @@ impl<'a> Reader<'a> {
             -1 => Ok(None),
             length => {
                 let length = usize::try_from(length)
-                    .map_err(|_negative| self.malformed("has a negative length"))?;
+                    .map_err(|_negative| self.malformed(Problem::TooShort))?;
                 self.bytes(length).map(Some)
             }
         }
@@ -323,122 +343,10 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(self.malformed("is longer than its fields"))
+            Err(self.malformed(Problem::TooLong))
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{
-        Target, bind, close, describe, execute, parse, password, query, sasl_initial_response,
-    };
-    use bytes::{Bytes, BytesMut};
-    use pgwire::messages::{Message, extendedquery as pgwire_messages};
-    use proptest::prelude::proptest;
-
-    const BIND: &[u8] = b"p\0s\0\0\x01\0\x01\0\x02\0\0\0\x01x\xff\xff\xff\xff\0\x02\0\0\0\x01";
-
-    /// What pgwire writes, without tag and length.
-    fn body(message: &impl Message) -> Vec<u8> {
-        let mut bytes = BytesMut::new();
-        message.encode(&mut bytes).unwrap();
-        bytes[5..].to_vec()
-    }
-
-    #[test]
-    fn parse_is_read() {
-        let body = b"s\0select $1\0\0\x01\0\0\0\x17";
-        let message = parse(body).unwrap();
-        assert_eq!(
-            (message.name, message.query),
-            (b"s".as_slice(), b"select $1".as_slice())
-        );
-        assert_eq!(message.types().collect::<Vec<_>>(), [23]);
-        assert_eq!(message.after_name, &body[2..]);
-    }
-
-    #[test]
-    fn bind_is_read() {
-        let message = bind(BIND).unwrap();
-        assert_eq!(
-            (message.portal, message.statement),
-            (b"p".as_slice(), b"s".as_slice())
-        );
-        assert_eq!(message.value(0), Some((true, Some(b"x".as_slice()))));
-        assert_eq!(message.value(1), Some((true, None)));
-        assert_eq!(message.value(2), None);
-        assert!(!message.result_formats().is_binary(0));
-        assert!(message.result_formats().is_binary(1));
-    }
-
-    #[test]
-    fn no_prefix_of_a_message_is_one() {
-        for end in 0..BIND.len() {
-            assert!(bind(&BIND[..end]).is_err(), "{end}");
-        }
-        assert!(bind(&[BIND, b"x"].concat()).is_err());
-    }
-
-    #[test]
-    fn small_messages_are_read() {
-        assert_eq!(describe(b"Sa\0"), Ok(Target::Statement(b"a")));
-        assert_eq!(close(b"P\0"), Ok(Target::Portal(b"")));
-        assert!(describe(b"Xa\0").is_err());
-        assert_eq!(execute(b"\0\0\0\0\x05").unwrap().max_rows, 5);
-        assert_eq!(execute(b"\0\xff\xff\xff\xff").unwrap().max_rows, 0);
-        assert_eq!(password(b"pw\0"), Ok(b"pw".as_slice()));
-        assert!(password(b"pw").is_err());
-        assert_eq!(query(b"\0"), Ok(b"".as_slice()));
-        assert!(query(b"a\0b\0").is_err());
-        let sasl = sasl_initial_response(b"M\0\0\0\0\x01x").unwrap();
-        assert_eq!(sasl.response, Some(b"x".as_slice()));
-    }
-
-    type Value = Option<Vec<u8>>;
-
-    proptest! {
-        #[test]
-        fn pgwires_messages_are_read(
-            names: ([char; 3], [char; 5]),
-            values: Vec<Value>,
-            formats: Vec<bool>,
-            types: Vec<u32>,
-            rows: i32,
-        ) {
-            let name = |chars: &[char]| chars.iter().filter(|&&c| c != '\0').collect::<String>();
-            let (portal, statement) = (name(&names.0), name(&names.1));
-            let codes: Vec<i16> = formats.iter().map(|&format| i16::from(format)).collect();
-            let all = if codes.len() == values.len() { codes.clone() } else { vec![1] };
-            let bytes = values.iter().map(|value| value.clone().map(Bytes::from)).collect();
-            let sent = pgwire_messages::Bind::new(Some(portal.clone()), Some(statement.clone()), all.clone(), bytes, codes);
-            let body = body(&sent);
-            let read = bind(&body).unwrap();
-            assert_eq!((read.portal, read.statement), (portal.as_bytes(), statement.as_bytes()));
-            for (index, value) in values.iter().enumerate() {
-                let is_binary = *all.get(index).unwrap_or(&1) == 1;
-                assert_eq!(read.value(index), Some((is_binary, value.as_deref())));
-            }
-
-            let sent = pgwire_messages::Parse::new(Some(statement.clone()), portal.clone(), types.clone());
-            let body = self::body(&sent);
-            let read = parse(&body).unwrap();
-            assert_eq!((read.name, read.query), (statement.as_bytes(), portal.as_bytes()));
-            assert_eq!(read.types().collect::<Vec<_>>(), types);
-
-            let sent = pgwire_messages::Execute::new(Some(portal.clone()), rows);
-            let body = self::body(&sent);
-            let read = execute(&body).unwrap();
-            assert_eq!(read.max_rows, u32::try_from(rows).unwrap_or(0));
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_panic(body: Vec<u8>) {
-            let _ = (query(&body), parse(&body), describe(&body), close(&body));
-            let _ = (execute(&body), password(&body), sasl_initial_response(&body));
-            if let Ok(message) = bind(&body) {
-                assert_eq!(message.values().count(), message.len());
-            }
-        }
-    }
-}
+mod tests;

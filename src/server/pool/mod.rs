@@ -4,11 +4,14 @@
 //! are atomic counters. Waiting is first come, first served; idle connections are taken last in,
 //! first out, one with the wanted settings before others.
 
+mod budget;
+mod lease;
+mod upkeep;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -21,56 +24,8 @@ use crate::server::connection::ServerConnection;
 use crate::server::settings::Settings;
 use crate::tls::Tls;
 
-/// A number of connections that may be open at once, counted over all engines. 0 is no limit.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    pub used: Arc<AtomicUsize>,
-    pub limit: usize,
-}
-
-impl Budget {
-    fn try_take(&self) -> bool {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (self.limit == 0 || used < self.limit).then(|| used.saturating_add(1))
-            })
-            .is_ok()
-    }
-
-    fn give_back(&self) {
-        self.used.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// One open connection's share of every budget it counts against; given back on drop.
-#[derive(Debug, Default)]
-pub struct Permit {
-    budgets: Vec<Budget>,
-}
-
-impl Permit {
-    /// One share of each, or none at all.
-    pub fn take(budgets: &[Budget]) -> Option<Permit> {
-        let mut permit = Permit {
-            budgets: Vec::with_capacity(budgets.len()),
-        };
-        for budget in budgets {
-            if !budget.try_take() {
-                return None;
-            }
-            permit.budgets.push(budget.clone());
-        }
-        Some(permit)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        for budget in &self.budgets {
-            budget.give_back();
-        }
-    }
-}
+pub use budget::{Budget, Permit};
+pub use lease::Lease;
 
 /// Where a pool connects to, as whom, and how many connections it may have.
 #[derive(Debug)]
@@ -137,54 +92,13 @@ pub struct Pool {
     paused: Cell<bool>,
     /// Connections born before this are closed when they come back.
     reconnect_before: Cell<Option<Instant>>,
-    /// The pool is replaced: everything that comes back is closed.
+    /// The pool is replaced: nothing is kept idle.
     retired: Cell<bool>,
     last_error: RefCell<Option<Fault>>,
 }
 
-/// A server connection on loan to one client. Dropped without [`Lease::release`] it is closed.
-#[derive(Debug)]
-pub struct Lease {
-    connection: Option<Box<ServerConnection>>,
-    pool: Rc<Pool>,
-}
-
-impl Lease {
-    /// The pool it came from.
-    pub fn pool(&self) -> &Rc<Pool> {
-        &self.pool
-    }
-
-    /// The connection. `None` cannot be seen: only `release` and `drop` take it out.
-    pub fn connection(&mut self) -> Option<&mut ServerConnection> {
-        self.connection.as_deref_mut()
-    }
-
-    /// The connection, read only.
-    pub fn peek(&self) -> Option<&ServerConnection> {
-        self.connection.as_deref()
-    }
-
-    /// Gives the connection back: to the first in line, to the idle ones, or, when it is not clean,
-    /// too old or unwanted, to nobody.
-    pub fn release(mut self, now: Instant) {
-        if let Some(connection) = self.connection.take() {
-            let pool = Rc::clone(&self.pool);
-            pool.take_back(connection, now);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            connection.terminate();
-            self.pool.closed(connection);
-        }
-    }
-}
-
 impl Pool {
+    /// A pool without connections.
     pub fn new(target: Target) -> Rc<Pool> {
         Rc::new(Pool {
             target,
@@ -254,7 +168,7 @@ impl Pool {
 
     /// Opens connections for those in line, as far as the limits allow.
     pub fn grow(self: &Rc<Pool>) {
-        if self.paused.get() || self.retired.get() {
+        if self.paused.get() {
             return;
         }
         let in_line = self.waiters.borrow().len();
@@ -320,7 +234,7 @@ impl Pool {
             .get()
             .is_some_and(|before| connection.born < before);
         let clean = connection.is_clean();
-        if !clean || expired || outdated || self.paused.get() || self.retired.get() {
+        if !clean || expired || outdated || self.paused.get() {
             connection.terminate();
             self.closed(connection);
             return;
@@ -340,13 +254,15 @@ impl Pool {
                 u64::try_from(waited).unwrap_or(u64::MAX),
             );
             match waiter.answer.send(Ok(lease)) {
-                Ok(()) => return,
                 // That client is gone: the next one.
                 Err(Ok(back)) => lease = back,
-                Err(Err(_)) => return,
+                Ok(()) | Err(Err(_)) => return,
             }
         }
-        if let Some(connection) = lease.connection.take() {
+        // A lease that is dropped closes its connection.
+        if !self.retired.get()
+            && let Some(connection) = lease.connection.take()
+        {
             self.idle.borrow_mut().push_back(connection);
         }
     }
@@ -359,123 +275,6 @@ impl Pool {
         if !self.waiters.borrow().is_empty() {
             self.grow();
         }
-    }
-
-    /// Closes what is too old or too long idle, fails who waited too long, opens reserve and
-    /// minimum connections. Called a few times a second.
-    pub fn sweep(self: &Rc<Pool>, now: Instant) {
-        let limits = &self.target.limits;
-        let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        for mut connection in idle {
-            let too_old = !limits.lifetime.is_zero()
-                && now.saturating_duration_since(connection.born) > limits.lifetime;
-            let too_long_idle = !limits.idle_timeout.is_zero()
-                && self.open.get() > limits.min_size
-                && now.saturating_duration_since(connection.used) > limits.idle_timeout;
-            if too_old || too_long_idle || connection.is_stale() {
-                connection.terminate();
-                self.closed(connection);
-            } else {
-                self.idle.borrow_mut().push_back(connection);
-            }
-        }
-        if !limits.wait_timeout.is_zero() {
-            self.fail_late(now);
-        }
-        let waited = self
-            .waiters
-            .borrow()
-            .front()
-            .map(|waiter| now.saturating_duration_since(waiter.since));
-        if waited.is_some() {
-            self.grow();
-        }
-        if waited.is_some_and(|waited| waited > limits.reserve_timeout)
-            && limits.reserve.limit > 0
-            && !self.paused.get()
-            && self.connecting.get() < self.waiters.borrow().len()
-            && let Some(permit) = Permit::take(std::slice::from_ref(&limits.reserve))
-        {
-            self.open_one(permit);
-        }
-        let wanted = limits
-            .min_size
-            .saturating_sub(self.open.get().saturating_add(self.connecting.get()));
-        if wanted > 0
-            && !self.paused.get()
-            && !self.retired.get()
-            && let Some(permit) = Permit::take(&limits.budgets)
-        {
-            self.open_one(permit);
-        }
-    }
-
-    fn fail_late(&self, now: Instant) {
-        let timeout = self.target.limits.wait_timeout;
-        let mut waiters = self.waiters.borrow_mut();
-        waiters.retain(|waiter| !waiter.answer.is_closed());
-        while waiters
-            .front()
-            .is_some_and(|waiter| now.saturating_duration_since(waiter.since) > timeout)
-        {
-            let Some(waiter) = waiters.pop_front() else {
-                return;
-            };
-            let mut fault = Fault::error(
-                SqlState::TOO_MANY_CONNECTIONS,
-                format!(
-                    "no connection to shard \"{}\" became free in time",
-                    self.target.shard_name
-                ),
-            )
-            .detail(format!(
-                "The statement waited longer than query_wait_timeout ({timeout:?})."
-            ))
-            .hint("Raise default_pool_size or query_wait_timeout, or shorten transactions.");
-            if let Some(error) = self.last_error.borrow().as_ref() {
-                fault.detail = Some(format!(
-                    "The last attempt to connect failed: {}.",
-                    error.message
-                ));
-            }
-            drop(waiter.answer.send(Err(fault)));
-        }
-    }
-
-    /// Closes one idle connection so that another engine or pool may open one; the longest unused.
-    pub fn close_idle(self: &Rc<Pool>) -> bool {
-        let oldest = self.idle.borrow_mut().pop_front();
-        match oldest {
-            Some(mut connection) => {
-                connection.terminate();
-                self.closed(connection);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Stops lending and closes what is idle (PAUSE), or lends again (RESUME).
-    pub fn pause(self: &Rc<Pool>, paused: bool) {
-        self.paused.set(paused);
-        if paused {
-            while self.close_idle() {}
-        } else {
-            self.grow();
-        }
-    }
-
-    /// Closes idle connections now and the others as they come back (RECONNECT).
-    pub fn reconnect(self: &Rc<Pool>, now: Instant) {
-        self.reconnect_before.set(Some(now));
-        while self.close_idle() {}
-    }
-
-    /// The pool is replaced by another: closes everything as it comes back; who is in line is told to retry.
-    pub fn retire(self: &Rc<Pool>) {
-        self.retired.set(true);
-        while self.close_idle() {}
-        self.waiters.borrow_mut().clear();
     }
 
     /// Whether clients are in line and no connection can be opened for them.
@@ -493,6 +292,7 @@ impl Pool {
         self.open.get()
     }
 
+    /// Connections being opened.
     pub fn connecting_count(&self) -> usize {
         self.connecting.get()
     }
@@ -516,6 +316,7 @@ impl Pool {
             })
     }
 
+    /// Whether PAUSE holds it: nothing is lent.
     pub fn is_paused(&self) -> bool {
         self.paused.get()
     }

@@ -1,0 +1,280 @@
+//! What a statement over several shards sees of its client.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::config::Limits;
+use crate::error::{Fault, SqlState};
+use crate::execute::{Conversation, Copied, End, Interrupted, canceled_fault};
+use crate::metrics::catalogue::RouteLabel;
+use crate::net::poll_read;
+use crate::placement::ShardId;
+use crate::placement::topology::Topology;
+use crate::server::connection::{CancelTarget, poll_flush};
+use crate::server::pool::Lease;
+use crate::server::statements::{Prepared, ServerName};
+use crate::wire::frame::{self, Split};
+
+use super::Session;
+
+impl Conversation for Session {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        Session::reply(self, write);
+    }
+
+    fn reply_fault(&mut self, fault: &Fault) {
+        Session::reply_fault(self, fault);
+    }
+
+    fn reply_ready(&mut self) {
+        Session::reply_ready(self);
+    }
+
+    fn answer_parses(&mut self) {
+        Session::answer_parses(self);
+    }
+
+    fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    async fn flush_all(&mut self) -> Result<(), End> {
+        poll_fn(|cx| poll_flush(&mut self.stream, &mut self.out, cx))
+            .await
+            .map_err(|_gone| End::Client)
+    }
+
+    async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {
+        loop {
+            let max = self.message_max();
+            match frame::split(&self.input, max) {
+                Ok(Split::Whole(frame, rest)) => {
+                    let message = (frame.tag, frame.body.to_vec());
+                    let used = self.input.len().saturating_sub(rest.len());
+                    self.input.drain(..used);
+                    return Ok(message);
+                }
+                Ok(Split::Part { .. } | Split::Nothing) => {}
+                Err(error) => {
+                    return Err(End::Fault(Box::new(Fault::fatal(
+                        SqlState::PROTOCOL_VIOLATION,
+                        error.to_string(),
+                    ))));
+                }
+            }
+            self.flush_all().await?;
+            self.read_more().await?;
+        }
+    }
+
+    async fn next_copy(&mut self) -> Result<Copied, Interrupted> {
+        loop {
+            if self.client.canceled.take() {
+                return Err(Interrupted::Fault(canceled_fault()));
+            }
+            if let Some(copied) = self.take_copied()? {
+                return Ok(copied);
+            }
+            self.read_more().await.map_err(Interrupted::End)?;
+        }
+    }
+
+    fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted> {
+        self.client.register(cx.waker());
+        if let Some(fault) = self.client.kill.borrow_mut().take() {
+            return Poll::Ready(Interrupted::End(End::Fault(Box::new(fault))));
+        }
+        if self.client.canceled.take() {
+            return Poll::Ready(Interrupted::Fault(canceled_fault()));
+        }
+        Poll::Pending
+    }
+
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted> {
+        Session::poll_watch(self, cx)
+    }
+
+    fn park_current(&mut self) {
+        self.parked.extend(self.lease.take());
+    }
+
+    async fn take_part(&mut self, shard: ShardId) -> Result<Lease, Interrupted> {
+        let parked = self.parked.iter().position(|lease| {
+            lease
+                .peek()
+                .is_some_and(|connection| connection.shard == shard)
+        });
+        let mut lease = match parked {
+            Some(index) => self.parked.swap_remove(index),
+            None => self.acquire(shard).await?,
+        };
+        self.settle(&mut lease).await?;
+        if let Some(connection) = lease.peek() {
+            let target = Rc::clone(&connection.cancel);
+            self.client.targets.borrow_mut().push(target);
+        }
+        Ok(lease)
+    }
+
+    fn give_back(&mut self, lease: Lease) {
+        if self.keeps_connections() {
+            self.parked.push(lease);
+        } else {
+            lease.give_back(self.engine.now());
+        }
+    }
+
+    fn keeps_connections(&self) -> bool {
+        Session::keeps_connections(self)
+    }
+
+    fn lose(&mut self, shard: ShardId) {
+        self.client.kill(self.kept_was_lost(shard));
+    }
+
+    fn forget_targets(&mut self) {
+        self.client.targets.borrow_mut().clear();
+    }
+
+    fn cancel_now(&self, target: &Rc<CancelTarget>) {
+        self.engine.cancel_now(target);
+    }
+
+    fn topology(&self) -> &Arc<Topology> {
+        &self.database.topology
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.database.limits
+    }
+
+    fn server_name(&self, prepared: &Prepared) -> ServerName {
+        Session::server_name(self, prepared)
+    }
+
+    fn schema_may_change(&self) {
+        self.database.schema_may_change();
+    }
+
+    async fn schema_changed(&self) {
+        self.database.schema_changed();
+        let shared = Arc::clone(&self.engine.shared);
+        let name = self.database.name.clone();
+        let task = self
+            .engine
+            .shared
+            .control_runtime
+            .spawn(async move { shared.refresh_catalog(&name).await });
+        match task.await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => {
+                tracing::warn!(error = %fault, "could not read the catalog after DDL");
+            }
+            Err(error) => tracing::error!(%error, "reading the catalog failed"),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.engine.now()
+    }
+
+    fn count_route(&self, label: RouteLabel, micros: u64) {
+        self.engine.count_route(&self.database, label, micros);
+    }
+}
+
+impl Session {
+    /// Waits for more bytes of the client, or for a reason to end.
+    ///
+    /// # Cancel safety
+    /// Safe: what was read is kept.
+    async fn read_more(&mut self) -> Result<(), End> {
+        let mut scratch = self.engine.take_scratch();
+        let result = poll_fn(|cx| {
+            self.client.register(cx.waker());
+            if let Some(fault) = self.client.kill.borrow_mut().take() {
+                return Poll::Ready(Err(End::Fault(Box::new(fault))));
+            }
+            poll_read(&mut self.stream, cx, &mut scratch).map(|read| match read {
+                Ok(0) | Err(_) => Err(End::Client),
+                Ok(count) => Ok(count),
+            })
+        })
+        .await;
+        if let Ok(count) = &result {
+            self.input
+                .extend_from_slice(scratch.get(..*count).unwrap_or_default());
+        }
+        self.engine.give_scratch(scratch);
+        result.map(|_count| ())
+    }
+
+    fn take_copied(&mut self) -> Result<Option<Copied>, Interrupted> {
+        if self.copy_left > 0 {
+            let count = self.copy_left.min(self.input.len());
+            if count == 0 {
+                return Ok(None);
+            }
+            self.copy_left = self.copy_left.saturating_sub(count);
+            return Ok(Some(Copied::Data(self.input.drain(..count).collect())));
+        }
+        let (copied, used) = match frame::split(&self.input, self.message_max()) {
+            Ok(Split::Whole(frame, rest)) => {
+                let used = self.input.len().saturating_sub(rest.len());
+                let copied = match frame.tag {
+                    b'd' => Some(Copied::Data(frame.body.to_vec())),
+                    b'c' => Some(Copied::Done),
+                    b'f' => {
+                        let message = frame
+                            .body
+                            .split(|byte| *byte == 0)
+                            .next()
+                            .unwrap_or_default();
+                        Some(Copied::Fail(String::from_utf8_lossy(message).into_owned()))
+                    }
+                    // As PostgreSQL does while it reads COPY data.
+                    b'H' | b'S' => None,
+                    b'X' => return Err(Interrupted::End(End::Client)),
+                    tag => {
+                        return Err(Interrupted::Fault(Fault::error(
+                            SqlState::PROTOCOL_VIOLATION,
+                            format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
+                        )));
+                    }
+                };
+                (copied, used)
+            }
+            Ok(Split::Part {
+                tag: b'd',
+                total,
+                body,
+            }) if !body.is_empty() => {
+                let data = body.to_vec();
+                self.copy_left = total
+                    .saturating_sub(frame::HEADER)
+                    .saturating_sub(data.len());
+                let used = self.input.len();
+                (Some(Copied::Data(data)), used)
+            }
+            Ok(Split::Part { .. } | Split::Nothing) => return Ok(None),
+            Err(error) => {
+                return Err(Interrupted::End(End::Fault(Box::new(Fault::fatal(
+                    SqlState::PROTOCOL_VIOLATION,
+                    error.to_string(),
+                )))));
+            }
+        };
+        self.input.drain(..used);
+        match copied {
+            Some(copied) => Ok(Some(copied)),
+            None => self.take_copied(),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a client is told of the server at login, under the settings it asks for.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::KeepUnnamed;
+use crate::error::{Fault, SqlState};
+use crate::server::hidden;
+use crate::server::pool::{Lease, Pool};
+use crate::server::settings::{Settings, quote_literal};
+
+use super::engine::{Database, Engine, GREETINGS_MAX, Greeting};
+use super::startup;
+
+impl Engine {
+    /// What a server reports at login under these settings; asked once, then remembered.
+    ///
+    /// # Errors
+    /// The home shard cannot be asked, or refuses the settings.
+    ///
+    /// # Cancel safety
+    /// Safe: the connection that was asked is closed.
+    pub(super) async fn greeting(
+        self: &Rc<Engine>,
+        database: &Rc<Database>,
+        pools: &Rc<[Rc<Pool>]>,
+        user: &str,
+        settings: &Rc<Settings>,
+    ) -> Result<Greeting, Fault> {
+        let bare = settings.without("application_name", &Settings::default());
+        let key = (user.to_owned(), bare.fingerprint());
+        if let Some(known) = database.greetings.borrow().get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let home = usize::from(database.topology.home().0);
+        let Some(pool) = pools.get(home) else {
+            return Err(Fault::fatal(
+                SqlState::INTERNAL,
+                "the home shard has no pool",
+            ));
+        };
+        let mut lease = pool.acquire(&bare, self.now()).await?;
+        let greeting =
+            ask_greeting(&mut lease, &bare, database.limits.server_connect_timeout).await?;
+        lease.give_back(self.now());
+        let mut greetings = database.greetings.borrow_mut();
+        if greetings.len() >= GREETINGS_MAX {
+            greetings.clear();
+        }
+        let greeting = Rc::new(greeting);
+        greetings.insert(key, Rc::clone(&greeting));
+        Ok(greeting)
+    }
+}
+
+/// The client's startup parameters as settings, and its application_name.
+pub(super) fn startup_settings(
+    client: &startup::Client,
+    database: &Database,
+) -> (Rc<Settings>, String) {
+    let mut values = BTreeMap::new();
+    let mut application_name = String::new();
+    if database.limits.keep_unnamed_statements == KeepUnnamed::Custom {
+        values.insert("plan_cache_mode".to_owned(), "force_custom_plan".to_owned());
+    }
+    for (name, value) in &client.parameters {
+        let name = name.to_ascii_lowercase();
+        let value = match name.as_str() {
+            // asyncpg puts quotes inside the value.
+            "client_encoding" => value.trim_matches('\''),
+            _ => value,
+        };
+        if name == "application_name" {
+            value.clone_into(&mut application_name);
+        }
+        let text = match name.as_str() {
+            "search_path" if value.trim().is_empty() => "''".to_owned(),
+            "search_path" => value.to_owned(),
+            _ => quote_literal(value),
+        };
+        values.insert(name, text);
+    }
+    (Settings::new(values), application_name)
+}
+
+/// Brings a connection to the settings and reads what it reports now.
+async fn ask_greeting(
+    lease: &mut Lease,
+    settings: &Rc<Settings>,
+    limit: Duration,
+) -> Result<Vec<(String, String)>, Fault> {
+    let Some(connection) = lease.connection() else {
+        return Ok(Vec::new());
+    };
+    let mut reported = connection.parameters.as_ref().clone();
+    let sql = hidden::settings_sql(connection, settings);
+    if !sql.is_empty() {
+        connection.settings_unsure = true;
+        let asked = hidden::run_reported(connection, &sql, &mut reported);
+        match tokio::time::timeout(limit, asked).await {
+            Ok(result) => result?,
+            Err(_elapsed) => {
+                return Err(Fault::fatal(
+                    SqlState::CONNECTION_FAILURE,
+                    "the server did not take the session's settings in time",
+                )
+                .hint("Check the home shard's health."));
+            }
+        }
+        connection.settings = Rc::clone(settings);
+        connection.settings_unsure = false;
+        connection.parameters = Rc::new(reported.clone());
+    }
+    Ok(reported)
+}

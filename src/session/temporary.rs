@@ -1,0 +1,121 @@
+//! Temporary tables of a session: they live on the home shard, on the connection the client keeps,
+//! and hide tables of the same name.
+//!
+//! The planner does not know them, so a statement that names one is looked at here: it runs on
+//! that connection where all it reads is there, and is refused where it also reads rows of other shards.
+
+use crate::error::{Fault, SqlState};
+use crate::planner::plan::{Access, Effect, Statement};
+use crate::sql::cursor::{Cursor, word_name};
+use crate::sql::scan::{Lexing, scan};
+
+use super::Session;
+use super::lease::Place;
+
+/// The effect of a statement that makes a temporary table.
+const TEMPORARY: &str = "temporary table";
+/// Temporary tables of one session that are told apart; beyond it every statement is taken to name one.
+const NAMES_MAX: usize = 1_000;
+
+impl Session {
+    /// Notes the table that a statement is about to make.
+    pub(crate) fn note_temporary(&mut self, effect: &Effect, text: &[u8]) {
+        if *effect == Effect::Pin(TEMPORARY)
+            && self.pools.len() > 1
+            && self.temporary.len() < NAMES_MAX
+        {
+            self.temporary.extend(made(text));
+        }
+    }
+
+    /// Where a statement runs that names a temporary table of the session; `None` when it names none.
+    ///
+    /// # Errors
+    /// 0A000 when it also needs other shards.
+    pub(crate) fn place_temporary(
+        &self,
+        statement: &Statement,
+        text: &[u8],
+    ) -> Result<Option<Place>, Fault> {
+        if self.temporary.is_empty() || !self.names_temporary(text) {
+            return Ok(None);
+        }
+        let here = Place::Shard {
+            shard: self.database.topology.home(),
+            binds: true,
+        };
+        let alone = match &statement.access {
+            Access::Home | Access::Bound | Access::Anywhere | Access::AnyShard => true,
+            Access::Session => return Ok(None),
+            // DDL of that one table.
+            Access::Broadcast { .. } => statement.effect == Effect::Ddl && !text.contains(&b','),
+            Access::Keyed(_) | Access::CopySplit(_) | Access::Shard(_) | Access::Refuse(_) => false,
+        };
+        if alone {
+            return Ok(Some(here));
+        }
+        Err(Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "a statement over a temporary table and other shards is not supported",
+        )
+        .detail("Temporary tables live on the home shard, and hide tables of the same name on all shards.")
+        .hint("Name the temporary table differently from sharded and reference tables, and use it in statements of its own."))
+    }
+
+    fn names_temporary(&self, text: &[u8]) -> bool {
+        let Ok(tokens) = scan(text, Lexing::default()) else {
+            return true;
+        };
+        self.temporary.len() >= NAMES_MAX
+            || tokens
+                .iter()
+                .filter_map(|token| word_name(*token, text))
+                .any(|name| self.temporary.contains(&name))
+    }
+}
+
+/// The name of the table that `CREATE TEMP TABLE …` or `… INTO TEMP …` makes.
+fn made(text: &[u8]) -> Option<String> {
+    let tokens = scan(text, Lexing::default()).ok()?;
+    let mut cursor = Cursor::new(text, &tokens);
+    while !cursor.is_done() {
+        if cursor.take_any(&["temp", "temporary"]).is_some() {
+            while cursor
+                .take_any(&[
+                    "table",
+                    "view",
+                    "sequence",
+                    "recursive",
+                    "if",
+                    "not",
+                    "exists",
+                ])
+                .is_some()
+            {}
+            return cursor.parts()?.pop();
+        }
+        if cursor.at("pg_temp") {
+            return cursor.parts()?.pop();
+        }
+        cursor.advance();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::made;
+
+    #[test]
+    fn names_are_found() {
+        let check =
+            |text: &str, expect: &str| assert_eq!(made(text.as_bytes()).as_deref(), Some(expect));
+        check("create temp table mine (id int)", "mine");
+        check(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS \"Mine\" AS SELECT 1",
+            "Mine",
+        );
+        check("select 1 into temp t2", "t2");
+        check("create table pg_temp.x (a int)", "x");
+    }
+}
