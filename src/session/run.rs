@@ -395,8 +395,10 @@ impl Session {
             b'd' | b'c' | b'f' => self.on_copy_frame(frame),
             b'F' => self.on_function_call(frame),
             b'X' => {
-                // What was asked before is carried out first.
-                self.wait_for_synced()?;
+                // What was asked before is carried out first; a COPY would wait for data for ever.
+                if !self.copy_in {
+                    self.wait_for_synced()?;
+                }
                 Err(Stop::Close)
             }
             tag => Err(Stop::Fault(Fault::fatal(
