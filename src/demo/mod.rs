@@ -1,7 +1,7 @@
 //! A throwaway herd to look at: PostgreSQL servers of its own, a shop's rows, the proxy in front.
 //!
 //! Everything the demo makes lies in one temporary folder and dies with this process, however it
-//! ends (see [`sitter`]). The schema is created and the rows are loaded *through the proxy*, so
+//! ends (see `sitter`). The schema is created and the rows are loaded *through the proxy*, so
 //! that a demo that comes up has shown DDL, COPY and routing to work.
 
 mod config;

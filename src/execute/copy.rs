@@ -86,6 +86,9 @@ async fn carry_out<C: Conversation>(
         })
         .collect();
     let result = copy(client, wide, &mut rows, &mut lanes).await;
+    if result.is_err() {
+        abandon(&mut lanes);
+    }
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
     let result = match result {
         Ok(count) => commit(client, &mut members).await.map(|()| count),
@@ -108,7 +111,7 @@ async fn copy<C: Conversation>(
         match client.next_copy().await.map_err(Trouble::from)? {
             Copied::Data(data) => {
                 if let Err(fault) = rows.take(&data, lanes) {
-                    return abandon(lanes, Trouble::Fault(fault));
+                    return Err(Trouble::Fault(fault));
                 }
                 send(client, lanes, SHARD_BUFFER).await?;
             }
@@ -118,12 +121,12 @@ async fn copy<C: Conversation>(
                     SqlState::QUERY_CANCELED,
                     format!("COPY from stdin failed: {message}"),
                 );
-                return abandon(lanes, Trouble::Fault(fault));
+                return Err(Trouble::Fault(fault));
             }
         }
     }
     if let Err(fault) = rows.finish(lanes) {
-        return abandon(lanes, Trouble::Fault(fault));
+        return Err(Trouble::Fault(fault));
     }
     let counts = end(client, lanes).await?;
     Ok(match rows {
@@ -362,12 +365,12 @@ async fn end<C: Conversation>(client: &mut C, lanes: &mut [Lane]) -> Result<Vec<
     Ok(counts)
 }
 
-/// Makes every shard fail its COPY, so that nothing of it stays.
-fn abandon(lanes: &mut [Lane], trouble: Trouble) -> Result<u64, Trouble> {
+/// Makes every shard fail its COPY, so that nothing of it stays and the connections come free at once.
+/// A shard that does not copy (any more) ignores it.
+fn abandon(lanes: &mut [Lane]) {
     for lane in lanes.iter_mut() {
         if let Some(connection) = lane.member.lease.connection() {
             frame::write(&mut connection.out, b'f', &[b"refused by pgherd\0"]);
         }
     }
-    Err(trouble)
 }

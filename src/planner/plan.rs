@@ -69,7 +69,7 @@ pub enum Effect {
     Release(String),
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
     TwoPhase,
-    /// SET [LOCAL] TRANSACTION: holds for the block. `modes` is the text after it, verbatim.
+    /// `SET TRANSACTION`: holds for the block. `modes` is the text after it, verbatim.
     SetTransaction {
         modes: String,
     },

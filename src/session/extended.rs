@@ -88,7 +88,8 @@ impl Session {
         self.ask_for_replies();
     }
 
-    fn pending_are_void(&mut self) {
+    /// The Parses that wait will get no reply.
+    pub(crate) fn pending_are_void(&mut self) {
         for _ in 0..self.pending.len() {
             self.void_parse();
         }
@@ -638,6 +639,7 @@ impl Session {
 
     fn on_execute(&mut self, body: &[u8]) -> Result<(), Stop> {
         let execute = frontend::execute(body).map_err(Fault::from)?;
+        self.settle_pending()?;
         let portal = self
             .portals
             .iter()

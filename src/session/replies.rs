@@ -277,9 +277,12 @@ impl Session {
     /// An error came: what it voids will not be answered.
     fn after_error(&mut self) {
         self.copy_in = false;
-        let shown_group = self
-            .connection()
-            .map(|connection| connection.pipeline.fail());
+        let shown_group = self.connection().map(|connection| {
+            let void = connection.pipeline.fail();
+            // A Query among what is void ended nothing: the server waits for a Sync.
+            connection.unsynced |= connection.pipeline.is_skipping();
+            void
+        });
         for void in shown_group.into_iter().flatten() {
             match void {
                 Owed::Local(bytes) if bytes.first() == Some(&b'1') => self.void_parse(),
@@ -299,6 +302,10 @@ impl Session {
                 }
                 Owed::Local(_) | Owed::Server { .. } => {}
             }
+        }
+        if self.is_skipping_messages() {
+            // They came behind what failed, in the same group.
+            self.pending_are_void();
         }
         if self.block.is_none()
             && let Some(before) = self.settings_before.take()

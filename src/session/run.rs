@@ -376,6 +376,13 @@ impl Session {
     }
 
     fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        if self.copy_in && !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'S' | b'X') {
+            // Nothing else may come now: the server says so, and ends the connection.
+            if let Some(connection) = self.connection() {
+                connection.out.extend_from_slice(frame.bytes);
+            }
+            return Ok(());
+        }
         match frame.tag {
             b'Q' => {
                 self.settle_group()?;
@@ -392,8 +399,10 @@ impl Session {
             b'd' | b'c' | b'f' => self.on_copy_frame(frame),
             b'F' => self.on_function_call(frame),
             b'X' => {
-                // What was asked before is carried out first.
-                self.wait_for_synced()?;
+                // What was asked before is carried out first; a COPY that was begun is given up.
+                if !self.copy_in {
+                    self.wait_for_synced()?;
+                }
                 Err(Stop::Close)
             }
             tag => Err(Stop::Fault(Fault::fatal(
@@ -454,6 +463,7 @@ impl Session {
         if self.is_skipping_messages() {
             return Ok(());
         }
+        self.settle_pending()?;
         let shard = self.here_or_home();
         self.lease(shard, true)?;
         if let Some(connection) = self.connection() {
@@ -463,6 +473,7 @@ impl Session {
                 false,
                 crate::server::connection::Note::None,
             );
+            connection.unsynced = false;
         }
         Ok(())
     }

@@ -391,7 +391,9 @@ impl Session {
         if !failed {
             return Ok(());
         }
-        if let Some(lost) = self.lost.take() {
+        if let Some(lost) = self.lost.take()
+            && !matches!(statement.effect, Effect::Rollback { .. })
+        {
             return Err(lost);
         }
         match statement.effect {

@@ -192,14 +192,18 @@ impl<N> Pipeline<N> {
         }
     }
 
-    /// After an error: takes what will not be answered any more, up to the next Sync, our own bytes
-    /// included. An error in a Query or at a Sync voids nothing: its ReadyForQuery still comes.
+    /// After an error: takes what will not be answered any more, up to the next Sync: our own bytes
+    /// included, and a Query too, since the server skips it like the rest. An error in a Query or at a
+    /// Sync voids nothing: its ReadyForQuery still comes.
     pub fn fail(&mut self) -> Vec<Owed<N>> {
         let mut void = Vec::new();
+        if let Some((Request::Query | Request::FunctionCall, ..)) = self.front() {
+            return void;
+        }
         loop {
             match self.owed.front() {
                 Some(Owed::Server {
-                    request: Request::Query | Request::FunctionCall | Request::Sync,
+                    request: Request::Sync,
                     ..
                 }) => return void,
                 Some(_) => void.extend(self.owed.pop_front()),
@@ -310,6 +314,16 @@ mod tests {
         assert_eq!(pipeline.sent(Request::Bind, false, 7), Some(7));
         pipeline.sent(Request::Sync, false, 0);
         feed(&mut pipeline, b"Z");
+        assert!(pipeline.is_idle());
+    }
+
+    #[test]
+    fn query_behind_an_error_is_skipped() {
+        let mut pipeline = line(&[Request::Bind, Request::Query, Request::Sync]);
+        feed(&mut pipeline, b"EZ");
+        assert!(pipeline.is_idle());
+        let mut pipeline = line(&[Request::Query, Request::Query]);
+        feed(&mut pipeline, b"EZCZ");
         assert!(pipeline.is_idle());
     }
 

@@ -30,13 +30,13 @@ const SHARDS: u16 = 4;
 
 /// How the servers answer.
 #[derive(Debug, Default)]
-pub struct Habits {
+pub(crate) struct Habits {
     /// Notices and parameter changes come with the answers.
-    pub is_chatty: bool,
+    pub(crate) is_chatty: bool,
     /// Answers are cut anywhere.
-    pub chop: Option<u8>,
+    pub(crate) chop: Option<u8>,
     /// What goes wrong, answer by answer.
-    pub hostility: Option<Hostility>,
+    pub(crate) hostility: Option<Hostility>,
 }
 
 /// What the servers share.
@@ -50,7 +50,7 @@ struct Servers {
 
 /// The engine and its servers.
 #[derive(Debug)]
-pub struct Herd {
+pub(crate) struct Herd {
     servers: Rc<Servers>,
     engine: JoinHandle<()>,
     messages: mpsc::Sender<Message>,
@@ -60,7 +60,7 @@ pub struct Herd {
 
 impl Herd {
     /// Must be called within a local task set.
-    pub fn start(habits: Habits) -> Herd {
+    pub(crate) fn start(habits: Habits) -> Herd {
         let folder = tempfile::tempdir().expect("a folder");
         let servers = Rc::new(Servers {
             habits: RefCell::new(habits),
@@ -89,7 +89,7 @@ impl Herd {
     }
 
     /// A new client, not logged in.
-    pub async fn connect(&self) -> UnixStream {
+    pub(crate) async fn connect(&self) -> UnixStream {
         let (ours, theirs) = StdStream::pair().expect("sockets");
         ours.set_nonblocking(true).expect("it may");
         let sent = self.messages.send(Message::Unix(theirs)).await;
@@ -98,17 +98,17 @@ impl Herd {
     }
 
     /// Every server connection is cut; new ones are honest.
-    pub fn reform(&self) {
+    pub(crate) fn reform(&self) {
         *self.servers.habits.borrow_mut() = Habits::default();
         self.servers.era.send_modify(|era| *era += 1);
     }
 
     /// Server connections made so far.
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.servers.accepted.get()
     }
 
-    pub async fn view(&self) -> View {
+    pub(crate) async fn view(&self) -> View {
         let (answer, view) = oneshot::channel();
         let detail = Detail::Connections;
         let sent = self.messages.send(Message::View { detail, answer }).await;
@@ -117,7 +117,7 @@ impl Herd {
     }
 
     /// Ends the engine; it must not have panicked.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         let sent = self.messages.send(Message::End).await;
         assert!(sent.is_ok(), "the engine is gone");
         self.engine.await.expect("no panic");
@@ -277,7 +277,7 @@ fn welcome() -> Vec<u8> {
 }
 
 /// The client's bytes at login.
-pub fn startup(database: &str) -> Vec<u8> {
+pub(crate) fn startup(database: &str) -> Vec<u8> {
     let mut body = vec![0, 3, 0, 0];
     for text in ["user", "app", "database", database] {
         body.extend_from_slice(text.as_bytes());
@@ -289,23 +289,23 @@ pub fn startup(database: &str) -> Vec<u8> {
 }
 
 /// The longest that anything may take: all is in one thread, so this is a hang.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tells what a client was answered, as it comes.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     buffer: VecDeque<u8>,
     /// The tags since login, and the status behind each `Z`; what may come at any time is left out.
-    pub tags: String,
+    pub(crate) tags: String,
     /// The row of the finale has come.
-    pub finale: bool,
+    pub(crate) finale: bool,
     /// ReadyForQuery behind it has come too.
-    pub done: bool,
+    pub(crate) done: bool,
 }
 
 impl Heard {
     /// Whether the last of it was ReadyForQuery.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let mut last = self.tags.bytes().rev();
         matches!(
             (last.next(), last.next()),
@@ -313,7 +313,7 @@ impl Heard {
         )
     }
 
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend(bytes);
         loop {
             let Some((tag, body, end)) = message(self.buffer.make_contiguous()) else {

@@ -7,19 +7,19 @@ use super::postgres::write;
 
 /// What is done to the answers to come; after the last of the list they are honest.
 #[derive(Debug)]
-pub struct Hostility {
+pub(crate) struct Hostility {
     acts: VecDeque<u8>,
 }
 
 impl Hostility {
-    pub fn new(acts: &[u8]) -> Hostility {
+    pub(crate) fn new(acts: &[u8]) -> Hostility {
         Hostility {
             acts: acts.iter().copied().collect(),
         }
     }
 
     /// Appends what is sent in place of an answer; a break is the end of the connection.
-    pub fn apply(&mut self, mut answer: Vec<u8>, out: &mut Vec<u8>) -> ControlFlow<()> {
+    pub(crate) fn apply(&mut self, mut answer: Vec<u8>, out: &mut Vec<u8>) -> ControlFlow<()> {
         let act = self.acts.pop_front().unwrap_or(b'=');
         match act {
             b'x' => return ControlFlow::Break(()),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// One connection's state, logged in.
 #[derive(Debug)]
-pub struct Postgres {
+pub(crate) struct Postgres {
     status: u8,
     statements: BTreeMap<Vec<u8>, String>,
     portals: BTreeMap<Vec<u8>, Portal>,
@@ -15,10 +15,10 @@ pub struct Postgres {
     skipping: bool,
     copy: Option<Copy>,
     /// It has hung up.
-    pub closed: bool,
+    pub(crate) closed: bool,
     /// An error came behind a Parse of the same group. pgherd may then take the Parse back without an
     /// answer, so that the client knows of no statement, and there is none.
-    pub is_unsure: bool,
+    pub(crate) is_unsure: bool,
     parsed: bool,
     input: Vec<u8>,
 }
@@ -58,7 +58,7 @@ impl Default for Postgres {
 
 impl Postgres {
     /// Takes bytes of the client; returns the answers, one entry a message.
-    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.input.extend_from_slice(bytes);
         let mut input = std::mem::take(&mut self.input);
         let mut used = 0;
@@ -479,7 +479,7 @@ fn split(text: &[u8]) -> Vec<String> {
 }
 
 /// The first message of `input`: its tag, its body, and where it ends.
-pub fn message(input: &[u8]) -> Option<(u8, &[u8], usize)> {
+pub(crate) fn message(input: &[u8]) -> Option<(u8, &[u8], usize)> {
     let ([tag, length @ ..], rest) = input.split_first_chunk::<5>()?;
     let body = usize::try_from(u32::from_be_bytes(*length)).ok()? - 4;
     Some((*tag, rest.get(..body)?, body + 5))
@@ -492,7 +492,7 @@ fn text(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// One message.
-pub fn write(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
+pub(crate) fn write(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
     out.push(tag);
     out.extend(u32::try_from(body.len() + 4).expect("short").to_be_bytes());
     out.extend_from_slice(body);

@@ -4,13 +4,13 @@ use super::postgres::write;
 
 /// What the client sends, and how.
 #[derive(Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Written one after another, with a pause between.
-    pub parts: Vec<Vec<u8>>,
+    pub(crate) parts: Vec<Vec<u8>>,
     /// Something in it is no message of the protocol.
-    pub is_wrong: bool,
+    pub(crate) is_wrong: bool,
     /// It ends in a Terminate.
-    pub leaves: bool,
+    pub(crate) leaves: bool,
 }
 
 const NAMES: [&str; 3] = ["", "a", "b"];
@@ -51,7 +51,7 @@ const TEXTS: [&str; 32] = [
 ];
 
 /// The messages that bring any conversation to its end, and a row that tells.
-pub fn finale() -> Vec<u8> {
+pub(crate) fn finale() -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out, b'f', b"end\0");
     write(&mut out, b'S', &[]);
@@ -61,7 +61,7 @@ pub fn finale() -> Vec<u8> {
 }
 
 impl Script {
-    pub fn read(bytes: &[u8]) -> Script {
+    pub(crate) fn read(bytes: &[u8]) -> Script {
         let mut script = Script::default();
         let mut part = Vec::new();
         let mut bytes = bytes.iter().copied();
@@ -119,7 +119,7 @@ impl Script {
     }
 
     /// All of it.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.parts.concat()
     }
 }

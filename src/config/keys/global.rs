@@ -21,7 +21,7 @@ pub(in crate::config) static ROOT: Section = Section {
     name: "config",
     keys: &[
         Key::new("name", Kind::Text, "herd", "The deployment's name: it marks our prepared transactions and Redis keys.").restart(),
-        Key::new("engines", Kind::Auto { min: 1, max: 256 }, "auto", "Data-plane threads; `auto` takes one for each core.").restart(),
+        Key::new("engines", Kind::Auto { min: 1, max: 256 }, "auto", "Data-plane threads; `auto` takes half the cores, at least one: servers or applications often share the machine.").restart(),
         Key::new("log", Kind::Section(&LOG), "null", "What is logged, and how."),
         Key::new("listen", Kind::Texts, "[127.0.0.1:6432]", "Where clients connect: host:port, and /directories for Unix sockets (/directory:port names the port).").restart(),
         Key::new("http", Kind::Text, "null", "The address of /metrics, /health and /ready; none if left out.").restart().example("127.0.0.1:9632"),
