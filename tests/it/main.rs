@@ -15,6 +15,8 @@ mod fixture;
 mod handshake;
 mod herd;
 mod hostile;
+mod hostile_servers;
+mod kinds;
 mod leaks;
 mod load;
 mod logins;
