@@ -40,8 +40,10 @@ fn many_clients_share_few_servers() {
     for _ in 0..10 {
         load.wait(200);
         for shard in 0..4 {
-            let count = servers(&fixture.databases, shard);
-            assert!(count <= 3, "shard {shard}: {count} servers");
+            // A server that was closed is seen for a moment longer beside the one in its place.
+            eventually("no more servers than the pool's size", || {
+                servers(&fixture.databases, shard) <= 3
+            });
         }
     }
     load.stop().check_flawless();
