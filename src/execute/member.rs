@@ -83,9 +83,10 @@ impl Member {
             } => {
                 let name = client.server_name(prepared);
                 let limit = client.limits().max_prepared_statements;
+                let detour = client.detour(prepared);
                 let connection = self.connection()?;
                 if !connection.statements.touch(name) {
-                    connection.push_parse(name, prepared, true, limit);
+                    connection.push_parse(name, prepared, true, limit, &detour);
                 }
                 let mut called = Vec::new();
                 name.write(&mut called);

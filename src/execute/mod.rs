@@ -24,6 +24,7 @@ use crate::placement::topology::Topology;
 use crate::planner::plan::{Effect, Route};
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
+use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend;
 
@@ -150,6 +151,9 @@ pub(crate) trait Conversation {
 
     /// What a server calls a statement under the client's settings and the schema as it is now.
     fn server_name(&self, prepared: &Prepared) -> ServerName;
+
+    /// The settings between which a Parse must stand on a connection that has the client's.
+    fn detour(&self, prepared: &Prepared) -> Detour;
 
     /// DDL is on its way: what is prepared from now on is prepared under another name.
     fn schema_may_change(&self);

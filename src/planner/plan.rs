@@ -115,9 +115,10 @@ pub enum Effect {
         name: String,
         at: Range<usize>,
     },
-    /// DEALLOCATE; `None` is ALL.
+    /// DEALLOCATE; `None` is ALL. `at` is where the name stands in the text.
     Deallocate {
         name: Option<String>,
+        at: Range<usize>,
     },
     Listen {
         channel: String,

@@ -17,7 +17,7 @@ use crate::placement::ShardId;
 use crate::planner::plan::{Effect, Script};
 use crate::server::connect::{CancelToken, Connected};
 use crate::server::pool::Permit;
-use crate::server::settings::Settings;
+use crate::server::settings::{Detour, Settings};
 use crate::server::statements::{Prepared, ServerName, ServerStatements};
 use crate::wire::backend::Status;
 use crate::wire::frame::{self, Reader};
@@ -32,6 +32,11 @@ pub enum Note {
         name: ServerName,
         prepared: Rc<Prepared>,
         client: bool,
+    },
+    /// A Describe of a statement of which no server has said what it gives; the parameters' types once they came.
+    Describe {
+        prepared: Rc<Prepared>,
+        parameters: Option<Box<[u32]>>,
     },
     /// A Query: the statements that it runs, and how many of them are done.
     Script {
@@ -77,7 +82,7 @@ pub struct ServerConnection {
     pub statements: ServerStatements,
     /// The id of the statement that is its unnamed one.
     pub unnamed: Option<ServerName>,
-    /// It listens to channels, or holds statements under clients' names: to be undone before another client has it.
+    /// It listens to channels: to be undone before another client has it.
     pub untidy: bool,
     /// ParameterStatus values at login, in their order.
     pub parameters: Rc<Vec<(String, String)>>,
@@ -172,14 +177,40 @@ impl ServerConnection {
         self.pipeline.sent(Request::Query, true, Note::None);
     }
 
+    /// Queues a statement of our own in the extended protocol: part of the transaction that is open,
+    /// and of what the next Sync ends.
+    pub fn push_hidden_step(&mut self, sql: &str) {
+        const NAME: &[u8] = b"pgherd_step\0";
+        frame::write(&mut self.out, b'P', &[NAME, sql.as_bytes(), b"\0\0\0"]);
+        frame::write(&mut self.out, b'B', &[NAME, NAME, b"\0\0\0\0\0\0"]);
+        frame::write(&mut self.out, b'E', &[NAME, b"\0\0\0\0"]);
+        frame::write(&mut self.out, b'C', &[b"P", NAME]);
+        frame::write(&mut self.out, b'C', &[b"S", NAME]);
+        for request in [
+            Request::Parse,
+            Request::Bind,
+            Request::Execute,
+            Request::Close,
+            Request::Close,
+        ] {
+            self.pipeline.sent(request, true, Note::None);
+        }
+        self.mark_unsynced();
+    }
+
     /// Queues a Parse of a statement under its server name; `hidden` when no client waits for it.
+    /// `detour` surrounds it.
     pub fn push_parse(
         &mut self,
         name: ServerName,
         prepared: &Rc<Prepared>,
         hidden: bool,
         limit: usize,
+        detour: &Detour,
     ) {
+        for step in &detour.there {
+            self.push_hidden_step(step);
+        }
         let evicted = self.statements.insert(name, limit);
         let mut text = Vec::with_capacity(32);
         for old in evicted {
@@ -199,6 +230,9 @@ impl ServerConnection {
         };
         if self.pipeline.sent(Request::Parse, hidden, note).is_some() {
             self.statements.remove(name);
+        }
+        for step in &detour.back {
+            self.push_hidden_step(step);
         }
         self.mark_unsynced();
     }

@@ -21,40 +21,57 @@ const UNREAD_BY_PARSER: &[&str] = &[
     "statement_timeout",
 ];
 
+/// Settings by which PostgreSQL reads the text and folds the literals of a statement while it parses
+/// it. They count as they were at Parse, however they are set when the statement is bound.
+const READ_ONCE: &[&str] = &[
+    "array_nulls",
+    "backslash_quote",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "lc_numeric",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
 /// An immutable set of settings that differ from the server's defaults, by lower-case name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     values: BTreeMap<String, String>,
     fingerprint: u64,
     parser_fingerprint: u32,
+    literal_fingerprint: u32,
 }
 
 impl Settings {
     /// From names and values as SQL text.
     pub fn new(values: BTreeMap<String, String>) -> Rc<Settings> {
+        // 0 where none of those that count is set.
         let hash = |include: &dyn Fn(&str) -> bool| {
             let mut hasher = FixedState::default().build_hasher();
-            for (name, value) in values.iter().filter(|(name, _)| include(name)) {
+            let mut counted = values.iter().filter(|(name, _)| include(name)).peekable();
+            if counted.peek().is_none() {
+                return 0;
+            }
+            for (name, value) in counted {
                 name.hash(&mut hasher);
                 value.hash(&mut hasher);
             }
             hasher.finish()
         };
-        let (fingerprint, parser) = if values.is_empty() {
-            (0, 0)
-        } else {
-            let parser_reads = |name: &str| !UNREAD_BY_PARSER.contains(&name);
-            let parser = if values.keys().any(|name| parser_reads(name)) {
-                hash(&parser_reads)
-            } else {
-                0
-            };
-            (hash(&|_| true), parser)
-        };
+        let upper = |hash: u64| u32::try_from(hash >> 32).unwrap_or(u32::MAX);
+        let fingerprint = hash(&|_| true);
+        let parser_fingerprint = upper(hash(&|name| !UNREAD_BY_PARSER.contains(&name)));
+        let literal_fingerprint = upper(hash(&|name| READ_ONCE.contains(&name)));
         Rc::new(Settings {
             values,
             fingerprint,
-            parser_fingerprint: u32::try_from(parser >> 32).unwrap_or(u32::MAX),
+            parser_fingerprint,
+            literal_fingerprint,
         })
     }
 
@@ -66,6 +83,24 @@ impl Settings {
     /// Of the settings that PostgreSQL reads while it parses a statement.
     pub fn parser_fingerprint(&self) -> u32 {
         self.parser_fingerprint
+    }
+
+    /// Of the settings that decide what the literals of a text mean when it is parsed.
+    pub fn literal_fingerprint(&self) -> u32 {
+        self.literal_fingerprint
+    }
+
+    /// These settings, with those that decide what literals mean as they are in `parsed_under`.
+    #[must_use]
+    pub fn reading_literals_as(&self, parsed_under: &Settings) -> Rc<Settings> {
+        let mut values = self.values.clone();
+        for name in READ_ONCE {
+            match parsed_under.get(name) {
+                Some(value) => values.insert((*name).to_owned(), value.to_owned()),
+                None => values.remove(*name),
+            };
+        }
+        Settings::new(values)
     }
 
     /// Whether both hold the same values.
@@ -119,17 +154,24 @@ impl Settings {
 /// Session authorization and role come first, since they decide what else may be set.
 pub fn difference(from: &Settings, to: &Settings) -> String {
     let mut sql = String::new();
+    for statement in steps(from, to, "") {
+        sql.push_str(&statement);
+        sql.push(';');
+    }
+    sql
+}
+
+/// The same, statement by statement; `scope` is `LOCAL ` for changes that end with the transaction.
+pub fn steps(from: &Settings, to: &Settings, scope: &str) -> Vec<String> {
+    let mut steps = Vec::new();
     let changed = |name: &str| from.get(name) != to.get(name);
     let authorization = changed("session_authorization");
     if authorization {
-        push_set(
-            &mut sql,
-            "session_authorization",
-            to.get("session_authorization"),
-        );
+        let name = "session_authorization";
+        steps.push(set_statement(name, to.get(name), scope));
     }
     if changed("role") || (authorization && to.get("role").is_some()) {
-        push_set(&mut sql, "role", to.get("role"));
+        steps.push(set_statement("role", to.get("role"), scope));
     }
     for name in from
         .values
@@ -137,33 +179,31 @@ pub fn difference(from: &Settings, to: &Settings) -> String {
         .chain(to.values.keys().filter(|name| from.get(name).is_none()))
     {
         if changed(name) && name != "session_authorization" && name != "role" {
-            push_set(&mut sql, name, to.get(name));
+            steps.push(set_statement(name, to.get(name), scope));
         }
     }
-    sql
+    steps
 }
 
-fn push_set(sql: &mut String, name: &str, value: Option<&str>) {
-    let (set, reset) = match name {
-        "session_authorization" => (
-            "SET SESSION AUTHORIZATION ".to_owned(),
-            "RESET SESSION AUTHORIZATION".to_owned(),
-        ),
-        "role" => ("SET ROLE ".to_owned(), "RESET ROLE".to_owned()),
-        "timezone" => ("SET TIME ZONE ".to_owned(), "RESET TIME ZONE".to_owned()),
-        _ => {
-            let name = quote_name(name);
-            (format!("SET {name} TO "), format!("RESET {name}"))
-        }
+/// Statements that change settings around a Parse and change them back.
+#[derive(Debug, Default)]
+pub struct Detour {
+    pub there: Vec<String>,
+    pub back: Vec<String>,
+}
+
+fn set_statement(name: &str, value: Option<&str>, scope: &str) -> String {
+    let (what, to) = match name {
+        "session_authorization" => ("SESSION AUTHORIZATION".to_owned(), ""),
+        "role" => ("ROLE".to_owned(), ""),
+        "timezone" => ("TIME ZONE".to_owned(), ""),
+        _ => (quote_name(name), "TO "),
     };
     match value {
-        Some(value) => {
-            sql.push_str(&set);
-            sql.push_str(value);
-        }
-        None => sql.push_str(&reset),
+        Some(value) => format!("SET {scope}{what} {to}{value}"),
+        None if scope.is_empty() => format!("RESET {what}"),
+        None => format!("SET {scope}{what} {to}DEFAULT"),
     }
-    sql.push(';');
 }
 
 /// A setting's name as SQL: each part between dots quoted.
@@ -221,6 +261,27 @@ mod tests {
         let one = settings(&[("application_name", "'x'")]);
         assert_eq!(one.parser_fingerprint(), settings(&[]).parser_fingerprint());
         assert_ne!(one.fingerprint(), settings(&[]).fingerprint());
+    }
+
+    #[test]
+    fn what_literals_mean_is_apart_from_the_rest() {
+        let parsed = settings(&[("timezone", "'Asia/Tokyo'"), ("search_path", "a")]);
+        let now = settings(&[("datestyle", "german"), ("search_path", "b")]);
+        let both = now.reading_literals_as(&parsed);
+        assert!(both.same(&settings(&[
+            ("timezone", "'Asia/Tokyo'"),
+            ("search_path", "b")
+        ])));
+        assert_eq!(both.literal_fingerprint(), parsed.literal_fingerprint());
+        assert_ne!(now.literal_fingerprint(), parsed.literal_fingerprint());
+        let local = super::steps(&now, &both, "LOCAL ");
+        assert_eq!(
+            local,
+            [
+                "SET LOCAL \"datestyle\" TO DEFAULT",
+                "SET LOCAL TIME ZONE 'Asia/Tokyo'"
+            ]
+        );
     }
 
     #[test]

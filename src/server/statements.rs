@@ -4,14 +4,17 @@
 //! Clients' names are mapped to a [`Prepared`]; on a server connection it is called by its id and
 //! the fingerprint of the settings that parsing reads. Sans-IO.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use foldhash::fast::FixedState;
 
 use crate::planner::plan::Script;
+use crate::server::settings::Settings;
 use crate::sql::scan::Lexing;
+use crate::types::oid;
+use crate::wire::backend::ResultColumn;
 
 /// A statement as Parse brought it, shared by all clients of an engine that sent the same.
 #[derive(Debug)]
@@ -24,6 +27,11 @@ pub struct Prepared {
     pub script: Rc<Script>,
     /// The schema epoch it was planned in.
     pub epoch: u32,
+    pub reading: Reading,
+    /// The settings of the client that brought it: literals in its text mean what they meant then.
+    pub parsed_under: Rc<Settings>,
+    /// What a server said of its parameters and columns.
+    pub described: OnceCell<Description>,
     /// How often an unnamed Parse brought it.
     pub uses: Cell<u32>,
     /// Whether an unnamed Parse of it may stay prepared on a server.
@@ -50,6 +58,39 @@ impl Prepared {
             .get(start..)
             .and_then(|rest| rest.first_chunk::<4>())
             .map_or(0, |oid| u32::from_be_bytes(*oid))
+    }
+
+    /// What Parse brings, with the parameters' types as a server has settled them. Types of the user's
+    /// own are left out: their oids differ from server to server.
+    pub fn typed_body(&self) -> Vec<u8> {
+        let mut body = self.text().to_vec();
+        body.push(0);
+        let settled = self.described.get().map_or(&[][..], |it| &it.parameters);
+        let types: Vec<u32> = settled
+            .iter()
+            .zip(0_u16..)
+            .map(|(settled, index)| match self.parameter_type(index) {
+                0 if *settled < oid::FIRST_USER => *settled,
+                declared => declared,
+            })
+            .collect();
+        if types.is_empty() {
+            return self.body.to_vec();
+        }
+        let count = u16::try_from(types.len()).unwrap_or(u16::MAX);
+        body.extend_from_slice(&count.to_be_bytes());
+        for kind in types {
+            body.extend_from_slice(&kind.to_be_bytes());
+        }
+        body
+    }
+
+    /// Whether the text holds a literal: what it means depends on settings.
+    pub fn has_literals(text: &[u8]) -> bool {
+        text.iter().any(|byte| *byte == b'\'' || !byte.is_ascii())
+            || text
+                .windows(2)
+                .any(|pair| matches!(pair, [b'$', second] if !second.is_ascii_digit()))
     }
 
     /// Whether the text holds one of the literals that PostgreSQL folds while it parses: such a
@@ -158,17 +199,57 @@ impl ServerStatements {
     }
 }
 
-/// What a text's plan depends on besides the schema: the number of the search path, whether hints in
-/// comments count, and how the text is read.
-pub type Reading = (u32, bool, Lexing);
+/// What a text means depends on this, besides the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The number of the search path.
+    pub search_path: u32,
+    /// Whether hints in comments count.
+    pub comment_hints: bool,
+    pub lexing: Lexing,
+    /// Fingerprint of the settings that decide what literals mean; 0 for a text without any.
+    pub literals: u32,
+}
 
-/// A statement, and how its text was read.
-type Known = (Reading, Rc<Prepared>);
+/// What a server says of a prepared statement: the types of its parameters, and its result's columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    pub parameters: Box<[u32]>,
+    /// Name, type and modifier of each column, as PostgreSQL compares them (`equalTupleDescs`); `None` without a result.
+    pub columns: Option<Box<[ResultColumn]>>,
+}
+
+impl Description {
+    /// Whether the columns are the same. Types of the user's own count as one: their oids differ from
+    /// server to server.
+    pub fn has_columns_of(&self, other: &Description) -> bool {
+        let (Some(ours), Some(theirs)) = (&self.columns, &other.columns) else {
+            return self.columns.is_none() && other.columns.is_none();
+        };
+        let plain = |kind: u32| kind.min(oid::FIRST_USER);
+        ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|(one, two)| {
+                one.name == two.name
+                    && plain(one.kind) == plain(two.kind)
+                    && one.modifier == two.modifier
+            })
+    }
+}
+
+/// A statement that is new to an engine.
+#[derive(Debug)]
+pub struct NewStatement {
+    pub reading: Reading,
+    pub parsed_under: Rc<Settings>,
+    pub text_length: usize,
+    pub script: Rc<Script>,
+    pub epoch: u32,
+}
 
 /// The statements an engine knows for one database, by what Parse brings.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_body: HashMap<Box<[u8]>, Vec<Known>, FixedState>,
+    by_body: HashMap<Box<[u8]>, Vec<Rc<Prepared>>, FixedState>,
     bytes: usize,
     next: u32,
 }
@@ -179,23 +260,21 @@ impl Statements {
         self.by_body
             .get(body)?
             .iter()
-            .find(|(known, _)| *known == reading)
-            .map(|(_, prepared)| prepared)
+            .find(|prepared| prepared.reading == reading)
     }
 
     /// Adds one. When the bytes held pass `limit`, those that no client holds are forgotten.
-    pub fn insert(
-        &mut self,
-        body: &[u8],
-        reading: Reading,
-        text_length: usize,
-        script: Rc<Script>,
-        epoch: u32,
-        limit: u64,
-    ) -> Rc<Prepared> {
+    pub fn insert(&mut self, body: &[u8], new: NewStatement, limit: u64) -> Rc<Prepared> {
+        let NewStatement {
+            reading,
+            parsed_under,
+            text_length,
+            script,
+            epoch,
+        } = new;
         if u64::try_from(self.bytes).unwrap_or(u64::MAX) > limit {
             self.by_body.retain(|_, known| {
-                known.retain(|(_, prepared)| Rc::strong_count(prepared) > 1);
+                known.retain(|prepared| Rc::strong_count(prepared) > 1);
                 !known.is_empty()
             });
             self.bytes = self.by_body.keys().map(|body| cost(body)).sum();
@@ -208,13 +287,16 @@ impl Statements {
             text_length,
             script,
             epoch,
+            reading,
+            parsed_under,
+            described: OnceCell::new(),
             uses: Cell::new(0),
             promotable: !Prepared::reads_clock_while_parsing(text),
             accepted: Cell::new(None),
         });
         self.bytes = self.bytes.saturating_add(cost(body));
         let known = self.by_body.entry(body.into()).or_default();
-        known.push((reading, Rc::clone(&prepared)));
+        known.push(Rc::clone(&prepared));
         prepared
     }
 

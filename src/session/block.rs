@@ -8,6 +8,13 @@ use std::rc::Rc;
 
 use crate::server::settings::Settings;
 
+/// The settings at a savepoint.
+#[derive(Clone, Debug)]
+pub struct SettingsThen {
+    pub session: Rc<Settings>,
+    pub local: Option<Rc<Settings>>,
+}
+
 /// An open transaction block.
 #[derive(Debug)]
 pub struct Block {
@@ -23,8 +30,10 @@ pub struct Block {
     pub failed: bool,
     /// The session's settings when it began; a rollback brings them back.
     pub settings: Rc<Settings>,
-    /// Savepoints and the settings when they were made.
-    pub savepoints: Vec<(String, Rc<Settings>)>,
+    /// The settings in force within it, where SET LOCAL makes them differ from the session's.
+    pub local: Option<Rc<Settings>>,
+    /// Savepoints and the settings when they were made: the session's, and those in force.
+    pub savepoints: Vec<(String, SettingsThen)>,
     /// Channels listened to within it: undone by a rollback.
     pub channels: Vec<String>,
 }
@@ -39,6 +48,7 @@ impl Block {
             bound: false,
             failed: false,
             settings: Rc::clone(settings),
+            local: None,
             savepoints: Vec::new(),
             channels: Vec::new(),
         }
@@ -54,15 +64,13 @@ impl Block {
     }
 
     /// Goes back to a savepoint: the settings as they were, and those made after it are gone.
-    pub fn roll_back_to(&mut self, name: &str) -> Option<Rc<Settings>> {
+    pub fn roll_back_to(&mut self, name: &str) -> Option<SettingsThen> {
         let index = self
             .savepoints
             .iter()
             .rposition(|(known, _)| known == name)?;
         self.savepoints.truncate(index.saturating_add(1));
-        self.savepoints
-            .last()
-            .map(|(_, settings)| Rc::clone(settings))
+        self.savepoints.last().map(|(_, then)| then.clone())
     }
 
     /// Forgets a savepoint and those made after it.

@@ -15,6 +15,7 @@ use crate::placement::ShardId;
 use crate::placement::topology::Topology;
 use crate::server::connection::{CancelTarget, poll_flush};
 use crate::server::pool::Lease;
+use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::wire::frame::{self, Split};
 
@@ -161,6 +162,10 @@ impl Conversation for Session {
 
     fn server_name(&self, prepared: &Prepared) -> ServerName {
         Session::server_name(self, prepared)
+    }
+
+    fn detour(&self, prepared: &Prepared) -> Detour {
+        Session::detour(self, prepared)
     }
 
     fn schema_may_change(&self) {

@@ -13,7 +13,8 @@ use crate::placement::ShardId;
 use crate::planner::plan::{Argument, Effect, Literal, Parameter, Statement, Values};
 use crate::server::connection::Note;
 use crate::server::pool::Lease;
-use crate::server::statements::Prepared;
+use crate::server::settings::{self, Detour};
+use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{self, Bind, Target};
@@ -143,6 +144,7 @@ impl Session {
 
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
+        self.settle_settings()?;
         if self.statements.contains_key(statement_key(parse.name)) {
             self.settle_name(parse.name)?;
         }
@@ -203,7 +205,7 @@ impl Session {
             .any(|known| known.as_bytes() == name)
     }
 
-    pub(crate) fn find_statement(&mut self, name: &[u8]) -> Result<Rc<Prepared>, Fault> {
+    pub(crate) fn find_statement(&mut self, name: &[u8]) -> Result<Rc<Prepared>, Stop> {
         let found = if name.is_empty() {
             self.unnamed.as_ref()
         } else {
@@ -212,23 +214,76 @@ impl Session {
         let found = found
             .map(Rc::clone)
             .ok_or_else(|| unknown_statement(name))?;
-        if found.epoch == self.database.epoch() {
+        self.settle_settings()?;
+        if self.is_current(&found) {
             return Ok(found);
         }
-        // The schema has changed since it was planned.
+        // The schema or the search path has changed since it was planned.
         let renewed = self.renew(&found);
+        let waits = |(pending, _): &&mut (Rc<Prepared>, bool)| Rc::ptr_eq(pending, &found);
+        match self.pending.iter_mut().find(waits) {
+            Some((pending, _)) => *pending = Rc::clone(&renewed),
+            None => self.compare_results(&found, &renewed)?,
+        }
         if name.is_empty() {
             self.unnamed = Some(Rc::clone(&renewed));
         } else {
             self.statements
                 .insert(statement_key(name).into(), Rc::clone(&renewed));
         }
-        for (pending, _) in &mut self.pending {
-            if Rc::ptr_eq(pending, &found) {
-                *pending = Rc::clone(&renewed);
-            }
-        }
         Ok(renewed)
+    }
+
+    /// A statement that a client knows must go on giving the columns that it knows
+    /// (`RevalidateCachedQuery` in `plancache.c`). A server is asked where none has told.
+    fn compare_results(&mut self, known: &Prepared, renewed: &Rc<Prepared>) -> Result<(), Stop> {
+        let Some(known) = known.described.get() else {
+            return Ok(());
+        };
+        if let Some(now) = renewed.described.get() {
+            return if now.has_columns_of(known) {
+                Ok(())
+            } else {
+                Err(Stop::Fault(Fault::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "cached plan must not change result type",
+                )))
+            };
+        }
+        self.wait_for_replies()?;
+        let shard = self.shard_for_describe(renewed.script.statements.first());
+        self.lease(shard, false)?;
+        self.flush_pending(None);
+        let name = self.ensure_prepared(renewed, false);
+        self.ask_for_description(renewed, &name);
+        Err(Stop::Drain)
+    }
+
+    /// Asks a server for the columns of a statement it has, unless they are known or asked for.
+    fn ask_for_description(&mut self, prepared: &Rc<Prepared>, name: &[u8]) {
+        if prepared.described.get().is_some() {
+            return;
+        }
+        let note = Note::Describe {
+            prepared: Rc::clone(prepared),
+            parameters: None,
+        };
+        if let Some(connection) = self.connection() {
+            frame::write(&mut connection.out, b'D', &[b"S", name]);
+            connection
+                .pipeline
+                .sent(Request::DescribeStatement, true, note);
+            connection.mark_unsynced();
+        }
+    }
+
+    /// A statement that changes settings must be answered before the next is read under them.
+    pub(crate) fn settle_settings(&mut self) -> Result<(), Stop> {
+        if self.settings_change {
+            self.wait_for_replies()?;
+            self.settings_change = false;
+        }
+        Ok(())
     }
 
     /// Whether an unnamed Parse of it stays prepared on the server.
@@ -259,8 +314,13 @@ impl Session {
             if local || known || (accepted && as_named && !needed) {
                 connection.pipeline.local(PARSE_COMPLETE.to_vec());
             } else if as_named {
-                connection.push_parse(name, &prepared, false, limit);
+                self.push_parse(name, &prepared, false, limit);
                 self.engine.count_server_parse(&self.database);
+                if !unnamed {
+                    let mut called = Vec::with_capacity(24);
+                    name.write(&mut called);
+                    self.ask_for_description(&prepared, &called);
+                }
             } else {
                 frame::write(&mut connection.out, b'P', &[b"\0", &prepared.body]);
                 let note = Note::Parse {
@@ -291,11 +351,40 @@ impl Session {
                 return called;
             }
             if !connection.statements.touch(name) {
-                connection.push_parse(name, prepared, true, limit);
+                self.push_parse(name, prepared, true, limit);
             }
         }
         name.write(&mut called);
         called
+    }
+
+    /// Queues a Parse on the current connection: its literals are read as they were when the client
+    /// sent it, whatever was set since.
+    pub(crate) fn push_parse(
+        &mut self,
+        name: ServerName,
+        prepared: &Rc<Prepared>,
+        hidden: bool,
+        limit: usize,
+    ) {
+        let detour = self.detour(prepared);
+        if let Some(connection) = self.connection() {
+            connection.push_parse(name, prepared, hidden, limit, &detour);
+        }
+    }
+
+    /// The settings between which a Parse on the current connection must stand.
+    pub(crate) fn detour(&self, prepared: &Prepared) -> Detour {
+        if self.reads_literals_alike(prepared) {
+            return Detour::default();
+        }
+        let scope = if self.block.is_some() { "LOCAL " } else { "" };
+        let now = self.settings_in_force();
+        let then = now.reading_literals_as(&prepared.parsed_under);
+        Detour {
+            there: settings::steps(now, &then, scope),
+            back: settings::steps(&then, now, scope),
+        }
     }
 
     /// SQL EXECUTE of a statement that was prepared by the protocol calls it as the server does.
@@ -563,7 +652,19 @@ impl Session {
             }
             Target::Statement(name) => {
                 self.settle_name_of_group(name)?;
-                let prepared = self.find_statement(name)?;
+                let known = self.statements.get(statement_key(name)).map(Rc::clone);
+                let prepared = match self.find_statement(name) {
+                    Err(Stop::Fault(fault)) => {
+                        // The parameters are described before the columns are found to be others.
+                        if let Some(known) = known.as_ref().and_then(|known| known.described.get())
+                        {
+                            let types = &known.parameters;
+                            self.reply(|out| backend::parameter_description(out, types));
+                        }
+                        return Err(Stop::Fault(fault));
+                    }
+                    other => other?,
+                };
                 if is_answered_here(&prepared) {
                     self.settle_pending()?;
                     let effect = prepared
@@ -583,7 +684,14 @@ impl Session {
                 self.flush_pending(Some(&prepared));
                 let mut target = vec![b'S'];
                 target.extend_from_slice(&self.ensure_prepared(&prepared, name.is_empty()));
-                self.send(b'D', &target, Request::DescribeStatement, Note::None);
+                let note = match prepared.described.get() {
+                    Some(_) => Note::None,
+                    None => Note::Describe {
+                        prepared,
+                        parameters: None,
+                    },
+                };
+                self.send(b'D', &target, Request::DescribeStatement, note);
                 Ok(())
             }
             Target::Portal(name) => {

@@ -64,7 +64,7 @@ impl Session {
                 }
                 return here(false);
             }
-            Effect::Deallocate { name } => {
+            Effect::Deallocate { name, .. } => {
                 let ours = name.as_ref().is_none_or(|name| {
                     self.statements
                         .contains_key(super::simple::statement_key(name.as_bytes()))

@@ -45,7 +45,7 @@ use crate::planner::plan::Effect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Lease, Pool};
 use crate::server::settings::Settings;
-use crate::server::statements::Prepared;
+use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend::{self, Status};
 
 use block::Block;
@@ -140,6 +140,8 @@ pub struct Session {
     pub(crate) pool_mode: PoolMode,
     pub(crate) settings: Rc<Settings>,
     pub(crate) startup_settings: Rc<Settings>,
+    /// A statement that changes settings was sent and may not be answered yet.
+    pub(crate) settings_change: bool,
     /// The settings when the current transaction (of any kind) began.
     pub(crate) settings_before: Option<Rc<Settings>>,
     pub(crate) block: Option<Box<Block>>,
@@ -149,6 +151,8 @@ pub struct Session {
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
     /// Names made by SQL PREPARE on a pinned connection.
     pub(crate) sql_prepared: Vec<String>,
+    /// The protocol's statements that a text under way deallocates by SQL, and what servers call them.
+    pub(crate) deallocating: Vec<(String, ServerName)>,
     /// Its temporary tables, where there are several shards.
     pub(crate) temporary: Vec<String>,
     /// Channels it listens to by the engine's listening connection.
@@ -197,6 +201,14 @@ impl Session {
     /// The current server connection.
     pub(crate) fn connection(&mut self) -> Option<&mut ServerConnection> {
         self.lease.as_mut().and_then(Lease::connection)
+    }
+
+    /// The settings that hold for the next statement: the session's, or what SET LOCAL says.
+    pub(crate) fn settings_in_force(&self) -> &Rc<Settings> {
+        self.block
+            .as_ref()
+            .and_then(|block| block.local.as_ref())
+            .unwrap_or(&self.settings)
     }
 
     /// Sends a reply of our own, in the order of the requests.

@@ -6,7 +6,7 @@ use crate::planner::Context;
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
 use crate::server::settings::Settings;
-use crate::server::statements::Prepared;
+use crate::server::statements::{NewStatement, Prepared, Reading};
 use crate::sql::cursor::Cursor;
 use crate::sql::mask::Masked;
 use crate::sql::scan::{Encoding, Lexing, scan};
@@ -87,16 +87,13 @@ fn names(value: &str) -> Vec<String> {
 impl Session {
     /// What the settings of now mean for planning.
     fn facts(&mut self) -> Rc<Facts> {
+        let settings = self.settings_in_force();
         if let Some(facts) = &self.facts
-            && facts.settings.same(&self.settings)
+            && facts.settings.same(settings)
         {
             return Rc::clone(facts);
         }
-        let facts = Rc::new(Facts::read(
-            &self.settings,
-            &self.identity.user,
-            &self.database,
-        ));
+        let facts = Rc::new(Facts::read(settings, &self.identity.user, &self.database));
         self.facts = Some(Rc::clone(&facts));
         facts
     }
@@ -126,9 +123,22 @@ impl Session {
         self.plan_body(parse.after_name, parse.query)
     }
 
-    /// The same statement, planned under the schema as it is now.
+    /// What decides today what the names in a text mean: the schema and the search path.
+    pub(crate) fn is_current(&mut self, prepared: &Prepared) -> bool {
+        prepared.epoch == self.database.epoch() && prepared.reading.search_path == self.facts().path
+    }
+
+    /// The same statement under the schema and search path of now. As PostgreSQL keeps them, the types
+    /// of its parameters and the meaning of its literals stay (`RevalidateCachedQuery` in `plancache.c`).
     pub(crate) fn renew(&mut self, prepared: &Prepared) -> Rc<Prepared> {
-        let renewed = self.plan_body(&prepared.body, prepared.text());
+        let facts = self.facts();
+        let facts = Facts {
+            settings: Rc::clone(&prepared.parsed_under),
+            search_path: facts.search_path.clone(),
+            path: facts.path,
+            lexing: prepared.reading.lexing,
+        };
+        let renewed = self.plan_under(&prepared.typed_body(), prepared.text(), &facts);
         renewed
             .uses
             .set(renewed.uses.get().max(prepared.uses.get()));
@@ -137,24 +147,44 @@ impl Session {
 
     pub(crate) fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
         let facts = self.facts();
+        self.plan_under(body, query, &facts)
+    }
+
+    fn plan_under(&self, body: &[u8], query: &[u8], facts: &Facts) -> Rc<Prepared> {
         let database = Rc::clone(&self.database);
         database.forget_outdated();
-        let by_facts = (facts.path, self.identity_hints, facts.lexing);
+        let literals = facts.settings.literal_fingerprint();
+        let reading = Reading {
+            search_path: facts.path,
+            comment_hints: self.identity_hints,
+            lexing: facts.lexing,
+            literals: if literals != 0 && Prepared::has_literals(query) {
+                literals
+            } else {
+                0
+            },
+        };
         let known = database
             .statements
             .borrow()
-            .get(body, by_facts)
+            .get(body, reading)
             .map(Rc::clone);
         if let Some(known) = known {
             return known;
         }
         let catalog = database.shared.catalog.load();
-        let (scope, context) = self.scope(&database, &facts, &catalog);
+        let (scope, context) = self.scope(&database, facts, &catalog);
         let script = database.memo.borrow_mut().extended(query, scope, context);
         let limit = database.limits.plan_cache_size;
-        let epoch = database.planned_epoch.get();
+        let new = NewStatement {
+            reading,
+            parsed_under: Rc::clone(&facts.settings),
+            text_length: query.len(),
+            script,
+            epoch: database.planned_epoch.get(),
+        };
         let mut statements = database.statements.borrow_mut();
-        statements.insert(body, by_facts, query.len(), script, epoch, limit)
+        statements.insert(body, new, limit)
     }
 
     fn scope<'a>(

@@ -8,11 +8,12 @@ use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
 use crate::server::settings::{Settings, quote_literal};
+use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{Frame, FrameError, Piece};
 use crate::wire::pipeline::{Owed, Request};
 
-use super::block::Block;
+use super::block::{Block, SettingsThen};
 use super::client::Activity;
 use super::simple::statement_key;
 use super::{Session, Stop};
@@ -109,6 +110,7 @@ impl Session {
             b'Z' => return self.on_ready(frame, step.forward),
             b'C' | b'I' => self.on_command_complete(frame.body),
             b'G' => self.on_copy_in(),
+            b't' | b'T' | b'n' => self.on_description(frame),
             b'E' => {
                 let fields = backend::error_fields(frame.body);
                 if let Some(lost) = self.on_fatal(frame, &fields) {
@@ -141,6 +143,32 @@ impl Session {
             self.after_end();
         }
         Ok(())
+    }
+
+    /// What a server says of a statement is kept, where that was asked for.
+    fn on_description(&mut self, frame: Frame<'_>) {
+        let Some(Note::Describe {
+            prepared,
+            parameters,
+        }) = self
+            .connection()
+            .and_then(|connection| connection.pipeline.front_note())
+        else {
+            return;
+        };
+        if frame.tag == b't' {
+            *parameters = backend::parameter_types(frame.body);
+            return;
+        }
+        let Some(parameters) = parameters.take() else {
+            return;
+        };
+        let columns = (frame.tag == b'T').then(|| backend::result_columns(frame.body));
+        // Whoever was first has said the same.
+        drop(prepared.described.set(Description {
+            parameters,
+            columns: columns.flatten(),
+        }));
     }
 
     /// The schema was changed past the proxy: a statement that is kept on servers has other columns now.
@@ -420,12 +448,33 @@ impl Session {
         reason = "all other effects leave this as it is"
     )]
     pub(crate) fn note_effect_before(&mut self, effect: &Effect) {
+        self.settings_change |= self.may_change_settings(effect);
         match effect {
             Effect::Pin(reason) => self.pin(reason),
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
             Effect::Listen { channel } => self.listens_on_server(channel),
             _ => {}
+        }
+    }
+
+    /// Whether what follows may be read under other settings.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "no other effect sets anything"
+    )]
+    fn may_change_settings(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Set { .. }
+            | Effect::Reset { .. }
+            | Effect::ResetAll
+            | Effect::SetConfig { .. }
+            | Effect::DiscardAll => true,
+            Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_) => self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.local.is_some() || !block.settings.same(&self.settings)),
+            _ => false,
         }
     }
 
@@ -455,6 +504,19 @@ impl Session {
                 value,
                 local: false,
             } => self.set(name, value),
+            Effect::Set {
+                name,
+                value,
+                local: true,
+            } => {
+                self.set_local(|settings| settings.with(name, value));
+                self.shape_block(effect);
+            }
+            Effect::Reset { name, local: true } => {
+                let startup = Rc::clone(&self.startup_settings);
+                self.set_local(|settings| settings.without(name, &startup));
+                self.shape_block(effect);
+            }
             Effect::SetConfig { name, value, local } => self.set_config(name, value, local),
             Effect::Reset { name, local: false } => {
                 let settings = self.settings.without(name, &self.startup_settings);
@@ -473,12 +535,24 @@ impl Session {
                 self.shape_block(effect);
             }
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
-            Effect::Deallocate { name: Some(name) } => {
+            Effect::Deallocate {
+                name: Some(name), ..
+            } => {
                 self.sql_prepared.retain(|known| known != name);
+                if let Some(index) = self
+                    .deallocating
+                    .iter()
+                    .position(|(known, _)| known == name)
+                {
+                    let (_, on_server) = self.deallocating.swap_remove(index);
+                    if let Some(connection) = self.connection() {
+                        connection.statements.remove(on_server);
+                    }
+                }
                 self.statements.remove(statement_key(name.as_bytes()));
                 self.client.prepared.set(self.statements.len());
             }
-            Effect::Deallocate { name: None } => {
+            Effect::Deallocate { name: None, .. } => {
                 self.sql_prepared.clear();
                 self.statements = std::collections::HashMap::default();
                 self.client.prepared.set(0);
@@ -489,18 +563,22 @@ impl Session {
             }
             Effect::Unlisten { channel } => self.unlisten(channel.as_deref()),
             Effect::Savepoint(name) => {
-                let settings = Rc::clone(&self.settings);
+                let session = Rc::clone(&self.settings);
                 if let Some(block) = &mut self.block {
-                    block.savepoints.push((name.clone(), settings));
+                    let local = block.local.clone();
+                    let then = SettingsThen { session, local };
+                    block.savepoints.push((name.clone(), then));
                 }
                 self.shape_block(effect);
             }
             Effect::RollbackTo(name) => {
-                let settings = self.block.as_mut().and_then(|block| {
+                let then = self.block.as_mut().and_then(|block| {
                     block.failed = false;
-                    block.roll_back_to(name)
+                    let then = block.roll_back_to(name)?;
+                    block.local = then.local;
+                    Some(then.session)
                 });
-                if let Some(settings) = settings {
+                if let Some(settings) = then {
                     self.revert_settings(settings);
                 }
                 self.shape_block(effect);
@@ -511,11 +589,7 @@ impl Session {
                 }
                 self.shape_block(effect);
             }
-            Effect::SetTransaction { .. }
-            | Effect::Set { local: true, .. }
-            | Effect::Reset { local: true, .. } => {
-                self.shape_block(effect);
-            }
+            Effect::SetTransaction { .. } => self.shape_block(effect),
             _ => {}
         }
     }
@@ -590,31 +664,38 @@ impl Session {
             local.to_ascii_lowercase().as_str(),
             "true" | "t" | "on" | "1" | "yes" | "y"
         ) {
+            let name = name.to_ascii_lowercase();
+            let value = as_set_writes(&name, value);
+            self.set_local(|settings| settings.with(&name, &value));
             if let Some(block) = &mut self.block {
                 block.bound = true;
             }
             return;
         }
         let name = name.to_ascii_lowercase();
-        if name == "search_path" {
-            // The value is a list already, as SET would write it.
-            let listed = if value.trim().is_empty() {
-                "''".to_owned()
-            } else {
-                value.clone()
-            };
-            self.set(&name, &listed);
-        } else {
-            self.set(&name, &quote_literal(value));
+        let value = as_set_writes(&name, value);
+        self.set(&name, &value);
+    }
+
+    /// SET LOCAL: in force until the block ends.
+    fn set_local(&mut self, change: impl FnOnce(&Settings) -> Rc<Settings>) {
+        let settings = change(self.settings_in_force());
+        if let Some(block) = &mut self.block {
+            block.local = Some(settings);
         }
     }
 
     fn change_settings(
         &mut self,
         own: Rc<Settings>,
-        on_server: impl FnOnce(&Settings) -> Rc<Settings>,
+        on_server: impl Fn(&Settings) -> Rc<Settings>,
     ) {
         self.settings = own;
+        if let Some(block) = &mut self.block
+            && let Some(local) = &mut block.local
+        {
+            *local = on_server(local);
+        }
         if let Some(connection) = self.connection() {
             connection.settings = on_server(&connection.settings);
         }
@@ -809,4 +890,13 @@ fn with_identity(base: &Settings, identity: &Settings) -> Rc<Settings> {
         };
     }
     Settings::new(values)
+}
+
+/// The argument of `set_config` as SET would write it: a search path is a list already.
+fn as_set_writes(name: &str, value: &str) -> String {
+    match name {
+        "search_path" if value.trim().is_empty() => "''".to_owned(),
+        "search_path" => value.to_owned(),
+        _ => quote_literal(value),
+    }
 }

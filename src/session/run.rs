@@ -101,6 +101,7 @@ impl Session {
             self.poll_server(cx, scratch)?;
             self.deliver_notifications();
             let held = self.input.len();
+            let asked = self.connection_id();
             let progress = self.advance();
             if !matches!(progress, Progress::Need(_)) {
                 self.release_if_free();
@@ -111,11 +112,19 @@ impl Session {
                 return Poll::Ready(Ok(Some(stop)));
             }
             let blocked = matches!(progress, Progress::Blocked);
-            let advanced = held != self.input.len();
+            // A connection that was just taken has not been asked to wake us.
+            let advanced = held != self.input.len() || asked != self.connection_id();
             if !self.poll_client(cx, scratch, blocked)? && !advanced {
                 return Poll::Pending;
             }
         }
+    }
+
+    fn connection_id(&self) -> Option<u64> {
+        self.lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .map(|connection| connection.id)
     }
 
     /// Sends what the client is to get, unless more is sure to come with it: replies of our own

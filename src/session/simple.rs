@@ -56,6 +56,7 @@ impl Session {
                 return Ok(());
             }
         };
+        self.settle_settings()?;
         let mut masked = self.engine.take_masked();
         let script = self.plan_simple(text, &mut masked);
         let result = self.run_query(frame, text, &script, masked.literals());
@@ -140,6 +141,7 @@ impl Session {
                     return self.run_execute(shard, text, script, name, at);
                 }
                 if let Some(rewritten) = self.rewritten(&statement.effect) {
+                    self.note_effect_before(&statement.effect);
                     return self.send_query_as(shard, &rewritten, script);
                 }
                 self.lease(shard, binds)?;
@@ -227,38 +229,63 @@ impl Session {
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         self.lease(shard, binds)?;
-        self.name_on_server(statements);
+        let renamed = self.with_server_names(text, statements);
         for statement in statements {
             self.note_effect_before(&statement.effect);
         }
-        self.send_query(frame.bytes, script, false);
+        if let Some(renamed) = renamed {
+            let mut bytes = Vec::with_capacity(renamed.len().saturating_add(8));
+            frame::write(&mut bytes, b'Q', &[&renamed, b"\0"]);
+            self.send_query(&bytes, script, false);
+        } else {
+            self.send_query(frame.bytes, script, false);
+        }
         Ok(())
     }
 
-    /// Statements of the protocol that the text names in SQL are made known to the server by those names.
-    fn name_on_server(&mut self, statements: &[Statement]) {
-        let mut named: Vec<(String, Rc<Prepared>)> = Vec::new();
+    /// The text with the names of the protocol's statements as the server calls them, if it has any:
+    /// they are made known there.
+    fn with_server_names(&mut self, text: &[u8], statements: &[Statement]) -> Option<Vec<u8>> {
+        self.deallocating.clear();
+        if self.status() == backend::Status::Failed {
+            return None;
+        }
+        let limit = self.database.limits.max_prepared_statements;
+        let mut renamed = Vec::new();
+        let mut done = 0;
         for statement in statements {
-            if let Effect::Execute { name, .. } | Effect::Deallocate { name: Some(name) } =
-                &statement.effect
-                && let Some(prepared) = self.statements.get(statement_key(name.as_bytes()))
-                && !named.iter().any(|(known, _)| known == name)
-            {
-                named.push((name.clone(), Rc::clone(prepared)));
+            let (Effect::Execute { name, at }
+            | Effect::Deallocate {
+                name: Some(name),
+                at,
+            }) = &statement.effect
+            else {
+                continue;
+            };
+            let Some(prepared) = self.statements.get(statement_key(name.as_bytes())) else {
+                continue;
+            };
+            let prepared = Rc::clone(prepared);
+            let server_name = self.server_name(&prepared);
+            let is_there = self
+                .connection()
+                .is_some_and(|connection| connection.statements.touch(server_name));
+            if !is_there {
+                self.push_parse(server_name, &prepared, true, limit);
             }
+            if let Effect::Deallocate { .. } = statement.effect {
+                self.deallocating.push((name.clone(), server_name));
+            }
+            renamed.extend_from_slice(text.get(done..at.start).unwrap_or_default());
+            server_name.write(&mut renamed);
+            renamed.pop();
+            done = at.end;
         }
-        let Some(connection) = self.connection() else {
-            return;
-        };
-        if connection.status == backend::Status::Failed {
-            return;
+        if done == 0 {
+            return None;
         }
-        for (name, prepared) in named {
-            let text = String::from_utf8_lossy(prepared.text());
-            let name = name.replace('"', "\"\"");
-            connection.push_hidden_query(&format!("PREPARE \"{name}\" AS {text}"));
-            connection.untidy = true;
-        }
+        renamed.extend_from_slice(text.get(done..).unwrap_or_default());
+        Some(renamed)
     }
 
     /// A Query behind messages without Sync: the server skips it if one of them failed.
@@ -359,10 +386,11 @@ impl Session {
         server_name.write(&mut renamed);
         renamed.pop();
         renamed.extend_from_slice(text.get(at.end..).unwrap_or_default());
-        if let Some(connection) = self.connection()
-            && !connection.statements.touch(server_name)
-        {
-            connection.push_parse(server_name, &prepared, true, limit);
+        let is_there = self
+            .connection()
+            .is_some_and(|connection| connection.statements.touch(server_name));
+        if !is_there {
+            self.push_parse(server_name, &prepared, true, limit);
         }
         let mut bytes = Vec::new();
         frame::write(&mut bytes, b'Q', &[&renamed, b"\0"]);
@@ -372,11 +400,27 @@ impl Session {
 
     /// What a server calls a statement under the current settings and schema.
     pub(crate) fn server_name(&self, prepared: &Prepared) -> ServerName {
+        let settings = self.settings_in_force();
+        let fingerprint = if self.reads_literals_alike(prepared) {
+            settings.parser_fingerprint()
+        } else {
+            settings
+                .reading_literals_as(&prepared.parsed_under)
+                .parser_fingerprint()
+        };
         ServerName {
             id: prepared.id,
-            fingerprint: self.settings.parser_fingerprint(),
+            fingerprint,
             epoch: self.database.epoch(),
         }
+    }
+
+    /// Whether literals mean now what they meant when the statement was parsed, or it has none.
+    pub(crate) fn reads_literals_alike(&self, prepared: &Prepared) -> bool {
+        let now = self.settings_in_force().literal_fingerprint();
+        now == prepared.reading.literals
+            || now == prepared.parsed_under.literal_fingerprint()
+            || !Prepared::has_literals(prepared.text())
     }
 
     /// In a block that failed by an error of our own, only its end is let through.
@@ -474,7 +518,7 @@ impl Session {
             Effect::Commit { chain } | Effect::Rollback { chain } => {
                 self.end_unsent_block(effect, *chain);
             }
-            Effect::Deallocate { name } => self.deallocate(name.as_deref())?,
+            Effect::Deallocate { name, .. } => self.deallocate(name.as_deref())?,
             Effect::Listen { .. } => self.reply(|out| backend::command_complete(out, "LISTEN")),
             Effect::Unlisten { channel } => {
                 self.unlisten(channel.as_deref());

@@ -1,5 +1,8 @@
 //! The object ids of built-in types, as in PostgreSQL's `pg_type.dat`. They never change.
 
+/// The first object id that a server gives to what users create (`FirstNormalObjectId`).
+pub const FIRST_USER: u32 = 16_384;
+
 pub const BOOL: u32 = 16;
 pub const BYTEA: u32 = 17;
 pub const NAME: u32 = 19;

@@ -21,14 +21,15 @@ fn deallocate(mut cursor: Cursor<'_>) -> Option<Draft> {
     if cursor.tokens().len() > 1 {
         cursor.take("prepare");
     }
-    let (verb, name) = if cursor.take("all") {
-        ("DEALLOCATE ALL", None)
+    let (verb, name, at) = if cursor.take("all") {
+        ("DEALLOCATE ALL", None, 0..0)
     } else {
-        ("DEALLOCATE", Some(cursor.name()?))
+        let at = cursor.peek()?.span();
+        ("DEALLOCATE", Some(cursor.name()?), at)
     };
     cursor
         .is_done()
-        .then(|| Draft::session(verb, Effect::Deallocate { name }))
+        .then(|| Draft::session(verb, Effect::Deallocate { name, at }))
 }
 
 /// EXECUTE, from its name on, if nothing but its arguments follows.

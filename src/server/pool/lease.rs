@@ -58,12 +58,11 @@ impl Lease {
     async fn tidied(mut self) -> Option<Lease> {
         let connection = self.connection()?;
         if connection.untidy {
-            let undone = run_hidden(connection, "UNLISTEN *; DEALLOCATE ALL");
+            let undone = run_hidden(connection, "UNLISTEN *");
             tokio::time::timeout(TIDY_TIMEOUT, undone)
                 .await
                 .ok()?
                 .ok()?;
-            connection.statements.clear();
             connection.unnamed = None;
             connection.untidy = false;
         }

@@ -335,6 +335,49 @@ impl<'a> ErrorFields<'a> {
     }
 }
 
+/// A column as RowDescription names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultColumn {
+    pub name: Box<[u8]>,
+    /// The object id of its type.
+    pub kind: u32,
+    /// The type's modifier, -1 for none.
+    pub modifier: i32,
+}
+
+/// Reads the body of a ParameterDescription: the object ids of the types; `None` when malformed.
+pub fn parameter_types(body: &[u8]) -> Option<Box<[u32]>> {
+    let (count, rest) = body.split_first_chunk::<2>()?;
+    let (types, _) = rest.as_chunks::<4>();
+    (types.len() == usize::from(u16::from_be_bytes(*count))).then(|| {
+        types
+            .iter()
+            .map(|bytes| u32::from_be_bytes(*bytes))
+            .collect()
+    })
+}
+
+/// Reads the body of a RowDescription; `None` when malformed.
+pub fn result_columns(body: &[u8]) -> Option<Box<[ResultColumn]>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    (0..u16::from_be_bytes(*count))
+        .map(|_| {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            let (name, after) = rest.split_at_checked(end)?;
+            // The name's end, its table (4) and column (2), the type (4), its length (2), the modifier (4), the format (2).
+            let (fixed, after) = after.split_first_chunk::<19>()?;
+            let kind = fixed.get(7..)?.first_chunk::<4>()?;
+            let modifier = fixed.get(13..)?.first_chunk::<4>()?;
+            rest = after;
+            Some(ResultColumn {
+                name: name.into(),
+                kind: u32::from_be_bytes(*kind),
+                modifier: i32::from_be_bytes(*modifier),
+            })
+        })
+        .collect()
+}
+
 /// Reads the body of an ErrorResponse or NoticeResponse. Never fails: what is malformed is absent.
 pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
     ErrorFields { body }
