@@ -3,9 +3,10 @@
 //! A value is kept as the text that stood after `TO` in its SET, so that replaying it means what it
 //! meant. Sans-IO.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use foldhash::fast::FixedState;
 
@@ -67,7 +68,7 @@ impl Settings {
         let fingerprint = hash(&|_| true);
         let parser_fingerprint = upper(hash(&|name| !UNREAD_BY_PARSER.contains(&name)));
         let literal_fingerprint = upper(hash(&|name| READ_ONCE.contains(&name)));
-        Rc::new(Settings {
+        shared(Settings {
             values,
             fingerprint,
             parser_fingerprint,
@@ -147,6 +148,33 @@ impl Settings {
         };
         Settings::new(values)
     }
+}
+
+thread_local! {
+    /// The settings in use on this thread, by fingerprint: equal ones are one allocation, so that
+    /// comparing them is comparing addresses.
+    static IN_USE: RefCell<HashMap<u64, Weak<Settings>, FixedState>> = RefCell::default();
+}
+
+/// The one allocation of these settings.
+fn shared(settings: Settings) -> Rc<Settings> {
+    IN_USE.with_borrow_mut(|in_use| {
+        let known = in_use.get(&settings.fingerprint).and_then(Weak::upgrade);
+        if let Some(known) = known {
+            return if known.values == settings.values {
+                known
+            } else {
+                Rc::new(settings)
+            };
+        }
+        if in_use.len() == in_use.capacity() {
+            in_use.retain(|_, settings| settings.strong_count() > 0);
+        }
+        let fingerprint = settings.fingerprint;
+        let settings = Rc::new(settings);
+        in_use.insert(fingerprint, Rc::downgrade(&settings));
+        settings
+    })
 }
 
 /// The statements that lead from one set of settings to another; empty when they are the same.

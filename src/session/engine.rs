@@ -287,6 +287,7 @@ pub struct Engine {
     pub(crate) hubs: RefCell<HashMap<(String, String), Rc<super::listen::Hub>, FixedState>>,
     pub(crate) clients: RefCell<HashMap<u64, Rc<Client>, FixedState>>,
     pub(crate) logging_in: Cell<usize>,
+    turned: Cell<Instant>,
     scratch: RefCell<Vec<u8>>,
     spare: RefCell<Vec<u8>>,
     masked: RefCell<Masked>,
@@ -309,6 +310,7 @@ impl Engine {
             hubs: RefCell::default(),
             clients: RefCell::default(),
             logging_in: Cell::new(0),
+            turned: Cell::new(Instant::now()),
             scratch: RefCell::new(vec![0; SCRATCH]),
             spare: RefCell::default(),
             masked: RefCell::default(),
@@ -317,7 +319,14 @@ impl Engine {
 
     /// The time now.
     pub fn now(&self) -> Instant {
-        Instant::now()
+        let now = Instant::now();
+        self.turned.set(now);
+        now
+    }
+
+    /// The time of the last look at the clock: when the task that runs was woken, or later.
+    pub(crate) fn recently(&self) -> Instant {
+        self.turned.get()
     }
 
     /// The engine's read buffer; to be given back.

@@ -182,7 +182,7 @@ impl Session {
             self.take(shard)?;
         } else {
             self.client
-                .set_activity(Activity::Active, self.engine.now());
+                .set_activity(Activity::Active, self.engine.recently());
         }
         self.open_block(binds);
         self.connection().ok_or_else(|| {
@@ -310,7 +310,7 @@ impl Session {
             self.client.server_id.set(Some(connection.id));
         }
         self.client
-            .set_activity(Activity::Active, self.engine.now());
+            .set_activity(Activity::Active, self.engine.recently());
         self.lease = Some(lease);
     }
 
@@ -333,7 +333,7 @@ impl Session {
         let Some(lease) = self.lease.take() else {
             return;
         };
-        let now = self.engine.now();
+        let now = self.engine.recently();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);
         self.client.server_id.set(None);
@@ -353,7 +353,7 @@ impl Session {
         // free before the message has ended.
         let is_fed = self.passing.is_some_and(|passing| passing.to_server);
         if connection.is_clean() && self.block.is_none() && !self.copy_in && !is_fed {
-            let now = self.engine.now();
+            let now = self.engine.recently();
             self.client.set_activity(Activity::Idle, now);
             self.executed = false;
             self.settings_before = None;
