@@ -46,6 +46,16 @@ impl Engine {
         });
     }
 
+    /// A Bind and its Execute on one shard, and the Parse before them.
+    pub(crate) fn count_group(&self, database: &Database, shard: ShardId, parsed: bool) {
+        self.with_counters(database, |counters| {
+            counters.sent(RouteLabel::Single, Some(usize::from(shard.0)));
+            let totals = &mut counters.totals;
+            totals.bind_count = totals.bind_count.wrapping_add(1);
+            totals.client_parse_count = totals.client_parse_count.wrapping_add(u64::from(parsed));
+        });
+    }
+
     pub(crate) fn count_bytes(&self, database: &Database, received: usize, sent: usize) {
         self.with_counters(database, |counters| {
             let totals = &mut counters.totals;

@@ -28,10 +28,20 @@ use super::{Portal, Session, Stop};
 const PROMOTED_AFTER: u32 = 2;
 
 /// The parameters of a Bind, and the literals of its statement's text.
-struct BindValues<'a> {
+pub(crate) struct BindValues<'a> {
     bind: &'a Bind<'a>,
     prepared: &'a Prepared,
     is_utf8: bool,
+}
+
+impl<'a> BindValues<'a> {
+    pub(crate) fn new(bind: &'a Bind<'a>, prepared: &'a Prepared, is_utf8: bool) -> BindValues<'a> {
+        BindValues {
+            bind,
+            prepared,
+            is_utf8,
+        }
+    }
 }
 
 impl Values for BindValues<'_> {
@@ -287,7 +297,7 @@ impl Session {
     }
 
     /// Whether an unnamed Parse of it stays prepared on the server.
-    fn is_kept(&self, prepared: &Prepared) -> bool {
+    pub(crate) fn is_kept(&self, prepared: &Prepared) -> bool {
         prepared.promotable
             && prepared.uses.get() >= PROMOTED_AFTER
             && self.database.limits.keep_unnamed_statements != KeepUnnamed::Off
@@ -514,11 +524,7 @@ impl Session {
             return Err(Stop::Fault(fault));
         }
         self.check_bound(statement)?;
-        let values = BindValues {
-            bind: &bind,
-            prepared: &prepared,
-            is_utf8: self.is_utf8(),
-        };
+        let values = BindValues::new(&bind, &prepared, self.is_utf8());
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => place,
             None => self.place(statement, &values)?,

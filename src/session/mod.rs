@@ -15,6 +15,7 @@ mod console_client;
 mod conversation;
 mod counting;
 mod databases;
+mod direct;
 pub mod engine;
 pub mod extended;
 mod greeting;

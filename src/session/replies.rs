@@ -10,7 +10,7 @@ use crate::server::pool::{Lease, bump};
 use crate::server::settings::{Settings, quote_literal};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
-use crate::wire::frame::{Frame, FrameError, Piece};
+use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
 use crate::wire::pipeline::{Owed, Request};
 
 use super::block::{Block, SettingsThen};
@@ -36,6 +36,14 @@ fn passes(tag: u8) -> bool {
 impl Session {
     /// Takes bytes of the current server connection.
     pub(crate) fn on_server_bytes(&mut self, data: &[u8]) -> Result<(), Lost> {
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
+        let data = if connection.reader.is_between_messages() {
+            self.pass_plain(data)
+        } else {
+            data
+        };
         let Some(connection) = self.connection() else {
             return Ok(());
         };
@@ -73,17 +81,58 @@ impl Session {
         }
     }
 
+    /// Passes on, in one piece, the messages at the front of `data` that ask for nothing else; returns
+    /// what follows them.
+    fn pass_plain<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+        let Session {
+            lease,
+            out,
+            copy_in,
+            ..
+        } = self;
+        let Some(connection) = lease.as_mut().and_then(Lease::connection) else {
+            return data;
+        };
+        let line = &mut connection.pipeline;
+        let mut rest = data;
+        while let Ok(Split::Whole(frame, after)) = frame::split(rest, u32::MAX) {
+            let Some((request, false, note)) = line.front() else {
+                break;
+            };
+            match (frame.tag, request, note) {
+                (b'D', Request::Execute | Request::Query, _) | (b'T', Request::Query, _) => {}
+                // Neither COMMIT nor ROLLBACK: those have an effect.
+                (b'C', Request::Query, Note::None) => *copy_in = false,
+                (b'2', Request::Bind, _) | (b'T' | b'n', Request::DescribePortal, _) => {
+                    line.pop();
+                }
+                (b'C' | b's', Request::Execute, Note::Execute) => {
+                    line.pop();
+                    *copy_in = false;
+                }
+                _ => break,
+            }
+            rest = after;
+        }
+        let passed = data.len().saturating_sub(rest.len());
+        out.extend_from_slice(data.get(..passed).unwrap_or_default());
+        if passed > 0 {
+            self.emit_local();
+        }
+        rest
+    }
+
     fn step(&mut self, tag: u8) -> Result<crate::wire::pipeline::Step, Lost> {
         let Some(lease) = &mut self.lease else {
             return Err(Lost("a reply came for nobody".to_owned()));
         };
-        let pool = Rc::clone(lease.pool());
         let Some(connection) = lease.connection() else {
             return Err(Lost("a reply came for nobody".to_owned()));
         };
         connection.pipeline.received(tag).map_err(|error| {
             // An error out of turn is a server that says goodbye.
             if tag != b'E' {
+                let pool = lease.pool();
                 bump(&pool.counters.out_of_sync, 1);
                 self.engine.count_out_of_sync();
                 tracing::error!(shard = %pool.target.shard_name, %error, "server connection out of sync");
@@ -241,7 +290,7 @@ impl Session {
             Some(body)
         });
         match renamed {
-            Some(body) => crate::wire::frame::write(&mut self.out, b'E', &[&body]),
+            Some(body) => frame::write(&mut self.out, b'E', &[&body]),
             None => self.out.extend_from_slice(frame.bytes),
         }
     }
@@ -373,6 +422,7 @@ impl Session {
                 let effect = script
                     .statements
                     .get(*done)
+                    .filter(|statement| statement.effect != Effect::None)
                     .map(|statement| statement.effect.clone());
                 *done = done.saturating_add(1);
                 effect

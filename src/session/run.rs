@@ -315,6 +315,12 @@ impl Session {
                 rest = self.pass(passing, rest);
                 continue;
             }
+            if matches!(rest, [b'P' | b'B', ..])
+                && let Some(after) = self.send_group(rest)
+            {
+                rest = after;
+                continue;
+            }
             let max = self.message_max();
             match frame::split(rest, max) {
                 Err(error) => return Err(End::Fault(Box::new(frame_fault(&error)))),

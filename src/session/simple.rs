@@ -96,6 +96,9 @@ impl Session {
                     literals,
                     is_utf8: self.is_utf8(),
                 };
+                if self.send_directly(frame, script, &values) {
+                    return Ok(());
+                }
                 self.run_one(frame, text, script, statement, &values)
             }
             several => {
@@ -307,7 +310,7 @@ impl Session {
     }
 
     /// Sends a Query whose replies go to the client.
-    fn send_query(&mut self, bytes: &[u8], script: &Rc<Script>, plain: bool) {
+    pub(crate) fn send_query(&mut self, bytes: &[u8], script: &Rc<Script>, plain: bool) {
         self.unnamed = None;
         self.remember_settings();
         let note = if plain {

@@ -253,14 +253,13 @@ impl<'a> Lexer<'a> {
             }
         }
         let start = self.at;
-        let mut high = 0;
-        while let byte = self.peek(0)
-            && matches!(class(byte), LETTER | DIGIT | DOLLAR)
-        {
-            high |= byte;
-            self.at += 1;
-        }
-        if high >= 0x80 {
+        let rest = self.text.get(start..).unwrap_or_default();
+        let length = rest
+            .iter()
+            .position(|byte| !matches!(class(*byte), LETTER | DIGIT | DOLLAR))
+            .unwrap_or(rest.len());
+        self.at += length;
+        if !rest.get(..length).is_some_and(<[u8]>::is_ascii) {
             self.check_name(start)?;
         }
         Ok(Kind::Word)

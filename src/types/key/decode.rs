@@ -40,6 +40,20 @@ pub(super) fn trim(text: &[u8]) -> &[u8] {
 /// `pg_strtoint64_safe` of PostgreSQL 15. The hexadecimal, octal and binary numbers and the
 /// underscores that 16 reads as well are left to the server.
 pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
+    let bounds = match kind {
+        KeyType::Int2 => i64::from(i16::MIN)..=i64::from(i16::MAX),
+        KeyType::Int4 => i64::from(i32::MIN)..=i64::from(i32::MAX),
+        KeyType::Int8
+        | KeyType::Text
+        | KeyType::Uuid
+        | KeyType::Date
+        | KeyType::Timestamp
+        | KeyType::TimestampTz
+        | KeyType::Numeric => i64::MIN..=i64::MAX,
+    };
+    if let Some(value) = plain(text).filter(|value| bounds.contains(value)) {
+        return Ok(value);
+    }
     let trimmed = trim(text);
     let (negative, number) = match trimmed.split_first() {
         Some((b'-', rest)) => (true, rest),
@@ -61,17 +75,6 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
     if !rest.is_empty() && later {
         return Err(KeyError::Unprovable);
     }
-    let bounds = match kind {
-        KeyType::Int2 => i64::from(i16::MIN)..=i64::from(i16::MAX),
-        KeyType::Int4 => i64::from(i32::MIN)..=i64::from(i32::MAX),
-        KeyType::Int8
-        | KeyType::Text
-        | KeyType::Uuid
-        | KeyType::Date
-        | KeyType::Timestamp
-        | KeyType::TimestampTz
-        | KeyType::Numeric => i64::MIN..=i64::MAX,
-    };
     // As on the server, a number out of range is said before what follows it.
     let value = digits(leading, negative)
         .filter(|value| bounds.contains(value))
@@ -87,6 +90,17 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
     } else {
         Err(invalid_text(kind, text))
     }
+}
+
+/// A number as nearly all come: a few digits and nothing else.
+fn plain(text: &[u8]) -> Option<i64> {
+    if text.is_empty() || text.len() > 18 {
+        return None;
+    }
+    text.iter().try_fold(0_i64, |value, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| value.wrapping_mul(10).wrapping_add(i64::from(digit)))
+    })
 }
 
 fn digits(number: &[u8], negative: bool) -> Option<i64> {

@@ -1,0 +1,236 @@
+//! The common course in one step: nothing is open, and one statement for one shard, without effect on
+//! the session, goes to an idle connection there. It comes as a Query, or as a group `[Parse] Bind
+//! [Describe] Execute Sync`, all arrived, of a statement that the connection has prepared.
+//!
+//! What a step leaves behind is what `simple` and `extended` leave behind after the same messages.
+//! Whatever else may have to happen is left to them, before anything has changed.
+
+use std::rc::Rc;
+
+use crate::placement::ShardId;
+use crate::planner::plan::{Effect, Script, Values};
+use crate::server::connection::{Note, ServerConnection};
+use crate::server::pool::Lease;
+use crate::server::statements::{Prepared, ServerName};
+use crate::wire::backend;
+use crate::wire::frame::{self, Frame, Split};
+use crate::wire::frontend::{self, Bind, Parse};
+use crate::wire::pipeline::Request;
+
+use super::Session;
+use super::client::LastRoute;
+use super::extended::BindValues;
+use super::lease::Place;
+use super::simple::statement_key;
+
+/// The messages of a group, in the unnamed portal.
+struct Group<'a> {
+    /// An unnamed one.
+    parse: Option<Parse<'a>>,
+    bind: Bind<'a>,
+    describes: bool,
+    /// The messages after Bind, as they arrived.
+    tail: &'a [u8],
+    /// What follows the group.
+    rest: &'a [u8],
+}
+
+impl<'a> Group<'a> {
+    /// The group at the front of `data`, if it is one and whole.
+    fn read(data: &'a [u8], max: u32) -> Option<Group<'a>> {
+        let whole = |data: &'a [u8]| -> Option<(Frame<'a>, &'a [u8])> {
+            match frame::split(data, max) {
+                Ok(Split::Whole(frame, rest)) => Some((frame, rest)),
+                Ok(Split::Part { .. } | Split::Nothing) | Err(_) => None,
+            }
+        };
+        let (mut frame, mut rest) = whole(data)?;
+        let mut parse = None;
+        if frame.tag == b'P' {
+            parse = Some(frontend::parse(frame.body).ok()?).filter(|parse| parse.name.is_empty());
+            parse?;
+            (frame, rest) = whole(rest)?;
+        }
+        if frame.tag != b'B' {
+            return None;
+        }
+        let bind = frontend::bind(frame.body).ok()?;
+        let tail = rest;
+        (frame, rest) = whole(rest)?;
+        let describes = frame.tag == b'D' && frame.body == b"P\0";
+        if describes {
+            (frame, rest) = whole(rest)?;
+        }
+        let executes = frame.tag == b'E' && frame.body.len() == 5 && frame.body.starts_with(b"\0");
+        if !executes || !bind.portal.is_empty() {
+            return None;
+        }
+        (frame, rest) = whole(rest)?;
+        if frame.tag != b'S' || !frame.body.is_empty() {
+            return None;
+        }
+        let tail = tail.get(..tail.len().checked_sub(rest.len())?)?;
+        Some(Group {
+            parse,
+            bind,
+            describes,
+            tail,
+            rest,
+        })
+    }
+}
+
+impl Session {
+    /// Sends a Query on at once. Returns whether that was possible; if not, nothing has changed.
+    pub(crate) fn send_directly(
+        &mut self,
+        frame: Frame<'_>,
+        script: &Rc<Script>,
+        values: &dyn Values,
+    ) -> bool {
+        if !self.is_at_rest() {
+            return false;
+        }
+        let lease = self
+            .shard_of(script, values)
+            .and_then(|shard| self.idle_on(shard, |_| true));
+        let Some(lease) = lease else {
+            return false;
+        };
+        self.begin(lease);
+        self.send_query(frame.bytes, script, true);
+        true
+    }
+
+    /// Sends a group on at once. `None`, and nothing has changed, when it is not one of the common
+    /// kind; else what follows it.
+    pub(crate) fn send_group<'a>(&mut self, data: &'a [u8]) -> Option<&'a [u8]> {
+        if !self.is_at_rest() {
+            return None;
+        }
+        let group = Group::read(data, self.message_max())?;
+        let prepared = self.statement_of(&group)?;
+        let values = BindValues::new(&group.bind, &prepared, self.is_utf8());
+        let shard = self.shard_of(&prepared.script, &values)?;
+        let name = self.server_name(&prepared);
+        let lease = self.idle_on(shard, |connection| connection.statements.touch(name))?;
+        if group.parse.is_some() {
+            prepared.uses.set(prepared.uses.get().saturating_add(1));
+            backend::parse_complete(&mut self.out);
+            self.unnamed = Some(Rc::clone(&prepared));
+        }
+        self.begin(lease);
+        self.remember_settings();
+        self.executed = true;
+        if let Some(connection) = self.connection() {
+            push_group(connection, &group, name);
+        }
+        self.engine
+            .count_group(&self.database, shard, group.parse.is_some());
+        Some(group.rest)
+    }
+
+    /// Whether no message before has left anything to be minded.
+    fn is_at_rest(&self) -> bool {
+        self.lease.is_none()
+            && self.block.is_none()
+            && self.pending.is_empty()
+            && self.tentative.is_empty()
+            && self.portals.is_empty()
+            && self.called.is_empty()
+            && self.sql_prepared.is_empty()
+            && self.temporary.is_empty()
+            && self.own_settings.is_empty()
+            && self.parked.is_empty()
+            && !self.skipping
+            && !self.copy_in
+            && !self.settings_change
+            && !self.keeps_connections()
+            && self.database.generation == self.engine.generation()
+    }
+
+    /// The statement that the group's Bind names, if it is current and a server keeps it.
+    fn statement_of(&mut self, group: &Group<'_>) -> Option<Rc<Prepared>> {
+        let Some(parse) = &group.parse else {
+            let name = group.bind.statement;
+            let found = match name {
+                [] => self.unnamed.as_ref().filter(|found| self.is_kept(found)),
+                name => self.statements.get(statement_key(name)),
+            };
+            let found = found.map(Rc::clone)?;
+            return self.is_current(&found).then_some(found);
+        };
+        if !group.bind.statement.is_empty() {
+            return None;
+        }
+        let again = self.unnamed.as_ref().filter(|known| {
+            *known.body == *parse.after_name && known.parsed_under.same(&self.settings)
+        });
+        let found = match again.map(Rc::clone) {
+            Some(again) if self.is_current(&again) => again,
+            Some(_) | None => self.plan_extended(parse),
+        };
+        self.is_kept(&found).then_some(found)
+    }
+
+    /// The one shard that a statement without effect on the session runs on.
+    fn shard_of(&self, script: &Script, values: &dyn Values) -> Option<ShardId> {
+        let [statement] = script.statements.as_slice() else {
+            return None;
+        };
+        if statement.effect != Effect::None || statement.block_only {
+            return None;
+        }
+        match self.place(statement, values) {
+            Ok(Place::Shard { shard, .. }) => Some(shard),
+            Ok(Place::Local | Place::Wide(_)) | Err(_) => None,
+        }
+    }
+
+    /// An idle connection of a shard that has our settings and is `fit`.
+    fn idle_on(
+        &self,
+        shard: ShardId,
+        fit: impl FnOnce(&mut ServerConnection) -> bool,
+    ) -> Option<Lease> {
+        let mut lease = self.pools.get(usize::from(shard.0))?.take(&self.settings)?;
+        let is_ready = lease.connection().is_some_and(|connection| {
+            connection.settings.same(&self.settings)
+                && !connection.settings_unsure
+                && fit(connection)
+        });
+        if is_ready {
+            return Some(lease);
+        }
+        lease.give_back(self.engine.recently());
+        None
+    }
+
+    fn begin(&mut self, lease: Lease) {
+        let shard = lease.pool().target.shard;
+        let mut last = self.client.last_route.borrow_mut();
+        if !matches!(&*last, LastRoute::Single(known) if *known == shard) {
+            *last = LastRoute::Single(shard);
+        }
+        drop(last);
+        self.adopt(lease);
+    }
+}
+
+fn push_group(connection: &mut ServerConnection, group: &Group<'_>, name: ServerName) {
+    let out = &mut connection.out;
+    backend::message(out, b'B', |out| {
+        out.push(0);
+        name.write(out);
+        out.extend_from_slice(group.bind.after_names);
+    });
+    out.extend_from_slice(group.tail);
+    let line = &mut connection.pipeline;
+    line.sent(Request::Bind, false, Note::None);
+    if group.describes {
+        line.sent(Request::DescribePortal, false, Note::None);
+    }
+    line.sent(Request::Execute, false, Note::Execute);
+    line.sent(Request::Sync, false, Note::None);
+    connection.flushed = false;
+}
