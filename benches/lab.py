@@ -181,10 +181,13 @@ class Lab:
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True)
         os.chmod(self.folder, 0o755)
         os.mkdir(os.path.join(self.folder, "pids"))
+        self.sockets = os.path.join(self.folder, "sockets")
+        os.mkdir(self.sockets)
+        os.chmod(self.sockets, 0o777)
         self.servers = [Server(self, index) for index in range(shards)]
         self.settings = f"""
 listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
+unix_socket_directories = '{self.sockets}'
 fsync = off
 full_page_writes = off
 shared_buffers = 128MB
@@ -273,9 +276,9 @@ log_disconnections = 0
 """)
         return self.start("pgbouncer", [program, config], port, "bench", account=True)
 
-    def pgherd_config(self, database, shards, distributions=None, tables=None, **more):
+    def pgherd_config(self, database, shards, distributions=None, tables=None, host="127.0.0.1", **more):
         """The config of a herd over the first `shards` servers, as a dictionary."""
-        servers = {f"shard_{server.index}": f"host=127.0.0.1 port={server.port} dbname={database}"
+        servers = {f"shard_{server.index}": f"host={host} port={server.port} dbname={database}"
                    for server in self.servers[:shards]}
         config = {
             "listen": [f"127.0.0.1:{free_port()}"], "http": None, "log": {"level": "warn"},

@@ -10,7 +10,8 @@ A cell is SCRIPT:PROTOCOL:CLIENTS. SCRIPT is S (select-only, 1,000,000 rows) or 
 server). All subjects stay up; in each round each cell is measured on one subject after the other.
 The tables hold medians over the rounds. `× relay` is the median of the ratios within each round, of
 the proxy's CPU for a transaction to the relay's. CPU is user and system time of all threads.
-`pgherd-4-…` routes over four shards: by literal in the simple protocol, by parameter in the others.
+`pgherd-4-…` routes over four shards: by literal in the simple protocol, by parameter in the others;
+`pgherd-4-unix` reaches its servers through Unix sockets, all others through TCP.
 Prints Markdown; writes every measurement to bench-results/ as JSON.
 """
 import argparse
@@ -31,7 +32,7 @@ import tpcb
 
 ROWS = 1_000_000
 SELECT = rf"\set aid random(1, {ROWS})" + "\nSELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n"
-SUBJECTS = ("direct", "relay", "pgbouncer", "pgherd-1", "pgherd-4-postgres", "pgherd-4-jump")
+SUBJECTS = ("direct", "relay", "pgbouncer", "pgherd-1", "pgherd-4-postgres", "pgherd-4-jump", "pgherd-4-unix")
 PROTOCOLS = ("simple", "extended", "prepared")
 FULL = [f"{script}:{protocol}:{clients}" for script in "ST" for protocol in PROTOCOLS for clients in (1, 10, 50, 200)]
 QUICK = [f"S:{protocol}:{clients}" for protocol in PROTOCOLS for clients in (10, 50)]
@@ -66,16 +67,17 @@ class Bench:
             return stack.pgbouncer()
         if name == "pgherd-1":
             return stack.pgherd(name, stack.pgherd_config("bench", 1, engines=engines))
-        placement = name.removeprefix("pgherd-4-")
-        return self.sharded(name, placement, engines)
+        if name == "pgherd-4-unix":
+            return self.sharded(name, "postgres", engines, stack.sockets)
+        return self.sharded(name, name.removeprefix("pgherd-4-"), engines)
 
-    def sharded(self, name, placement, engines):
+    def sharded(self, name, placement, engines, host="127.0.0.1"):
         """Four shards with the same accounts, loaded by COPY through pgherd, and looked at on each shard."""
-        database = f"bench_{placement}"
+        database = name.replace("pgherd-4-", "bench_")
         self.lab.create_database(database)
         config = self.lab.pgherd_config(
             database, 4, {"accounts": {"key": "bigint", "place": {placement: "all"}}},
-            {"pgbench_accounts": {"distribution": "accounts", "key": "aid"}}, engines=engines)
+            {"pgbench_accounts": {"distribution": "accounts", "key": "aid"}}, host, engines=engines)
         herd = self.lab.pgherd(name, config)
         lab.psql(herd.port, database, "create table pgbench_accounts (aid int primary key, bid int, abalance int, filler char(84))")
         lab.log(f"{name}: COPY of 1,000,000 accounts through pgherd")
