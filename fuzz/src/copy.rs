@@ -24,7 +24,17 @@ pub fn run(data: &[u8]) {
     let whole = Split::of(format(*options), key, row_max, [data]);
     let chopped = Split::of(format(*options), key, row_max, chop(data, *seed));
     assert_eq!(whole.failed, chopped.failed);
-    assert_eq!(whole.pieces, chopped.pieces);
+    if whole.failed {
+        // A long row may have been begun before it failed.
+        let both = whole
+            .pieces
+            .len()
+            .min(chopped.pieces.len())
+            .saturating_sub(1);
+        assert_eq!(whole.pieces[..both], chopped.pieces[..both]);
+    } else {
+        assert_eq!(whole.pieces, chopped.pieces);
+    }
     assert!(data.starts_with(&whole.bytes));
     if !whole.failed && !whole.ended {
         assert_eq!(whole.bytes, data);
@@ -95,6 +105,13 @@ impl Split {
 
     fn take(&mut self, piece: Piece<'_>) -> Result<(), Fault> {
         assert!(!self.ended);
+        if let Piece::Rest(bytes) = piece {
+            self.bytes.extend_from_slice(bytes);
+            let (kind, row, _) = self.pieces.last_mut().expect("a row was begun");
+            assert_eq!(*kind, 'r');
+            row.extend_from_slice(bytes);
+            return Ok(());
+        }
         let (kind, bytes, fields) = match piece {
             Piece::Header(bytes) => ('h', bytes, Vec::new()),
             Piece::Row { bytes, fields } => (
@@ -105,6 +122,7 @@ impl Split {
                     .map(|field| field.map(<[u8]>::to_vec))
                     .collect(),
             ),
+            Piece::Rest(_) => unreachable!("taken above"),
             Piece::Trailer(bytes) => {
                 self.ended = true;
                 ('t', bytes, Vec::new())

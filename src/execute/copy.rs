@@ -28,6 +28,8 @@ const PACKED: usize = 16 * 1024;
 struct Lane {
     member: Member,
     packed: Vec<u8>,
+    /// The row that came last belongs here.
+    has_last: bool,
 }
 
 /// Where the rows go.
@@ -83,6 +85,7 @@ async fn carry_out<C: Conversation>(
         .map(|member| Lane {
             member,
             packed: Vec::new(),
+            has_last: false,
         })
         .collect();
     let result = copy(client, wide, &mut rows, &mut lanes).await;
@@ -229,14 +232,16 @@ fn route(
         }
         Piece::Row { bytes, fields } => {
             let shard = shard_of(fields, split, distribution)?;
-            if let Some(lane) = lanes.iter_mut().find(|lane| lane.member.shard == shard) {
-                lane.packed.extend_from_slice(bytes);
-                if !bytes.ends_with(b"\n")
-                    && split.format != Format::Binary
-                    && !bytes.ends_with(b"\r")
-                {
-                    lane.packed.push(b'\n');
+            for lane in lanes.iter_mut() {
+                lane.has_last = lane.member.shard == shard;
+                if lane.has_last {
+                    lane.packed.extend_from_slice(bytes);
                 }
+            }
+        }
+        Piece::Rest(bytes) => {
+            for lane in lanes.iter_mut().filter(|lane| lane.has_last) {
+                lane.packed.extend_from_slice(bytes);
             }
         }
     }

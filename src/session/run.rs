@@ -581,9 +581,18 @@ impl Session {
     }
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
-        match task {
+        let result = match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
+        };
+        let left = std::mem::take(&mut self.copy_left);
+        if left > 0 {
+            // A COPY that failed in the middle of a message: the rest of it is nobody's.
+            self.passing = Some(Passing {
+                left,
+                to_server: false,
+            });
         }
+        result
     }
 
     /// Waits for a connection of a shard, and watches the client meanwhile.

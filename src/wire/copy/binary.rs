@@ -182,11 +182,16 @@ impl Tuples {
     }
 }
 
-/// Reads the fields of `columns` from a whole row.
-pub(super) fn read(row: &[u8], columns: &[usize], fields: &mut Fields) -> Result<(), &'static str> {
+/// Reads the fields of `columns` from a row. Returns where the next field starts: past the end of the
+/// row when the last one read is not whole.
+pub(super) fn read(
+    row: &[u8],
+    columns: &[usize],
+    fields: &mut Fields,
+) -> Result<usize, &'static str> {
     const SHORT: &str = "missing data for a column of the sharding key";
     let Some(last) = last(columns) else {
-        return Ok(());
+        return Ok(0);
     };
     let mut at = 2_usize;
     for column in 0..=last {
@@ -203,5 +208,5 @@ pub(super) fn read(row: &[u8], columns: &[usize], fields: &mut Fields) -> Result
         }
         at = end;
     }
-    Ok(())
+    Ok(at)
 }

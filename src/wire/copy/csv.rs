@@ -12,15 +12,16 @@ pub(super) struct Dialect<'a> {
 }
 
 impl Dialect<'_> {
-    /// Reads the fields of `columns` from a line without its newline.
+    /// Reads the fields of `columns` from a line without its newline. Returns where the next field
+    /// starts: past the end of the line when no delimiter follows.
     pub(super) fn read(
         &self,
         line: &[u8],
         columns: &[usize],
         fields: &mut Fields,
-    ) -> Result<(), &'static str> {
+    ) -> Result<usize, &'static str> {
         let Some(last) = last(columns) else {
-            return Ok(());
+            return Ok(0);
         };
         let mut start = 0_usize;
         for column in 0..=last {
@@ -41,7 +42,7 @@ impl Dialect<'_> {
             }
             start = start.saturating_add(length).saturating_add(1);
         }
-        Ok(())
+        Ok(start)
     }
 
     /// The length of the first field, and whether a quote stands in it; only then its value is

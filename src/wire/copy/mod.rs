@@ -1,7 +1,7 @@
 //! Splits the data of COPY … FROM STDIN into rows, and reads the fields that place them. Sans-IO.
 //!
 //! Rows are passed on byte for byte; only the key's fields are decoded, and only the part of a row
-//! up to the last of them is looked at. Where a row ends and what a field means follows
+//! up to the last of them is looked at: the rest of a long row passes in pieces. Where a row ends and what a field means follows
 //! PostgreSQL's `copyfromparse.c` (`CopyReadLineText`, `CopyReadAttributesText`,
 //! `CopyReadAttributesCSV`, `NextCopyFrom`). Bytes are taken as they come, so the client's encoding
 //! must be one in which no byte of a longer character looks like ASCII (not SJIS, BIG5, GBK, UHC,
@@ -46,16 +46,21 @@ pub enum Format {
 pub enum Piece<'a> {
     /// The header line, or the header of the binary format: for every shard.
     Header(&'a [u8]),
-    /// One row, its newline included, and the fields of the key in the order asked for, unescaped
-    /// and unquoted; `None` is NULL.
+    /// One row, its newline included, or the beginning of a long one; and the fields of the key in the
+    /// order asked for, unescaped and unquoted; `None` is NULL.
     Row {
         bytes: &'a [u8],
         fields: &'a [Option<&'a [u8]>],
     },
+    /// More of the row that came last.
+    Rest(&'a [u8]),
     /// The end-of-copy marker: `\.` or the binary trailer. For every shard in binary; a line of `\.`
     /// need not be sent, since CopyDone says the same. Text after it is dropped, as the server does.
     Trailer(&'a [u8]),
 }
+
+/// A row whose end has not arrived after so many bytes passes in pieces, once its key is there.
+const LONG: usize = 64 * 1024;
 
 /// Keys of more columns than this cost an allocation a row.
 const STACK_FIELDS: usize = 8;
@@ -67,10 +72,14 @@ pub struct Splitter {
     format: Format,
     /// The columns to decode, counted from 0.
     key_columns: Vec<usize>,
-    /// The most bytes of one row.
+    /// The most bytes of a row that are held until its key is there.
     row_max: usize,
     /// The beginning of a row whose end has not arrived.
     tail: Vec<u8>,
+    /// Held bytes at which the key of a long row is looked for next.
+    look_at: usize,
+    /// The beginning of the row at hand has been handed over.
+    passing: bool,
     header_seen: bool,
     ended: bool,
     fields: Fields,
@@ -121,7 +130,7 @@ impl Fields {
 
 impl Splitter {
     /// Starts at the beginning of the data. `key_columns` are counted from 0 among the columns of
-    /// the COPY; a row longer than `row_max` bytes is an error.
+    /// the COPY; a row whose key is not within its first `row_max` bytes is an error.
     pub fn new(format: Format, key_columns: &[usize], row_max: usize) -> Splitter {
         let scanner = match &format {
             Format::Text { .. } => Scanner::Lines(Lines::text()),
@@ -138,6 +147,8 @@ impl Splitter {
             key_columns: key_columns.to_vec(),
             row_max,
             tail: Vec::new(),
+            look_at: LONG,
+            passing: false,
             header_seen: !header,
             ended: false,
             fields: Fields::default(),
@@ -172,11 +183,14 @@ impl Splitter {
             let (head, after) = rest
                 .split_at_checked(end.unwrap_or(rest.len()))
                 .unwrap_or((rest, &[]));
-            if self.tail.len().saturating_add(head.len()) > self.row_max {
-                return Err(self.too_long().into());
-            }
-            if end.is_none() {
-                self.tail.extend_from_slice(head);
+            if self.passing {
+                self.passing = end.is_none();
+                if end.is_some() {
+                    self.check_marker()?;
+                }
+                on(Piece::Rest(head))?;
+            } else if end.is_none() {
+                self.hold(head, &mut on)?;
             } else if self.tail.is_empty() {
                 self.piece(head, &mut on)?;
             } else {
@@ -189,6 +203,42 @@ impl Splitter {
             rest = after;
         }
         Ok(())
+    }
+
+    /// Keeps the beginning of a row; a long one is handed over as soon as its key is there.
+    fn hold<E: From<Fault>>(
+        &mut self,
+        bytes: &[u8],
+        on: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.tail.extend_from_slice(bytes);
+        let held = self.tail.len();
+        if held >= self.look_at.min(self.row_max) && self.header_seen {
+            let tail = std::mem::take(&mut self.tail);
+            let most = tail.len().min(self.row_max);
+            if self.read(&tail).is_ok_and(|next| next <= most) {
+                self.look_at = LONG;
+                self.passing = true;
+                return self.hand_over(&tail, on);
+            }
+            self.tail = tail;
+            self.look_at = held.saturating_mul(2);
+        }
+        if held > self.row_max {
+            return Err(self.too_long().into());
+        }
+        Ok(())
+    }
+
+    /// The end of a row that passed in pieces: there must be no end-of-copy marker in it.
+    fn check_marker(&mut self) -> Result<(), Fault> {
+        match &mut self.scanner {
+            Scanner::Lines(lines) => match lines.take_marker(b"") {
+                Ok(_) => Ok(()),
+                Err(message) => Err(self.fault(message)),
+            },
+            Scanner::Tuples(_) => Ok(()),
+        }
     }
 
     /// Ends the data: a last row without a newline is handed to `on`.
@@ -204,7 +254,11 @@ impl Splitter {
         }
         let tail = std::mem::take(&mut self.tail);
         match &mut self.scanner {
-            Scanner::Lines(_) if tail.is_empty() => Ok(()),
+            Scanner::Lines(_) if tail.is_empty() && !self.passing => Ok(()),
+            Scanner::Lines(lines) if self.passing => match lines.finish(false) {
+                Ok(()) => Ok(self.check_marker()?),
+                Err(message) => Err(self.fault(message).into()),
+            },
             Scanner::Lines(lines) => match lines.finish(!self.header_seen) {
                 Ok(()) => self.piece(&tail, &mut on),
                 Err(message) => Err(self.fault(message).into()),
@@ -212,7 +266,7 @@ impl Splitter {
             Scanner::Tuples(_) if !self.header_seen => {
                 Err(self.fault("COPY file signature not recognized").into())
             }
-            Scanner::Tuples(_) if tail.is_empty() => Ok(()),
+            Scanner::Tuples(_) if tail.is_empty() && !self.passing => Ok(()),
             Scanner::Tuples(_) => Err(self.fault("unexpected EOF in COPY data").into()),
         }
     }
@@ -230,6 +284,9 @@ impl Splitter {
         record: &[u8],
         on: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        if record.len() > self.row_max && !self.has_its_key(record) {
+            return Err(self.too_long().into());
+        }
         let is_end = match &mut self.scanner {
             Scanner::Lines(lines) => lines.take_marker(record),
             Scanner::Tuples(tuples) => Ok(tuples.at_end()),
@@ -242,13 +299,30 @@ impl Splitter {
             self.ended = true;
             return on(Piece::Trailer(record));
         }
-        let content = match &self.scanner {
+        self.look_at = LONG;
+        self.read(self.content(record))
+            .map_err(|message| self.fault(message))?;
+        self.hand_over(record, on)
+    }
+
+    fn content<'r>(&self, record: &'r [u8]) -> &'r [u8] {
+        match &self.scanner {
             Scanner::Lines(lines) => lines.content(record),
             Scanner::Tuples(_) => record,
-        };
+        }
+    }
+
+    /// Whether the key of a row stands within the bytes that may be held.
+    fn has_its_key(&mut self, record: &[u8]) -> bool {
+        let content = self.content(record);
+        self.header_seen && self.read(content).is_ok_and(|next| next <= self.row_max)
+    }
+
+    /// Reads the key's fields from a row or its beginning; where the field after them starts.
+    fn read(&mut self, content: &[u8]) -> Result<usize, &'static str> {
         self.fields.clear(self.key_columns.len());
         let (columns, fields) = (&self.key_columns, &mut self.fields);
-        let read = match &self.format {
+        match &self.format {
             Format::Text {
                 delimiter, null, ..
             } => text::read(content, *delimiter, null, columns, fields),
@@ -268,8 +342,15 @@ impl Splitter {
                 dialect.read(content, columns, fields)
             }
             Format::Binary => binary::read(content, columns, fields),
-        };
-        read.map_err(|message| self.fault(message))?;
+        }
+    }
+
+    /// Hands a row or its beginning to `on`, with the fields that were read from it.
+    fn hand_over<E>(
+        &self,
+        record: &[u8],
+        on: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let fields = &self.fields;
         let mut stack = [None; STACK_FIELDS];
         if let Some(slots) = stack.get_mut(..fields.at.len()) {
@@ -305,11 +386,11 @@ impl Splitter {
             "a row of COPY is too long to be placed",
         )
         .detail(format!(
-            "The row in line {} is longer than {} bytes.",
+            "The key of the row in line {} is not within its first {} bytes.",
             self.line(),
             self.row_max
         ))
-        .hint("Raise max_statement_size, or insert this row by itself.")
+        .hint("Name the key's columns first in the COPY, or raise max_statement_size.")
     }
 }
 

@@ -2,16 +2,17 @@
 
 use super::{Field, Fields, last, slot};
 
-/// Reads the fields of `columns` from a line without its newline.
+/// Reads the fields of `columns` from a line without its newline. Returns where the next field starts:
+/// past the end of the line when no delimiter follows.
 pub(super) fn read(
     line: &[u8],
     delimiter: u8,
     null: &[u8],
     columns: &[usize],
     fields: &mut Fields,
-) -> Result<(), &'static str> {
+) -> Result<usize, &'static str> {
     let Some(last) = last(columns) else {
-        return Ok(());
+        return Ok(0);
     };
     let mut start = 0_usize;
     for column in 0..=last {
@@ -36,7 +37,7 @@ pub(super) fn read(
         // Past the end when no delimiter follows, so that another field is missing.
         start = start.saturating_add(length).saturating_add(1);
     }
-    Ok(())
+    Ok(start)
 }
 
 /// The length of the first field, and whether it holds a backslash.
