@@ -23,6 +23,7 @@ pub mod lease;
 pub mod listen;
 pub mod login;
 pub mod long;
+mod names;
 pub mod plan;
 pub mod replies;
 pub mod run;

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use crate::planner::Context;
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
+use crate::planner::{self, Context};
 use crate::server::settings::Settings;
 use crate::server::statements::{NewStatement, Prepared, Reading};
 use crate::sql::cursor::Cursor;
@@ -143,6 +143,24 @@ impl Session {
             .uses
             .set(renewed.uses.get().max(prepared.uses.get()));
         renewed
+    }
+
+    /// Whether names mean under these settings what they mean now.
+    pub(crate) fn names_mean_the_same(&mut self, settings: &Rc<Settings>) -> bool {
+        let now = self.facts();
+        now.settings.same(settings)
+            || Facts::read(settings, &self.identity.user, &self.database).path == now.path
+    }
+
+    /// The plan of a text that was read under the settings of now and runs under others; not kept.
+    pub(crate) fn plan_under_settings(&mut self, text: &[u8], settings: &Rc<Settings>) -> Script {
+        let facts = Facts {
+            lexing: self.facts().lexing,
+            ..Facts::read(settings, &self.identity.user, &self.database)
+        };
+        let catalog = self.database.shared.catalog.load();
+        let (_, context) = self.scope(&self.database, &facts, &catalog);
+        planner::script(text, context)
     }
 
     pub(crate) fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {

@@ -448,11 +448,7 @@ impl Session {
         match (status, self.block.is_some()) {
             (Status::Idle, true) if shown => self.end_block(),
             (Status::InBlock | Status::Failed, false) => {
-                let before = self
-                    .settings_before
-                    .take()
-                    .unwrap_or_else(|| Rc::clone(&self.settings));
-                self.block = Some(Box::new(Block::on_server(&before)));
+                self.begin_block();
                 if shown {
                     let now = self.engine.now();
                     self.client.set_activity(Activity::IdleInTransaction, now);
@@ -475,6 +471,15 @@ impl Session {
         }
         self.emit_local();
         Ok(())
+    }
+
+    /// A block was opened on the server, in the middle of a text.
+    fn begin_block(&mut self) {
+        let before = self
+            .settings_before
+            .take()
+            .unwrap_or_else(|| Rc::clone(&self.settings));
+        self.block = Some(Box::new(Block::on_server(&before)));
     }
 
     /// The server says that the block is over.
@@ -513,7 +518,7 @@ impl Session {
         clippy::wildcard_enum_match_arm,
         reason = "no other effect sets anything"
     )]
-    fn may_change_settings(&self, effect: &Effect) -> bool {
+    pub(crate) fn may_change_settings(&self, effect: &Effect) -> bool {
         match effect {
             Effect::Set { .. }
             | Effect::Reset { .. }
@@ -554,6 +559,8 @@ impl Session {
                 value,
                 local: false,
             } => self.set(name, value),
+            // What follows it in the same text may set something for the block.
+            Effect::Begin if self.block.is_none() => self.begin_block(),
             Effect::Set {
                 name,
                 value,
@@ -943,7 +950,7 @@ fn with_identity(base: &Settings, identity: &Settings) -> Rc<Settings> {
 }
 
 /// The argument of `set_config` as SET would write it: a search path is a list already.
-fn as_set_writes(name: &str, value: &str) -> String {
+pub(crate) fn as_set_writes(name: &str, value: &str) -> String {
     match name {
         "search_path" if value.trim().is_empty() => "''".to_owned(),
         "search_path" => value.to_owned(),

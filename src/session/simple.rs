@@ -17,6 +17,7 @@ use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
 use super::lease::Place;
+use super::names::Names;
 use super::{Session, Stop, Task};
 
 /// The literals of a simple query's text.
@@ -188,7 +189,12 @@ impl Session {
         let mut shard = None;
         let mut wide = None;
         let mut binds = false;
+        let mut names = Names::of(self);
+        let mut before: Option<&Statement> = None;
         for statement in statements {
+            if let Some(before) = before.replace(statement) {
+                names.follow(self, &before.effect);
+            }
             if statement.effect == Effect::Begin {
                 self.check_effect(&statement.effect)?;
             }
@@ -198,7 +204,28 @@ impl Session {
             if is_shardless(statement) {
                 continue;
             }
-            match self.place(statement, values)? {
+            let own = text.get(statement.span.clone()).unwrap_or_default();
+            let renewed = self.planned_under(&names, statement, own)?;
+            let place = match renewed.as_ref().map(|it| (it, it.statements.as_slice())) {
+                Some((script, [statement])) => {
+                    let literals: Vec<mask::Literal> = script
+                        .literals
+                        .iter()
+                        .map(|span| mask::Literal {
+                            start: span.start,
+                            end: span.end,
+                        })
+                        .collect();
+                    let values = TextValues {
+                        text: own,
+                        literals: &literals,
+                        is_utf8: self.is_utf8(),
+                    };
+                    self.place(statement, &values)?
+                }
+                Some(_) | None => self.place(statement, values)?,
+            };
+            match place {
                 Place::Local => {}
                 Place::Shard {
                     shard: wanted,

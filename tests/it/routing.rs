@@ -293,3 +293,48 @@ fn a_block_stays_on_the_shard_of_its_first_table() {
         Vec::<Row>::new()
     );
 }
+
+/// Within one text, what a name means is decided when its statement runs.
+#[test]
+fn a_text_that_moves_the_search_path_finds_its_tables() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("CREATE SCHEMA aside");
+    client.run("CREATE TABLE aside.by_jump (k bigint, n int, v text)");
+    for k in 0..8 {
+        client.run(&format!("INSERT INTO by_jump VALUES ({k}, 1, 'public')"));
+        client.run(&format!(
+            "INSERT INTO aside.by_jump VALUES ({k}, 1, 'aside')"
+        ));
+    }
+    for k in 0..8 {
+        let seen = |client: &mut Client, text: &str| client.run(text).rows;
+        let is = |value: &str| vec![vec![Some(value.to_owned())]];
+        let select = format!("SELECT v FROM by_jump WHERE k = {k}");
+        assert_eq!(
+            seen(
+                &mut client,
+                &format!("SET search_path TO aside, public; {select}")
+            ),
+            is("aside")
+        );
+        assert_eq!(seen(&mut client, &select), is("aside"));
+        assert_eq!(
+            seen(&mut client, &format!("RESET search_path; {select}")),
+            is("public")
+        );
+        assert_eq!(seen(&mut client, &select), is("public"));
+        assert_eq!(
+            seen(
+                &mut client,
+                &format!("BEGIN; SET LOCAL search_path TO aside; {select}")
+            ),
+            is("aside")
+        );
+        let refused = client.fails(&format!("ROLLBACK; {select}"));
+        assert_eq!(refused.code, "0A000");
+        client.run("ROLLBACK");
+        let refused = client.fails(&format!("RESET ALL; {select}"));
+        assert_eq!(refused.code, "0A000");
+    }
+}
