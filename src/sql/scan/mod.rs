@@ -193,14 +193,16 @@ impl<'a> Lexer<'a> {
 
     /// The next token, `None` at the end.
     #[inline]
+    #[inline]
     pub fn next_token(&mut self) -> Result<Option<Token>, Unreadable> {
-        while class(self.peek(0)) == SPACE {
-            self.at += 1;
-        }
-        let start = self.at;
-        let Some(&byte) = self.text.get(start) else {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let Some(spaces) = rest.iter().position(|byte| class(*byte) != SPACE) else {
+            self.at = self.text.len();
             return Ok(None);
         };
+        self.at += spaces;
+        let start = self.at;
+        let byte = self.peek(0);
         let kind = match class(byte) {
             LETTER => self.word(byte)?,
             DIGIT => self.number()?,
