@@ -193,7 +193,6 @@ impl<'a> Lexer<'a> {
 
     /// The next token, `None` at the end.
     #[inline]
-    #[inline]
     pub fn next_token(&mut self) -> Result<Option<Token>, Unreadable> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let Some(spaces) = rest.iter().position(|byte| class(*byte) != SPACE) else {
