@@ -24,7 +24,7 @@ pub(super) async fn run<C: Conversation>(client: &mut C, wide: &Wide) -> Result<
                 return Ok(());
             }
             b'X' => return Err(End::Client),
-            b'H' | b'd' | b'c' | b'f' => Ok(true),
+            b'H' | b'c' | b'f' => Ok(true),
             _ if failed => Ok(true),
             b'D' if !executed => match frontend::describe(&body) {
                 Ok(Target::Portal(_)) => {

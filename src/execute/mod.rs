@@ -88,7 +88,9 @@ pub(crate) trait Conversation {
     /// Safe: what was not sent stays.
     async fn flush_all(&mut self) -> Result<(), End>;
 
-    /// The client's next whole message: its tag and its body.
+    /// The client's next message: its tag, and the body of those that name something (Describe, Execute,
+    /// Close). Of the others only the tag counts: their bodies, which may be long, are
+    /// dropped as they come, and CopyData altogether.
     ///
     /// # Errors
     /// The client left, was killed, or does not speak the protocol.

@@ -17,7 +17,7 @@ use crate::server::connection::{CancelTarget, poll_flush};
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
-use crate::wire::frame::{self, Split};
+use crate::wire::frame::{self, Frame, Split};
 
 use super::Session;
 
@@ -54,13 +54,24 @@ impl Conversation for Session {
 
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {
         loop {
+            self.drop_unread();
             let max = self.message_max();
             match frame::split(&self.input, max) {
                 Ok(Split::Whole(frame, rest)) => {
-                    let message = (frame.tag, frame.body.to_vec());
+                    let body = if has_names(frame.tag) {
+                        frame.body.to_vec()
+                    } else {
+                        Vec::new()
+                    };
+                    let message = (frame.tag, body);
                     let used = self.input.len().saturating_sub(rest.len());
                     self.input.drain(..used);
                     return Ok(message);
+                }
+                Ok(Split::Part { tag, total, .. }) if !has_names(tag) => {
+                    self.copy_left = total.saturating_sub(self.input.len());
+                    self.input.clear();
+                    return Ok((tag, Vec::new()));
                 }
                 Ok(Split::Part { .. } | Split::Nothing) => {}
                 Err(error) => {
@@ -199,7 +210,35 @@ impl Conversation for Session {
     }
 }
 
+/// Whether a message of the extended protocol is one whose names count: Describe, Execute or Close.
+fn has_names(tag: u8) -> bool {
+    matches!(tag, b'D' | b'E' | b'C')
+}
+
 impl Session {
+    /// Drops what nobody reads any more: the rest of a message of which only the tag counted, or within
+    /// which a COPY failed, and the CopyData behind it.
+    fn drop_unread(&mut self) {
+        let mut used = self.copy_left.min(self.input.len());
+        self.copy_left = self.copy_left.saturating_sub(used);
+        loop {
+            let rest = self.input.get(used..).unwrap_or_default();
+            match frame::split(rest, self.message_max()) {
+                Ok(Split::Whole(frame, _)) if frame.tag == b'd' => {
+                    used = used.saturating_add(frame.bytes.len());
+                }
+                Ok(Split::Part {
+                    tag: b'd', total, ..
+                }) => {
+                    self.copy_left = total.saturating_sub(rest.len());
+                    used = self.input.len();
+                }
+                _ => break,
+            }
+        }
+        self.input.drain(..used);
+    }
+
     /// Waits for more bytes of the client, or for a reason to end.
     ///
     /// # Cancel safety
@@ -225,65 +264,77 @@ impl Session {
         result.map(|_count| ())
     }
 
+    /// What has arrived of the COPY data, as one; or else how it ends.
     fn take_copied(&mut self) -> Result<Option<Copied>, Interrupted> {
-        if self.copy_left > 0 {
-            let count = self.copy_left.min(self.input.len());
-            if count == 0 {
-                return Ok(None);
+        let mut data = Vec::new();
+        let mut used = 0_usize;
+        let end = loop {
+            let rest = self.input.get(used..).unwrap_or_default();
+            if self.copy_left > 0 {
+                let count = self.copy_left.min(rest.len());
+                if count == 0 {
+                    break Ok(None);
+                }
+                data.extend_from_slice(rest.get(..count).unwrap_or_default());
+                self.copy_left = self.copy_left.saturating_sub(count);
+                used = used.saturating_add(count);
+                continue;
             }
-            self.copy_left = self.copy_left.saturating_sub(count);
-            return Ok(Some(Copied::Data(self.input.drain(..count).collect())));
-        }
-        let (copied, used) = match frame::split(&self.input, self.message_max()) {
-            Ok(Split::Whole(frame, rest)) => {
-                let used = self.input.len().saturating_sub(rest.len());
-                let copied = match frame.tag {
-                    b'd' => Some(Copied::Data(frame.body.to_vec())),
-                    b'c' => Some(Copied::Done),
-                    b'f' => {
-                        let message = frame
-                            .body
-                            .split(|byte| *byte == 0)
-                            .next()
-                            .unwrap_or_default();
-                        Some(Copied::Fail(String::from_utf8_lossy(message).into_owned()))
-                    }
-                    // As PostgreSQL does while it reads COPY data.
-                    b'H' | b'S' => None,
-                    b'X' => return Err(Interrupted::End(End::Client)),
-                    tag => {
-                        return Err(Interrupted::Fault(Fault::error(
-                            SqlState::PROTOCOL_VIOLATION,
-                            format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
-                        )));
-                    }
-                };
-                (copied, used)
-            }
-            Ok(Split::Part {
-                tag: b'd',
-                total,
-                body,
-            }) if !body.is_empty() => {
-                let data = body.to_vec();
-                self.copy_left = total
-                    .saturating_sub(frame::HEADER)
-                    .saturating_sub(data.len());
-                let used = self.input.len();
-                (Some(Copied::Data(data)), used)
-            }
-            Ok(Split::Part { .. } | Split::Nothing) => return Ok(None),
-            Err(error) => {
-                return Err(Interrupted::End(End::Fault(Box::new(Fault::fatal(
-                    SqlState::PROTOCOL_VIOLATION,
-                    error.to_string(),
-                )))));
+            match frame::split(rest, self.message_max()) {
+                // As PostgreSQL does while it reads COPY data.
+                Ok(Split::Whole(frame, _)) if matches!(frame.tag, b'H' | b'S') => {
+                    used = used.saturating_add(frame.bytes.len());
+                }
+                Ok(Split::Whole(frame, _)) if frame.tag == b'd' => {
+                    data.extend_from_slice(frame.body);
+                    used = used.saturating_add(frame.bytes.len());
+                }
+                Ok(Split::Part {
+                    tag: b'd', total, ..
+                }) => {
+                    self.copy_left = total.saturating_sub(frame::HEADER);
+                    used = used.saturating_add(frame::HEADER);
+                }
+                // What came before it is handed over first.
+                Ok(Split::Whole(..)) | Err(_) if !data.is_empty() => break Ok(None),
+                Ok(Split::Whole(frame, _)) => {
+                    used = used.saturating_add(frame.bytes.len());
+                    break end_of_copy(frame).map(Some);
+                }
+                Ok(Split::Part { .. } | Split::Nothing) => break Ok(None),
+                Err(error) => {
+                    break Err(Interrupted::End(End::Fault(Box::new(Fault::fatal(
+                        SqlState::PROTOCOL_VIOLATION,
+                        error.to_string(),
+                    )))));
+                }
             }
         };
         self.input.drain(..used);
-        match copied {
-            Some(copied) => Ok(Some(copied)),
-            None => self.take_copied(),
+        if data.is_empty() {
+            end
+        } else {
+            Ok(Some(Copied::Data(data)))
         }
+    }
+}
+
+/// How COPY data ends: by a message that is neither data nor passed over.
+fn end_of_copy(frame: Frame<'_>) -> Result<Copied, Interrupted> {
+    match frame.tag {
+        b'c' => Ok(Copied::Done),
+        b'f' => {
+            let message = frame
+                .body
+                .split(|byte| *byte == 0)
+                .next()
+                .unwrap_or_default();
+            Ok(Copied::Fail(String::from_utf8_lossy(message).into_owned()))
+        }
+        b'X' => Err(Interrupted::End(End::Client)),
+        tag => Err(Interrupted::Fault(Fault::error(
+            SqlState::PROTOCOL_VIOLATION,
+            format!("unexpected message type 0x{tag:02X} during COPY from stdin"),
+        ))),
     }
 }

@@ -132,7 +132,7 @@ pub struct Session {
     /// Something the bytes handled last need before the next can be.
     pub(crate) held_need: Option<Stop>,
     pub(crate) passing: Option<Passing>,
-    /// Bytes still to come of the CopyData message that a split COPY reads in parts.
+    /// Bytes still to come of a message that a wide statement reads in parts: CopyData, or nobody's.
     pub(crate) copy_left: usize,
     /// Whether the server message that passes in pieces goes to the client.
     pub(crate) forwarding: bool,

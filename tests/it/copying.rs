@@ -1,6 +1,6 @@
 //! COPY FROM through the proxy: rows are split by key, all of them or none.
 
-use crate::client::Client;
+use crate::client::{Client, REPLY};
 use crate::fixture::{Fixture, Table, tables};
 use crate::message::frame;
 use crate::random::Random;
@@ -290,4 +290,56 @@ fn copy_by_the_extended_protocol_is_split() {
     );
     assert_eq!(client.answer().expect("copied").tags, ["COPY 3"]);
     assert_eq!(total(&fixture, "by_jump"), 3);
+}
+
+#[test]
+fn a_copy_that_fails_within_a_message_drops_the_rest_of_it() {
+    use crate::message::{bind, execute, parse, query, sync};
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let start = [
+        parse("", "COPY by_jump FROM STDIN", &[]),
+        bind("", "", &[], &[], &[]),
+        execute("", 0),
+        sync(),
+    ];
+    let rows: Vec<String> = (0..30_000).map(|n| format!("{n}\t1\tvvvvvvvv\n")).collect();
+    let long = frame(b'd', format!("wrong\t1\tx\n{}", rows.concat()).as_bytes());
+    let (first, rest) = long.split_at(5000);
+    for extended in [true, false] {
+        if extended {
+            client.send(&start.concat());
+        } else {
+            client.send(&query("COPY by_jump FROM STDIN"));
+        }
+        while client.receive(REPLY).expect("CopyInResponse").tag != b'G' {}
+        client.send(first);
+        let error = client.receive(REPLY).expect("an error");
+        assert_eq!(error.field('C'), "22P02", "{}", error.line());
+        client.send(rest);
+        client.send(&frame(b'd', rows.concat().as_bytes()));
+        client.send(&frame(b'c', &[]));
+        if extended {
+            client.send(&sync());
+        }
+        assert_eq!(client.until_ready().expect("in step").len(), 1);
+        assert_eq!(client.value("SELECT 'still in step'"), "still in step");
+        assert_eq!(total(&fixture, "by_jump"), 0);
+    }
+}
+
+#[test]
+fn any_number_of_flushes_may_come_between_the_rows() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.send(&crate::message::query("COPY by_jump FROM STDIN"));
+    assert_eq!(client.receive(REPLY).expect("CopyInResponse").tag, b'G');
+    let flushes = frame(b'H', &[]).repeat(13_000);
+    client.send(&flushes);
+    client.send(&frame(b'd', b"1\t1\ta\n2\t2"));
+    client.send(&flushes);
+    client.send(&frame(b'd', b"\tb\n"));
+    client.send(&frame(b'c', &[]));
+    assert_eq!(client.answer().expect("copied").tags, ["COPY 2"]);
+    assert_eq!(total(&fixture, "by_jump"), 2);
 }
