@@ -47,9 +47,13 @@ impl Conversation for Session {
     }
 
     async fn flush_all(&mut self) -> Result<(), End> {
-        poll_fn(|cx| poll_flush(&mut self.stream, &mut self.out, cx))
-            .await
-            .map_err(|_gone| End::Client)
+        poll_fn(|cx| {
+            if let Some(end) = self.killed(cx) {
+                return Poll::Ready(Err(end));
+            }
+            poll_flush(&mut self.stream, &mut self.out, cx).map_err(|_gone| End::Client)
+        })
+        .await
     }
 
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {
@@ -99,9 +103,8 @@ impl Conversation for Session {
     }
 
     fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted> {
-        self.client.register(cx.waker());
-        if let Some(fault) = self.client.kill.borrow_mut().take() {
-            return Poll::Ready(Interrupted::End(End::Fault(Box::new(fault))));
+        if let Some(end) = self.killed(cx) {
+            return Poll::Ready(Interrupted::End(end));
         }
         if self.client.canceled.take() {
             return Poll::Ready(Interrupted::Fault(canceled_fault()));
@@ -239,6 +242,13 @@ impl Session {
         self.input.drain(..used);
     }
 
+    /// Why the client is to be ended, if it is; otherwise its task wakes when it is to be.
+    fn killed(&mut self, cx: &Context<'_>) -> Option<End> {
+        self.client.register(cx.waker());
+        let fault = self.client.kill.borrow_mut().take()?;
+        Some(End::Fault(Box::new(fault)))
+    }
+
     /// Waits for more bytes of the client, or for a reason to end.
     ///
     /// # Cancel safety
@@ -246,9 +256,8 @@ impl Session {
     async fn read_more(&mut self) -> Result<(), End> {
         let mut scratch = self.engine.take_scratch();
         let result = poll_fn(|cx| {
-            self.client.register(cx.waker());
-            if let Some(fault) = self.client.kill.borrow_mut().take() {
-                return Poll::Ready(Err(End::Fault(Box::new(fault))));
+            if let Some(end) = self.killed(cx) {
+                return Poll::Ready(Err(end));
             }
             poll_read(&mut self.stream, cx, &mut scratch).map(|read| match read {
                 Ok(0) | Err(_) => Err(End::Client),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::fixture::Fixture;
 use crate::load::{Load, eventually, waiting};
+use crate::message::query;
+use crate::shared::SHARDS;
 
 #[test]
 fn pausing_and_resuming_loses_no_statement() {
@@ -185,6 +187,29 @@ fn killing_a_database_ends_its_clients() {
     );
     console.run(&format!("RESUME {}", fixture.databases.name));
     fixture.connect().run("SELECT * FROM at_home");
+}
+
+#[test]
+fn a_client_that_does_not_read_rows_of_all_shards_can_be_killed() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for k in 0..40 {
+        let row = format!("({k}, 1, repeat('x', 1000000))");
+        client.run(&format!("INSERT INTO by_jump VALUES {row}"));
+    }
+    let answering = || -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT v FROM by_jump' AND state = 'active' AND datname = current_database()";
+        let count = |shard| fixture.databases.shard(shard).value(sql);
+        let counts = (0..SHARDS).map(|shard| count(shard).parse::<i64>().expect("a count"));
+        counts.sum()
+    };
+    client.send(&query("SELECT v FROM by_jump"));
+    eventually("it answers", || answering() > 0);
+    let mut console = fixture.herd.console();
+    console.run(&format!("KILL {}", fixture.databases.name));
+    eventually("no server works for it", || answering() == 0);
+    console.run(&format!("RESUME {}", fixture.databases.name));
+    fixture.connect().run("SELECT k FROM by_jump");
 }
 
 #[test]
