@@ -224,7 +224,7 @@ async fn read<C: Conversation>(
 /// Sends everything to the client.
 ///
 /// # Errors
-/// The client is gone.
+/// The client is gone or was killed.
 pub(super) async fn flush_client<C: Conversation>(client: &mut C) -> Result<(), Trouble> {
     client.flush_all().await.map_err(Trouble::End)
 }
@@ -294,15 +294,22 @@ pub(super) async fn open<C: Conversation>(
     let mut members = Vec::with_capacity(shards.len());
     client.park_current();
     for shard in shards.iter() {
-        let lease = client.take_part(shard).await?;
-        members.push(Member { shard, lease });
+        match client.take_part(shard).await {
+            Ok(lease) => members.push(Member { shard, lease }),
+            Err(interrupted) => {
+                close(client, members).await;
+                return Err(interrupted.into());
+            }
+        }
     }
     Ok(members)
 }
 
 /// Gives the connections back; those that are not idle and in sync are rolled back first, or closed:
-/// in the background, unless the client keeps them and the state on them.
+/// in the background, unless the client keeps them and the state on them. From here on a cancel request
+/// of the client reaches none of them: they may soon work for others.
 pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
+    client.forget_targets();
     for Member { shard, lease } in members {
         let Some(connection) = lease.peek() else {
             continue;

@@ -82,7 +82,7 @@ pub(crate) trait Conversation {
     /// Sends everything to the client.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The client is gone or was killed.
     ///
     /// # Cancel safety
     /// Safe: what was not sent stays.
@@ -294,7 +294,6 @@ async fn carry_out<C: Conversation>(
     };
     let micros = client.now().saturating_duration_since(started).as_micros();
     client.count_route(label, u64::try_from(micros).unwrap_or(u64::MAX));
-    client.forget_targets();
     result
 }
 

@@ -138,12 +138,14 @@ impl Engine {
         }
     }
 
-    /// Sends cancel requests to every server connection that works for a client.
+    /// Sends cancel requests to every server connection that works for a client. Those that a client holds
+    /// while it waits for another one do not work: then it is told itself.
     fn cancel_client(self: &Rc<Engine>, client: &Rc<Client>) {
         let targets = client.targets.borrow().clone();
-        if targets.is_empty() {
+        if targets.is_empty() || client.activity.get() == Activity::Waiting {
             client.canceled.set(true);
             client.wake();
+            return;
         }
         for target in targets {
             self.cancel_now(&target);

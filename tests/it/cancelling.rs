@@ -7,6 +7,7 @@ use crate::client::{Client, cancel};
 use crate::fixture::Fixture;
 use crate::herd::{Herd, Options};
 use crate::load::{eventually, waiting};
+use crate::message;
 use crate::shared::{Databases, SHARDS};
 
 fn start(settings: &[&str]) -> (Databases, Herd) {
@@ -119,6 +120,29 @@ fn a_statement_of_all_shards_is_cancelled_on_all() {
     let none_sleeps = || (0..SHARDS).all(|shard| sleeping(&fixture.databases, shard) == "0");
     eventually("no shard sleeps", none_sleeps);
     client.run("SELECT * FROM by_modulo");
+}
+
+#[test]
+fn a_statement_of_all_shards_that_waits_for_one_can_be_cancelled() {
+    for mode in ["transaction", "session"] {
+        let fixture = Fixture::with(Fixture::options(mode).set("default_pool_size: 1"));
+        let (mut client, mut holder) = (fixture.connect(), fixture.connect());
+        holder.run("BEGIN; SELECT * FROM by_modulo WHERE k = 2");
+        if mode == "session" {
+            client.run("SELECT pg_advisory_lock(7), count(*) FROM by_modulo WHERE k = 0");
+        }
+        client.send(&message::query("SELECT k FROM by_modulo"));
+        eventually("it waits", || waiting(&fixture.herd) == 1);
+        cancel(fixture.herd.port, client.key);
+        let error = client.answer().expect_err("cancelled");
+        assert_eq!(error.code, "57014", "{error:?}");
+        drop(holder);
+        assert!(client.rows("SELECT k FROM by_modulo").is_empty());
+        // What the session keeps on the shards it held meanwhile is still there.
+        let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7";
+        let held = if mode == "session" { "1" } else { "0" };
+        assert_eq!(fixture.databases.shard(0).value(sql), held, "{mode}");
+    }
 }
 
 /// Whether the thread ended before the condition held.
