@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
@@ -16,7 +16,7 @@ use crate::types::key::{Key, KeyError};
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 
-use super::member::{Member, close, commit, flush_client, open};
+use super::member::{CLIENT_BUFFER, Heard, Member, SCRATCH, close, commit, open};
 use super::{Conversation, Copied, Source, Trouble, Wide, complete};
 
 /// Bytes that wait for one shard before the client is read on.
@@ -30,6 +30,39 @@ struct Lane {
     packed: Vec<u8>,
     /// The row that came last belongs here.
     has_last: bool,
+    answer: Answer,
+}
+
+/// What a shard has said of its COPY.
+#[derive(Default)]
+struct Answer {
+    /// Its notices are for the client.
+    is_shown: bool,
+    /// Its CopyInResponse.
+    ready: Option<Vec<u8>>,
+    /// The rows it took.
+    count: u64,
+}
+
+impl Answer {
+    /// Returns whether more is to come before rows can be sent.
+    fn take<C: Conversation>(&mut self, client: &mut C, heard: Heard<'_>) -> bool {
+        match heard.tag {
+            b'G' => {
+                self.ready = Some(heard.bytes.to_vec());
+                return false;
+            }
+            b'N' if self.is_shown => client.out().extend_from_slice(heard.bytes),
+            b'C' => {
+                let tag = heard.body.split(|byte| *byte == 0).next();
+                let count = tag.and_then(|tag| tag.rsplit(|byte| *byte == b' ').next());
+                let count = count.and_then(|count| std::str::from_utf8(count).ok());
+                self.count = count.and_then(|count| count.parse().ok()).unwrap_or(0);
+            }
+            _ => {}
+        }
+        true
+    }
 }
 
 /// Where the rows go.
@@ -82,10 +115,16 @@ async fn carry_out<C: Conversation>(
     let members = open(client, shards).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
-        .map(|member| Lane {
+        .enumerate()
+        .map(|(index, member)| Lane {
             member,
             packed: Vec::new(),
             has_last: false,
+            answer: Answer {
+                // What goes everywhere gives the same notices everywhere.
+                is_shown: index == 0 || matches!(rows, Rows::ByKey { .. }),
+                ..Answer::default()
+            },
         })
         .collect();
     let result = copy(client, wide, &mut rows, &mut lanes).await;
@@ -109,15 +148,12 @@ async fn copy<C: Conversation>(
     lanes: &mut [Lane],
 ) -> Result<u64, Trouble> {
     start(client, wide, lanes).await?;
-    flush_client(client).await?;
+    // A server looks for a cancel request only when it has data: it is seen here.
+    client.forget_targets();
+    let mut scratch = vec![0; SCRATCH];
     loop {
-        match client.next_copy().await.map_err(Trouble::from)? {
-            Copied::Data(data) => {
-                if let Err(fault) = rows.take(&data, lanes) {
-                    return Err(Trouble::Fault(fault));
-                }
-                send(client, lanes, SHARD_BUFFER).await?;
-            }
+        match next(client, lanes, &mut scratch).await? {
+            Copied::Data(data) => rows.take(&data, lanes)?,
             Copied::Done => break,
             Copied::Fail(message) => {
                 let fault = Fault::error(
@@ -128,13 +164,12 @@ async fn copy<C: Conversation>(
             }
         }
     }
-    if let Err(fault) = rows.finish(lanes) {
-        return Err(Trouble::Fault(fault));
-    }
-    let counts = end(client, lanes).await?;
+    rows.finish(lanes)?;
+    end(client, lanes, &mut scratch).await?;
+    let mut counts = lanes.iter().map(|lane| lane.answer.count);
     Ok(match rows {
-        Rows::ByKey { .. } => counts.iter().sum(),
-        Rows::Everywhere => counts.first().copied().unwrap_or_default(),
+        Rows::ByKey { .. } => counts.sum(),
+        Rows::Everywhere => counts.next().unwrap_or_default(),
     })
 }
 
@@ -192,19 +227,13 @@ async fn start<C: Conversation>(
         lane.member.push_statement(client, &source, false)?;
         lane.member.start_sending()?;
     }
-    let mut ready = None;
     for lane in lanes.iter_mut() {
-        lane.member
-            .hear(client, |_, heard| {
-                if heard.tag == b'G' {
-                    ready.get_or_insert_with(|| heard.bytes.to_vec());
-                    return Ok(false);
-                }
-                Ok(true)
-            })
+        let Lane { member, answer, .. } = lane;
+        member
+            .hear(client, |client, heard| Ok(answer.take(client, heard)))
             .await?;
     }
-    if let Some(ready) = ready {
+    if let Some(ready) = lanes.iter_mut().find_map(|lane| lane.answer.ready.take()) {
         client.out().extend_from_slice(&ready);
     }
     Ok(())
@@ -305,69 +334,101 @@ fn with_line(mut fault: Fault, split: &CopySplit, line: u64) -> Fault {
     fault
 }
 
-/// Sends until no shard has more than `most` bytes waiting; a shard that speaks up early has failed.
-async fn send<C: Conversation>(
+/// The client's next data, once every shard has room for it. The shards are read meanwhile, or they would
+/// stop reading us: their notices go to the client, and the first error ends the COPY.
+async fn next<C: Conversation>(
     client: &mut C,
     lanes: &mut [Lane],
-    most: usize,
-) -> Result<(), Trouble> {
+    scratch: &mut [u8],
+) -> Result<Copied, Trouble> {
     poll_fn(|cx| {
-        let mut full = false;
-        for lane in lanes.iter_mut() {
-            let Some(connection) = lane.member.lease.connection() else {
-                continue;
-            };
-            if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
-                return Poll::Ready(Err(Trouble::Fault(
-                    Fault::error(
-                        SqlState::CONNECTION_FAILURE,
-                        "the connection to a shard was lost during COPY",
-                    )
-                    .detail(format!("It ended with: {error}."))
-                    .hint("Repeat the COPY: nothing was committed."),
-                )));
-            }
-            full |= connection.out.len() > most;
-        }
-        if full {
+        exchange(client, lanes, scratch, cx)?;
+        if client.out().len() > CLIENT_BUFFER || lanes.iter().any(is_full) {
             return client
-                .poll_signals(cx)
+                .poll_watch(cx)
                 .map(|interrupted| Err(interrupted.into()));
         }
-        Poll::Ready(Ok(()))
+        client.poll_copied(cx).map_err(Trouble::from)
     })
     .await
 }
 
-/// Ends the data on every shard; how many rows each took.
-async fn end<C: Conversation>(client: &mut C, lanes: &mut [Lane]) -> Result<Vec<u64>, Trouble> {
+fn is_full(lane: &Lane) -> bool {
+    let connection = lane.member.lease.peek();
+    connection.is_some_and(|connection| connection.out.len() > SHARD_BUFFER)
+}
+
+/// Sends and reads what can be sent and read now. No shard is read while the client does not take what
+/// was read before.
+fn exchange<C: Conversation>(
+    client: &mut C,
+    lanes: &mut [Lane],
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) -> Result<(), Trouble> {
+    let mut heard = true;
+    while heard {
+        heard = false;
+        client.flush(cx).map_err(Trouble::End)?;
+        for Lane { member, answer, .. } in lanes.iter_mut() {
+            member.send(cx).map_err(nothing_stays)?;
+            if client.out().len() > CLIENT_BUFFER {
+                continue;
+            }
+            let Poll::Ready(read) = member.poll_read(cx, scratch) else {
+                continue;
+            };
+            let count = read.map_err(nothing_stays)?;
+            heard = true;
+            let data = scratch.get(..count).unwrap_or_default();
+            member.take(client, data, |client, heard| {
+                answer.take(client, heard);
+                Ok(true)
+            })?;
+            if let Some(error) = member.take_error() {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A connection is lost before any shard was told to commit.
+fn nothing_stays(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Fault(fault) => {
+            Trouble::Fault(fault.hint("Repeat the COPY: nothing was committed."))
+        }
+        Trouble::Server(_) | Trouble::End(_) => trouble,
+    }
+}
+
+/// Ends the data on every shard, and waits until all have said how many rows they took.
+async fn end<C: Conversation>(
+    client: &mut C,
+    lanes: &mut [Lane],
+    scratch: &mut [u8],
+) -> Result<(), Trouble> {
     for lane in lanes.iter_mut() {
         pack(lane);
         if let Some(connection) = lane.member.lease.connection() {
             frame::write(&mut connection.out, b'c', &[]);
         }
     }
-    let mut counts = Vec::with_capacity(lanes.len());
-    for lane in lanes.iter_mut() {
-        lane.member
-            .hear(client, |_, heard| {
-                if heard.tag == b'C' {
-                    let tag = heard
-                        .body
-                        .split(|byte| *byte == 0)
-                        .next()
-                        .unwrap_or_default();
-                    let count = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-                    let count = std::str::from_utf8(count)
-                        .ok()
-                        .and_then(|count| count.parse().ok());
-                    counts.push(count.unwrap_or(0));
-                }
-                Ok(true)
-            })
-            .await?;
-    }
-    Ok(counts)
+    poll_fn(|cx| {
+        exchange(client, lanes, scratch, cx)?;
+        let is_done = |lane: &Lane| {
+            let connection = lane.member.lease.peek();
+            connection.is_none_or(|connection| connection.pipeline.is_empty())
+        };
+        if lanes.iter().all(is_done) {
+            return Poll::Ready(Ok(()));
+        }
+        client
+            .poll_watch(cx)
+            .map(|interrupted| Err(interrupted.into()))
+    })
+    .await
 }
 
 /// Makes every shard fail its COPY, so that nothing of it stays and the connections come free at once.

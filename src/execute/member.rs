@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
@@ -10,7 +11,7 @@ use crate::server::connection::{Note, ServerConnection};
 use crate::server::hidden;
 use crate::server::pool::Lease;
 use crate::wire::backend::{self, Status};
-use crate::wire::frame::{self, FrameError, Piece};
+use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
 use crate::wire::pipeline::{Owed, Request};
 
 use super::{Conversation, End, Source, Trouble};
@@ -20,9 +21,21 @@ use super::{Conversation, End, Source, Trouble};
 pub(super) struct Member {
     pub(super) shard: ShardId,
     pub(super) lease: Lease,
+    reading: Reading,
 }
 
-/// A message, or a part of a long one, that a member answered to what was not hidden.
+/// What is known of the messages that a server is in the middle of.
+#[derive(Debug, Default)]
+struct Reading {
+    /// The beginning of a long message that is needed whole.
+    long: Vec<u8>,
+    /// Whether the row that passes in pieces is for the client.
+    forwarding: bool,
+    /// The first error; what is owed after it is read all the same.
+    error: Option<Vec<u8>>,
+}
+
+/// A message, or a part of a long row, that a member answered to what was not hidden.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heard<'a> {
     pub(super) tag: u8,
@@ -112,12 +125,44 @@ impl Member {
 
     /// Sends what is queued, as far as the socket takes it now.
     pub(super) fn start_sending(&mut self) -> Result<(), Trouble> {
-        let name = self.name();
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        match self.connection()?.poll_flush(&mut cx) {
-            Poll::Ready(Err(error)) => Err(Trouble::Fault(lost(&name, &error.to_string()))),
+        self.send(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// The same; the task wakes when the socket takes more.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Trouble> {
+        match self.connection()?.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(self.lost(&error.to_string())),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
+    }
+
+    /// Reads what its server said; never nothing.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<usize, Trouble>> {
+        match self.connection()?.poll_read(cx, scratch) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(self.lost("the server closed the connection"))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(&error.to_string()))),
+            Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn lost(&self, reason: &str) -> Trouble {
+        Trouble::Fault(lost(&self.name(), reason))
+    }
+
+    /// The error that its server has given.
+    pub(super) fn take_error(&mut self) -> Option<Trouble> {
+        let error = self.reading.error.take()?;
+        let fields = backend::error_fields(error.get(frame::HEADER..).unwrap_or_default());
+        if matches!(fields.severity(), "FATAL" | "PANIC") {
+            // The server ends the connection with it, not the client's.
+            return Some(self.lost(fields.message()));
+        }
+        Some(Trouble::Server(error))
     }
 
     /// Reads answers until nothing is owed, or until `on` says it has enough by returning `false`.
@@ -131,9 +176,8 @@ impl Member {
         client: &mut C,
         on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Trouble> {
-        let mut forwarding = false;
-        let result = self.hear_all(client, on, &mut forwarding).await;
-        let is_cut = forwarding && self.connection()?.reader.is_passing();
+        let result = self.hear_all(client, on).await;
+        let is_cut = self.reading.forwarding && self.connection()?.reader.is_passing();
         match result {
             Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
             other => other,
@@ -144,45 +188,56 @@ impl Member {
         &mut self,
         client: &mut C,
         mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
-        forwarding: &mut bool,
     ) -> Result<(), Trouble> {
-        let name = self.name();
-        let mut scratch = vec![0; 32 * 1024];
-        let mut error = None;
+        let mut scratch = vec![0; SCRATCH];
         let mut more = true;
         while more && !self.connection()?.pipeline.is_empty() {
-            let connection = self.connection()?;
-            let count = read(client, connection, &mut scratch, &name).await?;
+            let count = read(client, self, &mut scratch).await?;
             let data = scratch.get(..count).unwrap_or_default();
-            let mut reader = std::mem::take(&mut connection.reader);
-            let result = reader.feed(
-                data,
-                u32::MAX,
-                |tag| matches!(tag, b'D' | b'd'),
-                |piece| match heard(connection, piece, &mut error, forwarding)? {
-                    Some(heard) => {
-                        more &= on(client, heard).map_err(Stopped::Trouble)?;
-                        Ok(())
-                    }
-                    None => Ok(()),
-                },
-            );
-            connection.reader = reader;
-            match result {
-                Ok(()) => {}
-                Err(Stopped::Lost(reason)) => return Err(Trouble::Fault(lost(&name, &reason))),
-                Err(Stopped::Trouble(trouble)) => return Err(trouble),
-            }
+            more = self.take(client, data, &mut on)?;
             if client.out().len() > CLIENT_BUFFER {
                 flush_client(client).await?;
             }
         }
-        error.map_or(Ok(()), |error| Err(Trouble::Server(error)))
+        self.take_error().map_or(Ok(()), Err)
+    }
+
+    /// Takes what its server said: `on` is given what is for the client, and says by `false` that it
+    /// has enough. An error is kept for [`Member::take_error`].
+    pub(super) fn take<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        data: &[u8],
+        mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
+    ) -> Result<bool, Trouble> {
+        let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+        let mut more = true;
+        self.connection()?;
+        let Member { lease, reading, .. } = self;
+        let Some(connection) = lease.connection() else {
+            return Ok(false);
+        };
+        let mut reader = std::mem::take(&mut connection.reader);
+        let result = reader.feed(data, u32::MAX, is_row, |piece| {
+            reading.on_piece(connection, piece, most, |heard| {
+                more &= on(client, heard)?;
+                Ok(())
+            })
+        });
+        connection.reader = reader;
+        match result {
+            Ok(()) => Ok(more),
+            Err(Stopped::Lost(reason)) => Err(self.lost(&reason)),
+            Err(Stopped::Trouble(trouble)) => Err(trouble),
+        }
     }
 }
 
 /// Bytes for the client that may wait while a shard is read.
-const CLIENT_BUFFER: usize = 64 * 1024;
+pub(super) const CLIENT_BUFFER: usize = 64 * 1024;
+
+/// Bytes read from a shard at once.
+pub(super) const SCRATCH: usize = 32 * 1024;
 
 fn lost(shard: &str, reason: &str) -> Fault {
     Fault::error(
@@ -196,26 +251,16 @@ fn lost(shard: &str, reason: &str) -> Fault {
 /// Sends and reads once; watches the client meanwhile.
 async fn read<C: Conversation>(
     client: &mut C,
-    connection: &mut ServerConnection,
+    member: &mut Member,
     scratch: &mut [u8],
-    name: &str,
 ) -> Result<usize, Trouble> {
     poll_fn(|cx| {
-        if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
-            return Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))));
-        }
-        match connection.poll_read(cx, scratch) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Trouble::Fault(lost(
-                name,
-                "the server closed the connection",
-            )))),
-            Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
-            Poll::Ready(Err(error)) => {
-                Poll::Ready(Err(Trouble::Fault(lost(name, &error.to_string()))))
-            }
+        member.send(cx)?;
+        match member.poll_read(cx, scratch) {
             Poll::Pending => client
                 .poll_watch(cx)
                 .map(|interrupted| Err(interrupted.into())),
+            ready @ Poll::Ready(_) => ready,
         }
     })
     .await
@@ -229,61 +274,118 @@ pub(super) async fn flush_client<C: Conversation>(client: &mut C) -> Result<(), 
     client.flush_all().await.map_err(Trouble::End)
 }
 
-/// Takes a message of the server into account; what is for the client comes back.
-fn heard<'a>(
-    connection: &mut ServerConnection,
-    piece: Piece<'a>,
-    error: &mut Option<Vec<u8>>,
-    forwarding: &mut bool,
-) -> Result<Option<Heard<'a>>, Stopped> {
-    let (tag, bytes, body) = match piece {
-        Piece::Whole(frame) => (frame.tag, frame.bytes, frame.body),
-        Piece::Start { tag, bytes } => (tag, bytes, [].as_slice()),
-        Piece::More { bytes, .. } => {
-            return Ok(forwarding.then_some(Heard {
+/// Whether a message is handed on in pieces when it is long; all others are needed whole.
+fn is_row(tag: u8) -> bool {
+    matches!(tag, b'D' | b'd')
+}
+
+impl Reading {
+    /// Takes a piece of the server's stream into account; `on` is given what is for the client.
+    fn on_piece(
+        &mut self,
+        connection: &mut ServerConnection,
+        piece: Piece<'_>,
+        most: usize,
+        mut on: impl FnMut(Heard<'_>) -> Result<(), Trouble>,
+    ) -> Result<(), Stopped> {
+        let shown = match piece {
+            Piece::Whole(Frame { tag, bytes, body }) => {
+                let heard = Heard { tag, bytes, body };
+                self.on_message(connection, heard)?.then_some(heard)
+            }
+            Piece::Start { tag, bytes } if is_row(tag) => {
+                let heard = Heard {
+                    tag,
+                    bytes,
+                    body: &[],
+                };
+                self.on_message(connection, heard)?.then_some(heard)
+            }
+            Piece::Start { bytes, .. } => {
+                self.forwarding = false;
+                return self.hold(bytes, most);
+            }
+            Piece::More { bytes, last } if !self.long.is_empty() => {
+                self.hold(bytes, most)?;
+                if !last {
+                    return Ok(());
+                }
+                let long = std::mem::take(&mut self.long);
+                return match frame::split(&long, u32::MAX)? {
+                    Split::Whole(frame, _) => {
+                        self.on_piece(connection, Piece::Whole(frame), most, on)
+                    }
+                    Split::Part { .. } | Split::Nothing => Ok(()),
+                };
+            }
+            Piece::More { bytes, .. } => self.forwarding.then_some(Heard {
                 tag: 0,
                 bytes,
                 body: &[],
-            }));
+            }),
+        };
+        match shown {
+            Some(heard) => on(heard).map_err(Stopped::Trouble),
+            None => Ok(()),
         }
-    };
-    if tag == b'E' && connection.pipeline.is_empty() {
-        return Err(Stopped::Lost(
-            backend::error_fields(body).message().to_owned(),
-        ));
     }
-    let step = connection
-        .pipeline
-        .received(tag)
-        .map_err(|error| Stopped::Lost(error.to_string()))?;
-    *forwarding = step.forward;
-    if tag == b'Z'
-        && let Some(status) = body.first().and_then(|byte| Status::read(*byte))
-    {
-        connection.status = status;
+
+    fn hold(&mut self, bytes: &[u8], most: usize) -> Result<(), Stopped> {
+        if self.long.len().saturating_add(bytes.len()) > most {
+            let fault = Fault::error(
+                SqlState::BUDGET_SPENT,
+                "a message of a shard takes too much memory",
+            )
+            .hint("Make the error, the notice or the list of columns shorter, or raise max_multi_bytes.");
+            return Err(Stopped::Trouble(Trouble::Fault(fault)));
+        }
+        self.long.extend_from_slice(bytes);
+        Ok(())
     }
-    if step.fails {
-        error.get_or_insert_with(|| bytes.to_vec());
-        for void in connection.pipeline.fail() {
-            if let Owed::Server {
-                note: Note::Parse { name, .. },
-                ..
-            } = void
-            {
-                connection.statements.remove(name);
+
+    /// Takes a message of the server into account. Returns whether it is for the client.
+    fn on_message(
+        &mut self,
+        connection: &mut ServerConnection,
+        Heard { tag, bytes, body }: Heard<'_>,
+    ) -> Result<bool, Stopped> {
+        if tag == b'E' && connection.pipeline.is_empty() {
+            return Err(Stopped::Lost(
+                backend::error_fields(body).message().to_owned(),
+            ));
+        }
+        let step = connection
+            .pipeline
+            .received(tag)
+            .map_err(|error| Stopped::Lost(error.to_string()))?;
+        self.forwarding = step.forward;
+        if tag == b'Z'
+            && let Some(status) = body.first().and_then(|byte| Status::read(*byte))
+        {
+            connection.status = status;
+        }
+        if step.fails {
+            self.error.get_or_insert_with(|| bytes.to_vec());
+            for void in connection.pipeline.fail() {
+                if let Owed::Server {
+                    note: Note::Parse { name, .. },
+                    ..
+                } = void
+                {
+                    connection.statements.remove(name);
+                }
             }
+            return Ok(false);
         }
-        return Ok(None);
+        if step.ends
+            && let Some((_, Note::Parse { name, prepared, .. })) = connection.pipeline.pop()
+        {
+            prepared
+                .accepted
+                .set(Some((u64::from(name.epoch), name.fingerprint)));
+        }
+        Ok(step.forward && !matches!(tag, b'Z' | b'S' | b'A'))
     }
-    if step.ends
-        && let Some((_, Note::Parse { name, prepared, .. })) = connection.pipeline.pop()
-    {
-        prepared
-            .accepted
-            .set(Some((u64::from(name.epoch), name.fingerprint)));
-    }
-    let shown = step.forward && !matches!(tag, b'Z' | b'S' | b'A');
-    Ok(shown.then_some(Heard { tag, bytes, body }))
 }
 
 /// Takes a connection of each shard, in their order, brought to the client's settings.
@@ -295,7 +397,11 @@ pub(super) async fn open<C: Conversation>(
     client.park_current();
     for shard in shards.iter() {
         match client.take_part(shard).await {
-            Ok(lease) => members.push(Member { shard, lease }),
+            Ok(lease) => members.push(Member {
+                shard,
+                lease,
+                reading: Reading::default(),
+            }),
             Err(interrupted) => {
                 close(client, members).await;
                 return Err(interrupted.into());
@@ -310,7 +416,7 @@ pub(super) async fn open<C: Conversation>(
 /// of the client reaches none of them: they may soon work for others.
 pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
     client.forget_targets();
-    for Member { shard, lease } in members {
+    for Member { shard, lease, .. } in members {
         let Some(connection) = lease.peek() else {
             continue;
         };
@@ -332,7 +438,8 @@ pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>)
     }
 }
 
-/// Commits the transaction of every member; all were successful until now.
+/// Commits the transaction of every member; all were successful until now. A cancel request of the client
+/// is for the servers from here on: only they know whether it comes too late.
 ///
 /// # Errors
 /// The server's error when no shard committed; 08007 with the names when some did.
@@ -340,6 +447,8 @@ pub(super) async fn commit<C: Conversation>(
     client: &mut C,
     members: &mut [Member],
 ) -> Result<(), Trouble> {
+    let targets = members.iter().filter_map(|member| member.lease.peek());
+    client.aim_cancels(targets.map(|it| Rc::clone(&it.cancel)).collect());
     for member in members.iter_mut() {
         member.push_hidden("COMMIT")?;
         // A lost connection shows when its answer is read.

@@ -79,6 +79,12 @@ pub(crate) trait Conversation {
     /// The unnamed statement is gone, as after every simple query.
     fn forget_unnamed(&mut self);
 
+    /// Sends to the client what its socket takes now.
+    ///
+    /// # Errors
+    /// The client is gone.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End>;
+
     /// Sends everything to the client.
     ///
     /// # Errors
@@ -103,13 +109,7 @@ pub(crate) trait Conversation {
     ///
     /// # Errors
     /// The client left, was killed, canceled the COPY, or sent what does not belong into it.
-    ///
-    /// # Cancel safety
-    /// Safe: a part is taken or stays.
-    async fn next_copy(&mut self) -> Result<Copied, Interrupted>;
-
-    /// Whether the client was killed or canceled; its socket is not looked at.
-    fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted>;
+    fn poll_copied(&mut self, cx: &mut Context<'_>) -> Poll<Result<Copied, Interrupted>>;
 
     /// Whether the client left, was killed, or canceled what it waits for.
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted>;
@@ -139,8 +139,13 @@ pub(crate) trait Conversation {
     /// A connection that the client keeps is gone: so must the client be.
     fn lose(&mut self, shard: ShardId);
 
-    /// A cancel request of the client reaches no connection any more.
+    /// A cancel request of the client reaches no connection any more: it is seen where the client is
+    /// watched.
     fn forget_targets(&mut self);
+
+    /// A cancel request of the client is for these connections from here on; one that has not been seen
+    /// yet came too late.
+    fn aim_cancels(&mut self, targets: Vec<Rc<CancelTarget>>);
 
     /// Sends a cancel request to one connection, in the background.
     fn cancel_now(&self, target: &Rc<CancelTarget>);

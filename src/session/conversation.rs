@@ -46,6 +46,13 @@ impl Conversation for Session {
         self.unnamed = None;
     }
 
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        match poll_flush(&mut self.stream, &mut self.out, cx) {
+            Poll::Ready(Err(_gone)) => Err(End::Client),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
     async fn flush_all(&mut self) -> Result<(), End> {
         poll_fn(|cx| {
             if let Some(end) = self.killed(cx) {
@@ -86,30 +93,23 @@ impl Conversation for Session {
                 }
             }
             self.flush_all().await?;
-            self.read_more().await?;
+            poll_fn(|cx| self.poll_more(cx)).await?;
         }
     }
 
-    async fn next_copy(&mut self) -> Result<Copied, Interrupted> {
+    fn poll_copied(&mut self, cx: &mut Context<'_>) -> Poll<Result<Copied, Interrupted>> {
         loop {
             if self.client.canceled.take() {
-                return Err(Interrupted::Fault(canceled_fault()));
+                return Poll::Ready(Err(Interrupted::Fault(canceled_fault())));
             }
             if let Some(copied) = self.take_copied()? {
-                return Ok(copied);
+                return Poll::Ready(Ok(copied));
             }
-            self.read_more().await.map_err(Interrupted::End)?;
+            match self.poll_more(cx) {
+                Poll::Ready(result) => result.map_err(Interrupted::End)?,
+                Poll::Pending => return Poll::Pending,
+            }
         }
-    }
-
-    fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted> {
-        if let Some(end) = self.killed(cx) {
-            return Poll::Ready(Interrupted::End(end));
-        }
-        if self.client.canceled.take() {
-            return Poll::Ready(Interrupted::Fault(canceled_fault()));
-        }
-        Poll::Pending
     }
 
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Interrupted> {
@@ -160,6 +160,11 @@ impl Conversation for Session {
 
     fn forget_targets(&mut self) {
         self.client.targets.borrow_mut().clear();
+    }
+
+    fn aim_cancels(&mut self, targets: Vec<Rc<CancelTarget>>) {
+        *self.client.targets.borrow_mut() = targets;
+        self.client.canceled.set(false);
     }
 
     fn cancel_now(&self, target: &Rc<CancelTarget>) {
@@ -249,28 +254,22 @@ impl Session {
         Some(End::Fault(Box::new(fault)))
     }
 
-    /// Waits for more bytes of the client, or for a reason to end.
-    ///
-    /// # Cancel safety
-    /// Safe: what was read is kept.
-    async fn read_more(&mut self) -> Result<(), End> {
+    /// More bytes of the client, or a reason to end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if let Some(end) = self.killed(cx) {
+            return Poll::Ready(Err(end));
+        }
         let mut scratch = self.engine.take_scratch();
-        let result = poll_fn(|cx| {
-            if let Some(end) = self.killed(cx) {
-                return Poll::Ready(Err(end));
-            }
-            poll_read(&mut self.stream, cx, &mut scratch).map(|read| match read {
-                Ok(0) | Err(_) => Err(End::Client),
-                Ok(count) => Ok(count),
-            })
-        })
-        .await;
-        if let Ok(count) = &result {
+        let read = poll_read(&mut self.stream, cx, &mut scratch);
+        if let Poll::Ready(Ok(count)) = &read {
             self.input
                 .extend_from_slice(scratch.get(..*count).unwrap_or_default());
         }
         self.engine.give_scratch(scratch);
-        result.map(|_count| ())
+        read.map(|read| match read {
+            Ok(0) | Err(_) => Err(End::Client),
+            Ok(_) => Ok(()),
+        })
     }
 
     /// What has arrived of the COPY data, as one; or else how it ends.

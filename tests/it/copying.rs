@@ -1,7 +1,12 @@
 //! COPY FROM through the proxy: rows are split by key, all of them or none.
 
-use crate::client::{Client, REPLY};
+use std::io::Write as _;
+use std::thread::{JoinHandle, spawn};
+use std::time::Duration;
+
+use crate::client::{Client, REPLY, cancel};
 use crate::fixture::{Fixture, Table, tables};
+use crate::load::eventually;
 use crate::message::frame;
 use crate::random::Random;
 use crate::shared::SHARDS;
@@ -342,4 +347,95 @@ fn any_number_of_flushes_may_come_between_the_rows() {
     client.send(&frame(b'c', &[]));
     assert_eq!(client.answer().expect("copied").tags, ["COPY 2"]);
     assert_eq!(total(&fixture, "by_jump"), 2);
+}
+
+/// A table on every server whose rows come with a notice each.
+fn shout(fixture: &Fixture) {
+    fixture.databases.run_everywhere(
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE NOTICE '%', repeat('n', 1000); RETURN NEW; END $$;
+        CREATE TRIGGER shout BEFORE INSERT ON by_jump FOR EACH ROW EXECUTE FUNCTION shout()",
+    );
+}
+
+/// Begins a COPY and sends `count` rows of 1 KB from another thread; returns how many could be sent.
+fn send_rows(client: &mut Client, count: usize) -> JoinHandle<usize> {
+    client.send(&crate::message::query("COPY by_jump FROM STDIN"));
+    assert_eq!(client.receive(REPLY).expect("CopyInResponse").tag, b'G');
+    let mut sender = client.sender();
+    let patience = Some(Duration::from_secs(3));
+    sender.set_write_timeout(patience).expect("not zero");
+    spawn(move || {
+        let row = |n: &usize| format!("1\t{n}\t{}\n", "v".repeat(1000));
+        let sent = (0..count)
+            .take_while(|n| sender.write_all(&frame(b'd', row(n).as_bytes())).is_ok())
+            .count();
+        if sent == count {
+            sender
+                .write_all(&frame(b'c', &[]))
+                .expect("CopyDone is sent");
+        }
+        sent
+    })
+}
+
+#[test]
+fn notices_of_a_split_copy_reach_the_client_while_it_sends() {
+    const ROWS: usize = 30_000;
+    let fixture = Fixture::start();
+    shout(&fixture);
+    let mut client = fixture.connect();
+    let sender = send_rows(&mut client, ROWS);
+    let messages = client.until_ready().expect("copied");
+    assert_eq!(sender.join().expect("it does not panic"), ROWS);
+    let count = |tag| messages.iter().filter(|message| message.tag == tag).count();
+    assert_eq!((count(b'N'), count(b'C'), count(b'E')), (ROWS, 1, 0));
+    assert_eq!(total(&fixture, "by_jump"), ROWS);
+}
+
+#[test]
+fn a_split_copy_whose_notices_are_not_read_can_be_ended() {
+    let fixture = Fixture::start();
+    shout(&fixture);
+    let copying = || -> bool {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY by_jump%' AND state = 'active' AND datname = current_database()";
+        (0..SHARDS).any(|shard| fixture.databases.shard(shard).value(sql) != "0")
+    };
+    let stuck = || {
+        let mut client = fixture.connect();
+        let sent = send_rows(&mut client, 100_000).join();
+        assert!(sent.expect("it does not panic") < 100_000);
+        assert!(copying());
+        client
+    };
+    let mut canceled = stuck();
+    cancel(fixture.herd.port, canceled.key);
+    eventually("a cancel request ends it", || !copying());
+    let messages = canceled.until_ready().expect("in step");
+    let error = messages.iter().find(|message| message.tag == b'E');
+    assert_eq!(error.expect("an error").field('C'), "57014");
+    stuck().hang_up();
+    eventually("the end of the client ends it", || !copying());
+    let killed = stuck();
+    let mut console = fixture.herd.console();
+    console.run(&format!("KILL {}", fixture.databases.name));
+    eventually("KILL ends it", || !copying());
+    drop(killed);
+    assert_eq!(total(&fixture, "by_jump"), 0);
+}
+
+#[test]
+fn an_error_ends_a_split_copy_at_once() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.send(&crate::message::query("COPY by_jump FROM STDIN"));
+    assert_eq!(client.receive(REPLY).expect("CopyInResponse").tag, b'G');
+    let rows: Vec<String> = (0..10_000).map(|k| format!("{k}\t{k}\tx\n")).collect();
+    client.send(&frame(b'd', b"7\tno number\tx\n"));
+    client.send(&frame(b'd', rows.concat().as_bytes()));
+    let error = client.answer().expect_err("before CopyDone");
+    assert_eq!(error.code, "22P02", "{error:?}");
+    client.send(&frame(b'd', rows.concat().as_bytes()));
+    client.send(&frame(b'c', &[]));
+    client.run("SELECT k FROM by_jump");
 }

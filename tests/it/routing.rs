@@ -338,3 +338,37 @@ fn a_text_that_moves_the_search_path_finds_its_tables() {
         assert_eq!(refused.code, "0A000");
     }
 }
+
+#[test]
+fn a_long_error_of_a_shard_comes_whole() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for k in 0..20 {
+        client.run(&format!(
+            "INSERT INTO by_jump VALUES ({k}, 1, repeat('x', 100000))"
+        ));
+    }
+    let error = client.fails("SELECT v::int FROM by_jump");
+    assert_eq!(error.code, "22P02", "{}", error.message.len());
+    assert!(
+        error.message.len() > 100_000 && error.message.ends_with("xxx\""),
+        "{} bytes",
+        error.message.len()
+    );
+    assert_eq!(client.value("SELECT 'in step'"), "in step");
+}
+
+#[test]
+fn a_long_description_comes_once() {
+    let fixture = Fixture::start();
+    let (mut client, mut reference) = (fixture.connect(), fixture.databases.reference());
+    let columns: Vec<String> = (0..1000).map(|n| format!("k AS a{n:062}")).collect();
+    for connection in [&mut client, &mut reference] {
+        for k in 0..20 {
+            connection.run(&format!("INSERT INTO by_jump VALUES ({k}, 1, 'x')"));
+        }
+    }
+    let sql = format!("SELECT {} FROM by_jump", columns.join(", "));
+    Fixture::same(&mut client, &mut reference, &sql);
+    assert_eq!(client.value("SELECT 'in step'"), "in step");
+}
