@@ -1,71 +1,150 @@
 //! A wide statement of the extended protocol: the rest of the group that its Bind belongs to.
 
 use crate::error::{Fault, SqlState};
-use crate::planner::plan::Route;
+use crate::placement::ShardSet;
+use crate::planner::plan::{Effect, Route};
 use crate::wire::backend;
-use crate::wire::frontend::{self, Target};
+use crate::wire::frontend::{self, Execute, Target};
 
+use super::member::{close, open};
 use super::{Conversation, End, Trouble, Wide, carry_out, report};
+
+/// The portal that the Bind made, as far as the group has come.
+struct Portal<'a> {
+    wide: &'a Wide,
+    name: &'a [u8],
+    is_closed: bool,
+    /// A Describe is to be answered: by the Execute that follows, or without it.
+    describe: bool,
+    executed: bool,
+}
 
 /// Answers the group that a Bind of a wide statement belongs to, up to its Sync.
 ///
 /// The statement is a transaction of its own, so another one in the same group is refused.
-pub(super) async fn run<C: Conversation>(client: &mut C, wide: &Wide) -> Result<(), End> {
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    name: &[u8],
+) -> Result<(), End> {
     client.answer_parses();
     client.reply(backend::bind_complete);
-    let mut describe = false;
-    let mut executed = false;
+    let mut portal = Portal {
+        wide,
+        name,
+        is_closed: false,
+        describe: false,
+        executed: false,
+    };
     let mut failed = false;
     loop {
         let (tag, body) = client.next_message().await?;
-        let outcome = match tag {
-            b'S' => {
-                client.reply_ready();
-                return Ok(());
-            }
-            b'X' => return Err(End::Client),
-            b'H' | b'c' | b'f' => Ok(true),
-            _ if failed => Ok(true),
-            b'D' if !executed => match frontend::describe(&body) {
-                Ok(Target::Portal(_)) => {
-                    describe = true;
-                    Ok(true)
+        if tag == b'X' {
+            return Err(End::Client);
+        }
+        if !failed {
+            let result = portal.on_message(client, tag, &body).await;
+            failed = !report(client, result)?;
+        }
+        if tag == b'S' {
+            client.reply_ready();
+            return Ok(());
+        }
+    }
+}
+
+impl Portal<'_> {
+    async fn on_message<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        tag: u8,
+        body: &[u8],
+    ) -> Result<(), Trouble> {
+        let executes = tag == b'E' && self.check_execute(body).is_ok();
+        if self.describe && !executes {
+            self.describe = false;
+            self.describe(client).await?;
+        }
+        match tag {
+            // The end of COPY data that comes late is passed over, as PostgreSQL does.
+            b'S' | b'H' | b'c' | b'f' => Ok(()),
+            b'D' => match frontend::describe(body).map_err(Fault::from)? {
+                Target::Portal(name) => {
+                    self.check_name(name)?;
+                    self.describe = true;
+                    Ok(())
                 }
-                Ok(Target::Statement(_)) | Err(_) => {
-                    report(client, Err(Trouble::Fault(one_at_a_time())))
-                }
+                Target::Statement(_) => Err(one_at_a_time().into()),
             },
-            b'E' if !executed => {
-                executed = true;
-                let result = match frontend::execute(&body) {
-                    Ok(execute) if execute.max_rows == 0 => Ok(()),
-                    Ok(_)
-                        if matches!(wide.route, Route::CopySplit(_) | Route::Broadcast { .. }) =>
-                    {
-                        Ok(())
-                    }
-                    Ok(_) => Err(Trouble::Fault(row_limit())),
-                    Err(malformed) => Err(Trouble::Fault(malformed.into())),
-                };
-                let result = match result {
-                    Ok(()) => {
-                        // DDL and COPY have no rows to describe.
-                        if describe && matches!(wide.route, Route::CopySplit(_)) {
-                            client.reply(backend::no_data);
-                        }
-                        carry_out(client, wide, describe).await
-                    }
-                    Err(trouble) => Err(trouble),
-                };
-                report(client, result)
+            b'E' => {
+                self.check_execute(body)?;
+                self.executed = true;
+                let describe = std::mem::take(&mut self.describe);
+                if describe && self.copies() {
+                    client.reply(backend::no_data);
+                }
+                carry_out(client, self.wide, describe).await
             }
             b'C' => {
+                match frontend::close(body).map_err(Fault::from)? {
+                    Target::Portal(name) => self.is_closed |= name == self.name,
+                    Target::Statement(name) if client.close_statement(name) => {}
+                    Target::Statement(_) => return Err(one_at_a_time().into()),
+                }
                 client.reply(backend::close_complete);
-                Ok(true)
+                Ok(())
             }
-            _ => report(client, Err(Trouble::Fault(one_at_a_time()))),
+            _ => Err(one_at_a_time().into()),
+        }
+    }
+
+    fn check_name(&self, name: &[u8]) -> Result<(), Fault> {
+        if name == self.name && !self.is_closed {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(name);
+        Err(Fault::error(
+            SqlState::UNKNOWN_PORTAL,
+            format!("portal \"{name}\" does not exist"),
+        ))
+    }
+
+    fn check_execute(&self, body: &[u8]) -> Result<(), Fault> {
+        let Execute { portal, max_rows } = frontend::execute(body)?;
+        self.check_name(portal)?;
+        if self.executed {
+            return Err(one_at_a_time());
+        }
+        let has_rows = matches!(self.wide.route, Route::Concat(_));
+        if has_rows && max_rows != 0 {
+            return Err(row_limit());
+        }
+        Ok(())
+    }
+
+    fn copies(&self) -> bool {
+        matches!(self.wide.route, Route::CopySplit(_)) || self.wide.effect == Effect::CopyIn
+    }
+
+    /// Has one shard describe the rows, which are alike on all.
+    async fn describe<C: Conversation>(&self, client: &mut C) -> Result<(), Trouble> {
+        if self.copies() {
+            client.reply(backend::no_data);
+            return Ok(());
+        }
+        let first = match &self.wide.route {
+            Route::Concat(shards) => shards.iter().next(),
+            _ => None,
         };
-        failed |= !outcome?;
+        let mut one = ShardSet::default();
+        one.insert(first.unwrap_or_else(|| client.topology().home()));
+        let mut members = open(client, &one).await?;
+        let mut result = Ok(());
+        for member in &mut members {
+            result = member.describe(client, &self.wide.source).await;
+        }
+        close(client, members).await;
+        result
     }
 }
 

@@ -10,6 +10,7 @@ use crate::placement::{ShardId, ShardSet};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::hidden;
 use crate::server::pool::Lease;
+use crate::server::statements::Prepared;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
 use crate::wire::pipeline::{Owed, Request};
@@ -93,34 +94,66 @@ impl Member {
             Source::Bind {
                 prepared,
                 after_names,
+                ..
             } => {
-                let name = client.server_name(prepared);
-                let limit = client.limits().max_prepared_statements;
-                let detour = client.detour(prepared);
+                self.push_bind(client, prepared, after_names)?;
                 let connection = self.connection()?;
-                if !connection.statements.touch(name) {
-                    connection.push_parse(name, prepared, true, limit, &detour);
-                }
-                let mut called = Vec::new();
-                name.write(&mut called);
-                frame::write(&mut connection.out, b'B', &[b"\0", &called, after_names]);
-                connection.pipeline.sent(Request::Bind, true, Note::None);
                 if describe {
-                    frame::write(&mut connection.out, b'D', &[b"P\0"]);
-                    connection
-                        .pipeline
-                        .sent(Request::DescribePortal, false, Note::None);
+                    push_describe(connection);
                 }
                 frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
                 connection
                     .pipeline
                     .sent(Request::Execute, false, Note::None);
-                frame::write(&mut connection.out, b'S', &[]);
-                connection.pipeline.sent(Request::Sync, true, Note::None);
-                connection.unsynced = false;
+                push_sync(connection);
             }
         }
         Ok(())
+    }
+
+    fn push_bind<C: Conversation>(
+        &mut self,
+        client: &C,
+        prepared: &Rc<Prepared>,
+        after_names: &[u8],
+    ) -> Result<(), Trouble> {
+        let name = client.server_name(prepared);
+        let limit = client.limits().max_prepared_statements;
+        let detour = client.detour(prepared);
+        let connection = self.connection()?;
+        if !connection.statements.touch(name) {
+            connection.push_parse(name, prepared, true, limit, &detour);
+        }
+        let mut called = Vec::new();
+        name.write(&mut called);
+        frame::write(&mut connection.out, b'B', &[b"\0", &called, after_names]);
+        connection.pipeline.sent(Request::Bind, true, Note::None);
+        Ok(())
+    }
+
+    /// Has the client's statement described to the client, and not executed.
+    pub(super) async fn describe<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        source: &Source,
+    ) -> Result<(), Trouble> {
+        let Source::Bind {
+            prepared,
+            after_names,
+            ..
+        } = source
+        else {
+            return Ok(());
+        };
+        self.push_bind(client, prepared, after_names)?;
+        let connection = self.connection()?;
+        push_describe(connection);
+        push_sync(connection);
+        self.hear(client, |client, heard| {
+            client.out().extend_from_slice(heard.bytes);
+            Ok(true)
+        })
+        .await
     }
 
     /// Sends what is queued, as far as the socket takes it now.
@@ -231,6 +264,19 @@ impl Member {
             Err(Stopped::Trouble(trouble)) => Err(trouble),
         }
     }
+}
+
+fn push_describe(connection: &mut ServerConnection) {
+    frame::write(&mut connection.out, b'D', &[b"P\0"]);
+    connection
+        .pipeline
+        .sent(Request::DescribePortal, false, Note::None);
+}
+
+fn push_sync(connection: &mut ServerConnection) {
+    frame::write(&mut connection.out, b'S', &[]);
+    connection.pipeline.sent(Request::Sync, true, Note::None);
+    connection.unsynced = false;
 }
 
 /// Bytes for the client that may wait while a shard is read.

@@ -44,6 +44,7 @@ pub(crate) enum Source {
     Text(Vec<u8>),
     /// A Bind of the extended protocol; what follows in its group is still to be read.
     Bind {
+        portal: Vec<u8>,
         prepared: Rc<Prepared>,
         /// What follows the names in the Bind.
         after_names: Vec<u8>,
@@ -75,6 +76,10 @@ pub(crate) trait Conversation {
 
     /// Answers the Parses that wait: the wide statement they belong to judges the text itself.
     fn answer_parses(&mut self);
+
+    /// Closes a prepared statement, which need not exist. Returns whether it could: one that SQL PREPARE
+    /// made is a server's.
+    fn close_statement(&mut self, name: &[u8]) -> bool;
 
     /// The unnamed statement is gone, as after every simple query.
     fn forget_unnamed(&mut self);
@@ -243,7 +248,7 @@ pub(crate) async fn run<C: Conversation>(client: &mut C, wide: Wide) -> Result<(
             client.reply_ready();
             Ok(())
         }
-        Source::Bind { .. } => group::run(client, &wide).await,
+        Source::Bind { portal, .. } => group::run(client, &wide, portal).await,
     }
 }
 

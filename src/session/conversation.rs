@@ -20,6 +20,7 @@ use crate::server::statements::{Prepared, ServerName};
 use crate::wire::frame::{self, Frame, Split};
 
 use super::Session;
+use super::simple::statement_key;
 
 impl Conversation for Session {
     fn out(&mut self) -> &mut Vec<u8> {
@@ -40,6 +41,16 @@ impl Conversation for Session {
 
     fn answer_parses(&mut self) {
         Session::answer_parses(self);
+    }
+
+    fn close_statement(&mut self, name: &[u8]) -> bool {
+        if name.is_empty() {
+            self.unnamed = None;
+            return true;
+        }
+        let was_ours = self.statements.remove(statement_key(name)).is_some();
+        self.client.prepared.set(self.statements.len());
+        was_ours || !self.sql_prepared.iter().any(|it| it.as_bytes() == name)
     }
 
     fn forget_unnamed(&mut self) {

@@ -566,6 +566,7 @@ impl Session {
         Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
             route,
             source: crate::execute::Source::Bind {
+                portal: bind.portal.to_vec(),
                 prepared: Rc::clone(prepared),
                 after_names: bind.after_names.to_vec(),
             },

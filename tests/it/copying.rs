@@ -439,3 +439,34 @@ fn an_error_ends_a_split_copy_at_once() {
     client.send(&frame(b'c', &[]));
     client.run("SELECT k FROM by_jump");
 }
+
+#[test]
+fn what_runs_on_every_shard_is_described() {
+    use crate::message::{bind, describe, execute, parse, sync};
+    let fixture = Fixture::start();
+    for mut client in [fixture.databases.reference(), fixture.connect()] {
+        let mut tags = |sql: &str, then: &[Vec<u8>]| -> String {
+            let start = [
+                parse("", sql, &[]),
+                bind("", "", &[], &[], &[]),
+                describe(b'P', ""),
+            ];
+            client.send(&[&start, then, &[sync()]].concat().concat());
+            let messages = client.until_ready().expect("an answer");
+            messages
+                .iter()
+                .map(|message| char::from(message.tag))
+                .collect()
+        };
+        let copied = [execute("", 0), frame(b'd', b"1\tx\n"), frame(b'c', &[])];
+        let executed = [execute("", 0)];
+        assert_eq!(tags("COPY everywhere FROM STDIN", &copied), "12nGCZ");
+        assert_eq!(tags("COPY everywhere FROM STDIN", &[]), "12nZ");
+        let update = "UPDATE everywhere SET v = 'y' RETURNING id";
+        assert_eq!(tags(update, &[]), "12TZ");
+        assert_eq!(tags(update, &executed), "12TDCZ");
+        let ddl = "CREATE INDEX ON everywhere (v)";
+        assert_eq!(tags(ddl, &[]), "12nZ");
+        assert_eq!(tags(ddl, &executed), "12nCZ");
+    }
+}
