@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// The same for a message that begins a group: within one, an error makes all that follows void.
-    fn settle_name_of_group(&self, name: &[u8]) -> Result<(), Stop> {
+    pub(crate) fn settle_name_of_group(&self, name: &[u8]) -> Result<(), Stop> {
         let begins = self
             .lease
             .as_ref()
@@ -209,7 +209,7 @@ impl Session {
         }
     }
 
-    fn is_sql_prepared(&self, name: &[u8]) -> bool {
+    pub(crate) fn is_sql_prepared(&self, name: &[u8]) -> bool {
         self.sql_prepared
             .iter()
             .any(|known| known.as_bytes() == name)

@@ -10,6 +10,7 @@ use crate::wire::frame;
 use crate::wire::pipeline::Request;
 
 use super::lease::Place;
+use super::simple::statement_key;
 use super::start::too_long;
 use super::{Passing, Portal, Session, Stop};
 
@@ -24,6 +25,7 @@ struct BindStart<'a> {
     rest: &'a [u8],
     values: Vec<(bool, Option<&'a [u8]>)>,
     prepared: Option<Rc<Prepared>>,
+    is_utf8: bool,
 }
 
 impl Values for BindStart<'_> {
@@ -46,6 +48,10 @@ impl Values for BindStart<'_> {
         Some(Literal {
             text: literal.of(prepared.text()),
         })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.is_utf8
     }
 }
 
@@ -102,6 +108,7 @@ impl<'a> BindStart<'a> {
             rest: after_names,
             values,
             prepared: None,
+            is_utf8: true,
         })
     }
 }
@@ -124,6 +131,16 @@ impl Session {
         let left = total
             .saturating_sub(frame::HEADER)
             .saturating_sub(body.len());
+        if tag == b'Q' {
+            self.settle_group()?;
+        }
+        if matches!(tag, b'B' | b'Q' | b'P') && self.is_skipping_messages() {
+            self.passing = Some(Passing {
+                left,
+                to_server: false,
+            });
+            return Ok(true);
+        }
         let result = match tag {
             b'B' if body.len() >= LONG / 2 => self.pass_bind(body, left, held_max),
             b'Q' if total > held_max => self.pass_query(header, body, left),
@@ -133,50 +150,72 @@ impl Session {
         };
         match result {
             Err(Stop::Fault(fault)) => {
-                self.refuse_long(tag, left, &fault);
+                // Parses that came before it are judged and answered before it.
+                let first = match self.settle_pending() {
+                    Ok(()) => fault,
+                    Err(Stop::Fault(earlier)) => earlier,
+                    Err(stop) => return Err(stop),
+                };
+                self.wait_for_replies()?;
+                self.refuse_long(tag, left, &first);
                 Ok(true)
             }
             other => other,
         }
     }
 
+    /// As a Bind that has come whole, as far as what has arrived of it decides. What needs the rest is
+    /// waited for, up to `held_max`.
     fn pass_bind(&mut self, body: &[u8], left: usize, held_max: usize) -> Result<bool, Stop> {
-        if self.is_skipping_messages() {
-            self.passing = Some(Passing {
-                left,
-                to_server: false,
-            });
-            return Ok(true);
-        }
+        let wait_for_rest = || {
+            if body.len() < held_max {
+                Ok(false)
+            } else {
+                Err(too_long("the parameters of the statement"))
+            }
+        };
         let Some(mut start) = BindStart::read(body) else {
-            return Ok(false);
+            return wait_for_rest();
         };
+        if !self.statements.contains_key(statement_key(start.statement))
+            && self.is_sql_prepared(start.statement)
+        {
+            return wait_for_rest();
+        }
+        self.settle_name_of_group(start.statement)?;
         let prepared = self.find_statement(start.statement)?;
+        self.listen_first(&prepared.script)?;
         start.prepared = Some(Rc::clone(&prepared));
-        let Some(statement) = prepared.script.statements.first() else {
-            return Ok(false);
+        start.is_utf8 = self.is_utf8();
+        let [statement] = prepared.script.statements.as_slice() else {
+            return wait_for_rest();
         };
+        if matches!(statement.effect, Effect::SetConfig { .. }) {
+            // What is set is among the parameters.
+            return wait_for_rest();
+        }
         self.check_failed(statement)?;
-        let (shard, binds) = match self.place(statement, &start) {
+        self.check_effect(&statement.effect)?;
+        self.check_bound(statement)?;
+        let place = match self.place_temporary(statement, prepared.text())? {
+            Some(place) => Ok(place),
+            None => self.place(statement, &start),
+        };
+        let (shard, binds) = match place {
             Ok(Place::Shard { shard, binds }) => (shard, binds),
             // The key may stand behind the long parameter.
-            Ok(Place::Local | Place::Wide(_)) | Err(_) if body.len() < held_max => {
-                return Ok(false);
-            }
-            Ok(Place::Local | Place::Wide(_)) => {
-                return Err(too_long("the parameters of the statement"));
-            }
+            Ok(Place::Local | Place::Wide(_)) => return wait_for_rest(),
+            Err(_) if body.len() < held_max => return Ok(false),
             Err(fault) => return Err(Stop::Fault(fault)),
         };
         self.lease(shard, binds)?;
+        self.note_route(&Place::Shard { shard, binds }, &statement.effect);
+        self.note_temporary(&statement.effect, prepared.text());
         self.flush_pending(Some(&prepared));
         let name = self.ensure_prepared(&prepared, start.statement.is_empty());
-        self.set_portal(
-            start.portal,
-            Portal::Server {
-                effect: Effect::None,
-            },
-        );
+        self.engine.count_bind(&self.database);
+        let effect = statement.effect.clone();
+        self.set_portal(start.portal, Portal::Server { effect });
         let length = 4_usize
             .saturating_add(start.portal.len())
             .saturating_add(1)
@@ -213,13 +252,7 @@ impl Session {
         if self.pools.len() != 1 {
             return Err(too_long("the statement"));
         }
-        if self.is_skipping_messages() {
-            self.passing = Some(Passing {
-                left,
-                to_server: false,
-            });
-            return Ok(true);
-        }
+        self.settle_pending()?;
         let home = self.database.topology.home();
         self.lease(home, true)?;
         self.pin("statement too long to be analysed");

@@ -119,11 +119,11 @@ impl Session {
             left,
             to_server: false,
         });
-        self.reply_fault(fault);
-        if tag == b'Q' {
+        if matches!(tag, b'Q' | b'F') {
+            self.reply_fault(fault);
             self.reply_ready();
         } else {
-            self.skipping = true;
+            self.fail_group(fault);
         }
     }
 

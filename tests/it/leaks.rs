@@ -301,3 +301,35 @@ fn a_schema_changed_elsewhere_does_not_break_statements_for_ever() {
         );
     }
 }
+
+#[test]
+fn a_long_bind_leaves_no_trace() {
+    let databases = Databases::create(1);
+    let mut options = Options::new("transaction");
+    options.set("default_pool_size: 3");
+    let herd = Herd::start(&databases, &options);
+    let long = || "x".repeat(1_500_000);
+    let length = "SELECT coalesce(length(current_setting('app.big', true)), 0)";
+    let (mut client, mut other) = (herd.connect(), herd.connect());
+    for set in [
+        "set_config('app.big', $1, false)",
+        "length(set_config('app.big', $1, false))",
+    ] {
+        let set = format!("SELECT {set}");
+        client.query_with(&set, &[Some(&long())]).expect("set");
+        assert_eq!(other.value(length), "0", "{set}: another's setting");
+        assert_eq!(client.value(length), "1500000", "{set}");
+    }
+    let mut locker = herd.connect();
+    let lock = "SELECT pg_advisory_lock(length($1))";
+    locker.query_with(lock, &[Some(&long())]).expect("locked");
+    let mine =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.value(mine), "0", "a lock of another client");
+    }
+    assert_eq!(locker.value(mine), "1");
+    locker.hang_up();
+    let any = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    eventually("it is let go", || other.value(any) == "0");
+}

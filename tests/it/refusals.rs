@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::fixture::{Fixture, tables};
+use crate::message::{Message, bind, execute, parse, query, sync};
 use crate::shared::SHARDS;
 
 /// Answered differently by several shards than by one PostgreSQL, or not to be placed.
@@ -206,4 +207,53 @@ fn a_key_that_no_placement_covers_is_an_error() {
             .is_err()
     );
     assert_eq!(databases.shard(0).value("SELECT count(*) FROM few"), "0");
+}
+
+#[test]
+fn a_long_message_that_is_refused_leaves_nothing_behind() {
+    let mut options = Fixture::options("transaction");
+    let fixture = Fixture::with(options.set("max_statement_size: 1MB"));
+    let mut client = fixture.connect();
+    let insert = "INSERT INTO by_modulo (v, n, k) VALUES ($1, $2, $3)";
+    let long = "x".repeat(3_000_000);
+    let values = [
+        Some(long.as_bytes().to_vec()),
+        Some(b"1".to_vec()),
+        Some(b"1".to_vec()),
+    ];
+    let group = |name: &str| {
+        [
+            parse(name, insert, &[]),
+            bind("", name, &[], &values, &[]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat()
+    };
+    let tags = |messages: Vec<Message>| -> String {
+        messages
+            .iter()
+            .map(|message| char::from(message.tag))
+            .collect()
+    };
+    for name in ["", "s"] {
+        client.send(&group(name));
+        let messages = client.until_ready().expect("in step");
+        assert_eq!(messages[1].field('C'), "0A000", "{}", messages[1].line());
+        assert_eq!(tags(messages), "1EZ");
+        client.send(&query("SELECT 1"));
+        assert_eq!(tags(client.until_ready().expect("in step")), "TDCZ");
+    }
+    // What stands behind an error is skipped, however long it is.
+    client.send(&parse("", "SELECT $1", &[]));
+    client.send(&bind("", "nope", &[], &[], &[]));
+    client.send(&group("t"));
+    client.send(&parse("", &format!("SELECT '{long}'"), &[]));
+    client.send(&sync());
+    assert_eq!(tags(client.until_ready().expect("in step")), "1EZ");
+    assert_eq!(tags(client.until_ready().expect("in step")), "EZ");
+    // A key that comes before the long parameter is enough.
+    let insert = "INSERT INTO by_modulo (k, n, v) VALUES ($1, $2, $3)";
+    let inserted = client.query_with(insert, &[Some("1"), Some("1"), Some(&long)]);
+    assert_eq!(inserted.expect("inserted").tags, ["INSERT 0 1"]);
 }
