@@ -121,7 +121,6 @@ impl Session {
         }
         self.begin(lease);
         self.remember_settings();
-        self.executed = true;
         if let Some(connection) = self.connection() {
             push_group(connection, &group, name);
         }
@@ -231,6 +230,6 @@ fn push_group(connection: &mut ServerConnection, group: &Group<'_>, name: Server
         line.sent(Request::DescribePortal, false, Note::None);
     }
     line.sent(Request::Execute, false, Note::Execute);
-    line.sent(Request::Sync, false, Note::None);
+    line.sent(Request::Sync, false, Note::Commit);
     connection.flushed = false;
 }

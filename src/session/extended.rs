@@ -293,6 +293,9 @@ impl Session {
             self.wait_for_replies()?;
             self.settings_change = false;
         }
+        if self.names_unsure {
+            self.settle_names()?;
+        }
         Ok(())
     }
 
@@ -851,15 +854,19 @@ impl Session {
         if self.block.is_none() {
             self.portals.clear();
         }
+        let executed = std::mem::take(&mut self.executed);
         match self.connection() {
             Some(connection) if connection.unsynced => {
+                let note = if executed { Note::Commit } else { Note::None };
                 frame::write(&mut connection.out, b'S', &[]);
-                connection.pipeline.sent(Request::Sync, false, Note::None);
+                connection.pipeline.sent(Request::Sync, false, note);
                 connection.unsynced = false;
             }
             Some(_) | None => {
                 // The status is known only when what went before is answered.
+                self.executed = executed;
                 self.wait_for_replies()?;
+                self.executed = false;
                 self.reply_ready();
             }
         }

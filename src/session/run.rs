@@ -157,10 +157,12 @@ impl Session {
     }
 
     fn deliver_notifications(&mut self) {
-        if self.client.notifications.borrow().is_empty()
-            || self.lease.is_some()
-            || self.block.is_some()
-        {
+        let is_busy = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.is_clean());
+        if self.client.notifications.borrow().is_empty() || is_busy || self.block.is_some() {
             return;
         }
         for message in self.client.notifications.borrow_mut().drain(..) {
@@ -523,6 +525,7 @@ impl Session {
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
+            Stop::Names => self.ask_names().await.map_err(Interrupted::Fault),
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -691,8 +694,26 @@ impl Session {
         }
     }
 
-    /// Moves a block that ran only harmless statements to another shard.
+    /// Moves a block that ran only harmless statements to another shard. When that fails, so has the
+    /// block: nothing of it is open any more.
     async fn move_block(&mut self, shard: ShardId) -> Result<(), Interrupted> {
+        let moved = self.open_elsewhere(shard).await;
+        if moved.is_err() {
+            self.client.targets.borrow_mut().clear();
+            self.lease = None;
+            if let Some(block) = &mut self.block {
+                block.failed = true;
+                block.sent = false;
+                block.bound = false;
+                block.local = None;
+                block.preamble.clear();
+                block.savepoints.clear();
+            }
+        }
+        moved
+    }
+
+    async fn open_elsewhere(&mut self, shard: ShardId) -> Result<(), Interrupted> {
         let (begin, preamble) = match &self.block {
             Some(block) => (block.begin.clone(), block.preamble.clone()),
             None => return Ok(()),
