@@ -36,6 +36,8 @@ pub struct Prepared {
     pub parsed_under: Rc<Settings>,
     /// What a server said of its parameters and columns.
     pub described: OnceCell<Description>,
+    /// What its text executes: an SQL EXECUTE that calls another by its name on the server.
+    pub calls: OnceCell<Rc<Prepared>>,
     /// How often an unnamed Parse brought it.
     pub uses: Cell<u32>,
     /// Whether an unnamed Parse of it may stay prepared on a server.
@@ -298,6 +300,7 @@ impl Statements {
             reading,
             parsed_under,
             described: OnceCell::new(),
+            calls: OnceCell::new(),
             uses: Cell::new(0),
             promotable: !Prepared::reads_clock_while_parsing(text),
             accepted: Cell::new(None),

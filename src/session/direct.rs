@@ -136,7 +136,6 @@ impl Session {
             && self.pending.is_empty()
             && self.tentative.is_empty()
             && self.portals.is_empty()
-            && self.called.is_empty()
             && self.sql_prepared.is_empty()
             && self.temporary.is_empty()
             && self.own_settings.is_empty()

@@ -165,8 +165,6 @@ pub struct Session {
     /// Channels it listens to by the engine's listening connection.
     pub(crate) channels: Vec<String>,
     pub(crate) unnamed: Option<Rc<Prepared>>,
-    /// Statements whose text is an SQL EXECUTE, by id, and what they execute.
-    pub(crate) called: Vec<(u64, Rc<Prepared>)>,
     pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
     /// Parses that no server has seen and no reply has been given for.
     pub(crate) pending: Vec<(Rc<Prepared>, bool)>,
@@ -184,11 +182,11 @@ pub struct Session {
     /// The last command tag of a block's end said ROLLBACK.
     pub(crate) rolled_back: bool,
     pub(crate) pinned: Option<&'static str>,
-    /// Set by `SET pgherd.…`, by name.
     /// What its settings mean for planning.
     pub(crate) facts: Option<Rc<plan::Facts>>,
     /// Whether hints in comments count for this user.
     pub(crate) identity_hints: bool,
+    /// Set by `SET pgherd.…`, by name.
     pub(crate) own_settings: Vec<(String, String)>,
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Fault, SqlState};
 use crate::execute::{End, Interrupted, canceled_fault};
 use crate::net::poll_read;
 use crate::placement::ShardId;
-use crate::server::connection::poll_flush;
+use crate::server::connection::{ServerConnection, poll_flush};
 use crate::server::hidden::{run_hidden, settings_sql};
 use crate::server::pool::Lease;
 use crate::wire::backend;
@@ -656,9 +656,21 @@ impl Session {
 
     /// Brings a connection to our settings and makes it the current one.
     async fn settle_and_adopt(&mut self, mut lease: Lease) -> Result<(), Interrupted> {
-        self.settle(&mut lease).await?;
-        self.adopt(lease);
-        Ok(())
+        let settled = self.settle(&mut lease).await;
+        if settled.is_ok() {
+            self.adopt(lease);
+            return settled;
+        }
+        if self.keeps_connections() {
+            // What the client holds there stays, unless the connection is lost.
+            if lease.peek().is_some_and(ServerConnection::is_clean) {
+                self.parked.push(lease);
+            } else if self.pinned.is_some() {
+                let shard = lease.pool().target.shard;
+                self.client.kill(self.kept_was_lost(shard));
+            }
+        }
+        settled
     }
 
     /// Brings a connection to our settings.
@@ -673,7 +685,7 @@ impl Session {
         if sql.is_empty() {
             return Ok(());
         }
-        connection.settings_unsure = true;
+        let was_unsure = std::mem::replace(&mut connection.settings_unsure, true);
         let wanted = Rc::clone(&self.settings);
         let deadline = self.database.limits.server_connect_timeout;
         let result = tokio::time::timeout(deadline, run_hidden(connection, &sql)).await;
@@ -683,7 +695,11 @@ impl Session {
                 connection.settings_unsure = false;
                 Ok(())
             }
-            Ok(Err(fault)) => Err(Interrupted::Fault(fault)),
+            Ok(Err(fault)) => {
+                // All of it is undone.
+                connection.settings_unsure = was_unsure || !connection.is_clean();
+                Err(Interrupted::Fault(fault))
+            }
             Err(_elapsed) => Err(Interrupted::Fault(
                 Fault::error(
                     SqlState::CONNECTION_FAILURE,

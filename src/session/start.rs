@@ -63,7 +63,6 @@ impl Session {
             temporary: Vec::new(),
             channels: Vec::new(),
             unnamed: None,
-            called: Vec::new(),
             portals: Vec::new(),
             pending: Vec::new(),
             tentative: VecDeque::new(),
