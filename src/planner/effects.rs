@@ -12,6 +12,11 @@ pub(super) const LOCK: &str = "session advisory lock";
 pub(super) const HOLD: &str = "cursor with hold";
 pub(super) const CONFIG: &str = "set_config within an expression";
 pub(super) const OPAQUE: &str = "code that may change the session";
+
+/// Whether a client that is pinned for this reason may have settings that only its server knows.
+pub fn hides_settings(reason: &str) -> bool {
+    reason == CONFIG || reason == OPAQUE
+}
 pub(super) const LOADED: &str = "loaded library";
 
 /// The effect of a data statement by its calls.

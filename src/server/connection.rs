@@ -47,6 +47,8 @@ pub enum Note {
     Effect(Box<Effect>),
     /// An Execute of a statement without effect.
     Execute,
+    /// A Sync behind an Execute: it commits what was executed outside a block.
+    Commit,
 }
 
 /// Where a request to cancel the statement of a server connection goes.

@@ -92,6 +92,31 @@ pub(crate) async fn wait_for_ready(connection: &mut ServerConnection) -> Result<
     read_until_ready(connection, |_| ()).await
 }
 
+/// Runs a query of one row and answers its fields; text, NULL as empty.
+///
+/// # Errors
+/// As for [`run_hidden`].
+///
+/// # Cancel safety
+/// Not safe: the connection must be closed.
+pub(crate) async fn ask_row(
+    connection: &mut ServerConnection,
+    sql: &str,
+) -> Result<Vec<String>, Fault> {
+    connection.push_hidden_query(sql);
+    let mut row = Vec::new();
+    read_until_ready(connection, |frame| {
+        if frame.tag == b'D' {
+            row = backend::row_values(frame.body)
+                .into_iter()
+                .map(|value| String::from_utf8_lossy(value.unwrap_or_default()).into_owned())
+                .collect();
+        }
+    })
+    .await?;
+    Ok(row)
+}
+
 async fn read_until_ready(
     connection: &mut ServerConnection,
     mut look: impl FnMut(Frame<'_>),

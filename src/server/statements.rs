@@ -7,6 +7,7 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
@@ -19,12 +20,15 @@ use crate::wire::backend::ResultColumn;
 /// A statement as Parse brought it, shared by all clients of an engine that sent the same.
 #[derive(Debug)]
 pub struct Prepared {
-    pub id: u32,
+    /// Never given twice in a process: server connections outlive the configuration they came with.
+    pub id: u64,
     /// What follows the name in Parse: the text, a zero byte, the number of types and the types.
     pub body: Box<[u8]>,
     /// Length of the text within `body`.
     pub text_length: usize,
     pub script: Rc<Script>,
+    /// The configuration it was planned under.
+    pub generation: u64,
     /// The schema epoch it was planned in.
     pub epoch: u32,
     pub reading: Reading,
@@ -32,6 +36,8 @@ pub struct Prepared {
     pub parsed_under: Rc<Settings>,
     /// What a server said of its parameters and columns.
     pub described: OnceCell<Description>,
+    /// What its text executes: an SQL EXECUTE that calls another by its name on the server.
+    pub calls: OnceCell<Rc<Prepared>>,
     /// How often an unnamed Parse brought it.
     pub uses: Cell<u32>,
     /// Whether an unnamed Parse of it may stay prepared on a server.
@@ -108,7 +114,7 @@ impl Prepared {
 /// What a server connection calls a statement: its id, and under which settings it was parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName {
-    pub id: u32,
+    pub id: u64,
     pub fingerprint: u32,
     pub epoch: u32,
 }
@@ -243,6 +249,7 @@ pub struct NewStatement {
     pub parsed_under: Rc<Settings>,
     pub text_length: usize,
     pub script: Rc<Script>,
+    pub generation: u64,
     pub epoch: u32,
 }
 
@@ -251,8 +258,10 @@ pub struct NewStatement {
 pub struct Statements {
     by_body: HashMap<Box<[u8]>, Vec<Rc<Prepared>>, FixedState>,
     bytes: usize,
-    next: u32,
 }
+
+/// The number of the statement that was made last.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Statements {
     /// The one with this body and reading, if known.
@@ -270,6 +279,7 @@ impl Statements {
             parsed_under,
             text_length,
             script,
+            generation,
             epoch,
         } = new;
         if u64::try_from(self.bytes).unwrap_or(u64::MAX) > limit {
@@ -279,17 +289,18 @@ impl Statements {
             });
             self.bytes = self.by_body.keys().map(|body| cost(body)).sum();
         }
-        self.next = self.next.wrapping_add(1);
         let text = body.get(..text_length).unwrap_or_default();
         let prepared = Rc::new(Prepared {
-            id: self.next,
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
             body: body.into(),
             text_length,
             script,
+            generation,
             epoch,
             reading,
             parsed_under,
             described: OnceCell::new(),
+            calls: OnceCell::new(),
             uses: Cell::new(0),
             promotable: !Prepared::reads_clock_while_parsing(text),
             accepted: Cell::new(None),
@@ -326,7 +337,7 @@ fn cost(body: &[u8]) -> usize {
 mod tests {
     use super::{Prepared, ServerName, ServerStatements};
 
-    fn name(id: u32) -> ServerName {
+    fn name(id: u64) -> ServerName {
         ServerName {
             id,
             fingerprint: 0,

@@ -13,10 +13,16 @@ use crate::server::settings::Settings;
 pub struct SettingsThen {
     pub session: Rc<Settings>,
     pub local: Option<Rc<Settings>>,
+    /// Those that were set on the server connection.
+    pub on_server: Rc<Settings>,
 }
 
 /// An open transaction block.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of the block that holds or not, whatever the others say"
+)]
 pub struct Block {
     /// The client's BEGIN, as it came.
     pub begin: Vec<u8>,
@@ -34,6 +40,8 @@ pub struct Block {
     pub local: Option<Rc<Settings>>,
     /// Savepoints and the settings when they were made: the session's, and those in force.
     pub savepoints: Vec<(String, SettingsThen)>,
+    /// What ran in it may have set `search_path` unseen.
+    pub hides_names: bool,
     /// Channels listened to within it: undone by a rollback.
     pub channels: Vec<String>,
 }
@@ -50,6 +58,7 @@ impl Block {
             settings: Rc::clone(settings),
             local: None,
             savepoints: Vec::new(),
+            hides_names: false,
             channels: Vec::new(),
         }
     }

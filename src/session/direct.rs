@@ -121,7 +121,6 @@ impl Session {
         }
         self.begin(lease);
         self.remember_settings();
-        self.executed = true;
         if let Some(connection) = self.connection() {
             push_group(connection, &group, name);
         }
@@ -137,7 +136,6 @@ impl Session {
             && self.pending.is_empty()
             && self.tentative.is_empty()
             && self.portals.is_empty()
-            && self.called.is_empty()
             && self.sql_prepared.is_empty()
             && self.temporary.is_empty()
             && self.own_settings.is_empty()
@@ -231,6 +229,6 @@ fn push_group(connection: &mut ServerConnection, group: &Group<'_>, name: Server
         line.sent(Request::DescribePortal, false, Note::None);
     }
     line.sent(Request::Execute, false, Note::Execute);
-    line.sent(Request::Sync, false, Note::None);
+    line.sent(Request::Sync, false, Note::Commit);
     connection.flushed = false;
 }

@@ -237,14 +237,22 @@ pub struct Database {
     /// By user.
     pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
     /// What a server reports at login, by user and fingerprint of the startup settings.
-    pub(crate) greetings: RefCell<HashMap<(String, u64), Greeting, FixedState>>,
+    pub(crate) greetings: RefCell<HashMap<(String, u64), Rc<Greeting>, FixedState>>,
 }
 
 /// The pools of one user, one a shard.
 pub(crate) type Pools = Rc<[Rc<Pool>]>;
 
-/// The ParameterStatus values of a login, by name.
-pub(crate) type Greeting = Rc<Vec<(String, String)>>;
+/// What a server says at login.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    /// The ParameterStatus values, by name.
+    pub(crate) parameters: Vec<(String, String)>,
+    /// `search_path` as it is without a SET, whatever says so on the server.
+    pub(crate) search_path: String,
+    /// The role that `$user` in it means.
+    pub(crate) role: String,
+}
 
 /// Greetings kept, at most; then all are asked anew.
 pub(crate) const GREETINGS_MAX: usize = 1_000;

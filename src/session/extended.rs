@@ -293,6 +293,9 @@ impl Session {
             self.wait_for_replies()?;
             self.settings_change = false;
         }
+        if self.names_unsure {
+            self.settle_names()?;
+        }
         Ok(())
     }
 
@@ -348,8 +351,8 @@ impl Session {
 
     /// Makes sure the current connection has a statement; returns what to call it there.
     pub(crate) fn ensure_prepared(&mut self, prepared: &Rc<Prepared>, unnamed: bool) -> Vec<u8> {
-        if !self.called.is_empty() {
-            self.ensure_called(prepared);
+        if let Some(called) = prepared.calls.get() {
+            self.ensure_prepared(called, false);
         }
         let name = self.server_name(prepared);
         let limit = self.database.limits.max_prepared_statements;
@@ -425,21 +428,9 @@ impl Session {
             .saturating_add(called.len());
         let query = body.get(..length).unwrap_or_default().to_vec();
         let renamed = self.plan_body(&body, &query);
-        self.called.retain(|(id, _)| *id != renamed.id);
-        self.called.push((renamed.id, target));
+        // The name in its text is that of this one alone.
+        renamed.calls.get_or_init(|| target);
         renamed
-    }
-
-    /// What a statement calls must be on the current connection before it.
-    fn ensure_called(&mut self, prepared: &Prepared) {
-        let target = self
-            .called
-            .iter()
-            .find(|(id, _)| *id == prepared.id)
-            .map(|(_, target)| Rc::clone(target));
-        if let Some(target) = target {
-            self.ensure_prepared(&target, false);
-        }
     }
 
     /// Before a Query: Parses without Sync are settled first.
@@ -852,15 +843,19 @@ impl Session {
         if self.block.is_none() {
             self.portals.clear();
         }
+        let executed = std::mem::take(&mut self.executed);
         match self.connection() {
             Some(connection) if connection.unsynced => {
+                let note = if executed { Note::Commit } else { Note::None };
                 frame::write(&mut connection.out, b'S', &[]);
-                connection.pipeline.sent(Request::Sync, false, Note::None);
+                connection.pipeline.sent(Request::Sync, false, note);
                 connection.unsynced = false;
             }
             Some(_) | None => {
                 // The status is known only when what went before is answered.
+                self.executed = executed;
                 self.wait_for_replies()?;
+                self.executed = false;
                 self.reply_ready();
             }
         }

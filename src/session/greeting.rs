@@ -27,7 +27,7 @@ impl Engine {
         pools: &Rc<[Rc<Pool>]>,
         user: &str,
         settings: &Rc<Settings>,
-    ) -> Result<Greeting, Fault> {
+    ) -> Result<Rc<Greeting>, Fault> {
         let bare = settings.without("application_name", &Settings::default());
         let key = (user.to_owned(), bare.fingerprint());
         if let Some(known) = database.greetings.borrow().get(&key) {
@@ -41,8 +41,25 @@ impl Engine {
             ));
         };
         let mut lease = pool.acquire(&bare, self.now()).await?;
-        let greeting =
-            ask_greeting(&mut lease, &bare, database.limits.server_connect_timeout).await?;
+        let limit = database.limits.server_connect_timeout;
+        let parameters = ask_greeting(&mut lease, &bare, limit).await?;
+        let mut greeting = Greeting {
+            parameters,
+            search_path: "\"$user\", public".to_owned(),
+            role: user.to_owned(),
+        };
+        if pools.len() > 1
+            && let Some(connection) = lease.connection()
+        {
+            let asked = hidden::ask_row(connection, NAMES);
+            let row = tokio::time::timeout(limit, asked)
+                .await
+                .map_err(|_elapsed| late())??;
+            if let [search_path, role] = row.as_slice() {
+                search_path.clone_into(&mut greeting.search_path);
+                role.clone_into(&mut greeting.role);
+            }
+        }
         lease.give_back(self.now());
         let mut greetings = database.greetings.borrow_mut();
         if greetings.len() >= GREETINGS_MAX {
@@ -52,6 +69,17 @@ impl Engine {
         greetings.insert(key, Rc::clone(&greeting));
         Ok(greeting)
     }
+}
+
+/// What decides how names are resolved.
+pub(super) const NAMES: &str = "SELECT current_setting('search_path'), current_user";
+
+pub(super) fn late() -> Fault {
+    Fault::fatal(
+        SqlState::CONNECTION_FAILURE,
+        "the server did not take the session's settings in time",
+    )
+    .hint("Check the home shard's health.")
 }
 
 /// The client's startup parameters as settings, and its application_name.
@@ -100,13 +128,7 @@ async fn ask_greeting(
         let asked = hidden::run_reported(connection, &sql, &mut reported);
         match tokio::time::timeout(limit, asked).await {
             Ok(result) => result?,
-            Err(_elapsed) => {
-                return Err(Fault::fatal(
-                    SqlState::CONNECTION_FAILURE,
-                    "the server did not take the session's settings in time",
-                )
-                .hint("Check the home shard's health."));
-            }
+            Err(_elapsed) => return Err(late()),
         }
         connection.settings = Rc::clone(settings);
         connection.settings_unsure = false;

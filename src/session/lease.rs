@@ -65,7 +65,7 @@ impl Session {
                 return here(false);
             }
             Effect::Deallocate { name, .. } => {
-                let ours = name.as_ref().is_none_or(|name| {
+                let ours = name.as_ref().is_some_and(|name| {
                     self.statements
                         .contains_key(super::simple::statement_key(name.as_bytes()))
                 });

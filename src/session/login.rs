@@ -20,7 +20,7 @@ use super::auth::{self, AuthError, Context, Identity, LookUp, Secrets};
 use super::client::Client;
 use super::console;
 use super::console_client;
-use super::engine::{Database, Engine, Message, RUNNING, Snapshot};
+use super::engine::{Database, Engine, Greeting, Message, RUNNING, Snapshot};
 use super::greeting::startup_settings;
 use super::startup::{self, Startup};
 
@@ -152,6 +152,7 @@ enum Shape {
         settings: Rc<Settings>,
         application_name: String,
         identity: Identity,
+        greeting: Rc<Greeting>,
     },
     Console(Box<dyn console::Conversation>),
 }
@@ -316,7 +317,7 @@ async fn greet(
     let known = engine
         .greeting(&database, &pools, &identity.user, &settings)
         .await?;
-    for (name, value) in known.iter() {
+    for (name, value) in &known.parameters {
         if name != "application_name" {
             backend::parameter_status(greeting, name, value);
         }
@@ -328,6 +329,7 @@ async fn greet(
         settings,
         application_name,
         identity,
+        greeting: known,
     })
 }
 
@@ -369,6 +371,7 @@ impl Login {
                 pools,
                 settings,
                 identity,
+                greeting,
                 ..
             } => {
                 let snapshot = engine.snapshot.borrow();
@@ -383,6 +386,7 @@ impl Login {
                     pools,
                     pool_mode,
                     settings,
+                    greeting,
                     identity,
                     hints,
                 ))

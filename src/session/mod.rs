@@ -52,7 +52,7 @@ use crate::wire::backend::{self, Status};
 
 use block::Block;
 use client::Client;
-use engine::{Database, Engine};
+use engine::{Database, Engine, Greeting};
 
 /// Why a message cannot be finished now. It stays unread and is looked at again.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub(crate) enum Stop {
     EndGroup,
     /// These channels must be heard first.
     Listen(Vec<String>),
+    /// The server is to be asked what `search_path` is.
+    Names,
     /// Something that takes several shards or another connection.
     Task(Box<Task>),
     /// The statement fails with this.
@@ -142,8 +144,11 @@ pub struct Session {
     pub(crate) pool_mode: PoolMode,
     pub(crate) settings: Rc<Settings>,
     pub(crate) startup_settings: Rc<Settings>,
+    pub(crate) greeting: Rc<Greeting>,
     /// A statement that changes settings was sent and may not be answered yet.
     pub(crate) settings_change: bool,
+    /// What ran may have set `search_path` unseen: the server is to be asked.
+    pub(crate) names_unsure: bool,
     /// The settings when the current transaction (of any kind) began.
     pub(crate) settings_before: Option<Rc<Settings>>,
     pub(crate) block: Option<Box<Block>>,
@@ -160,8 +165,6 @@ pub struct Session {
     /// Channels it listens to by the engine's listening connection.
     pub(crate) channels: Vec<String>,
     pub(crate) unnamed: Option<Rc<Prepared>>,
-    /// Statements whose text is an SQL EXECUTE, by id, and what they execute.
-    pub(crate) called: Vec<(u32, Rc<Prepared>)>,
     pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
     /// Parses that no server has seen and no reply has been given for.
     pub(crate) pending: Vec<(Rc<Prepared>, bool)>,
@@ -169,7 +172,7 @@ pub struct Session {
     pub(crate) tentative: VecDeque<Option<Box<[u8]>>>,
     /// An error of our own was reported: messages are skipped until Sync.
     pub(crate) skipping: bool,
-    /// Whether something was executed since the last Sync, outside a block.
+    /// Whether something was executed since the last Sync was sent.
     pub(crate) executed: bool,
     /// The block's server connection was lost, and the client has not heard of it.
     pub(crate) lost: Option<Fault>,
@@ -179,11 +182,11 @@ pub struct Session {
     /// The last command tag of a block's end said ROLLBACK.
     pub(crate) rolled_back: bool,
     pub(crate) pinned: Option<&'static str>,
-    /// Set by `SET pgherd.…`, by name.
     /// What its settings mean for planning.
     pub(crate) facts: Option<Rc<plan::Facts>>,
     /// Whether hints in comments count for this user.
     pub(crate) identity_hints: bool,
+    /// Set by `SET pgherd.…`, by name.
     pub(crate) own_settings: Vec<(String, String)>,
 }
 

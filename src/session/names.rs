@@ -4,11 +4,16 @@
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
+use crate::planner;
 use crate::planner::plan::{Argument, Effect, Script, Statement};
+use crate::server::hidden::ask_row;
+use crate::server::pool::Lease;
 use crate::server::settings::Settings;
+use crate::wire::backend::Status;
 
-use super::Session;
+use super::greeting::{NAMES, late};
 use super::replies::as_set_writes;
+use super::{Session, Stop};
 
 /// The settings from which a statement's names are resolved, followed from statement to statement.
 #[derive(Debug)]
@@ -46,6 +51,7 @@ impl Names {
                 let name = name.to_ascii_lowercase();
                 self.settings = Some(now.with(&name, &as_set_writes(&name, value)));
             }
+            Effect::Pin(reason) if planner::hides_settings(reason) => self.settings = None,
             Effect::SetConfig { .. } | Effect::ResetAll | Effect::DiscardAll => {
                 self.settings = None;
             }
@@ -61,6 +67,65 @@ impl Names {
 }
 
 impl Session {
+    /// What runs now may set `search_path` unseen.
+    pub(crate) fn doubt_names(&mut self, reason: &str) {
+        if self.pools.len() > 1 && planner::hides_settings(reason) {
+            self.names_unsure = true;
+            if let Some(block) = &mut self.block {
+                block.hides_names = true;
+            }
+        }
+    }
+
+    /// Before a text is read: what its names mean must be known, unless its transaction has failed.
+    pub(crate) fn settle_names(&mut self) -> Result<(), Stop> {
+        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
+            self.names_unsure = false;
+            return Ok(());
+        };
+        if connection.unsynced {
+            // Within a group nothing can be asked; all of it runs on one shard.
+            return Ok(());
+        }
+        self.wait_for_replies()?;
+        if self.status() == Status::Failed {
+            Ok(())
+        } else {
+            Err(Stop::Names)
+        }
+    }
+
+    /// Asks the server what `search_path` is.
+    ///
+    /// # Cancel safety
+    /// Not safe: the client must be closed.
+    pub(crate) async fn ask_names(&mut self) -> Result<(), Fault> {
+        let limit = self.database.limits.server_connect_timeout;
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
+        let asked = tokio::time::timeout(limit, ask_row(connection, NAMES)).await;
+        let row = asked.map_err(|_elapsed| late())??;
+        self.names_unsure = false;
+        let Some(path) = row.first() else {
+            return Ok(());
+        };
+        let path = as_set_writes("search_path", path);
+        let settings = self.settings_in_force().with("search_path", &path);
+        if self.names_mean_the_same(&settings) {
+            return Ok(());
+        }
+        if let Some(block) = &mut self.block {
+            block.local = Some(settings);
+            return Ok(());
+        }
+        self.settings = settings;
+        if let Some(connection) = self.connection() {
+            connection.settings = connection.settings.with("search_path", &path);
+        }
+        Ok(())
+    }
+
     /// The plan of one statement of a text under the names of its moment; `None` where the text's own
     /// plan holds.
     ///

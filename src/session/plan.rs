@@ -13,7 +13,7 @@ use crate::sql::scan::{Encoding, Lexing, scan};
 use crate::wire::frontend::Parse;
 
 use super::Session;
-use super::engine::Database;
+use super::engine::{Database, Greeting};
 
 /// What of a session's settings decides how a text is read and what its names mean.
 #[derive(Debug)]
@@ -27,21 +27,14 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads the settings of `user`.
-    pub(crate) fn read(settings: &Rc<Settings>, user: &str, database: &Database) -> Facts {
-        let search_path = match settings.get("search_path") {
-            Some(value) => names(value),
-            None => vec!["$user".to_owned(), "public".to_owned()],
-        };
+    /// Reads the settings of a session that was greeted so.
+    pub(crate) fn read(settings: &Rc<Settings>, greeting: &Greeting, database: &Database) -> Facts {
+        let path = settings.get("search_path");
+        let search_path = names(path.unwrap_or(&greeting.search_path));
+        let user = current_role(settings).unwrap_or_else(|| greeting.role.clone());
         let search_path: Vec<String> = search_path
             .into_iter()
-            .map(|name| {
-                if name == "$user" {
-                    user.to_owned()
-                } else {
-                    name
-                }
-            })
+            .map(|name| if name == "$user" { user.clone() } else { name })
             .collect();
         let plain = |name: &str| {
             settings
@@ -62,6 +55,19 @@ impl Facts {
             },
         }
     }
+}
+
+/// The role that was set, as SET ROLE and SET SESSION AUTHORIZATION take it.
+fn current_role(settings: &Settings) -> Option<String> {
+    let named = |setting: &str| {
+        let value = settings.get(setting)?;
+        let is_none = value.eq_ignore_ascii_case("none") || value.eq_ignore_ascii_case("default");
+        if is_none {
+            return None;
+        }
+        names(value).into_iter().next()
+    };
+    named("role").or_else(|| named("session_authorization"))
 }
 
 /// The names of a list as SET search_path takes it.
@@ -93,7 +99,7 @@ impl Session {
         {
             return Rc::clone(facts);
         }
-        let facts = Rc::new(Facts::read(settings, &self.identity.user, &self.database));
+        let facts = Rc::new(Facts::read(settings, &self.greeting, &self.database));
         self.facts = Some(Rc::clone(&facts));
         facts
     }
@@ -123,9 +129,11 @@ impl Session {
         self.plan_body(parse.after_name, parse.query)
     }
 
-    /// What decides today what the names in a text mean: the schema and the search path.
+    /// What decides today what the names in a text mean: the configuration, the schema and the search path.
     pub(crate) fn is_current(&mut self, prepared: &Prepared) -> bool {
-        prepared.epoch == self.database.epoch() && prepared.reading.search_path == self.facts().path
+        prepared.epoch == self.database.epoch()
+            && prepared.generation == self.database.generation
+            && prepared.reading.search_path == self.facts().path
     }
 
     /// The same statement under the schema and search path of now. As PostgreSQL keeps them, the types
@@ -149,14 +157,14 @@ impl Session {
     pub(crate) fn names_mean_the_same(&mut self, settings: &Rc<Settings>) -> bool {
         let now = self.facts();
         now.settings.same(settings)
-            || Facts::read(settings, &self.identity.user, &self.database).path == now.path
+            || Facts::read(settings, &self.greeting, &self.database).path == now.path
     }
 
     /// The plan of a text that was read under the settings of now and runs under others; not kept.
     pub(crate) fn plan_under_settings(&mut self, text: &[u8], settings: &Rc<Settings>) -> Script {
         let facts = Facts {
             lexing: self.facts().lexing,
-            ..Facts::read(settings, &self.identity.user, &self.database)
+            ..Facts::read(settings, &self.greeting, &self.database)
         };
         let catalog = self.database.shared.catalog.load();
         let (_, context) = self.scope(&self.database, &facts, &catalog);
@@ -199,6 +207,7 @@ impl Session {
             parsed_under: Rc::clone(&facts.settings),
             text_length: query.len(),
             script,
+            generation: database.generation,
             epoch: database.planned_epoch.get(),
         };
         let mut statements = database.statements.borrow_mut();

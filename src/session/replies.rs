@@ -1,5 +1,6 @@
 //! What comes back from the server: passed on, and read only as far as the session must know.
 
+use std::ops::Not as _;
 use std::rc::Rc;
 
 use crate::config::PoolMode;
@@ -101,8 +102,10 @@ impl Session {
             };
             match (frame.tag, request, note) {
                 (b'D', Request::Execute | Request::Query, _) | (b'T', Request::Query, _) => {}
-                // Neither COMMIT nor ROLLBACK: those have an effect.
-                (b'C', Request::Query, Note::None) => *copy_in = false,
+                // COMMIT and ROLLBACK end a block.
+                (b'C', Request::Query, Note::None) if !matches!(frame.body, [b'C' | b'R', ..]) => {
+                    *copy_in = false;
+                }
                 (b'2', Request::Bind, _) | (b'T' | b'n', Request::DescribePortal, _) => {
                     line.pop();
                 }
@@ -278,7 +281,7 @@ impl Session {
             let rest = frame.body.get(at.saturating_add(1)..)?;
             let end = rest.iter().position(|byte| *byte == b'"')?;
             let digits = rest.get(7..end)?.split(|byte| *byte == b'_').next()?;
-            let id: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            let id: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
             let name = self
                 .statements
                 .iter()
@@ -384,21 +387,21 @@ impl Session {
             // They came behind what failed, in the same group.
             self.pending_are_void();
         }
-        if self.block.is_none()
-            && let Some(before) = self.settings_before.take()
-        {
+        if self.block.is_some() {
+            // A COMMIT that succeeds says so.
+            self.rolled_back = true;
+        } else if let Some(before) = self.settings_before.take() {
             self.revert_settings(before);
         }
     }
 
-    /// Settings of a transaction that was rolled back were never made.
+    /// Settings of a transaction that was rolled back were never made, neither here nor on its server,
+    /// which had the same when it began.
     fn revert_settings(&mut self, before: Rc<Settings>) {
-        if !self.settings.same(&before) {
-            self.settings = before;
-            if let Some(connection) = self.connection() {
-                connection.settings_unsure = true;
-            }
+        if let Some(connection) = self.connection() {
+            connection.settings = Rc::clone(&before);
         }
+        self.settings = before;
     }
 
     /// Remembers the settings as they are before a transaction of its own.
@@ -459,8 +462,8 @@ impl Session {
                 self.client.set_activity(Activity::IdleInTransaction, now);
             }
             (Status::Idle, false) => {
-                self.settings_before = None;
-                self.executed = false;
+                // What was sent behind it begins with the settings of now.
+                self.settings_before = self.is_answered().not().then(|| Rc::clone(&self.settings));
             }
             _ => {}
         }
@@ -482,6 +485,36 @@ impl Session {
         self.block = Some(Box::new(Block::on_server(&before)));
     }
 
+    /// Whether nothing was sent behind what has been answered.
+    fn is_answered(&mut self) -> bool {
+        self.connection()
+            .is_none_or(|connection| connection.pipeline.is_empty() && !connection.unsynced)
+    }
+
+    /// AND CHAIN: the block is over, and the next begins as the server has it.
+    fn chain_block(&mut self) {
+        let rolled_back = std::mem::take(&mut self.rolled_back);
+        let Some(mut block) = self.block.take() else {
+            return;
+        };
+        if rolled_back {
+            self.forget_channels(&block.channels);
+            self.revert_settings(Rc::clone(&block.settings));
+        }
+        block.channels.clear();
+        block.savepoints.clear();
+        block.local = None;
+        block.failed = false;
+        block.settings = Rc::clone(&self.settings);
+        self.block = Some(block);
+        let settings = Rc::clone(&self.settings);
+        if let Some(connection) = self.connection()
+            && !connection.settings.same(&settings)
+        {
+            connection.settings_unsure = true;
+        }
+    }
+
     /// The server says that the block is over.
     fn end_block(&mut self) {
         let Some(block) = self.block.take() else {
@@ -489,12 +522,16 @@ impl Session {
         };
         if self.rolled_back {
             self.forget_channels(&block.channels);
-            self.revert_settings(block.settings);
+            self.revert_settings(Rc::clone(&block.settings));
         }
         self.rolled_back = false;
+        self.names_unsure |= block.hides_names;
         self.settings_before = None;
-        self.executed = false;
-        self.portals.clear();
+        if self.is_answered() {
+            self.portals.clear();
+        } else {
+            self.settings_before = Some(Rc::clone(&self.settings));
+        }
     }
 
     /// Before it is sent: what holds even if the statement fails.
@@ -505,7 +542,10 @@ impl Session {
     pub(crate) fn note_effect_before(&mut self, effect: &Effect) {
         self.settings_change |= self.may_change_settings(effect);
         match effect {
-            Effect::Pin(reason) => self.pin(reason),
+            Effect::Pin(reason) => {
+                self.pin(reason);
+                self.doubt_names(reason);
+            }
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
             Effect::Listen { channel } => self.listens_on_server(channel),
@@ -559,6 +599,7 @@ impl Session {
                 value,
                 local: false,
             } => self.set(name, value),
+            Effect::Commit { chain: true } | Effect::Rollback { chain: true } => self.chain_block(),
             // What follows it in the same text may set something for the block.
             Effect::Begin if self.block.is_none() => self.begin_block(),
             Effect::Set {
@@ -620,24 +661,11 @@ impl Session {
             }
             Effect::Unlisten { channel } => self.unlisten(channel.as_deref()),
             Effect::Savepoint(name) => {
-                let session = Rc::clone(&self.settings);
-                if let Some(block) = &mut self.block {
-                    let local = block.local.clone();
-                    let then = SettingsThen { session, local };
-                    block.savepoints.push((name.clone(), then));
-                }
+                self.set_savepoint(name);
                 self.shape_block(effect);
             }
             Effect::RollbackTo(name) => {
-                let then = self.block.as_mut().and_then(|block| {
-                    block.failed = false;
-                    let then = block.roll_back_to(name)?;
-                    block.local = then.local;
-                    Some(then.session)
-                });
-                if let Some(settings) = then {
-                    self.revert_settings(settings);
-                }
+                self.roll_back_to(name);
                 self.shape_block(effect);
             }
             Effect::Release(name) => {
@@ -648,6 +676,36 @@ impl Session {
             }
             Effect::SetTransaction { .. } => self.shape_block(effect),
             _ => {}
+        }
+    }
+
+    fn set_savepoint(&mut self, name: &str) {
+        let session = Rc::clone(&self.settings);
+        let on_server = self
+            .connection()
+            .map_or_else(Rc::default, |connection| Rc::clone(&connection.settings));
+        if let Some(block) = &mut self.block {
+            let then = SettingsThen {
+                session,
+                local: block.local.clone(),
+                on_server,
+            };
+            block.savepoints.push((name.to_owned(), then));
+        }
+    }
+
+    fn roll_back_to(&mut self, name: &str) {
+        let Some(block) = &mut self.block else {
+            return;
+        };
+        block.failed = false;
+        let Some(then) = block.roll_back_to(name) else {
+            return;
+        };
+        block.local = then.local;
+        self.settings = then.session;
+        if let Some(connection) = self.connection() {
+            connection.settings = then.on_server;
         }
     }
 
@@ -836,6 +894,13 @@ impl Session {
             match entry {
                 Owed::Server { hidden: true, .. } => {}
                 Owed::Local(bytes) => {
+                    match bytes.first() {
+                        Some(b'1') if failed => self.void_parse(),
+                        Some(b'1') => {
+                            self.tentative.pop_front();
+                        }
+                        _ => {}
+                    }
                     if bytes.first() == Some(&b'Z') {
                         self.reply_ready();
                         failed = false;
@@ -912,6 +977,7 @@ fn is_end(owed: &Owed<Note>) -> bool {
         owed,
         Owed::Server {
             request: Request::Sync,
+            note: Note::None,
             ..
         }
     )

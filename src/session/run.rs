@@ -8,7 +8,7 @@ use crate::error::{Fault, SqlState};
 use crate::execute::{End, Interrupted, canceled_fault};
 use crate::net::poll_read;
 use crate::placement::ShardId;
-use crate::server::connection::poll_flush;
+use crate::server::connection::{ServerConnection, poll_flush};
 use crate::server::hidden::{run_hidden, settings_sql};
 use crate::server::pool::Lease;
 use crate::wire::backend;
@@ -157,10 +157,12 @@ impl Session {
     }
 
     fn deliver_notifications(&mut self) {
-        if self.client.notifications.borrow().is_empty()
-            || self.lease.is_some()
-            || self.block.is_some()
-        {
+        let is_busy = self
+            .lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.is_clean());
+        if self.client.notifications.borrow().is_empty() || is_busy || self.block.is_some() {
             return;
         }
         for message in self.client.notifications.borrow_mut().drain(..) {
@@ -523,6 +525,7 @@ impl Session {
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
+            Stop::Names => self.ask_names().await.map_err(Interrupted::Fault),
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -653,9 +656,21 @@ impl Session {
 
     /// Brings a connection to our settings and makes it the current one.
     async fn settle_and_adopt(&mut self, mut lease: Lease) -> Result<(), Interrupted> {
-        self.settle(&mut lease).await?;
-        self.adopt(lease);
-        Ok(())
+        let settled = self.settle(&mut lease).await;
+        if settled.is_ok() {
+            self.adopt(lease);
+            return settled;
+        }
+        if self.keeps_connections() {
+            // What the client holds there stays, unless the connection is lost.
+            if lease.peek().is_some_and(ServerConnection::is_clean) {
+                self.parked.push(lease);
+            } else if self.pinned.is_some() {
+                let shard = lease.pool().target.shard;
+                self.client.kill(self.kept_was_lost(shard));
+            }
+        }
+        settled
     }
 
     /// Brings a connection to our settings.
@@ -670,7 +685,7 @@ impl Session {
         if sql.is_empty() {
             return Ok(());
         }
-        connection.settings_unsure = true;
+        let was_unsure = std::mem::replace(&mut connection.settings_unsure, true);
         let wanted = Rc::clone(&self.settings);
         let deadline = self.database.limits.server_connect_timeout;
         let result = tokio::time::timeout(deadline, run_hidden(connection, &sql)).await;
@@ -680,7 +695,11 @@ impl Session {
                 connection.settings_unsure = false;
                 Ok(())
             }
-            Ok(Err(fault)) => Err(Interrupted::Fault(fault)),
+            Ok(Err(fault)) => {
+                // All of it is undone.
+                connection.settings_unsure = was_unsure || !connection.is_clean();
+                Err(Interrupted::Fault(fault))
+            }
             Err(_elapsed) => Err(Interrupted::Fault(
                 Fault::error(
                     SqlState::CONNECTION_FAILURE,
@@ -691,8 +710,26 @@ impl Session {
         }
     }
 
-    /// Moves a block that ran only harmless statements to another shard.
+    /// Moves a block that ran only harmless statements to another shard. When that fails, so has the
+    /// block: nothing of it is open any more.
     async fn move_block(&mut self, shard: ShardId) -> Result<(), Interrupted> {
+        let moved = self.open_elsewhere(shard).await;
+        if moved.is_err() {
+            self.client.targets.borrow_mut().clear();
+            self.lease = None;
+            if let Some(block) = &mut self.block {
+                block.failed = true;
+                block.sent = false;
+                block.bound = false;
+                block.local = None;
+                block.preamble.clear();
+                block.savepoints.clear();
+            }
+        }
+        moved
+    }
+
+    async fn open_elsewhere(&mut self, shard: ShardId) -> Result<(), Interrupted> {
         let (begin, preamble) = match &self.block {
             Some(block) => (block.begin.clone(), block.preamble.clone()),
             None => return Ok(()),

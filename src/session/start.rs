@@ -12,7 +12,7 @@ use crate::wire::backend;
 
 use super::auth::Identity;
 use super::client::Client;
-use super::engine::{Database, Engine};
+use super::engine::{Database, Engine, Greeting};
 use super::{Passing, Session, Stop};
 
 impl Session {
@@ -29,6 +29,7 @@ impl Session {
         pools: Rc<[Rc<Pool>]>,
         pool_mode: PoolMode,
         settings: Rc<Settings>,
+        greeting: Rc<Greeting>,
         identity: Identity,
         identity_hints: bool,
     ) -> Box<Session> {
@@ -49,7 +50,9 @@ impl Session {
             pool_mode,
             startup_settings: Rc::clone(&settings),
             settings,
+            greeting,
             settings_change: false,
+            names_unsure: false,
             settings_before: None,
             block: None,
             lease: None,
@@ -60,7 +63,6 @@ impl Session {
             temporary: Vec::new(),
             channels: Vec::new(),
             unnamed: None,
-            called: Vec::new(),
             portals: Vec::new(),
             pending: Vec::new(),
             tentative: VecDeque::new(),

@@ -199,6 +199,26 @@ pub fn row_description(out: &mut Vec<u8>, columns: &[Column<'_>]) {
     });
 }
 
+/// The values of a DataRow, `None` for NULL; those after a malformed one are missing.
+pub fn row_values(body: &[u8]) -> Vec<Option<&[u8]>> {
+    let mut values = Vec::new();
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        rest = after;
+        // −1 is NULL.
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            values.push(None);
+            continue;
+        };
+        let Some((value, after)) = rest.split_at_checked(length) else {
+            break;
+        };
+        values.push(Some(value));
+        rest = after;
+    }
+    values
+}
+
 /// DataRow of values in text format; `None` is NULL.
 pub fn data_row<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<&'a [u8]>>) {
     message(out, b'D', |out| {

@@ -1,0 +1,118 @@
+//! Which table a name means is what `search_path` says on the server, however it was set.
+
+use crate::client::Client;
+use crate::fixture::Fixture;
+
+/// `rs` is sharded in one schema and single in another; rows of key 1 say which.
+fn two_schemas() -> Fixture {
+    let mut options = Fixture::options("transaction");
+    options.on("public.rs", "by_modulo", "k");
+    let fixture = Fixture::with(&mut options);
+    fixture.databases.run_everywhere(
+        "CREATE TABLE public.rs (k bigint, v text); CREATE SCHEMA other; CREATE TABLE other.rs (k bigint, v text)",
+    );
+    let home = fixture.databases.shard(0);
+    let shard = fixture.databases.shard(1);
+    for (mut server, schema) in [(home, "other"), (shard, "public")] {
+        server.run(&format!("INSERT INTO {schema}.rs VALUES (1, '{schema}')"));
+    }
+    fixture.herd.console().run("RELOAD");
+    crate::load::eventually("the catalog is read", || {
+        let mut client = fixture.connect();
+        client.run("SET search_path TO other");
+        seen(&mut client) == "other"
+    });
+    fixture
+}
+
+fn seen(client: &mut Client) -> String {
+    let rows = client.run("SELECT v FROM rs WHERE k = 1").rows;
+    rows.first()
+        .and_then(|row| row[0].clone())
+        .unwrap_or_default()
+}
+
+fn as_superuser(fixture: &Fixture, sql: &str) {
+    for port in &fixture.databases.shard_ports {
+        Client::connect(*port, "postgres", &fixture.databases.name).run(sql);
+    }
+}
+
+#[test]
+fn the_path_of_the_database_counts() {
+    let fixture = two_schemas();
+    let name = &fixture.databases.name;
+    as_superuser(
+        &fixture,
+        &format!("ALTER DATABASE {name} SET search_path = other, public"),
+    );
+    fixture.herd.console().run("RELOAD");
+    fixture.herd.console().run("RECONNECT");
+    let mut client = fixture.connect();
+    assert_eq!(seen(&mut client), "other");
+    client.run("SET search_path TO public");
+    assert_eq!(seen(&mut client), "public");
+    client.run("RESET search_path");
+    assert_eq!(seen(&mut client), "other");
+}
+
+#[test]
+fn the_role_is_part_of_the_path() {
+    let fixture = two_schemas();
+    as_superuser(
+        &fixture,
+        "DO $$ BEGIN CREATE ROLE other; EXCEPTION WHEN OTHERS THEN NULL; END $$;
+         GRANT other TO app; GRANT USAGE ON SCHEMA other TO other; GRANT ALL ON other.rs, public.rs TO other",
+    );
+    let mut client = fixture.connect();
+    client.run("SET ROLE other");
+    assert_eq!(seen(&mut client), "other");
+    client.run("RESET ROLE");
+    assert_eq!(seen(&mut client), "public");
+    let rows = client
+        .run("SET ROLE other; SELECT v FROM rs WHERE k = 1")
+        .rows;
+    assert_eq!(rows, [[Some("other".to_owned())]]);
+    drop(client);
+    as_superuser(&fixture, "DROP OWNED BY other CASCADE");
+}
+
+#[test]
+fn a_path_set_by_an_expression_is_asked_for() {
+    let fixture = two_schemas();
+    fixture
+        .databases
+        .shard(0)
+        .run("INSERT INTO at_home VALUES (1, 'x')");
+    let by_function = "SELECT set_config('search_path', 'other', false), id FROM public.at_home";
+    let by_block = "DO $$ BEGIN PERFORM set_config('search_path', 'other', false); END $$";
+    for sql in [by_function, by_block] {
+        let mut client = fixture.connect();
+        client.run(sql);
+        assert_eq!(seen(&mut client), "other", "{sql}");
+        let behind = client.fails(&format!("{sql}; SELECT v FROM rs WHERE k = 1"));
+        assert_eq!(behind.code, "0A000", "{sql}");
+        client.run("SET search_path TO public");
+        assert_eq!(seen(&mut client), "public", "{sql}");
+    }
+    let mut client = fixture.connect();
+    client.run("BEGIN");
+    client.run("SELECT set_config('search_path', 'other', true), id FROM public.at_home");
+    assert_eq!(seen(&mut client), "other");
+    client.run("COMMIT");
+    assert_eq!(seen(&mut client), "public");
+}
+
+#[test]
+fn chained_blocks_begin_with_the_path_of_the_session() {
+    let fixture = two_schemas();
+    let mut client = fixture.connect();
+    client.run("BEGIN");
+    client.run("SET LOCAL search_path TO other");
+    assert_eq!(seen(&mut client), "other");
+    client.run("COMMIT AND CHAIN");
+    // The block is the home shard's by now.
+    assert_eq!(client.fails("SELECT v FROM rs WHERE k = 1").code, "0A000");
+    client.run("ROLLBACK");
+    assert_eq!(seen(&mut client), "public");
+}
