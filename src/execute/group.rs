@@ -132,12 +132,15 @@ impl Portal<'_> {
             client.reply(backend::no_data);
             return Ok(());
         }
-        let first = match &self.wide.route {
-            Route::Concat(shards) => shards.iter().next(),
-            _ => None,
+        let shard = if let Route::Concat(shards) = &self.wide.route
+            && let Some(first) = shards.iter().next()
+        {
+            first
+        } else {
+            client.topology().home()
         };
         let mut one = ShardSet::default();
-        one.insert(first.unwrap_or_else(|| client.topology().home()));
+        one.insert(shard);
         let mut members = open(client, &one).await?;
         let mut result = Ok(());
         for member in &mut members {

@@ -13,7 +13,7 @@ use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
 use crate::placement::topology::Topology;
-use crate::server::connection::{CancelTarget, poll_flush};
+use crate::server::connection::{CancelTarget, ServerConnection, poll_flush};
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
@@ -141,7 +141,15 @@ impl Conversation for Session {
             Some(index) => self.parked.swap_remove(index),
             None => self.acquire(shard).await?,
         };
-        self.settle(&mut lease).await?;
+        if let Err(interrupted) = self.settle(&mut lease).await {
+            // What the client holds there stays, unless the connection is lost.
+            if lease.peek().is_some_and(ServerConnection::is_clean) {
+                self.give_back(lease);
+            } else if parked.is_some() && self.pinned.is_some() {
+                self.lose(shard);
+            }
+            return Err(interrupted);
+        }
         if let Some(connection) = lease.peek() {
             let target = Rc::clone(&connection.cancel);
             self.client.targets.borrow_mut().push(target);
