@@ -697,6 +697,7 @@ impl Session {
                     self.portals.iter().find(|(known, _)| **known == *name)
                 {
                     let column = column_of(effect);
+                    self.settle_pending()?;
                     self.reply(|out| describe_local(out, column.as_deref()));
                     return Ok(());
                 }
@@ -780,7 +781,9 @@ impl Session {
     }
 
     fn on_close(&mut self, body: &[u8]) -> Result<(), Stop> {
-        match frontend::close(body).map_err(Fault::from)? {
+        let target = frontend::close(body).map_err(Fault::from)?;
+        self.settle_pending()?;
+        match target {
             Target::Statement(name) => {
                 if self.is_sql_prepared(name) && !self.statements.contains_key(statement_key(name))
                 {
@@ -788,7 +791,6 @@ impl Session {
                     let shard = self.here_or_home();
                     return self.forward(shard, b'C', body, Request::Close);
                 }
-                self.settle_pending()?;
                 if name.is_empty() {
                     self.unnamed = None;
                 } else {
