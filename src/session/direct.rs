@@ -143,6 +143,7 @@ impl Session {
             && !self.skipping
             && !self.copy_in
             && !self.settings_change
+            && !self.names_unsure
             && !self.keeps_connections()
             && self.database.generation == self.engine.generation()
     }

@@ -77,6 +77,14 @@ impl Session {
         }
     }
 
+    /// SET LOCAL outside a block: it holds until the Sync.
+    pub(crate) fn doubt_names_of_group(&mut self, setting: &str) {
+        let names = ["search_path", "role", "session_authorization"];
+        if self.pools.len() > 1 && self.block.is_none() && names.contains(&setting) {
+            self.names_unsure = true;
+        }
+    }
+
     /// Before a text is read: what its names mean must be known, unless its transaction has failed.
     pub(crate) fn settle_names(&mut self) -> Result<(), Stop> {
         let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
@@ -84,7 +92,7 @@ impl Session {
             return Ok(());
         };
         if connection.unsynced {
-            // Within a group nothing can be asked; all of it runs on one shard.
+            // Within a group nothing can be asked.
             return Ok(());
         }
         self.wait_for_replies()?;
@@ -143,11 +151,16 @@ impl Session {
         match &names.settings {
             Some(settings) if self.names_mean_the_same(settings) => Ok(None),
             Some(settings) => Ok(Some(self.plan_under_settings(text, settings))),
-            None => Err(Fault::error(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "it cannot be told which tables a statement means, behind one in the same query that may change search_path",
-            )
-            .hint("Send the statements one by one.")),
+            None => Err(unknown_names()),
         }
     }
+}
+
+/// What a statement is told of which it is not known which tables it means.
+pub(crate) fn unknown_names() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "it cannot be told which tables a statement means, behind one that may change search_path",
+    )
+    .hint("Send the statements one by one, each with its own Sync.")
 }

@@ -607,6 +607,7 @@ impl Session {
                 value,
                 local: true,
             } => {
+                self.doubt_names_of_group(name);
                 self.set_local(|settings| settings.with(name, value));
                 self.shape_block(effect);
             }

@@ -17,7 +17,7 @@ use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
 use super::lease::Place;
-use super::names::Names;
+use super::names::{Names, unknown_names};
 use super::{Session, Stop, Task};
 
 /// The literals of a simple query's text.
@@ -481,6 +481,9 @@ impl Session {
         let held = self.block.as_ref().is_some_and(|block| block.sent) || self.keeps_connections();
         if statement.block_only && !held {
             return Err(refuse::unbound());
+        }
+        if self.names_unsure && statement.has_tables {
+            return Err(unknown_names());
         }
         Ok(())
     }

@@ -116,3 +116,31 @@ fn chained_blocks_begin_with_the_path_of_the_session() {
     client.run("ROLLBACK");
     assert_eq!(seen(&mut client), "public");
 }
+
+#[test]
+fn a_path_set_for_a_group_is_not_guessed() {
+    let fixture = two_schemas();
+    let mut client = fixture.connect();
+    let step = |sql: &str| {
+        [
+            crate::message::parse("", sql, &[]),
+            crate::message::bind("", "", &[], &[], &[]),
+            crate::message::execute("", 0),
+        ]
+        .concat()
+    };
+    let select = step("SELECT v FROM rs WHERE k = 1");
+    let sync = crate::message::sync();
+    client.send(
+        &[
+            step("SET LOCAL search_path TO other"),
+            select.clone(),
+            sync.clone(),
+        ]
+        .concat(),
+    );
+    assert_eq!(client.answer().expect_err("refused").code, "0A000");
+    client.send(&[select, sync].concat());
+    let rows = client.answer().expect("found").rows;
+    assert_eq!(rows, [[Some("public".to_owned())]]);
+}
