@@ -481,6 +481,13 @@ impl Session {
             return Ok(());
         }
         self.settle_pending()?;
+        if self.block.as_ref().is_some_and(|block| block.failed) {
+            // Failed by an error of our own, which the server does not know.
+            self.wait_for_replies()?;
+            self.reply_fault(&Session::failed_block_fault());
+            self.reply_ready();
+            return Ok(());
+        }
         let shard = self.here_or_home();
         self.lease(shard, true)?;
         if let Some(connection) = self.connection() {
