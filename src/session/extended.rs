@@ -155,6 +155,10 @@ impl Session {
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
         self.settle_settings()?;
+        if self.block.is_some() && self.begins_group() {
+            // Whether the block has failed decides what the answer is.
+            self.wait_for_replies()?;
+        }
         if self.statements.contains_key(statement_key(parse.name)) {
             self.settle_name(parse.name)?;
         }
@@ -168,6 +172,7 @@ impl Session {
         let prepared = self.called_on_server(prepared);
         if let Some(statement) = prepared.script.statements.first() {
             self.check_failed(statement)?;
+            self.check_parse_in_failed(statement)?;
         }
         let unnamed = parse.name.is_empty();
         if unnamed {
@@ -186,6 +191,26 @@ impl Session {
         Ok(())
     }
 
+    /// In a failed block only what ends it is parsed, also where a server would not be asked.
+    fn check_parse_in_failed(&self, statement: &Statement) -> Result<(), Fault> {
+        let is_end = matches!(
+            statement.effect,
+            Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_)
+        );
+        if !is_end && self.status() == Status::Failed {
+            return Err(Session::failed_block_fault());
+        }
+        Ok(())
+    }
+
+    /// Whether the message at hand is the first behind a Sync.
+    fn begins_group(&self) -> bool {
+        self.lease
+            .as_ref()
+            .and_then(Lease::peek)
+            .is_some_and(|connection| !connection.unsynced)
+    }
+
     /// A name whose Parse has no answer yet may turn out to be none.
     fn settle_name(&self, name: &[u8]) -> Result<(), Stop> {
         let is_tentative = |known: &Option<Box<[u8]>>| known.as_deref() == Some(name);
@@ -197,12 +222,7 @@ impl Session {
 
     /// The same for a message that begins a group: within one, an error makes all that follows void.
     pub(crate) fn settle_name_of_group(&self, name: &[u8]) -> Result<(), Stop> {
-        let begins = self
-            .lease
-            .as_ref()
-            .and_then(Lease::peek)
-            .is_some_and(|connection| !connection.unsynced);
-        if begins {
+        if self.begins_group() {
             self.settle_name(name)
         } else {
             Ok(())
