@@ -448,8 +448,10 @@ impl Session {
         };
         connection.status = status;
         connection.pipeline.pop();
+        // A block that no server knows of yet goes on.
+        let is_unsent = self.block.as_ref().is_some_and(|block| !block.sent);
         match (status, self.block.is_some()) {
-            (Status::Idle, true) if shown => self.end_block(),
+            (Status::Idle, true) if shown && !is_unsent => self.end_block(),
             (Status::InBlock | Status::Failed, false) => {
                 self.begin_block();
                 if shown {
@@ -469,7 +471,11 @@ impl Session {
         }
         if shown {
             let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
-            let status = if failed_here { Status::Failed } else { status };
+            let status = match (failed_here, is_unsent) {
+                (true, _) => Status::Failed,
+                (false, true) => Status::InBlock,
+                (false, false) => status,
+            };
             backend::ready_for_query(&mut self.out, status);
         }
         self.emit_local();

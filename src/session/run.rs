@@ -407,6 +407,7 @@ impl Session {
                     return Ok(());
                 }
                 self.begin_statement();
+                self.drop_portals(true);
                 self.on_query(frame)
             }
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
@@ -426,6 +427,16 @@ impl Session {
                 SqlState::PROTOCOL_VIOLATION,
                 format!("invalid frontend message type {tag}"),
             ))),
+        }
+    }
+
+    /// A Query or a FunctionCall outside a block ends what its group has begun, portals included; a
+    /// Query drops the unnamed one in any case.
+    fn drop_portals(&mut self, unnamed: bool) {
+        if self.block.is_none() {
+            self.portals.clear();
+        } else if unnamed {
+            self.portals.retain(|(name, _)| !name.is_empty());
         }
     }
 
@@ -481,6 +492,7 @@ impl Session {
             return Ok(());
         }
         self.settle_pending()?;
+        self.drop_portals(false);
         if self.block.as_ref().is_some_and(|block| block.failed) {
             // Failed by an error of our own, which the server does not know.
             self.wait_for_replies()?;
