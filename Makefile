@@ -32,7 +32,7 @@ test: check ## check, then all tests, against PostgreSQL servers of their own
 		set -ex; $(CARGO) test --locked $(ARGS); \
 	fi
 
-bench: ## pgbench directly, through a bare relay, PgBouncer and pgherd; QUICK=1 for four minutes
+bench: ## pgbench directly, through a bare relay, PgBouncer and pgherd; QUICK=1 for a few minutes
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked
 	python3 benches/proxies.py run $(if $(QUICK),--quick) $(ARGS)

@@ -60,12 +60,7 @@ impl From<FrameError> for Stopped {
 
 impl Member {
     pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, Trouble> {
-        self.lease.connection().ok_or_else(|| {
-            Trouble::Fault(Fault::error(
-                SqlState::INTERNAL,
-                "the server connection is gone",
-            ))
-        })
+        self.lease.connection().ok_or_else(gone)
     }
 
     fn name(&self) -> String {
@@ -245,11 +240,8 @@ impl Member {
     ) -> Result<bool, Trouble> {
         let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
         let mut more = true;
-        self.connection()?;
         let Member { lease, reading, .. } = self;
-        let Some(connection) = lease.connection() else {
-            return Ok(false);
-        };
+        let connection = lease.connection().ok_or_else(gone)?;
         let mut reader = std::mem::take(&mut connection.reader);
         let result = reader.feed(data, u32::MAX, is_row, |piece| {
             reading.on_piece(connection, piece, most, |heard| {
@@ -264,6 +256,13 @@ impl Member {
             Err(Stopped::Trouble(trouble)) => Err(trouble),
         }
     }
+}
+
+fn gone() -> Trouble {
+    Trouble::Fault(Fault::error(
+        SqlState::INTERNAL,
+        "the server connection is gone",
+    ))
 }
 
 fn push_describe(connection: &mut ServerConnection) {

@@ -252,6 +252,15 @@ pub fn quote_literal(value: &str) -> String {
     }
 }
 
+/// The value of a setting as SET would write it: a search path is a list already.
+pub fn as_set_writes(name: &str, value: &str) -> String {
+    match name {
+        "search_path" if value.trim().is_empty() => "''".to_owned(),
+        "search_path" => value.to_owned(),
+        _ => quote_literal(value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Settings, difference, quote_literal};

@@ -20,6 +20,7 @@ use crate::server::statements::{Prepared, ServerName};
 use crate::wire::frame::{self, Frame, Split};
 
 use super::Session;
+use super::long::LONG;
 use super::simple::statement_key;
 
 impl Conversation for Session {
@@ -95,6 +96,8 @@ impl Conversation for Session {
                     self.input.clear();
                     return Ok((tag, Vec::new()));
                 }
+                // As outside of such a group.
+                Ok(Split::Part { total, .. }) if total > LONG => return Err(End::Client),
                 Ok(Split::Part { .. } | Split::Nothing) => {}
                 Err(error) => {
                     return Err(End::Fault(Box::new(Fault::fatal(

@@ -18,7 +18,6 @@ use crate::wire::frontend::{self, Bind, Parse};
 use crate::wire::pipeline::Request;
 
 use super::Session;
-use super::client::LastRoute;
 use super::extended::BindValues;
 use super::lease::Place;
 use super::simple::statement_key;
@@ -193,11 +192,9 @@ impl Session {
         fit: impl FnOnce(&mut ServerConnection) -> bool,
     ) -> Option<Lease> {
         let mut lease = self.pools.get(usize::from(shard.0))?.take(&self.settings)?;
-        let is_ready = lease.connection().is_some_and(|connection| {
-            connection.settings.same(&self.settings)
-                && !connection.settings_unsure
-                && fit(connection)
-        });
+        let is_ready = lease
+            .connection()
+            .is_some_and(|connection| self.has_our_settings(connection) && fit(connection));
         if is_ready {
             return Some(lease);
         }
@@ -207,11 +204,7 @@ impl Session {
 
     fn begin(&mut self, lease: Lease) {
         let shard = lease.pool().target.shard;
-        let mut last = self.client.last_route.borrow_mut();
-        if !matches!(&*last, LastRoute::Single(known) if *known == shard) {
-            *last = LastRoute::Single(shard);
-        }
-        drop(last);
+        self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
         self.adopt(lease);
     }
 }

@@ -327,12 +327,15 @@ impl Engine {
 
     /// The time now.
     pub fn now(&self) -> Instant {
-        let now = Instant::now();
-        self.turned.set(now);
-        now
+        Instant::now()
     }
 
-    /// The time of the last look at the clock: when the task that runs was woken, or later.
+    /// A session was woken, or has waited: what it does from here on has this time.
+    pub(crate) fn look_at_clock(&self) {
+        self.turned.set(self.now());
+    }
+
+    /// The time of the last look at the clock: when the session that runs was woken, or later.
     pub(crate) fn recently(&self) -> Instant {
         self.turned.get()
     }

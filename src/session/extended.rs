@@ -535,6 +535,7 @@ impl Session {
             return Err(Stop::Fault(fault));
         }
         self.check_bound(statement)?;
+        self.check_names(statement)?;
         let values = BindValues::new(&bind, &prepared, self.is_utf8());
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => place,
@@ -670,10 +671,10 @@ impl Session {
             }
             Target::Statement(name) => {
                 self.settle_name_of_group(name)?;
-                let known = self.statements.get(statement_key(name)).map(Rc::clone);
                 let prepared = match self.find_statement(name) {
                     Err(Stop::Fault(fault)) => {
                         // The parameters are described before the columns are found to be others.
+                        let known = self.statements.get(statement_key(name)).map(Rc::clone);
                         if let Some(known) = known.as_ref().and_then(|known| known.described.get())
                         {
                             let types = &known.parameters;
@@ -865,7 +866,7 @@ impl Session {
         if self.block.is_none() {
             self.portals.clear();
         }
-        let executed = std::mem::take(&mut self.executed);
+        let executed = self.executed;
         match self.connection() {
             Some(connection) if connection.unsynced => {
                 let note = if executed { Note::Commit } else { Note::None };
@@ -875,12 +876,11 @@ impl Session {
             }
             Some(_) | None => {
                 // The status is known only when what went before is answered.
-                self.executed = executed;
                 self.wait_for_replies()?;
-                self.executed = false;
                 self.reply_ready();
             }
         }
+        self.executed = false;
         Ok(())
     }
 

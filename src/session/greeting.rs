@@ -8,7 +8,7 @@ use crate::config::KeepUnnamed;
 use crate::error::{Fault, SqlState};
 use crate::server::hidden;
 use crate::server::pool::{Lease, Pool};
-use crate::server::settings::{Settings, quote_literal};
+use crate::server::settings::{Settings, as_set_writes};
 
 use super::engine::{Database, Engine, GREETINGS_MAX, Greeting};
 use super::startup;
@@ -102,11 +102,7 @@ pub(super) fn startup_settings(
         if name == "application_name" {
             value.clone_into(&mut application_name);
         }
-        let text = match name.as_str() {
-            "search_path" if value.trim().is_empty() => "''".to_owned(),
-            "search_path" => value.to_owned(),
-            _ => quote_literal(value),
-        };
+        let text = as_set_writes(&name, value);
         values.insert(name, text);
     }
     (Settings::new(values), application_name)

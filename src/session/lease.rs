@@ -201,8 +201,10 @@ impl Session {
         if connection.shard == shard {
             let quiet =
                 connection.is_clean() && self.block.as_ref().is_none_or(|block| !block.sent);
-            let unlike = !connection.settings.same(&self.settings) || connection.settings_unsure;
-            return match (quiet && unlike).then(|| self.lease.take()).flatten() {
+            return match (quiet && !self.has_our_settings(connection))
+                .then(|| self.lease.take())
+                .flatten()
+            {
                 Some(lease) => Err(Stop::Settings(lease)),
                 None => Ok(()),
             };
@@ -287,11 +289,16 @@ impl Session {
         .hint("Connect again: what the session held there is gone.")
     }
 
+    /// Whether a connection is set as the session wants it.
+    pub(crate) fn has_our_settings(&self, connection: &ServerConnection) -> bool {
+        connection.settings.same(&self.settings) && !connection.settings_unsure
+    }
+
     fn adopt_or_stop(&mut self, lease: Lease) -> Result<(), Stop> {
-        let ready = lease.peek().is_some_and(|connection| {
-            connection.settings.same(&self.settings) && !connection.settings_unsure
-        });
-        if ready {
+        let is_ready = lease
+            .peek()
+            .is_some_and(|connection| self.has_our_settings(connection));
+        if is_ready {
             self.adopt(lease);
             Ok(())
         } else {

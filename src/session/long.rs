@@ -15,7 +15,7 @@ use super::start::too_long;
 use super::{Passing, Portal, Session, Stop};
 
 /// From this size on a message is passed on in pieces where that is possible.
-const LONG: usize = 1 << 20;
+pub(super) const LONG: usize = 1 << 20;
 
 /// The part of a Bind that has arrived.
 struct BindStart<'a> {
@@ -197,6 +197,7 @@ impl Session {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
         self.check_bound(statement)?;
+        self.check_names(statement)?;
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => Ok(place),
             None => self.place(statement, &start),

@@ -4,15 +4,17 @@
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
+use crate::execute::{End, Interrupted};
 use crate::planner;
-use crate::planner::plan::{Argument, Effect, Script, Statement};
+use crate::planner::plan::{Argument, Effect, Statement, Values};
 use crate::server::hidden::ask_row;
 use crate::server::pool::Lease;
-use crate::server::settings::Settings;
+use crate::server::settings::{Settings, as_set_writes};
 use crate::wire::backend::Status;
 
 use super::greeting::{NAMES, late};
-use super::replies::as_set_writes;
+use super::lease::Place;
+use super::simple::TextValues;
 use super::{Session, Stop};
 
 /// The settings from which a statement's names are resolved, followed from statement to statement.
@@ -103,17 +105,19 @@ impl Session {
         }
     }
 
-    /// Asks the server what `search_path` is.
+    /// Asks the server what `search_path` is. A client whose server does not say is ended.
     ///
     /// # Cancel safety
     /// Not safe: the client must be closed.
-    pub(crate) async fn ask_names(&mut self) -> Result<(), Fault> {
+    pub(crate) async fn ask_names(&mut self) -> Result<(), Interrupted> {
         let limit = self.database.limits.server_connect_timeout;
         let Some(connection) = self.connection() else {
             return Ok(());
         };
         let asked = tokio::time::timeout(limit, ask_row(connection, NAMES)).await;
-        let row = asked.map_err(|_elapsed| late())??;
+        let row = asked
+            .map_err(|_elapsed| Interrupted::End(End::Fault(Box::new(late()))))?
+            .map_err(Interrupted::Fault)?;
         self.names_unsure = false;
         let Some(path) = row.first() else {
             return Ok(());
@@ -134,25 +138,42 @@ impl Session {
         Ok(())
     }
 
-    /// The plan of one statement of a text under the names of its moment; `None` where the text's own
-    /// plan holds.
+    /// Within a group a statement cannot be placed while what its names mean is not known.
+    pub(crate) fn check_names(&self, statement: &Statement) -> Result<(), Fault> {
+        if self.names_unsure && statement.has_tables {
+            return Err(unknown_names());
+        }
+        Ok(())
+    }
+
+    /// Where one statement of a text runs, by the names of its moment.
     ///
     /// # Errors
-    /// 0A000 when what the names mean cannot be told.
-    pub(crate) fn planned_under(
+    /// As of `place`; 0A000 when what the names mean cannot be told.
+    pub(crate) fn place_under(
         &mut self,
         names: &Names,
         statement: &Statement,
         text: &[u8],
-    ) -> Result<Option<Script>, Fault> {
+        values: &dyn Values,
+    ) -> Result<Place, Fault> {
         if !statement.has_tables || self.pools.len() < 2 {
-            return Ok(None);
+            return self.place(statement, values);
         }
-        match &names.settings {
-            Some(settings) if self.names_mean_the_same(settings) => Ok(None),
-            Some(settings) => Ok(Some(self.plan_under_settings(text, settings))),
-            None => Err(unknown_names()),
+        let settings = names.settings.as_ref().ok_or_else(unknown_names)?;
+        if self.names_mean_the_same(settings) {
+            return self.place(statement, values);
         }
+        let script = self.plan_under_settings(text, settings);
+        let [statement] = script.statements.as_slice() else {
+            return Err(unknown_names());
+        };
+        let values = TextValues {
+            text,
+            literals: &script.literals,
+            is_utf8: self.is_utf8(),
+        };
+        self.place(statement, &values)
     }
 }
 

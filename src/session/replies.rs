@@ -1,6 +1,5 @@
 //! What comes back from the server: passed on, and read only as far as the session must know.
 
-use std::ops::Not as _;
 use std::rc::Rc;
 
 use crate::config::PoolMode;
@@ -8,7 +7,7 @@ use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
-use crate::server::settings::{Settings, quote_literal};
+use crate::server::settings::{Settings, as_set_writes};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -448,9 +447,9 @@ impl Session {
         };
         connection.status = status;
         connection.pipeline.pop();
-        // A block that no server knows of yet goes on.
         let is_unsent = self.block.as_ref().is_some_and(|block| !block.sent);
         match (status, self.block.is_some()) {
+            // A block that no server knows of yet goes on.
             (Status::Idle, true) if shown && !is_unsent => self.end_block(),
             (Status::InBlock | Status::Failed, false) => {
                 self.begin_block();
@@ -464,18 +463,12 @@ impl Session {
                 self.client.set_activity(Activity::IdleInTransaction, now);
             }
             (Status::Idle, false) => {
-                // What was sent behind it begins with the settings of now.
-                self.settings_before = self.is_answered().not().then(|| Rc::clone(&self.settings));
+                self.settings_before = self.settings_behind();
             }
             _ => {}
         }
         if shown {
-            let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
-            let status = match (failed_here, is_unsent) {
-                (true, _) => Status::Failed,
-                (false, true) => Status::InBlock,
-                (false, false) => status,
-            };
+            let status = self.status();
             backend::ready_for_query(&mut self.out, status);
         }
         self.emit_local();
@@ -497,16 +490,26 @@ impl Session {
             .is_none_or(|connection| connection.pipeline.is_empty() && !connection.unsynced)
     }
 
-    /// AND CHAIN: the block is over, and the next begins as the server has it.
-    fn chain_block(&mut self) {
-        let rolled_back = std::mem::take(&mut self.rolled_back);
-        let Some(mut block) = self.block.take() else {
-            return;
-        };
-        if rolled_back {
+    /// The settings that what was sent behind begins with, if anything was.
+    fn settings_behind(&mut self) -> Option<Rc<Settings>> {
+        (!self.is_answered()).then(|| Rc::clone(&self.settings))
+    }
+
+    /// What the end of a block means for the session.
+    fn settle_block(&mut self, block: &Block) {
+        if std::mem::take(&mut self.rolled_back) {
             self.forget_channels(&block.channels);
             self.revert_settings(Rc::clone(&block.settings));
         }
+        self.names_unsure |= block.hides_names;
+    }
+
+    /// AND CHAIN: the block is over, and the next begins as the server has it.
+    fn chain_block(&mut self) {
+        let Some(mut block) = self.block.take() else {
+            return;
+        };
+        self.settle_block(&block);
         block.channels.clear();
         block.savepoints.clear();
         block.local = None;
@@ -526,17 +529,10 @@ impl Session {
         let Some(block) = self.block.take() else {
             return;
         };
-        if self.rolled_back {
-            self.forget_channels(&block.channels);
-            self.revert_settings(Rc::clone(&block.settings));
-        }
-        self.rolled_back = false;
-        self.names_unsure |= block.hides_names;
-        self.settings_before = None;
+        self.settle_block(&block);
+        self.settings_before = self.settings_behind();
         if self.is_answered() {
             self.portals.clear();
-        } else {
-            self.settings_before = Some(Rc::clone(&self.settings));
         }
     }
 
@@ -902,17 +898,17 @@ impl Session {
                 Owed::Server { hidden: true, .. } => {}
                 Owed::Local(bytes) => {
                     match bytes.first() {
+                        Some(b'Z') => {
+                            self.reply_ready();
+                            failed = false;
+                        }
                         Some(b'1') if failed => self.void_parse(),
                         Some(b'1') => {
                             self.tentative.pop_front();
+                            self.out.extend_from_slice(&bytes);
                         }
-                        _ => {}
-                    }
-                    if bytes.first() == Some(&b'Z') {
-                        self.reply_ready();
-                        failed = false;
-                    } else if !failed {
-                        self.out.extend_from_slice(&bytes);
+                        _ if failed => {}
+                        _ => self.out.extend_from_slice(&bytes),
                     }
                     ended_last = bytes.first() == Some(&b'Z');
                 }
@@ -1020,13 +1016,4 @@ fn with_identity(base: &Settings, identity: &Settings) -> Rc<Settings> {
         };
     }
     Settings::new(values)
-}
-
-/// The argument of `set_config` as SET would write it: a search path is a list already.
-pub(crate) fn as_set_writes(name: &str, value: &str) -> String {
-    match name {
-        "search_path" if value.trim().is_empty() => "''".to_owned(),
-        "search_path" => value.to_owned(),
-        _ => quote_literal(value),
-    }
 }

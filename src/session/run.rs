@@ -74,6 +74,7 @@ impl Session {
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Stop>, End>> {
         self.client.register(cx.waker());
+        self.engine.look_at_clock();
         if self.out.capacity() == 0 {
             self.out = self.engine.take_spare();
         }
@@ -544,7 +545,7 @@ impl Session {
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
-            Stop::Names => self.ask_names().await.map_err(Interrupted::Fault),
+            Stop::Names => self.ask_names().await,
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -677,6 +678,7 @@ impl Session {
     async fn settle_and_adopt(&mut self, mut lease: Lease) -> Result<(), Interrupted> {
         let settled = self.settle(&mut lease).await;
         if settled.is_ok() {
+            self.engine.look_at_clock();
             self.adopt(lease);
             return settled;
         }

@@ -17,7 +17,7 @@ use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
 use super::lease::Place;
-use super::names::{Names, unknown_names};
+use super::names::Names;
 use super::{Session, Stop, Task};
 
 /// The literals of a simple query's text.
@@ -124,6 +124,7 @@ impl Session {
         self.check_failed(statement)?;
         self.check_effect(&statement.effect)?;
         self.check_bound(statement)?;
+        self.check_names(statement)?;
         let place = match self.place_temporary(statement, text)? {
             Some(place) => place,
             None => self.place(statement, values)?,
@@ -205,27 +206,7 @@ impl Session {
                 continue;
             }
             let own = text.get(statement.span.clone()).unwrap_or_default();
-            let renewed = self.planned_under(&names, statement, own)?;
-            let place = match renewed.as_ref().map(|it| (it, it.statements.as_slice())) {
-                Some((script, [statement])) => {
-                    let literals: Vec<mask::Literal> = script
-                        .literals
-                        .iter()
-                        .map(|span| mask::Literal {
-                            start: span.start,
-                            end: span.end,
-                        })
-                        .collect();
-                    let values = TextValues {
-                        text: own,
-                        literals: &literals,
-                        is_utf8: self.is_utf8(),
-                    };
-                    self.place(statement, &values)?
-                }
-                Some(_) | None => self.place(statement, values)?,
-            };
-            match place {
+            match self.place_under(&names, statement, own, values)? {
                 Place::Local => {}
                 Place::Shard {
                     shard: wanted,
@@ -481,9 +462,6 @@ impl Session {
         let held = self.block.as_ref().is_some_and(|block| block.sent) || self.keeps_connections();
         if statement.block_only && !held {
             return Err(refuse::unbound());
-        }
-        if self.names_unsure && statement.has_tables {
-            return Err(unknown_names());
         }
         Ok(())
     }

@@ -118,6 +118,23 @@ fn chained_blocks_begin_with_the_path_of_the_session() {
 }
 
 #[test]
+fn a_path_hidden_in_a_chained_block_is_asked_for() {
+    let fixture = two_schemas();
+    fixture
+        .databases
+        .shard(0)
+        .run("INSERT INTO at_home VALUES (1, 'x')");
+    let mut client = fixture.connect();
+    client.run("BEGIN");
+    client.run("SELECT set_config('search_path', 'other', false), id FROM public.at_home");
+    assert_eq!(seen(&mut client), "other");
+    client.run("COMMIT AND CHAIN");
+    assert_eq!(seen(&mut client), "other");
+    client.run("COMMIT");
+    assert_eq!(seen(&mut client), "other");
+}
+
+#[test]
 fn a_path_set_for_a_group_is_not_guessed() {
     let fixture = two_schemas();
     let mut client = fixture.connect();
