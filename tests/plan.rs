@@ -238,6 +238,7 @@ fn brief(statement: &Statement) -> String {
     let mut line = format!("{} {access} {effect}", statement.verb);
     for (flag, name) in [
         (statement.writes, "writes"),
+        (statement.repeatable, "repeatable"),
         (statement.has_tables, "tables"),
         (statement.no_block, "no_block"),
         (statement.block_only, "block_only"),

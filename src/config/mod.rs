@@ -215,6 +215,10 @@ pub struct Limits {
     pub max_db_connections: usize,
     pub max_user_connections: usize,
     pub max_prepared_statements: usize,
+    /// Reads of several clients under way on one server connection.
+    pub reads_per_connection: usize,
+    /// How long a read may wait there for others.
+    pub shared_read_wait: Duration,
     pub keep_unnamed_statements: KeepUnnamed,
     pub query_wait_timeout: Duration,
     pub server_lifetime: Duration,
@@ -249,6 +253,8 @@ impl Default for Limits {
             max_db_connections: 0,
             max_user_connections: 0,
             max_prepared_statements: 500,
+            reads_per_connection: 16,
+            shared_read_wait: Duration::from_millis(20),
             keep_unnamed_statements: KeepUnnamed::Auto,
             query_wait_timeout: s(120),
             server_lifetime: s(3600),

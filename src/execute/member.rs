@@ -116,7 +116,7 @@ impl Member {
         let limit = client.limits().max_prepared_statements;
         let detour = client.detour(prepared);
         let connection = self.connection()?;
-        if !connection.statements.touch(name) {
+        if !connection.statements().touch(name) {
             connection.push_parse(name, prepared, true, limit, &detour);
         }
         let mut called = Vec::new();
@@ -417,7 +417,7 @@ impl Reading {
                     ..
                 } = void
                 {
-                    connection.statements.remove(name);
+                    connection.statements().remove(name);
                 }
             }
             return Ok(false);

@@ -69,6 +69,8 @@ catalogue! {
     PoolWaitSeconds: Histogram "pgherd_pool_wait_seconds" ["shard"],
     /// Statements by route and shard; the shard is empty where several or none were involved.
     Statements: Counter "pgherd_statements_total" ["route", "shard"],
+    /// Reads sent behind another client's on one server connection, and those turned away from there.
+    SharedReads: Counter "pgherd_shared_reads_total" ["shard", "outcome"],
     /// Time from a statement's arrival to its last reply.
     StatementSeconds: Histogram "pgherd_statement_seconds" ["route"],
     /// Time from sending to a shard to its last reply.
@@ -156,6 +158,14 @@ label! {
         Hit = "hit",
         Miss = "miss",
         Evicted = "evicted",
+    }
+}
+
+label! {
+    /// The label `outcome` of a read behind another client's.
+    SharedOutcome {
+        Joined = "joined",
+        TurnedAway = "turned_away",
     }
 }
 

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 
 use crate::error::SqlState;
 use crate::metrics::catalogue::{
-    Metric, Origin, PlanOutcome, RoleLabel, RouteLabel, TransactionKind, TransactionOutcome,
+    Metric, Origin, PlanOutcome, RoleLabel, RouteLabel, SharedOutcome, TransactionKind,
+    TransactionOutcome,
 };
 use crate::metrics::histogram::Histogram;
 use crate::metrics::period::{DatabaseStats, Totals};
@@ -93,6 +94,7 @@ pub struct ShardCounters {
     statements: [Count; RouteLabel::COUNT],
     opened: [Count; RoleLabel::COUNT],
     closed: [Count; RoleLabel::COUNT],
+    shared: [Count; SharedOutcome::COUNT],
     /// How long clients waited for a connection.
     pub wait: Histogram,
     /// How long the shard took to answer.
@@ -125,6 +127,11 @@ impl ShardCounters {
         bump(&mut self.closed, RoleLabel::ALL, label(role));
     }
 
+    /// Counts a read behind another client's.
+    pub fn shared(&mut self, outcome: SharedOutcome) {
+        bump(&mut self.shared, SharedOutcome::ALL, outcome);
+    }
+
     /// Its row of SHOW SHARDS; `down` is for the caller to know.
     pub fn row(&self, database: &str, down: Option<String>) -> view::ShardRow {
         view::ShardRow {
@@ -154,6 +161,9 @@ impl ShardCounters {
                 &[name, role.as_str()],
                 count.take(),
             );
+        }
+        for (count, outcome) in self.shared.iter_mut().zip(SharedOutcome::ALL) {
+            metrics.add(Metric::SharedReads, &[name, outcome.as_str()], count.take());
         }
         metrics.record(Metric::PoolWaitSeconds, &[name], &mut self.wait);
         metrics.record(Metric::ShardResponseSeconds, &[name], &mut self.response);

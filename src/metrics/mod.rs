@@ -20,7 +20,7 @@ use ::metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use crate::config::Config;
-use crate::metrics::catalogue::{Kind, Metric, PlanOutcome, RoleLabel, RouteLabel};
+use crate::metrics::catalogue::{Kind, Metric, PlanOutcome, RoleLabel, RouteLabel, SharedOutcome};
 use crate::metrics::histogram::Histogram;
 use crate::metrics::view::Snapshot;
 
@@ -85,6 +85,10 @@ impl Metrics {
                 );
                 self.set(Metric::PoolWaiting, &[&database.name, &shard.name], 0.0);
                 self.set(Metric::ShardConnections, &[&shard.name], 0.0);
+                for outcome in SharedOutcome::ALL {
+                    let labels = [shard.name.as_str(), outcome.as_str()];
+                    self.add_at(Metric::SharedReads, &labels, 0);
+                }
                 for role in RoleLabel::ALL {
                     let labels = [shard.name.as_str(), role.as_str()];
                     self.add_at(Metric::ServerConnectionsOpened, &labels, 0);

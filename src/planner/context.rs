@@ -43,6 +43,13 @@ impl<'a> Context<'a> {
         self.topology.shards().len() == 1
     }
 
+    /// Whether the catalog knows a table by this name, and not a view.
+    pub fn is_known_table(&self, name: &Name) -> bool {
+        self.catalog
+            .resolve(self.search_path, name.schema.as_deref(), &name.name)
+            .is_some_and(|(_, table)| !table.view)
+    }
+
     /// What a name means, by the search path and the config.
     pub fn relation(&self, name: &Name) -> Relation<'a> {
         if name.schema.as_deref().is_some_and(is_temporary_schema) {

@@ -24,6 +24,7 @@ pub(super) struct Decision {
     pub access: Access,
     pub effect: Effect,
     pub writes: bool,
+    pub repeatable: bool,
     pub has_tables: bool,
     /// Whether the values of literals were looked at, so that the plan holds for its text alone.
     pub exact: bool,
@@ -35,9 +36,16 @@ pub(super) fn decide(context: Context<'_>, block: &Block, literals: &Literals<'_
     let survey = Survey::of(context, block);
     let effect = effects::of_calls(block, &survey.calls, literals);
     let written = survey.references.iter().any(|reference| reference.written);
+    let writes = written || has_effects(&survey, block);
     let mut decision = Decision {
         access: Access::Home,
-        writes: written || has_effects(&survey, block),
+        writes,
+        repeatable: !writes
+            && !survey.references.is_empty()
+            && survey
+                .references
+                .iter()
+                .all(|reference| context.is_known_table(&reference.name)),
         has_tables: survey
             .references
             .iter()

@@ -4,8 +4,10 @@
 //! is worked out for each execution from the plan and the values at hand, without allocation on
 //! the single-shard path.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
@@ -21,6 +23,34 @@ pub struct Script {
     pub reusable: bool,
     /// Where the numbered literals stand. Only exact for the text it was made from.
     pub literals: Box<[Span]>,
+    /// How long it took lately, for whoever runs it.
+    pub pace: Pace,
+}
+
+/// How long a statement took the last times: from being sent, or from the end of what was sent before it on
+/// its connection, to the end of its answer.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    /// A moving average in µs; 0 before the first.
+    micros: Cell<u32>,
+}
+
+impl Pace {
+    /// Notes one execution.
+    pub fn note(&self, took: Duration) {
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        let next = match self.micros.get() {
+            0 => took,
+            before => before - before / 8 + took / 8,
+        };
+        self.micros.set(next.max(1));
+    }
+
+    /// The average, if it ran before.
+    pub fn average(&self) -> Option<Duration> {
+        let micros = self.micros.get();
+        (micros > 0).then(|| Duration::from_micros(micros.into()))
+    }
 }
 
 /// The plan of one statement.
@@ -39,6 +69,9 @@ pub struct Statement {
     pub access: Access,
     /// Whether it can write: false only where proven free of side effects.
     pub writes: bool,
+    /// Whether it may run twice with nobody the wiser: it reads, and all it reads are tables that the
+    /// catalog knows, no views.
+    pub repeatable: bool,
     /// Whether it mentions no table of the database's own (catalog-only and table-less statements
     /// do not bind a block to a shard when `access` is `Anywhere`).
     pub has_tables: bool,

@@ -9,7 +9,7 @@ use crate::planner::draft::Draft;
 use crate::planner::effects;
 use crate::planner::hint;
 use crate::planner::literals::Literals;
-use crate::planner::plan::{Access, Effect, Script};
+use crate::planner::plan::{Access, Effect, Pace, Script};
 use crate::planner::refuse;
 use crate::planner::tables;
 use crate::planner::utility;
@@ -109,6 +109,7 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         statements,
         reusable,
         literals: masked.literals().into(),
+        pace: Pace::default(),
     }
 }
 
@@ -172,6 +173,7 @@ fn data_statement(text: &Text<'_>, verb: &'static str) -> Draft {
                 effect: decision.effect,
                 access: decision.access,
                 writes: decision.writes,
+                repeatable: decision.repeatable,
                 has_tables: decision.has_tables,
                 no_block: false,
                 block_only: decision.block_only,
@@ -225,5 +227,6 @@ fn unreadable(text: &[u8], context: Context<'_>, reason: Unreadable) -> Script {
         statements: vec![draft.into_statement(0..text.len())],
         reusable: false,
         literals: Box::default(),
+        pace: Pace::default(),
     }
 }

@@ -1,16 +1,17 @@
-//! Keeping the catalogs: read at the start, after each reload, and until each home shard answers.
+//! Keeping the catalogs: read at the start, after each reload and DDL, and until each home shard answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::session::engine::Shared;
 
-/// How soon a reload is followed by a reading, and the longest wait after failures.
+/// How soon a reload or DDL is followed by a reading, and the longest wait after failures.
 const CATALOGS_EVERY: Duration = Duration::from_millis(500);
 const CATALOGS_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The catalogs of all databases with several shards.
+/// The catalogs of all databases.
 #[derive(Debug, Default)]
 pub(super) struct Catalogs {
     /// By database, the generation of the configuration under which it was read.
@@ -18,15 +19,18 @@ pub(super) struct Catalogs {
 }
 
 impl Catalogs {
-    /// Reads those that have not been read since the last reload; whether all could be.
+    /// Reads those that have not been read since the last reload or DDL; whether all could be.
     ///
     /// # Cancel safety
     /// Safe: those read stay read.
     pub(super) async fn read(&mut self, shared: &Arc<Shared>) -> bool {
         let snapshot = shared.snapshot.load_full();
         let mut complete = true;
-        for (name, database) in &snapshot.config.databases {
-            if database.shards.len() < 2 || self.known.get(name) == Some(&snapshot.generation) {
+        for name in snapshot.config.databases.keys() {
+            let known = shared.database(name);
+            let is_current =
+                u64::from(known.epoch.load(Ordering::Acquire)) == known.catalog.load().epoch;
+            if is_current && self.known.get(name) == Some(&snapshot.generation) {
                 continue;
             }
             match shared.refresh_catalog(name).await {

@@ -3,7 +3,7 @@
 //! The connection moves bytes and keeps the line of replies; what they mean to a client is decided
 //! above. *Invariant:* it may be lent to another client only when [`ServerConnection::is_clean`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefMut};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use crate::placement::ShardId;
 use crate::planner::plan::{Effect, Script};
 use crate::server::connect::{CancelToken, Connected};
 use crate::server::pool::Permit;
+use crate::server::pool::convoy::Convoy;
 use crate::server::settings::{Detour, Settings};
 use crate::server::statements::{Prepared, ServerName, ServerStatements};
 use crate::wire::backend::Status;
@@ -58,6 +59,8 @@ pub struct CancelTarget {
     pub shard: ShardId,
     /// Requests under way: until they are done the connection goes to nobody else.
     pub under_way: Cell<u32>,
+    /// Who is not to be hit by it.
+    pub convoy: Rc<Convoy>,
 }
 
 /// A connection to one server, logged in.
@@ -77,11 +80,14 @@ pub struct ServerConnection {
     pub flushed: bool,
     /// Bytes to be sent.
     pub out: Vec<u8>,
+    /// Received of what is another client's: see [`Convoy`].
+    pub ahead: Vec<u8>,
+    /// What is prepared on it, and who else has sent something.
+    pub convoy: Rc<Convoy>,
     /// What is set on it, as far as we set it.
     pub settings: Rc<Settings>,
     /// Settings may differ from `settings`: they must be reset before the next client.
     pub settings_unsure: bool,
-    pub statements: ServerStatements,
     /// The id of the statement that is its unnamed one.
     pub unnamed: Option<ServerName>,
     /// It listens to channels: to be undone before another client has it.
@@ -110,6 +116,7 @@ impl ServerConnection {
         now: Instant,
     ) -> ServerConnection {
         let pid = u64::from(connected.cancel.pid);
+        let convoy = Rc::<Convoy>::default();
         ServerConnection {
             stream: connected.stream,
             reader: Reader::default(),
@@ -118,9 +125,10 @@ impl ServerConnection {
             unsynced: false,
             flushed: false,
             out: Vec::new(),
+            ahead: Vec::new(),
+            convoy: Rc::clone(&convoy),
             settings: Settings::new(std::collections::BTreeMap::new()),
             settings_unsure: false,
-            statements: ServerStatements::default(),
             unnamed: None,
             untidy: false,
             parameters: Rc::new(connected.parameters),
@@ -129,6 +137,7 @@ impl ServerConnection {
                 token: connected.cancel,
                 shard,
                 under_way: Cell::new(0),
+                convoy,
             }),
             id: pid,
             born: now,
@@ -144,6 +153,27 @@ impl ServerConnection {
             && !self.unsynced
             && self.out.is_empty()
             && self.reader.is_between_messages()
+    }
+
+    /// The statements that it has prepared.
+    pub fn statements(&self) -> RefMut<'_, ServerStatements> {
+        self.convoy.statements()
+    }
+
+    /// Whether there is nothing to be sent.
+    pub fn is_flushed(&self) -> bool {
+        self.out.is_empty() && !self.convoy.has_unsent()
+    }
+
+    /// Keeps what belongs to those who follow; returns what is the holder's.
+    pub fn split_ahead<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+        if !self.convoy.is_followed() {
+            return data;
+        }
+        let own = self.reader.until(b'Z', data);
+        let (own, ahead) = data.split_at_checked(own).unwrap_or((data, &[]));
+        self.ahead.extend_from_slice(ahead);
+        own
     }
 
     /// Notes that something was sent which only a Sync or a Flush brings the answer of.
@@ -163,6 +193,7 @@ impl ServerConnection {
 
     /// Sends what is to be sent. `Ready` when all of it is on its way.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.convoy.take_unsent(&mut self.out);
         poll_flush(&mut self.stream, &mut self.out, cx)
     }
 
@@ -213,7 +244,7 @@ impl ServerConnection {
         for step in &detour.there {
             self.push_hidden_step(step);
         }
-        let evicted = self.statements.insert(name, limit);
+        let evicted = self.statements().insert(name, limit);
         let mut text = Vec::with_capacity(32);
         for old in evicted {
             text.clear();
@@ -231,7 +262,7 @@ impl ServerConnection {
             client: !hidden,
         };
         if self.pipeline.sent(Request::Parse, hidden, note).is_some() {
-            self.statements.remove(name);
+            self.statements().remove(name);
         }
         for step in &detour.back {
             self.push_hidden_step(step);

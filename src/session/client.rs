@@ -125,6 +125,11 @@ impl Client {
         }
     }
 
+    /// What wakes its task.
+    pub fn waker(&self) -> Option<Waker> {
+        self.waker.borrow().clone()
+    }
+
     /// Wakes its task.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {

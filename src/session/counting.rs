@@ -1,7 +1,7 @@
 //! What an engine counts as its clients work.
 
 use crate::error::Fault;
-use crate::metrics::catalogue::{Origin, RouteLabel};
+use crate::metrics::catalogue::{Origin, RouteLabel, SharedOutcome};
 use crate::metrics::counters::DatabaseCounters;
 use crate::placement::ShardId;
 
@@ -53,6 +53,15 @@ impl Engine {
             let totals = &mut counters.totals;
             totals.bind_count = totals.bind_count.wrapping_add(1);
             totals.client_parse_count = totals.client_parse_count.wrapping_add(u64::from(parsed));
+        });
+    }
+
+    /// A read that went behind another client's, or was turned away from there.
+    pub(crate) fn count_shared(&self, database: &Database, shard: ShardId, outcome: SharedOutcome) {
+        self.with_counters(database, |counters| {
+            if let Some(shard) = counters.shards.get_mut(usize::from(shard.0)) {
+                shard.shared(outcome);
+            }
         });
     }
 

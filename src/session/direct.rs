@@ -9,13 +9,13 @@ use std::rc::Rc;
 
 use crate::placement::ShardId;
 use crate::planner::plan::{Effect, Script, Values};
-use crate::server::connection::{Note, ServerConnection};
+use crate::server::connection::ServerConnection;
 use crate::server::pool::Lease;
+use crate::server::pool::convoy::Sent;
 use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend;
 use crate::wire::frame::{self, Frame, Split};
 use crate::wire::frontend::{self, Bind, Parse};
-use crate::wire::pipeline::Request;
 
 use super::Session;
 use super::extended::BindValues;
@@ -27,6 +27,8 @@ struct Group<'a> {
     /// An unnamed one.
     parse: Option<Parse<'a>>,
     bind: Bind<'a>,
+    /// From Bind on, as it arrived.
+    messages: &'a [u8],
     describes: bool,
     /// The messages after Bind, as they arrived.
     tail: &'a [u8],
@@ -43,11 +45,13 @@ impl<'a> Group<'a> {
                 Ok(Split::Part { .. } | Split::Nothing) | Err(_) => None,
             }
         };
+        let mut start = data;
         let (mut frame, mut rest) = whole(data)?;
         let mut parse = None;
         if frame.tag == b'P' {
             parse = Some(frontend::parse(frame.body).ok()?).filter(|parse| parse.name.is_empty());
             parse?;
+            start = rest;
             (frame, rest) = whole(rest)?;
         }
         if frame.tag != b'B' {
@@ -72,6 +76,7 @@ impl<'a> Group<'a> {
         Some(Group {
             parse,
             bind,
+            messages: start.get(..start.len().checked_sub(rest.len())?)?,
             describes,
             tail,
             rest,
@@ -90,14 +95,35 @@ impl Session {
         if !self.is_at_rest() {
             return false;
         }
-        let lease = self
-            .shard_of(script, values)
-            .and_then(|shard| self.idle_on(shard, |_| true));
-        let Some(lease) = lease else {
+        let Some(shard) = self.shard_of(script, values) else {
+            return false;
+        };
+        let pace = self.pace_of(script);
+        if let Some(pace) = pace
+            && self.join(
+                shard,
+                Sent::Query,
+                pace,
+                frame.bytes,
+                |_| true,
+                |out| out.extend_from_slice(frame.bytes),
+            )
+        {
+            self.unnamed = None;
+            self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
+            self.engine.count_query(&self.database, Some(shard));
+            self.time(script);
+            return true;
+        }
+        let Some(lease) = self.idle_on(shard, |_| true) else {
             return false;
         };
         self.begin(lease);
         self.send_query(frame.bytes, script, true);
+        self.time(script);
+        if let Some(pace) = pace {
+            self.lead(pace);
+        }
         true
     }
 
@@ -112,17 +138,41 @@ impl Session {
         let values = BindValues::new(&group.bind, &prepared, self.is_utf8());
         let shard = self.shard_of(&prepared.script, &values)?;
         let name = self.server_name(&prepared);
-        let lease = self.idle_on(shard, |connection| connection.statements.touch(name))?;
+        let sent = Sent::Group {
+            describes: group.describes,
+        };
+        let pace = self.pace_of(&prepared.script);
+        let joins = pace.is_some_and(|pace| {
+            self.join(
+                shard,
+                sent,
+                pace,
+                group.messages,
+                |statements| statements.touch(name),
+                |out| write_group(out, &group, name),
+            )
+        });
+        if joins {
+            self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
+        } else {
+            let lease = self.idle_on(shard, |connection| connection.statements().touch(name))?;
+            self.begin(lease);
+            self.remember_settings();
+            if let Some(connection) = self.connection() {
+                write_group(&mut connection.out, &group, name);
+                sent.note(&mut connection.pipeline, false);
+                connection.flushed = false;
+            }
+            if let Some(pace) = pace {
+                self.lead(pace);
+            }
+        }
         if group.parse.is_some() {
             prepared.uses.set(prepared.uses.get().saturating_add(1));
             backend::parse_complete(&mut self.out);
             self.unnamed = Some(Rc::clone(&prepared));
         }
-        self.begin(lease);
-        self.remember_settings();
-        if let Some(connection) = self.connection() {
-            push_group(connection, &group, name);
-        }
+        self.time(&prepared.script);
         self.engine
             .count_group(&self.database, shard, group.parse.is_some());
         Some(group.rest)
@@ -131,6 +181,7 @@ impl Session {
     /// Whether no message before has left anything to be minded.
     fn is_at_rest(&self) -> bool {
         self.lease.is_none()
+            && self.joined.is_none()
             && self.block.is_none()
             && self.pending.is_empty()
             && self.tentative.is_empty()
@@ -209,20 +260,11 @@ impl Session {
     }
 }
 
-fn push_group(connection: &mut ServerConnection, group: &Group<'_>, name: ServerName) {
-    let out = &mut connection.out;
+fn write_group(out: &mut Vec<u8>, group: &Group<'_>, name: ServerName) {
     backend::message(out, b'B', |out| {
         out.push(0);
         name.write(out);
         out.extend_from_slice(group.bind.after_names);
     });
     out.extend_from_slice(group.tail);
-    let line = &mut connection.pipeline;
-    line.sent(Request::Bind, false, Note::None);
-    if group.describes {
-        line.sent(Request::DescribePortal, false, Note::None);
-    }
-    line.sent(Request::Execute, false, Note::Execute);
-    line.sent(Request::Sync, false, Note::Commit);
-    connection.flushed = false;
 }

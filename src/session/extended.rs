@@ -113,8 +113,9 @@ impl Session {
             Some(Some(name)) => {
                 self.statements.remove(&name);
             }
-            Some(None) => self.unnamed = None,
-            None => {}
+            // Another may have come since.
+            Some(None) if !self.tentative.contains(&None) => self.unnamed = None,
+            Some(None) | None => {}
         }
     }
 
@@ -343,7 +344,7 @@ impl Session {
             let Some(connection) = self.connection() else {
                 continue;
             };
-            let known = as_named && connection.statements.touch(name);
+            let known = as_named && connection.statements().touch(name);
             if local || known || (accepted && as_named && !needed) {
                 connection.pipeline.local(PARSE_COMPLETE.to_vec());
             } else if as_named {
@@ -383,7 +384,7 @@ impl Session {
                 called.push(0);
                 return called;
             }
-            if !connection.statements.touch(name) {
+            if !connection.statements().touch(name) {
                 self.push_parse(name, prepared, true, limit);
             }
         }

@@ -340,6 +340,7 @@ impl Session {
         let Some(lease) = self.lease.take() else {
             return;
         };
+        self.note_time();
         let now = self.engine.recently();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);

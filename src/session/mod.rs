@@ -19,6 +19,7 @@ mod direct;
 pub mod engine;
 pub mod extended;
 mod greeting;
+mod joined;
 pub mod lease;
 pub mod listen;
 pub mod login;
@@ -153,6 +154,13 @@ pub struct Session {
     pub(crate) settings_before: Option<Rc<Settings>>,
     pub(crate) block: Option<Box<Block>>,
     pub(crate) lease: Option<Lease>,
+    /// A read that was sent behind another client's; then there is no lease.
+    pub(crate) joined: Option<Box<joined::Joined>>,
+    /// The next read was turned away: it needs a connection of its own.
+    pub(crate) goes_alone: bool,
+    /// What was sent waits for those who may follow at once.
+    pub(crate) corked: bool,
+    pub(crate) timed: Option<joined::Timed>,
     /// Pinned connections that are not the current one.
     pub(crate) parked: Vec<Lease>,
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,

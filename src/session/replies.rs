@@ -39,6 +39,7 @@ impl Session {
         let Some(connection) = self.connection() else {
             return Ok(());
         };
+        let data = connection.split_ahead(data);
         let data = if connection.reader.is_between_messages() {
             self.pass_plain(data)
         } else {
@@ -370,7 +371,7 @@ impl Session {
                     ..
                 } => {
                     if let Some(connection) = self.connection() {
-                        connection.statements.remove(name);
+                        connection.statements().remove(name);
                         if connection.unnamed == Some(name) {
                             connection.unnamed = None;
                         }
@@ -647,7 +648,7 @@ impl Session {
                 {
                     let (_, on_server) = self.deallocating.swap_remove(index);
                     if let Some(connection) = self.connection() {
-                        connection.statements.remove(on_server);
+                        connection.statements().remove(on_server);
                     }
                 }
                 self.statements.remove(statement_key(name.as_bytes()));
@@ -658,7 +659,7 @@ impl Session {
                 self.statements = std::collections::HashMap::default();
                 self.client.prepared.set(0);
                 if let Some(connection) = self.connection() {
-                    connection.statements.clear();
+                    connection.statements().clear();
                     connection.unnamed = None;
                 }
             }
@@ -832,7 +833,7 @@ impl Session {
         self.parked.clear();
         if let Some(connection) = self.connection() {
             connection.settings = Settings::new(std::collections::BTreeMap::new());
-            connection.statements.clear();
+            connection.statements().clear();
             connection.unnamed = None;
         }
         self.unlisten(None);
@@ -861,6 +862,7 @@ impl Session {
             None => Vec::new(),
         };
         drop(lease);
+        self.timed = None;
         if self.ends {
             return Err(Stop::Close);
         }

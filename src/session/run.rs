@@ -96,6 +96,10 @@ impl Session {
         if let Some(end) = self.look_at_signals() {
             return Poll::Ready(Err(end));
         }
+        self.corked = false;
+        if self.joined.is_some() && self.poll_joined(cx, scratch)?.is_pending() {
+            return Poll::Pending;
+        }
         loop {
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
@@ -131,11 +135,12 @@ impl Session {
     /// Sends what the client is to get, unless more is sure to come with it: replies of our own
     /// travel with the server's that follow.
     fn flush_replies(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let more_comes = self
-            .lease
-            .as_ref()
-            .and_then(Lease::peek)
-            .is_some_and(|connection| !connection.pipeline.is_empty());
+        let more_comes = self.joined.is_some()
+            || self
+                .lease
+                .as_ref()
+                .and_then(Lease::peek)
+                .is_some_and(|connection| !connection.pipeline.is_empty());
         if more_comes && self.out.len() < SENT_AT_ONCE && !self.client_is_full {
             return Ok(());
         }
@@ -146,7 +151,7 @@ impl Session {
         if !self.client.is_signaled() {
             return None;
         }
-        let working = self.lease.is_some();
+        let working = self.lease.is_some() || self.joined.is_some();
         if let Some(fault) = self.client.kill.borrow_mut().take() {
             return Some(End::Fault(Box::new(fault)));
         }
@@ -183,20 +188,32 @@ impl Session {
                 Poll::Ready(Ok(count)) => Ok(count),
                 Poll::Ready(Err(error)) => Err(Lost(error.to_string())),
             };
-            let data = read.map(|count| scratch.get(..count).unwrap_or_default());
-            let outcome = data.and_then(|data| self.on_server_bytes(data));
-            if let Err(lost) = outcome
-                && self.on_lost(&lost).is_err()
-            {
-                return Err(End::Client);
-            }
-            if !self.out.is_empty() {
-                self.engine.count_bytes(&self.database, 0, self.out.len());
-                self.flush_client(cx)?;
-            }
-            self.flush_server(cx)?;
-            self.release_if_free();
+            self.on_read(
+                cx,
+                read.map(|count| scratch.get(..count).unwrap_or_default()),
+            )?;
         }
+        Ok(())
+    }
+
+    /// Handles what came from the server.
+    pub(crate) fn on_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: Result<&[u8], Lost>,
+    ) -> Result<(), End> {
+        let outcome = read.and_then(|data| self.on_server_bytes(data));
+        if let Err(lost) = outcome
+            && self.on_lost(&lost).is_err()
+        {
+            return Err(End::Client);
+        }
+        if !self.out.is_empty() {
+            self.engine.count_bytes(&self.database, 0, self.out.len());
+            self.flush_client(cx)?;
+        }
+        self.flush_server(cx)?;
+        self.release_if_free();
         Ok(())
     }
 
@@ -218,10 +235,11 @@ impl Session {
     }
 
     fn flush_server(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let corked = self.corked;
         let Some(connection) = self.connection() else {
             return Ok(());
         };
-        if connection.out.is_empty() {
+        if connection.is_flushed() || corked {
             return Ok(());
         }
         if let Poll::Ready(Err(error)) = connection.poll_flush(cx)
@@ -233,7 +251,7 @@ impl Session {
     }
 
     /// Reads the client unless it is too far ahead. Returns whether anything came.
-    fn poll_client(
+    pub(crate) fn poll_client(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
@@ -317,6 +335,9 @@ impl Session {
             if let Some(passing) = self.passing {
                 rest = self.pass(passing, rest);
                 continue;
+            }
+            if self.goes_with_others() {
+                return Ok((done(rest), Progress::Blocked));
             }
             if matches!(rest, [b'P' | b'B', ..])
                 && let Some(after) = self.send_group(rest)
@@ -792,7 +813,8 @@ impl Session {
         };
         let in_order = connection.pipeline.is_idle()
             && !connection.unsynced
-            && connection.out.is_empty()
+            && connection.is_flushed()
+            && !connection.convoy.is_followed()
             && connection.reader.is_between_messages();
         if pinned {
             return;

@@ -53,7 +53,13 @@ impl Engine {
                 // Safe: a message is taken or stays.
                 message = messages.recv() => match message {
                     Some(Message::End) | None => break,
-                    Some(message) => self.on_message(message),
+                    Some(message) => {
+                        if matches!(message, Message::View { .. }) {
+                            // Who looks sees everything up to now.
+                            self.counters.borrow_mut().fold(&metrics);
+                        }
+                        self.on_message(message);
+                    }
                 }
             }
         }
@@ -155,6 +161,7 @@ impl Engine {
     /// Sends a cancel request; the connection goes to nobody else until it has been taken.
     pub(crate) fn cancel_now(self: &Rc<Engine>, target: &Rc<CancelTarget>) {
         let target = Rc::clone(target);
+        target.convoy.turn_away();
         target
             .under_way
             .set(target.under_way.get().saturating_add(1));

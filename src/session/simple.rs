@@ -280,7 +280,7 @@ impl Session {
             let server_name = self.server_name(&prepared);
             let is_there = self
                 .connection()
-                .is_some_and(|connection| connection.statements.touch(server_name));
+                .is_some_and(|connection| connection.statements().touch(server_name));
             if !is_there {
                 self.push_parse(server_name, &prepared, true, limit);
             }
@@ -399,7 +399,7 @@ impl Session {
         renamed.extend_from_slice(text.get(at.end..).unwrap_or_default());
         let is_there = self
             .connection()
-            .is_some_and(|connection| connection.statements.touch(server_name));
+            .is_some_and(|connection| connection.statements().touch(server_name));
         if !is_there {
             self.push_parse(server_name, &prepared, true, limit);
         }

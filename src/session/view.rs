@@ -174,7 +174,7 @@ impl Engine {
             process: u32::try_from(connection.id).ok(),
             tls: connection.stream.tls_description().unwrap_or_default(),
             application_name: String::new(),
-            prepared_statements: u64::try_from(connection.statements.len()).unwrap_or(0),
+            prepared_statements: u64::try_from(connection.statements().len()).unwrap_or(0),
             engine: self.index,
         }
     }

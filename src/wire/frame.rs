@@ -197,6 +197,34 @@ impl Reader {
         Ok(rest)
     }
 
+    /// How many bytes of `data` end with the first whole message of this tag; all of them if none does.
+    pub fn until(&self, tag: u8, data: &[u8]) -> usize {
+        let held = self.held.len();
+        let byte = |at: usize| match at.checked_sub(held) {
+            None => self.held.get(at),
+            Some(at) => data.get(at),
+        };
+        // Places in what is held and `data` behind it.
+        let mut at = if held > 0 { 0 } else { self.passing };
+        let all = held.saturating_add(data.len());
+        while let (Some(found), Some(length)) = (
+            byte(at),
+            at.checked_add(HEADER).filter(|end| *end <= all).map(|_| {
+                (1..HEADER).fold(0, |length: usize, offset| {
+                    let next = byte(at.saturating_add(offset)).copied().unwrap_or(0);
+                    length << 8 | usize::from(next)
+                })
+            }),
+        ) {
+            let end = at.saturating_add(1).saturating_add(length.max(4));
+            if *found == tag {
+                return end.saturating_sub(held).min(data.len());
+            }
+            at = end;
+        }
+        data.len()
+    }
+
     /// Whether a long message has been passed on in part.
     pub fn is_passing(&self) -> bool {
         self.passing > 0

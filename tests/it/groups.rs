@@ -68,6 +68,33 @@ fn a_refused_part_undoes_its_group() {
 }
 
 #[test]
+fn a_void_parse_leaves_the_next_group_its_statement() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let begun = [
+        step(
+            "",
+            "SELECT 1 / (g - g) FROM pg_sleep(0.3), generate_series(1, 1) g",
+        ),
+        step("", "SELECT 3"),
+        message::sync(),
+        message::parse("", "SELECT 4", &[]),
+    ];
+    client.send(&begun.concat());
+    assert!(tags(&mut client, 1).ends_with("EZ"));
+    client.send(
+        &[
+            message::bind("", "", &[], &[], &[]),
+            message::execute("", 0),
+            message::sync(),
+        ]
+        .concat(),
+    );
+    let answer = client.answer().expect("the statement of the group");
+    assert_eq!(answer.rows[0][0].as_deref(), Some("4"));
+}
+
+#[test]
 fn a_portal_bound_behind_a_commit_stays() {
     let databases = Databases::create(1);
     databases.run_everywhere(

@@ -32,4 +32,5 @@ mod refusals;
 mod routing;
 mod search_paths;
 mod shared;
+mod sharing;
 mod transcript;

@@ -67,6 +67,8 @@ pub(super) fn limits(root: &Object<'_>) -> Limits {
         max_db_connections: root.count("max_db_connections"),
         max_user_connections: root.count("max_user_connections"),
         max_prepared_statements: root.count("max_prepared_statements"),
+        reads_per_connection: root.count("reads_per_connection"),
+        shared_read_wait: root.duration("shared_read_wait"),
         keep_unnamed_statements: root
             .choice("keep_unnamed_statements", &keep)
             .unwrap_or(KeepUnnamed::Auto),

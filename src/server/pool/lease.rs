@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::server::connection::ServerConnection;
 use crate::server::hidden::run_hidden;
 
-use super::Pool;
+use super::{Pool, convoy};
 
 /// How long undoing a client's traces may take.
 const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,9 +36,15 @@ impl Lease {
         self.connection.as_deref()
     }
 
-    /// The same as [`Lease::release`], but later while a cancel request is under way to the
+    /// Hands it on to who follows in its convoy. Else the same as [`Lease::release`], but later while a cancel request is under way to the
     /// connection: the request must not hit whoever has it next.
     pub fn give_back(self, now: Instant) {
+        if let Some(lease) = convoy::hand_on(self, now) {
+            lease.end(now);
+        }
+    }
+
+    fn end(self, now: Instant) {
         let untidy = self.peek().is_some_and(|connection| connection.untidy);
         if untidy || self.is_being_canceled() {
             tokio::task::spawn_local(async move {
@@ -88,6 +94,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             connection.terminate();
+            self.pool.end_convoy(&connection);
             self.pool.closed(connection);
         }
     }

@@ -5,6 +5,7 @@
 //! first out, one with the wanted settings before others.
 
 mod budget;
+pub mod convoy;
 mod lease;
 mod upkeep;
 
@@ -26,6 +27,8 @@ use crate::tls::Tls;
 
 pub use budget::{Budget, Permit};
 pub use lease::Lease;
+
+use convoy::Convoy;
 
 /// Where a pool connects to, as whom, and how many connections it may have.
 #[derive(Debug)]
@@ -95,6 +98,10 @@ pub struct Pool {
     /// The pool is replaced: nothing is kept idle.
     retired: Cell<bool>,
     last_error: RefCell<Option<Fault>>,
+    /// Those that may be followed, and those that still are.
+    convoys: RefCell<Vec<Rc<Convoy>>>,
+    /// Whether somebody looks after those who follow for too long.
+    watched: Cell<bool>,
 }
 
 impl Pool {
@@ -111,6 +118,8 @@ impl Pool {
             reconnect_before: Cell::new(None),
             retired: Cell::new(false),
             last_error: RefCell::default(),
+            convoys: RefCell::default(),
+            watched: Cell::new(false),
         })
     }
 
@@ -226,14 +235,13 @@ impl Pool {
     }
 
     fn take_back(self: &Rc<Pool>, mut connection: Box<ServerConnection>, now: Instant) {
-        let limits = &self.target.limits;
-        let expired = !limits.lifetime.is_zero()
-            && now.saturating_duration_since(connection.born) > limits.lifetime;
+        self.end_convoy(&connection);
+        let expired = self.is_expired(&connection, now);
         let outdated = self
             .reconnect_before
             .get()
             .is_some_and(|before| connection.born < before);
-        let clean = connection.is_clean();
+        let clean = connection.is_clean() && connection.ahead.is_empty();
         if !clean || expired || outdated || self.paused.get() {
             connection.terminate();
             self.closed(connection);
@@ -265,6 +273,12 @@ impl Pool {
         {
             self.idle.borrow_mut().push_back(connection);
         }
+    }
+
+    /// Whether it has reached its age.
+    fn is_expired(&self, connection: &ServerConnection, now: Instant) -> bool {
+        let lifetime = self.target.limits.lifetime;
+        !lifetime.is_zero() && now.saturating_duration_since(connection.born) > lifetime
     }
 
     /// Forgets a connection and lets someone in line have its place.

@@ -14,8 +14,7 @@ impl Pool {
         let limits = &self.target.limits;
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         for mut connection in idle {
-            let too_old = !limits.lifetime.is_zero()
-                && now.saturating_duration_since(connection.born) > limits.lifetime;
+            let too_old = self.is_expired(&connection, now);
             let too_long_idle = !limits.idle_timeout.is_zero()
                 && self.open.get() > limits.min_size
                 && now.saturating_duration_since(connection.used) > limits.idle_timeout;
@@ -106,6 +105,7 @@ impl Pool {
     pub fn pause(self: &Rc<Pool>, paused: bool) {
         self.paused.set(paused);
         if paused {
+            self.close_convoys();
             while self.close_idle() {}
         } else {
             self.grow();
@@ -115,12 +115,14 @@ impl Pool {
     /// Closes idle connections now and the others as they come back (RECONNECT).
     pub fn reconnect(self: &Rc<Pool>, now: Instant) {
         self.reconnect_before.set(Some(now));
+        self.close_convoys();
         while self.close_idle() {}
     }
 
     /// The pool is replaced by another: it serves those in line, and closes what comes back after them.
     pub fn retire(self: &Rc<Pool>) {
         self.retired.set(true);
+        self.close_convoys();
         while self.close_idle() {}
     }
 

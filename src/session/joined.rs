@@ -1,0 +1,198 @@
+//! A read that goes behind another client's on one connection: sending it, and what becomes of it.
+//! See [`convoy`].
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::execute::{End, canceled_fault};
+use crate::metrics::catalogue::SharedOutcome;
+use crate::placement::ShardId;
+use crate::planner::plan::Script;
+use crate::server::pool::Lease;
+use crate::server::pool::convoy::{self, Following, Joining, Sent, Turn};
+use crate::server::statements::ServerStatements;
+
+use super::Session;
+use super::client::Activity;
+
+/// A read that was sent behind another's.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    following: Following,
+    sent: Sent,
+    shard: ShardId,
+    /// The client's messages, to be handled again if it is turned away.
+    again: Vec<u8>,
+}
+
+/// A statement on its way by the direct course, and since when.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    script: Rc<Script>,
+    since: Instant,
+}
+
+impl Session {
+    /// How long a statement takes that may follow another, and be followed.
+    pub(crate) fn pace_of(&self, script: &Script) -> Option<Duration> {
+        let limits = &self.database.limits;
+        let may = limits.reads_per_connection > 1
+            && script
+                .statements
+                .iter()
+                .all(|statement| statement.repeatable);
+        script
+            .pace
+            .average()
+            .filter(|pace| may && *pace < convoy::quick(limits.shared_read_wait))
+    }
+
+    /// Sends what `write` writes behind another client's read on the shard. Returns whether it could; `again` is what
+    /// the client sent.
+    pub(crate) fn join(
+        &mut self,
+        shard: ShardId,
+        sent: Sent,
+        pace: Duration,
+        again: &[u8],
+        fit: impl Fn(&mut ServerStatements) -> bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        if std::mem::take(&mut self.goes_alone) {
+            return false;
+        }
+        let (Some(pool), Some(waker)) = (self.pools.get(usize::from(shard.0)), self.client.waker())
+        else {
+            return false;
+        };
+        let now = self.engine.recently();
+        let joining = Joining {
+            settings: &self.settings,
+            limit: self.database.limits.reads_per_connection,
+            wait: self.database.limits.shared_read_wait,
+            pace,
+            now,
+            waker,
+            sent,
+        };
+        let Some(following) = pool.follow(joining, fit, write) else {
+            return false;
+        };
+        self.engine
+            .count_shared(&self.database, shard, SharedOutcome::Joined);
+        self.client.set_activity(Activity::Active, now);
+        self.client.shard.set(Some(shard));
+        self.joined = Some(Box::new(Joined {
+            following,
+            sent,
+            shard,
+            again: again.to_vec(),
+        }));
+        true
+    }
+
+    /// Lets others follow the read that was just sent.
+    pub(crate) fn lead(&mut self, pace: Duration) {
+        if let (Some(lease), Some(waker)) = (&self.lease, self.client.waker())
+            && let Some(connection) = lease.peek()
+        {
+            waker.wake_by_ref();
+            lease.pool().open_convoy(connection, waker, pace);
+            self.corked = true;
+        }
+    }
+
+    /// Takes the time of a statement until the connection is let go.
+    pub(crate) fn time(&mut self, script: &Rc<Script>) {
+        self.timed = Some(Timed {
+            script: Rc::clone(script),
+            since: self.engine.recently(),
+        });
+    }
+
+    /// The connection is let go: what ran is answered.
+    pub(crate) fn note_time(&mut self) {
+        if let Some(timed) = self.timed.take() {
+            let took = self
+                .engine
+                .recently()
+                .saturating_duration_since(timed.since);
+            timed.script.pace.note(took);
+        }
+    }
+
+    /// Whether the next message must wait for the answer to a read that goes with others'. If nobody
+    /// has followed yet, nobody will.
+    pub(crate) fn goes_with_others(&self) -> bool {
+        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
+            return self.joined.is_some();
+        };
+        let is_followed = connection.convoy.is_followed();
+        if !is_followed {
+            connection.convoy.close();
+        }
+        is_followed
+    }
+
+    /// Looks what has become of a read that follows another; ready when that is settled.
+    pub(crate) fn poll_joined(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<(), End>> {
+        let Some(joined) = &mut self.joined else {
+            return Poll::Ready(Ok(()));
+        };
+        if self.client.canceled.take() {
+            self.leave();
+            self.reply_fault(&canceled_fault());
+            self.reply_ready();
+            return Poll::Ready(Ok(()));
+        }
+        match joined.following.look() {
+            Turn::Waits => loop {
+                if !self.poll_client(cx, scratch, true)? {
+                    return Poll::Pending;
+                }
+            },
+            Turn::Has(lease) => {
+                let sent = joined.sent;
+                self.joined = None;
+                self.adopt(lease);
+                if let Some(timed) = &mut self.timed {
+                    timed.since = self.engine.recently();
+                }
+                self.remember_settings();
+                let Some(connection) = self.connection() else {
+                    return Poll::Ready(Ok(()));
+                };
+                sent.note(&mut connection.pipeline, false);
+                let ahead = std::mem::take(&mut connection.ahead);
+                if !ahead.is_empty() {
+                    self.on_read(cx, Ok(&ahead))?;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Turn::TurnedAway => {
+                let mut input = std::mem::take(&mut joined.again);
+                let shard = joined.shard;
+                self.engine
+                    .count_shared(&self.database, shard, SharedOutcome::TurnedAway);
+                self.leave();
+                self.goes_alone = true;
+                input.append(&mut self.input);
+                self.input = input;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.joined = None;
+        self.timed = None;
+        self.client.shard.set(None);
+        self.client
+            .set_activity(Activity::Idle, self.engine.recently());
+    }
+}
