@@ -487,7 +487,7 @@ pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>)
 /// is for the servers from here on: only they know whether it comes too late.
 ///
 /// # Errors
-/// The server's error when no shard committed; 08007 with the names when some did.
+/// The server's error when every shard refused; 08007 with the names when some did not, or may not have.
 pub(super) async fn commit<C: Conversation>(
     client: &mut C,
     members: &mut [Member],
@@ -517,9 +517,11 @@ pub(super) async fn commit<C: Conversation>(
             .join(", ")
     };
     let not_done = names(&mut failed.keys());
+    let is_refused = |trouble: &Trouble| matches!(trouble, Trouble::Server(_));
+    let nowhere = done.is_empty() && failed.values().all(is_refused);
     match failed.into_values().next() {
         None => Ok(()),
-        Some(Trouble::Server(error)) if done.is_empty() => Err(Trouble::Server(error)),
+        Some(error) if nowhere => Err(error),
         Some(_) => Err(Trouble::Fault(
             Fault::error(
                 SqlState::TRANSACTION_OUTCOME_UNKNOWN,

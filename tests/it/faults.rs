@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::herd::{Herd, Options};
 use crate::load::{Load, eventually};
 use crate::postgres::Cluster;
+use crate::shared::Databases;
 
 const SHARDS: usize = 2;
 
@@ -242,4 +243,33 @@ fn a_server_without_free_connections_is_waited_for() {
         .run("SELECT count(*) FROM pg_class");
     drop(herd);
     small.stop("QUIT");
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_is_reported_as_such() {
+    let databases = Databases::create(2);
+    let at_commit = |shard: usize, body: &str| {
+        databases.shard(shard).run(&format!(
+            "CREATE TABLE copies (id int PRIMARY KEY);
+             CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN IF NEW.id > 0 THEN {body}; END IF; RETURN NEW; END $$;
+             CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON copies
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit()"
+        ));
+    };
+    at_commit(0, "RAISE EXCEPTION 'refused'");
+    at_commit(
+        1,
+        "IF NEW.id = 1 THEN RAISE EXCEPTION 'refused'; END IF;
+         IF NEW.id = 2 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF",
+    );
+    let mut options = Options::new("transaction");
+    options.table("copies", "reference");
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    client.run("INSERT INTO copies VALUES (0)");
+    for (id, code) in [(1, "P0001"), (2, "08007"), (3, "08007")] {
+        let error = client.fails(&format!("INSERT INTO copies VALUES ({id})"));
+        assert_eq!(error.code, code, "{id}: {error:?}");
+    }
 }
