@@ -29,7 +29,9 @@
 //! 1. A row of a single-shard statement is never decoded, nor allocated for.
 //! 2. A statement that the planner does not wholly understand is refused, never broadcast or guessed.
 //! 3. A server connection is lent to another client only idle and in sync
-//!    ([`server::connection::ServerConnection::is_clean`]); any doubt closes it.
+//!    ([`server::connection::ServerConnection::is_clean`]); any doubt closes it. Where several clients'
+//!    reads are under way on one, each has it in turn, up to its own ReadyForQuery
+//!    ([`server::pool::convoy`]).
 //! 4. Replies reach a client in the order of its requests, those of our own included
 //!    ([`wire::pipeline`]).
 //! 5. Every queue, buffer and wait has a limit, which is a key of the config or a named constant.

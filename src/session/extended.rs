@@ -18,7 +18,7 @@ use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{self, Bind, Target};
-use crate::wire::pipeline::Request;
+use crate::wire::pipeline::{Own, Request};
 
 use super::lease::Place;
 use super::simple::{duplicate_statement, statement_key, unknown_statement};
@@ -80,16 +80,6 @@ impl Values for NoValues {
 }
 
 impl Session {
-    /// Whether messages are skipped until Sync: after an error of ours or of the server.
-    fn skips(&self) -> bool {
-        self.skipping
-            || self
-                .lease
-                .as_ref()
-                .and_then(Lease::peek)
-                .is_some_and(|connection| connection.pipeline.is_skipping())
-    }
-
     /// An error in the extended protocol: reported, then everything is skipped until Sync.
     pub(crate) fn fail_group(&mut self, fault: &Fault) {
         self.pending_are_void();
@@ -121,7 +111,7 @@ impl Session {
 
     /// Runs one message of the extended protocol; errors fail the group.
     pub(crate) fn on_extended(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
-        if self.skips() && frame.tag != b'S' {
+        if self.is_skipping_messages() && frame.tag != b'S' {
             return Ok(());
         }
         let result = match frame.tag {
@@ -346,7 +336,7 @@ impl Session {
             };
             let known = as_named && connection.statements().touch(name);
             if local || known || (accepted && as_named && !needed) {
-                connection.pipeline.local(PARSE_COMPLETE.to_vec());
+                connection.pipeline.local(Own::ParseComplete);
             } else if as_named {
                 self.push_parse(name, &prepared, false, limit);
                 self.engine.count_server_parse(&self.database);
@@ -857,7 +847,7 @@ impl Session {
         }
         if self.skipping {
             self.poison_group();
-        } else if !self.skips() {
+        } else if !self.is_skipping_messages() {
             match self.settle_pending() {
                 Err(Stop::Fault(fault)) => self.fail_group(&fault),
                 other => other?,
@@ -916,16 +906,14 @@ impl Session {
         let Some(connection) = lease.as_mut().and_then(Lease::connection) else {
             return;
         };
-        while let Some(bytes) = connection.pipeline.pop_local() {
-            if bytes.first() == Some(&b'1') {
+        while let Some(reply) = connection.pipeline.pop_local() {
+            if reply == Own::ParseComplete {
                 tentative.pop_front();
             }
-            out.extend_from_slice(&bytes);
+            reply.write(out);
         }
     }
 }
-
-const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
 
 /// Whether a statement never reaches a server, so that its Parse does not either.
 fn is_answered_here(prepared: &Prepared) -> bool {

@@ -45,11 +45,12 @@ use crate::error::{Fault, SqlState};
 use crate::net::Stream;
 use crate::placement::ShardId;
 use crate::planner::plan::Effect;
-use crate::server::connection::ServerConnection;
+use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::{Lease, Pool};
 use crate::server::settings::Settings;
 use crate::server::statements::{Prepared, ServerName};
 use crate::wire::backend::{self, Status};
+use crate::wire::pipeline::{Own, Pipeline};
 
 use block::Block;
 use client::Client;
@@ -224,19 +225,13 @@ impl Session {
             .unwrap_or(&self.settings)
     }
 
-    /// Sends a reply of our own, in the order of the requests.
+    /// Sends messages of our own, in the order of the requests.
     pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let line = self
-            .lease
-            .as_mut()
-            .and_then(Lease::connection)
-            .map(|connection| &mut connection.pipeline)
-            .filter(|pipeline| !pipeline.is_empty());
-        match line {
-            Some(pipeline) => {
+        match self.line_of_replies() {
+            Some(line) => {
                 let mut bytes = Vec::new();
                 write(&mut bytes);
-                pipeline.local(bytes);
+                line.local(Own::Messages(bytes));
             }
             None => write(&mut self.out),
         }
@@ -245,7 +240,19 @@ impl Session {
     /// Sends ReadyForQuery of our own.
     pub(crate) fn reply_ready(&mut self) {
         let status = self.status();
-        self.reply(|out| backend::ready_for_query(out, status));
+        match self.line_of_replies() {
+            Some(line) => line.local(Own::ReadyForQuery(status)),
+            None => backend::ready_for_query(&mut self.out, status),
+        }
+    }
+
+    /// Where a reply of our own has to wait for others.
+    fn line_of_replies(&mut self) -> Option<&mut Pipeline<Note>> {
+        self.lease
+            .as_mut()
+            .and_then(Lease::connection)
+            .map(|connection| &mut connection.pipeline)
+            .filter(|pipeline| !pipeline.is_empty())
     }
 
     /// Sends an error of our own; an open block has failed then.

@@ -11,7 +11,7 @@ use crate::server::settings::{Settings, as_set_writes};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
-use crate::wire::pipeline::{Owed, Request};
+use crate::wire::pipeline::{Owed, Own, Request};
 
 use super::block::{Block, SettingsThen};
 use super::client::Activity;
@@ -365,7 +365,7 @@ impl Session {
         });
         for void in shown_group.into_iter().flatten() {
             match void {
-                Owed::Local(bytes) if bytes.first() == Some(&b'1') => self.void_parse(),
+                Owed::Local(Own::ParseComplete) => self.void_parse(),
                 Owed::Server {
                     note: Note::Parse { name, client, .. },
                     ..
@@ -898,21 +898,21 @@ impl Session {
         for entry in owed {
             match entry {
                 Owed::Server { hidden: true, .. } => {}
-                Owed::Local(bytes) => {
-                    match bytes.first() {
-                        Some(b'Z') => {
+                Owed::Local(reply) => {
+                    ended_last = matches!(reply, Own::ReadyForQuery(_));
+                    match reply {
+                        Own::ReadyForQuery(_) => {
                             self.reply_ready();
                             failed = false;
                         }
-                        Some(b'1') if failed => self.void_parse(),
-                        Some(b'1') => {
+                        Own::ParseComplete if failed => self.void_parse(),
+                        Own::Messages(_) if failed => {}
+                        Own::ParseComplete => {
                             self.tentative.pop_front();
-                            self.out.extend_from_slice(&bytes);
+                            reply.write(&mut self.out);
                         }
-                        _ if failed => {}
-                        _ => self.out.extend_from_slice(&bytes),
+                        Own::Messages(_) => reply.write(&mut self.out),
                     }
-                    ended_last = bytes.first() == Some(&b'Z');
                 }
                 Owed::Server { request, note, .. } => {
                     if let Note::Parse { client: true, .. } = note {

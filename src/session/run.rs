@@ -462,6 +462,7 @@ impl Session {
         }
     }
 
+    /// Whether messages are skipped until Sync: after an error of ours or of the server.
     pub(crate) fn is_skipping_messages(&self) -> bool {
         self.skipping
             || self

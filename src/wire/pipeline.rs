@@ -10,6 +10,8 @@
 
 use std::collections::VecDeque;
 
+use crate::wire::backend::{self, Status};
+
 /// What was sent and is still to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -33,8 +35,29 @@ pub enum Owed<N> {
         hidden: bool,
         note: N,
     },
-    /// Bytes of our own for the client, when their turn comes.
-    Local(Vec<u8>),
+    /// Ours, for the client when its turn comes.
+    Local(Own),
+}
+
+/// A reply of our own.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Own {
+    /// To a Parse that no server was asked for.
+    ParseComplete,
+    ReadyForQuery(Status),
+    /// Whole messages of other kinds.
+    Messages(Vec<u8>),
+}
+
+impl Own {
+    /// Writes it as the client gets it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Own::ParseComplete => backend::parse_complete(out),
+            Own::ReadyForQuery(status) => backend::ready_for_query(out, *status),
+            Own::Messages(bytes) => out.extend_from_slice(bytes),
+        }
+    }
 }
 
 /// What to do with a message that came from the server.
@@ -90,30 +113,18 @@ impl<N> Pipeline<N> {
         None
     }
 
-    /// Puts bytes of our own in line. Nothing while the server skips.
-    pub fn local(&mut self, bytes: Vec<u8>) {
+    /// Puts a reply of our own in line. Nothing while the server skips.
+    pub fn local(&mut self, reply: Own) {
         if !self.skipping {
-            self.owed.push_back(Owed::Local(bytes));
+            self.owed.push_back(Owed::Local(reply));
         }
     }
 
-    /// Appends to bytes of our own at the end of the line, or starts new ones.
-    pub fn local_extend(&mut self, bytes: &[u8]) {
-        if self.skipping {
-            return;
-        }
-        if let Some(Owed::Local(last)) = self.owed.back_mut() {
-            last.extend_from_slice(bytes);
-        } else {
-            self.owed.push_back(Owed::Local(bytes.to_vec()));
-        }
-    }
-
-    /// Takes our own bytes if it is their turn.
-    pub fn pop_local(&mut self) -> Option<Vec<u8>> {
+    /// Takes our own reply if it is its turn.
+    pub fn pop_local(&mut self) -> Option<Own> {
         match self.owed.front() {
             Some(Owed::Local(_)) => match self.owed.pop_front() {
-                Some(Owed::Local(bytes)) => Some(bytes),
+                Some(Owed::Local(reply)) => Some(reply),
                 Some(Owed::Server { .. }) | None => None,
             },
             Some(Owed::Server { .. }) | None => None,
@@ -260,7 +271,7 @@ impl<N> Pipeline<N> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pipeline, Request};
+    use super::{Own, Pipeline, Request};
 
     fn line(requests: &[Request]) -> Pipeline<u8> {
         let mut pipeline = Pipeline::default();
@@ -335,11 +346,11 @@ mod tests {
     }
 
     #[test]
-    fn own_bytes_wait_for_their_turn() {
+    fn own_replies_wait_for_their_turn() {
         let mut pipeline = line(&[Request::Parse]);
-        pipeline.local(b"x".to_vec());
+        pipeline.local(Own::ParseComplete);
         assert_eq!(pipeline.pop_local(), None);
         feed(&mut pipeline, b"1");
-        assert_eq!(pipeline.pop_local(), Some(b"x".to_vec()));
+        assert_eq!(pipeline.pop_local(), Some(Own::ParseComplete));
     }
 }
