@@ -505,7 +505,7 @@ impl Session {
         self.names_unsure |= block.hides_names;
     }
 
-    /// AND CHAIN: the block is over, and the next begins as the server has it.
+    /// The block is over. What follows, of AND CHAIN or in the same text, begins as the server has it.
     fn chain_block(&mut self) {
         let Some(mut block) = self.block.take() else {
             return;
@@ -602,7 +602,7 @@ impl Session {
                 value,
                 local: false,
             } => self.set(name, value),
-            Effect::Commit { chain: true } | Effect::Rollback { chain: true } => self.chain_block(),
+            Effect::Commit { .. } | Effect::Rollback { .. } => self.chain_block(),
             // What follows it in the same text may set something for the block.
             Effect::Begin if self.block.is_none() => self.begin_block(),
             Effect::Set {

@@ -295,3 +295,64 @@ fn transactions_of_many_clients_do_not_mix() {
         "1000"
     );
 }
+
+#[test]
+fn settings_around_the_end_of_a_block_follow_the_client() {
+    let databases = Databases::create(1);
+    let mut options = Options::new("transaction");
+    options.set("engines: 1");
+    let herd = Herd::start(&databases, &options);
+    let texts = [
+        (
+            "begin; set work_mem = '5MB'",
+            "commit; set maintenance_work_mem = '50MB'; select 1/0",
+        ),
+        (
+            "begin; set work_mem = '6MB'",
+            "rollback; set maintenance_work_mem = '60MB'; select 1/0",
+        ),
+        (
+            "begin; set work_mem = '7MB'",
+            "rollback; set maintenance_work_mem = '70MB'",
+        ),
+        (
+            "begin; set work_mem = '8MB'",
+            "commit; set maintenance_work_mem = '80MB'",
+        ),
+        (
+            "select 1",
+            "begin; set work_mem = '9MB'; rollback; set maintenance_work_mem = '90MB'; select 1/0",
+        ),
+        (
+            "begin; set work_mem = '10MB'",
+            "commit; begin; set maintenance_work_mem = '100MB'; rollback; select 1/0",
+        ),
+        (
+            "begin; set work_mem = '11MB'",
+            "commit; begin; set maintenance_work_mem = '110MB'; commit; select 1/0",
+        ),
+        (
+            "begin; set work_mem = '12MB'; savepoint s",
+            "set work_mem = '13MB'; rollback to s; commit; select 1/0",
+        ),
+    ];
+    for (first, second) in texts {
+        let (mut client, mut reference) = (herd.connect(), databases.reference());
+        for sql in [first, second] {
+            let (found, wanted) = (client.query(sql), reference.query(sql));
+            assert_eq!(found.is_ok(), wanted.is_ok(), "{sql}: {found:?}");
+        }
+        // The connection that it used is another's now.
+        let mut other = herd.connect();
+        other.run("BEGIN; SELECT 1");
+        for name in ["work_mem", "maintenance_work_mem"] {
+            let show = format!("SHOW {name}");
+            assert_eq!(
+                client.value(&show),
+                reference.value(&show),
+                "{first}; {second}: {name}"
+            );
+        }
+        other.run("COMMIT");
+    }
+}
