@@ -59,6 +59,8 @@ pub enum Piece<'a> {
     Trailer(&'a [u8]),
 }
 
+/// Bytes of an end-of-copy marker, its newline included.
+const MARKER: usize = b"\\.\r\n".len();
 /// A row whose end has not arrived after so many bytes passes in pieces, once its key is there.
 const LONG: usize = 64 * 1024;
 
@@ -213,10 +215,12 @@ impl Splitter {
     ) -> Result<(), E> {
         self.tail.extend_from_slice(bytes);
         let held = self.tail.len();
-        if held >= self.look_at.min(self.row_max) && self.header_seen {
+        // An end-of-copy marker is no row.
+        let most = self.row_max.max(MARKER);
+        if held >= self.look_at.min(most) && self.header_seen {
             let tail = std::mem::take(&mut self.tail);
-            let most = tail.len().min(self.row_max);
-            if self.read(&tail).is_ok_and(|next| next <= most) {
+            let read = tail.len().min(self.row_max);
+            if self.read(&tail).is_ok_and(|next| next <= read) {
                 self.look_at = LONG;
                 self.passing = true;
                 return self.hand_over(&tail, on);
@@ -224,7 +228,7 @@ impl Splitter {
             self.tail = tail;
             self.look_at = held.saturating_mul(2);
         }
-        if held > self.row_max {
+        if held > most {
             return Err(self.too_long().into());
         }
         Ok(())
