@@ -9,6 +9,7 @@ use crate::client::{Answer, Client, ServerError, cancel};
 use crate::herd::{Herd, Options};
 use crate::load::eventually;
 use crate::message;
+use crate::postgres::{Cluster, as_owner, base, make_folder};
 use crate::random::Random;
 use crate::shared::Databases;
 
@@ -25,10 +26,13 @@ struct Shared {
 
 impl Shared {
     fn start(shards: usize, settings: &[&str]) -> Shared {
-        let databases = Databases::create(shards);
+        Shared::over(Databases::create(shards), shards, settings)
+    }
+
+    fn over(databases: Databases, shards: usize, settings: &[&str]) -> Shared {
         databases.run_everywhere(
-            "CREATE TABLE kept (id int PRIMARY KEY, v text);
-             CREATE TABLE other (id int PRIMARY KEY, v text)",
+            "CREATE TABLE IF NOT EXISTS kept (id int PRIMARY KEY, v text);
+             CREATE TABLE IF NOT EXISTS other (id int PRIMARY KEY, v text)",
         );
         let mut options = Options::new("transaction");
         options.set("engines: 1").set("shared_read_wait: 1s");
@@ -393,5 +397,450 @@ fn make_trouble(shared: &Shared, mut random: Random, over: &AtomicBool) {
             );
         }
         sleep(Duration::from_millis(200));
+    }
+}
+
+/// How often a function of `with_counting` ran, by its sequence.
+fn calls(shared: &Shared) -> i64 {
+    let mut shard = shared.databases.shard(0);
+    let value = shard.value("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM s");
+    value.parse().expect("a count")
+}
+
+/// What several clients read at once, over and over.
+fn read_together(shared: &Shared, sql: &str) {
+    let mut clients: Vec<Client> = (0..4).map(|_| shared.herd.connect()).collect();
+    for _ in 0..40 {
+        for client in &mut clients {
+            client.send(&message::query(sql));
+        }
+        for client in &mut clients {
+            client.answer().expect(sql);
+        }
+    }
+}
+
+const COUNTING: &str = "CREATE SEQUENCE s;
+     CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('s') $$;";
+
+#[test]
+fn what_comes_for_a_follower_is_not_the_holders_while_bytes_wait_to_be_sent() {
+    let shared = Shared::start(1, &[]);
+    let way = Way::Named;
+    let mut long: Vec<Client> = (0..13).map(|_| shared.warm(way)).collect();
+    let mut stuck = Stuck::start(&shared, way);
+    let before = shared.count("joined");
+    let lost = shared.count("turned_away");
+    let id = "0".repeat(900_000) + "7";
+    for client in &mut long {
+        client.send(
+            &[
+                message::bind("", "other", &[], &[Some(id.clone().into_bytes())], &[]),
+                message::describe(b'P', ""),
+                message::execute("", 0),
+                message::sync(),
+            ]
+            .concat(),
+        );
+    }
+    eventually("they are sent behind", || {
+        shared.count("joined") - before >= 13
+    });
+    stuck.locker.run("COMMIT");
+    assert_eq!(value(stuck.first.answer()), "kept 1");
+    assert_eq!(value(stuck.second.answer()), "other 2");
+    for client in &mut long {
+        assert_eq!(value(client.answer()), "other 7");
+    }
+    println!("{} turned away", shared.count("turned_away") - lost);
+    assert_eq!(
+        shared.herd.metric("pgherd_out_of_sync_total", ""),
+        Some(0.0)
+    );
+    assert_eq!(shared.count("turned_away"), lost);
+}
+
+#[test]
+fn a_table_whose_policy_calls_a_function_is_read_alone() {
+    let shared = Shared::start(1, &[]);
+    shared.databases.run_everywhere(&format!(
+        "{COUNTING}
+         ALTER TABLE kept ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE kept FORCE ROW LEVEL SECURITY;
+         CREATE POLICY seen ON kept USING (counted() > 0);"
+    ));
+    shared.herd.console().run("RELOAD");
+    let before = calls(&shared);
+    read_together(&shared, "SELECT v FROM kept WHERE id = 1");
+    assert!(calls(&shared) > before, "the policy calls it");
+    assert_eq!(shared.count("joined"), 0);
+}
+
+#[test]
+fn a_policy_is_called_once_for_one_read() {
+    let shared = Shared::start(1, &[]);
+    shared.databases.run_everywhere(&format!(
+        "{COUNTING}
+         ALTER TABLE other ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE other FORCE ROW LEVEL SECURITY;
+         CREATE POLICY seen ON other USING (counted() > 0);"
+    ));
+    shared.herd.console().run("RELOAD");
+    let way = Way::Named;
+    let (mut first, mut second) = (shared.warm(way), shared.warm(way));
+    let mut locker = shared.databases.shard(0);
+    locker.run("BEGIN");
+    locker.run("LOCK TABLE kept");
+    way.ask(&mut first, "kept", 1);
+    eventually("it waits for the lock", || {
+        let mut other = shared.databases.shard(0);
+        other.value(&format!("SELECT count(*) {WAITING}")) == "1"
+    });
+    let before = calls(&shared);
+    way.ask(&mut second, "other", 2);
+    assert_eq!(value(second.answer()), "other 2");
+    locker.run("COMMIT");
+    assert_eq!(value(first.answer()), "kept 1");
+    sleep(Duration::from_millis(500));
+    assert_eq!(calls(&shared) - before, 1);
+}
+
+#[test]
+fn calls_that_do_not_look_like_calls_go_alone() {
+    let shared = Shared::start(1, &[]);
+    shared.databases.run_everywhere(&format!(
+        "{COUNTING}
+         CREATE DOMAIN odd AS int CHECK (counted() > 0);
+         CREATE FUNCTION noted(kept) RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('s') $$;
+         CREATE FUNCTION length(int) RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('s') $$;"
+    ));
+    shared.herd.console().run("RELOAD");
+    let mut wrong = Vec::new();
+    for sql in [
+        "SELECT id::odd FROM kept WHERE id = 1",
+        "SELECT kept.noted FROM kept WHERE id = 1",
+        "SELECT length(id) FROM kept WHERE id = 1",
+    ] {
+        let (before, joined) = (calls(&shared), shared.count("joined"));
+        read_together(&shared, sql);
+        let (ran, joined) = (calls(&shared) - before, shared.count("joined") - joined);
+        println!("{sql}: {ran} calls, {joined} joined");
+        if ran > 0 && joined > 0 {
+            wrong.push(sql);
+        }
+    }
+    assert_eq!(wrong, Vec::<&str>::new());
+}
+
+#[test]
+fn a_table_that_became_a_view_in_a_long_transaction_is_read_alone() {
+    let shared = Shared::start(1, &[]);
+    shared.databases.run_everywhere(COUNTING);
+    let mut owner = shared.herd.connect();
+    owner.run("BEGIN");
+    owner.run("ALTER TABLE kept RENAME TO kept_before");
+    owner.run("CREATE VIEW kept AS SELECT id, v, counted() FROM kept_before");
+    // The catalog is read again after DDL.
+    sleep(Duration::from_secs(2));
+    owner.run("COMMIT");
+    sleep(Duration::from_secs(2));
+    let before = calls(&shared);
+    read_together(&shared, "SELECT * FROM kept WHERE id = 1");
+    assert_eq!(calls(&shared) - before, 160, "each ran once");
+    assert_eq!(shared.count("joined"), 0);
+}
+
+#[test]
+fn what_is_sent_again_counts_once() {
+    let shared = Shared::start(1, &[]);
+    for way in WAYS {
+        let statements = || {
+            shared
+                .herd
+                .metric("pgherd_statements_total", "route=\"single\"")
+                .unwrap_or_default()
+        };
+        let mut stuck = Stuck::start(&shared, way);
+        let before = statements();
+        assert_eq!(value(stuck.second.answer()), "other 2");
+        let more = statements() - before;
+        stuck.locker.run("COMMIT");
+        assert_eq!(value(stuck.first.answer()), "kept 1");
+        assert!(
+            more < 0.5,
+            "{way:?}: counted {more} more times when sent again"
+        );
+    }
+}
+
+#[test]
+fn a_read_that_is_nobodys_does_not_go_on_when_it_is_given_up() {
+    let shared = Shared::start(1, &[]);
+    let mut stuck = Stuck::start(&shared, Way::Named);
+    stuck.second.hang_up();
+    let mut other = shared.databases.shard(0);
+    other.run("BEGIN");
+    other.run("LOCK TABLE other");
+    stuck.locker.run("COMMIT");
+    assert_eq!(value(stuck.first.answer()), "kept 1");
+    // More than a connection may take to come back to rest.
+    sleep(Duration::from_secs(7));
+    let mut admin = shared.databases.shard(0);
+    let waits = admin.value(&format!("SELECT count(*) {WAITING}"));
+    let servers = shared.herd.console().run("SHOW SERVERS").rows.len();
+    println!("{servers} servers");
+    other.run("COMMIT");
+    assert_eq!(waits, "0", "backends that run what nobody waits for");
+}
+
+#[test]
+fn time_behind_another_counts_for_query_timeout() {
+    let shared = Shared::start(1, &["query_timeout: 2s"]);
+    let mut stuck = Stuck::start(&shared, Way::Named);
+    let since = Instant::now();
+    let mut other = shared.databases.shard(0);
+    other.run("BEGIN");
+    other.run("LOCK TABLE other");
+    let error = stuck.second.answer().expect_err("too late");
+    assert_eq!(error.code, "57014", "{error:?}");
+    let took = since.elapsed();
+    assert!(took < Duration::from_millis(2600), "{took:?}");
+}
+
+/// Servers that are reached by TLS.
+fn with_tls(settings: &[&str]) -> (Cluster, Shared) {
+    let folder = base().join(format!(
+        "own-{}-sharing-tls-{}",
+        std::process::id(),
+        settings.len()
+    ));
+    make_folder(&folder);
+    let names = vec!["localhost".to_owned()];
+    let pair = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let path = folder.display();
+    for (name, text) in [
+        ("server.crt", pair.cert.pem()),
+        ("server.key", pair.signing_key.serialize_pem()),
+    ] {
+        let mut shell = as_owner("sh")
+            .args(["-c", &format!("umask 077; cat >'{path}/{name}'")])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let mut input = shell.stdin.take().expect("piped");
+        std::io::Write::write_all(&mut input, text.as_bytes()).expect("written");
+        drop(input);
+        assert!(shell.wait().expect("waited for").success());
+    }
+    let cluster = Cluster::start(&format!(
+        "ssl = on\nssl_cert_file = '{path}/server.crt'\nssl_key_file = '{path}/server.key'\n"
+    ));
+    cluster
+        .connect("postgres")
+        .run("CREATE DATABASE tls OWNER app");
+    let databases = Databases {
+        name: "tls".to_owned(),
+        shard_ports: vec![cluster.port],
+        reference_port: cluster.port,
+    };
+    let shared = Shared::over(
+        databases,
+        1,
+        &[settings, &["server_tls: {mode: require}"]].concat(),
+    );
+    (cluster, shared)
+}
+
+/// Bytes on their way to a port that wait in sockets.
+fn queued(port: u16) -> usize {
+    waiting_bytes(port, true)
+}
+
+fn waiting_bytes(port: u16, towards: bool) -> usize {
+    let text = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let port = format!(":{port:04X}");
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (sent, received) = fields[4].split_once(':').expect("queues");
+            let count = |hex: &str| usize::from_str_radix(hex, 16).expect("hex");
+            match (fields[1].ends_with(&port), fields[2].ends_with(&port)) {
+                (true, false) if fields[3] != "01" => 0,
+                (here, there) if here != there => {
+                    if there == towards {
+                        count(sent)
+                    } else {
+                        count(received)
+                    }
+                }
+                _ => 0,
+            }
+        })
+        .sum()
+}
+
+#[test]
+fn what_followers_send_by_tls_is_sent_to_the_end() {
+    let (cluster, mut shared) = with_tls(&["shared_read_wait: 10s"]);
+    shared.herd.hostile = true;
+    let way = Way::Named;
+    let mut long: Vec<Client> = (0..14).map(|_| shared.warm(way)).collect();
+    let ask = |client: &mut Client, length: usize| {
+        let id = "0".repeat(length) + "7";
+        client.send(
+            &[
+                message::bind("", "other", &[], &[Some(id.into_bytes())], &[]),
+                message::describe(b'P', ""),
+                message::execute("", 0),
+                message::sync(),
+            ]
+            .concat(),
+        );
+    };
+    let mut fits = 0;
+    for round in 0..5 {
+        let mut stuck = Stuck::start(&shared, way);
+        let (base, mut sent, mut asked) = (queued(cluster.port), 0, 0);
+        for client in &mut long {
+            let joined = shared.count("joined");
+            let length = match fits {
+                0 => 900_000,
+                fits if sent + 100_000 < fits => (fits - 60_000 - sent).min(900_000),
+                _ => 30_000,
+            };
+            ask(client, length);
+            asked += 1;
+            sent += length;
+            eventually("it is sent behind", || shared.count("joined") > joined);
+            sleep(Duration::from_millis(60));
+            let waits = queued(cluster.port) - base;
+            if round > 0 {
+                println!("{round}: sent {sent}, queued {waits}");
+            }
+            if fits > 0 && waits + 1000 < sent {
+                break;
+            }
+        }
+        fits = queued(cluster.port) - base;
+        println!("fits {fits}");
+        stuck.locker.run("COMMIT");
+        assert_eq!(value(stuck.first.answer()), "kept 1");
+        assert_eq!(value(stuck.second.answer()), "other 2");
+        for (number, client) in long.iter_mut().take(asked).enumerate() {
+            println!("{round}: {number}");
+            assert_eq!(value(client.answer()), "other 7");
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_there_do_not_wait_for_the_next_reads_turn() {
+    let shared = Shared::start(1, &["shared_read_wait: 12s"]);
+    let way = Way::Simple;
+    let mut slow = shared.warm(way);
+    let mut stuck = Stuck::start(&shared, way);
+    // A client that does not read, until the end of a row must wait in the proxy.
+    let (mut queued, mut rows, mut length) = (0, 0, 3_900_000);
+    loop {
+        slow.send(&message::query(&format!("SELECT repeat('x', {length})")));
+        rows += 1;
+        sleep(Duration::from_millis(if rows == 1 { 500 } else { 25 }));
+        let now = waiting_bytes(shared.herd.port, false);
+        if now < queued + length {
+            break;
+        }
+        assert!(rows < 300, "the sockets hold {now} bytes");
+        (queued, length) = (now, 7_000);
+    }
+    let before = shared.count("joined");
+    way.ask(&mut slow, "other", 3);
+    eventually("it is sent behind", || shared.count("joined") > before);
+    let since = Instant::now();
+    for _ in 0..rows {
+        slow.answer().expect("a long row");
+    }
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    stuck.locker.run("COMMIT");
+    assert_eq!(value(stuck.first.answer()), "kept 1");
+    assert_eq!(value(slow.answer()), "other 3");
+}
+
+#[test]
+fn a_foreign_table_is_read_alone() {
+    let shared = Shared::start(1, &[]);
+    let mut admin = Client::connect(
+        shared.databases.shard_ports[0],
+        "postgres",
+        &shared.databases.name,
+    );
+    admin.run("CREATE EXTENSION file_fdw");
+    admin.run("CREATE SERVER files FOREIGN DATA WRAPPER file_fdw");
+    let path = std::env::temp_dir().join(format!("pgherd-it-{}", shared.databases.name));
+    admin.run(&format!(
+        "CREATE FOREIGN TABLE far (id int) SERVER files
+        OPTIONS (program 'echo 1 >>{}; echo 1')",
+        path.display()
+    ));
+    admin.run("GRANT SELECT ON far TO app");
+    shared.herd.console().run("RELOAD");
+    sleep(Duration::from_secs(1));
+    read_together(&shared, "SELECT id FROM far");
+    let ran = std::fs::metadata(&path).map_or(0, |it| it.len() / 2);
+    drop(std::fs::remove_file(&path));
+    println!("ran {ran}");
+    assert_eq!(shared.count("joined"), 0);
+}
+
+/// No sharing: the same gap for one client alone.
+#[test]
+fn the_end_of_what_one_client_sends_by_tls_is_sent() {
+    let (cluster, shared) = with_tls(&["reads_per_connection: 1"]);
+    let way = Way::Named;
+    let mut client = shared.warm(way);
+    let ask = |client: &mut Client, length: usize| {
+        let id = "0".repeat(length) + "7";
+        client.send(
+            &[
+                message::bind("", "other", &[], &[Some(id.into_bytes())], &[]),
+                message::describe(b'P', ""),
+                message::execute("", 0),
+                message::sync(),
+            ]
+            .concat(),
+        );
+    };
+    let mut fits = 0;
+    for round in 0..4 {
+        let mut locker = shared.databases.shard(0);
+        locker.run("BEGIN");
+        locker.run("LOCK TABLE kept");
+        way.ask(&mut client, "kept", 1);
+        sleep(Duration::from_millis(200));
+        let (base, mut sent, mut asked) = (queued(cluster.port), 0, 0);
+        for _ in 0..60 {
+            let length = match fits {
+                0 => 900_000,
+                fits if sent + 200_000 < fits => (fits - 150_000 - sent).min(900_000),
+                _ => 30_000,
+            };
+            ask(&mut client, length);
+            asked += 1;
+            sent += length;
+            sleep(Duration::from_millis(100));
+            let waits = queued(cluster.port) - base;
+            println!("round {round}, sent {sent}, queued {waits}");
+            if waits + 1000 < sent {
+                break;
+            }
+        }
+        fits = queued(cluster.port) - base;
+        locker.run("COMMIT");
+        assert_eq!(value(client.answer()), "kept 1");
+        for number in 0..asked {
+            println!("round {round}, answer {number}");
+            assert_eq!(value(client.answer()), "other 7");
+        }
     }
 }
