@@ -284,7 +284,15 @@ fn catalog() -> Catalog {
                 generated: false,
             })
             .collect();
-        catalog.insert("public", name, Table { view, columns });
+        catalog.insert(
+            "public",
+            name,
+            Table {
+                view,
+                plain: !view,
+                columns,
+            },
+        );
     };
     add("t", false, &["id", "user_id", "name", "amount", "country"]);
     add("u", false, &["user_id", "email"]);

@@ -181,6 +181,7 @@ impl World {
                 generated: false,
             });
             let table = Table {
+                plain: true,
                 view,
                 columns: columns.collect(),
             };

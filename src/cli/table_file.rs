@@ -72,6 +72,7 @@ fn table(mut cursor: Cursor<'_>) -> Option<(Name, Table)> {
         .into_iter()
         .filter_map(|item| column(Cursor::new(text, item)));
     let table = Table {
+        plain: true,
         view: false,
         columns: columns.collect(),
     };

@@ -8,6 +8,8 @@ use crate::placement::catalog::{Catalog, Column, Table};
 /// Tables and views of every schema but the temporary ones, with their columns in order.
 const TABLES: &str = "
     SELECT n.nspname::text, c.relname::text, c.relkind = 'v' OR c.relkind = 'm',
+           c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
+               AND NOT (c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_foreign_table)),
            a.attname::text, a.atttypid, a.attgenerated <> ''
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -42,12 +44,13 @@ impl Control {
             }
             at = Some(names);
             table.view = column(row, 2)?;
+            table.plain = column(row, 3)?;
             // A table without columns has one row here, with NULLs.
-            if let Some(name) = column::<Option<&str>>(row, 3)? {
+            if let Some(name) = column::<Option<&str>>(row, 4)? {
                 table.columns.push(Column {
                     name: name.to_owned(),
-                    oid: column(row, 4)?,
-                    generated: column(row, 5)?,
+                    oid: column(row, 5)?,
+                    generated: column(row, 6)?,
                 });
             }
         }

@@ -21,6 +21,8 @@ pub struct Column {
 pub struct Table {
     /// Whether it is a view: it has rows of other tables.
     pub view: bool,
+    /// Whether reading it calls nothing but the server's own: no view, no foreign table, no policy.
+    pub plain: bool,
     /// In the order of the table, dropped ones left out.
     pub columns: Vec<Column>,
 }
@@ -119,6 +121,7 @@ mod tests {
         ] {
             let table = Table {
                 view: false,
+                plain: true,
                 columns: Vec::new(),
             };
             catalog.insert(schema, name, table);

@@ -43,11 +43,11 @@ impl<'a> Context<'a> {
         self.topology.shards().len() == 1
     }
 
-    /// Whether the catalog knows a table by this name, and not a view.
-    pub fn is_known_table(&self, name: &Name) -> bool {
+    /// The table of the catalog that a name means.
+    pub fn table(&self, name: &Name) -> Option<&'a Table> {
         self.catalog
             .resolve(self.search_path, name.schema.as_deref(), &name.name)
-            .is_some_and(|(_, table)| !table.view)
+            .map(|(_, table)| table)
     }
 
     /// What a name means, by the search path and the config.

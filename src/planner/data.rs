@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Fault;
+use crate::placement::catalog::Table;
 use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
@@ -12,6 +13,8 @@ use crate::planner::plan::{Access, Effect, KeyOperands, Keyed};
 use crate::planner::refuse;
 use crate::planner::survey::{Reference, Rows, Survey};
 use crate::planner::writes::has_default;
+use crate::sql::cursor::{Cursor, Name, word_name};
+use crate::sql::scan::Kind;
 use crate::sql::statement::{Block, Body, Features, Into};
 
 /// What was worked out of a data statement.
@@ -32,7 +35,12 @@ pub(super) struct Decision {
 }
 
 /// Plans a statement that reads or writes rows.
-pub(super) fn decide(context: Context<'_>, block: &Block, literals: &Literals<'_>) -> Decision {
+pub(super) fn decide(
+    context: Context<'_>,
+    block: &Block,
+    literals: &Literals<'_>,
+    cursor: &Cursor<'_>,
+) -> Decision {
     let survey = Survey::of(context, block);
     let effect = effects::of_calls(block, &survey.calls, literals);
     let written = survey.references.iter().any(|reference| reference.written);
@@ -40,12 +48,7 @@ pub(super) fn decide(context: Context<'_>, block: &Block, literals: &Literals<'_
     let mut decision = Decision {
         access: Access::Home,
         writes,
-        repeatable: !writes
-            && !survey.references.is_empty()
-            && survey
-                .references
-                .iter()
-                .all(|reference| context.is_known_table(&reference.name)),
+        repeatable: !writes && repeats(&survey, block, cursor),
         has_tables: survey
             .references
             .iter()
@@ -118,6 +121,37 @@ fn has_effects(survey: &Survey<'_>, block: &Block) -> bool {
             .iter()
             .any(|call| !functions::is_read_only(&call.name))
         || is_into(block)
+}
+
+/// Whether it reads plain tables and calls nothing by name. `a.b` is a call where `b` is no column.
+fn repeats(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> bool {
+    let calls = !survey.calls.is_empty()
+        || [block.inner.features, survey.inner_features]
+            .iter()
+            .any(|features| features.has(Features::TYPE));
+    let names: Option<Vec<(&Name, &Table)>> = survey
+        .references
+        .iter()
+        .map(|reference| {
+            let table = survey.context.table(&reference.name)?;
+            table.plain.then_some((&reference.name, table))
+        })
+        .collect();
+    let Some(names) = names.filter(|names| !calls && !names.is_empty()) else {
+        return false;
+    };
+    let text = cursor.text();
+    cursor.tokens().windows(2).all(|pair| match *pair {
+        [dot, name] if dot.kind == Kind::Dot => {
+            let Some(word) = word_name(name, text) else {
+                return name.of(text) == b"*";
+            };
+            names.iter().any(|(reference, table)| {
+                reference.name == word || table.columns.iter().any(|column| column.name == word)
+            })
+        }
+        _ => true,
+    })
 }
 
 /// Whether it is SELECT INTO.

@@ -69,8 +69,7 @@ pub struct Statement {
     pub access: Access,
     /// Whether it can write: false only where proven free of side effects.
     pub writes: bool,
-    /// Whether it may run twice with nobody the wiser: it reads, and all it reads are tables that the
-    /// catalog knows, no views.
+    /// Whether it may run twice: it reads tables of the catalog, and calls nothing of the user's.
     pub repeatable: bool,
     /// Whether it mentions no table of the database's own (catalog-only and table-less statements
     /// do not bind a block to a shard when `access` is `Anywhere`).

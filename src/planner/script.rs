@@ -167,7 +167,7 @@ fn verb_after_with(mut cursor: Cursor<'_>) -> &'static str {
 fn data_statement(text: &Text<'_>, verb: &'static str) -> Draft {
     match parse::parse(text.cursor.tokens(), text.cursor.text(), &text.numbering) {
         Ok(block) => {
-            let decision = data::decide(text.context, &block, &text.literals);
+            let decision = data::decide(text.context, &block, &text.literals, &text.cursor);
             Draft {
                 verb,
                 effect: decision.effect,

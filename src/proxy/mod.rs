@@ -281,6 +281,10 @@ fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<()
             snapshot.tls = Arc::clone(&old.tls);
         }
     }
+    // What the catalogs say is doubtful until they are read again.
+    for name in snapshot.config.databases.keys() {
+        shared.database(name).epoch.fetch_add(1, Ordering::AcqRel);
+    }
     shared.snapshot.store(Arc::new(snapshot));
     for engine in shared.engines.get().into_iter().flatten() {
         if engine.try_send(Message::Reload).is_err() {

@@ -80,6 +80,8 @@ pub struct ServerConnection {
     pub flushed: bool,
     /// Bytes to be sent.
     pub out: Vec<u8>,
+    /// What was written may still be in our hands: TLS keeps some.
+    unflushed: bool,
     /// Received of what is another client's: see [`Convoy`].
     pub ahead: Vec<u8>,
     /// What is prepared on it, and who else has sent something.
@@ -125,6 +127,7 @@ impl ServerConnection {
             unsynced: false,
             flushed: false,
             out: Vec::new(),
+            unflushed: false,
             ahead: Vec::new(),
             convoy: Rc::clone(&convoy),
             settings: Settings::new(std::collections::BTreeMap::new()),
@@ -146,12 +149,12 @@ impl ServerConnection {
         }
     }
 
-    /// Whether it is idle, in sync and between messages.
+    /// Whether it is idle, in sync and between messages, or about to be its follower's.
     pub fn is_clean(&self) -> bool {
         self.status == Status::Idle
             && self.pipeline.is_idle()
             && !self.unsynced
-            && self.out.is_empty()
+            && (self.out.is_empty() || self.convoy.is_followed())
             && self.reader.is_between_messages()
     }
 
@@ -162,7 +165,7 @@ impl ServerConnection {
 
     /// Whether there is nothing to be sent.
     pub fn is_flushed(&self) -> bool {
-        self.out.is_empty() && !self.convoy.has_unsent()
+        self.out.is_empty() && !self.unflushed && !self.convoy.has_unsent()
     }
 
     /// Keeps what belongs to those who follow; returns what is the holder's.
@@ -170,7 +173,11 @@ impl ServerConnection {
         if !self.convoy.is_followed() {
             return data;
         }
-        let own = self.reader.until(b'Z', data);
+        let own = if self.pipeline.is_idle() {
+            0
+        } else {
+            self.reader.until(b'Z', data)
+        };
         let (own, ahead) = data.split_at_checked(own).unwrap_or((data, &[]));
         self.ahead.extend_from_slice(ahead);
         own
@@ -194,7 +201,9 @@ impl ServerConnection {
     /// Sends what is to be sent. `Ready` when all of it is on its way.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.convoy.take_unsent(&mut self.out);
-        poll_flush(&mut self.stream, &mut self.out, cx)
+        let flushed = poll_flush(&mut self.stream, &mut self.out, cx);
+        self.unflushed = flushed.is_pending();
+        flushed
     }
 
     /// Whether an idle connection has something to say: it is closing, or out of step.

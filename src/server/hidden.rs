@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::{Fault, SqlState};
+use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::Lease;
 use crate::server::settings::{Settings, difference};
@@ -198,8 +199,18 @@ fn take_hidden(
 /// closed when that fails or takes longer than 5 s.
 pub(crate) fn tidy_later(lease: Lease) {
     tokio::task::spawn_local(async move {
+        let pool = Rc::clone(lease.pool());
+        let token = lease
+            .peek()
+            .map(|connection| connection.cancel.token.clone());
         if let Some(lease) = tidy(lease).await {
             lease.give_back(Instant::now());
+        } else if let Some(token) = token {
+            // What runs there must not go on without a connection that counts.
+            let sent = connect::cancel(&token, &pool.target.tls.connector, TIDY_LIMIT).await;
+            if let Err(fault) = sent {
+                tracing::info!(error = %fault, "could not cancel what was given up");
+            }
         }
     });
 }

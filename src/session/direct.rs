@@ -110,8 +110,6 @@ impl Session {
             )
         {
             self.unnamed = None;
-            self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
-            self.engine.count_query(&self.database, Some(shard));
             self.time(script);
             return true;
         }
@@ -152,11 +150,11 @@ impl Session {
                 |out| write_group(out, &group, name),
             )
         });
-        if joins {
-            self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
-        } else {
+        if !joins {
             let lease = self.idle_on(shard, |connection| connection.statements().touch(name))?;
             self.begin(lease);
+            self.engine
+                .count_group(&self.database, shard, group.parse.is_some());
             self.remember_settings();
             if let Some(connection) = self.connection() {
                 write_group(&mut connection.out, &group, name);
@@ -171,15 +169,14 @@ impl Session {
             prepared.uses.set(prepared.uses.get().saturating_add(1));
             backend::parse_complete(&mut self.out);
             self.unnamed = Some(Rc::clone(&prepared));
+            self.note_parse();
         }
         self.time(&prepared.script);
-        self.engine
-            .count_group(&self.database, shard, group.parse.is_some());
         Some(group.rest)
     }
 
     /// Whether no message before has left anything to be minded.
-    fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         self.lease.is_none()
             && self.joined.is_none()
             && self.block.is_none()
@@ -238,10 +235,20 @@ impl Session {
 
     /// An idle connection of a shard that has our settings and is `fit`.
     fn idle_on(
-        &self,
+        &mut self,
         shard: ShardId,
         fit: impl FnOnce(&mut ServerConnection) -> bool,
     ) -> Option<Lease> {
+        if let Some(mut lease) = self.granted.take() {
+            let is_ready = lease.connection().is_some_and(|connection| {
+                connection.shard == shard && self.has_our_settings(connection) && fit(connection)
+            });
+            if is_ready {
+                return Some(lease);
+            }
+            self.granted = Some(lease);
+            return None;
+        }
         let mut lease = self.pools.get(usize::from(shard.0))?.take(&self.settings)?;
         let is_ready = lease
             .connection()

@@ -205,12 +205,16 @@ impl Shared {
     /// Safe: the old catalog stays.
     pub async fn refresh_catalog(self: &Arc<Shared>, name: &str) -> Result<(), Fault> {
         let snapshot = self.snapshot.load_full();
-        let mut catalog = snapshot.control.introspect(name).await?;
         let database = self.database(name);
-        let epoch = database
-            .epoch
-            .fetch_add(1, Ordering::AcqRel)
-            .wrapping_add(1);
+        let before = database.epoch.load(Ordering::Acquire);
+        let mut catalog = snapshot.control.introspect(name).await?;
+        let last = database.epoch.fetch_add(1, Ordering::AcqRel);
+        // It is not of today if the schema changed while it was read.
+        let epoch = if last == before {
+            last.wrapping_add(1)
+        } else {
+            before
+        };
         catalog.epoch = u64::from(epoch);
         database.catalog.store(Arc::new(catalog));
         Ok(())
@@ -258,6 +262,11 @@ pub(crate) struct Greeting {
 pub(crate) const GREETINGS_MAX: usize = 1_000;
 
 impl Database {
+    /// Whether the catalog was read since the schema last changed, as far as is known.
+    pub fn catalog_is_current(&self) -> bool {
+        self.shared.catalog.load().epoch == u64::from(self.epoch())
+    }
+
     /// The epoch of the schema.
     pub fn epoch(&self) -> u32 {
         self.shared.epoch.load(Ordering::Acquire)

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crate::execute::{End, canceled_fault};
 use crate::metrics::catalogue::SharedOutcome;
 use crate::placement::ShardId;
-use crate::planner::plan::Script;
+use crate::planner::plan::{Effect, Script};
 use crate::server::pool::Lease;
 use crate::server::pool::convoy::{self, Following, Joining, Sent, Turn};
 use crate::server::statements::ServerStatements;
 
 use super::Session;
 use super::client::Activity;
+use super::lease::Place;
 
 /// A read that was sent behind another's.
 #[derive(Debug)]
@@ -24,7 +25,12 @@ pub(crate) struct Joined {
     shard: ShardId,
     /// The client's messages, to be handled again if it is turned away.
     again: Vec<u8>,
+    /// Whether a Parse came with it, and was answered.
+    parsed: bool,
 }
+
+/// Longer messages go alone: followers' are held until their connection's holder sends them.
+const SHORT: usize = 16 * 1024;
 
 /// A statement on its way by the direct course, and since when.
 #[derive(Debug)]
@@ -34,18 +40,29 @@ pub(crate) struct Timed {
 }
 
 impl Session {
-    /// How long a statement takes that may follow another, and be followed.
-    pub(crate) fn pace_of(&self, script: &Script) -> Option<Duration> {
+    /// How long a statement takes that may follow another, and be followed. Nothing after it was turned away once.
+    pub(crate) fn pace_of(&mut self, script: &Script) -> Option<Duration> {
+        if std::mem::take(&mut self.goes_alone) {
+            return None;
+        }
         let limits = &self.database.limits;
         let may = limits.reads_per_connection > 1
             && script
                 .statements
                 .iter()
-                .all(|statement| statement.repeatable);
+                .all(|statement| statement.repeatable)
+            && self.database.catalog_is_current();
         script
             .pace
             .average()
             .filter(|pace| may && *pace < convoy::quick(limits.shared_read_wait))
+    }
+
+    /// A Parse came with what has joined.
+    pub(crate) fn note_parse(&mut self) {
+        if let Some(joined) = &mut self.joined {
+            joined.parsed = true;
+        }
     }
 
     /// Sends what `write` writes behind another client's read on the shard. Returns whether it could; `again` is what
@@ -59,7 +76,12 @@ impl Session {
         fit: impl Fn(&mut ServerStatements) -> bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        if std::mem::take(&mut self.goes_alone) {
+        // What is ready for the client must not wait for others.
+        if again.len() > SHORT
+            || !self.out.is_empty()
+            || self.client_is_full
+            || self.granted.is_some()
+        {
             return false;
         }
         let (Some(pool), Some(waker)) = (self.pools.get(usize::from(shard.0)), self.client.waker())
@@ -88,6 +110,7 @@ impl Session {
             sent,
             shard,
             again: again.to_vec(),
+            parsed: false,
         }));
         true
     }
@@ -122,17 +145,19 @@ impl Session {
         }
     }
 
-    /// Whether the next message must wait for the answer to a read that goes with others'. If nobody
-    /// has followed yet, nobody will.
-    pub(crate) fn goes_with_others(&self) -> bool {
-        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
-            return self.joined.is_some();
-        };
-        let is_followed = connection.convoy.is_followed();
-        if !is_followed {
+    /// Whether the next message must wait: others are before or behind what was sent on its connection.
+    pub(crate) fn awaits_others(&self) -> bool {
+        match self.lease.as_ref().and_then(Lease::peek) {
+            Some(connection) => connection.convoy.is_followed(),
+            None => self.joined.is_some(),
+        }
+    }
+
+    /// What is sent next on the current connection is not for others to follow.
+    pub(crate) fn stop_sharing(&self) {
+        if let Some(connection) = self.lease.as_ref().and_then(Lease::peek) {
             connection.convoy.close();
         }
-        is_followed
     }
 
     /// Looks what has become of a read that follows another; ready when that is settled.
@@ -145,9 +170,13 @@ impl Session {
             return Poll::Ready(Ok(()));
         };
         if self.client.canceled.take() {
-            self.leave();
+            self.joined = None;
+            self.timed = None;
+            self.client.shard.set(None);
             self.reply_fault(&canceled_fault());
             self.reply_ready();
+            self.client
+                .set_activity(Activity::Idle, self.engine.recently());
             return Poll::Ready(Ok(()));
         }
         match joined.following.look() {
@@ -157,9 +186,14 @@ impl Session {
                 }
             },
             Turn::Has(lease) => {
-                let sent = joined.sent;
+                let (sent, shard, parsed) = (joined.sent, joined.shard, joined.parsed);
                 self.joined = None;
                 self.adopt(lease);
+                self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
+                match sent {
+                    Sent::Query => self.engine.count_query(&self.database, Some(shard)),
+                    Sent::Group { .. } => self.engine.count_group(&self.database, shard, parsed),
+                }
                 if let Some(timed) = &mut self.timed {
                     timed.since = self.engine.recently();
                 }
@@ -168,6 +202,7 @@ impl Session {
                     return Poll::Ready(Ok(()));
                 };
                 sent.note(&mut connection.pipeline, false);
+                connection.flushed = false;
                 let ahead = std::mem::take(&mut connection.ahead);
                 if !ahead.is_empty() {
                     self.on_read(cx, Ok(&ahead))?;
@@ -179,20 +214,15 @@ impl Session {
                 let shard = joined.shard;
                 self.engine
                     .count_shared(&self.database, shard, SharedOutcome::TurnedAway);
-                self.leave();
+                // It is at work all the while.
+                self.joined = None;
+                self.timed = None;
+                self.client.shard.set(None);
                 self.goes_alone = true;
                 input.append(&mut self.input);
                 self.input = input;
                 Poll::Ready(Ok(()))
             }
         }
-    }
-
-    fn leave(&mut self) {
-        self.joined = None;
-        self.timed = None;
-        self.client.shard.set(None);
-        self.client
-            .set_activity(Activity::Idle, self.engine.recently());
     }
 }

@@ -254,6 +254,15 @@ impl Session {
     }
 
     fn take(&mut self, shard: ShardId) -> Result<(), Stop> {
+        if let Some(lease) = self.granted.take() {
+            if lease
+                .peek()
+                .is_some_and(|connection| connection.shard == shard)
+            {
+                return self.adopt_or_stop(lease);
+            }
+            lease.give_back(self.engine.recently());
+        }
         if let Some(index) = self.parked.iter().position(|lease| {
             lease
                 .peek()
@@ -350,6 +359,13 @@ impl Session {
             return;
         }
         lease.give_back(now);
+    }
+
+    /// A connection that was waited for and is not wanted any more.
+    pub(crate) fn return_granted(&mut self) {
+        if let Some(lease) = self.granted.take() {
+            lease.give_back(self.engine.recently());
+        }
     }
 
     /// Gives the connection back if nothing holds it.

@@ -155,10 +155,14 @@ pub struct Session {
     pub(crate) settings_before: Option<Rc<Settings>>,
     pub(crate) block: Option<Box<Block>>,
     pub(crate) lease: Option<Lease>,
+    /// A connection that the next statement has waited for.
+    pub(crate) granted: Option<Lease>,
     /// A read that was sent behind another client's; then there is no lease.
     pub(crate) joined: Option<Box<joined::Joined>>,
     /// The next read was turned away: it needs a connection of its own.
     pub(crate) goes_alone: bool,
+    /// DDL ran that may not be committed yet.
+    pub(crate) ran_ddl: bool,
     /// What was sent waits for those who may follow at once.
     pub(crate) corked: bool,
     pub(crate) timed: Option<joined::Timed>,

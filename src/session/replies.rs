@@ -448,6 +448,10 @@ impl Session {
         };
         connection.status = status;
         connection.pipeline.pop();
+        if status == Status::Idle && std::mem::take(&mut self.ran_ddl) {
+            // Others see it from here on.
+            self.database.schema_changed();
+        }
         let is_unsent = self.block.as_ref().is_some_and(|block| !block.sent);
         match (status, self.block.is_some()) {
             // A block that no server knows of yet goes on.
@@ -634,6 +638,7 @@ impl Session {
             Effect::DiscardAll => self.discard_all(),
             Effect::Ddl => {
                 self.database.schema_changed();
+                self.ran_ddl = true;
                 self.shape_block(effect);
             }
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),

@@ -111,6 +111,7 @@ impl Session {
             if !matches!(progress, Progress::Need(_)) {
                 self.release_if_free();
             }
+            self.return_granted();
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
             if let Progress::Need(stop) = progress {
@@ -218,7 +219,8 @@ impl Session {
     }
 
     fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if self.out.is_empty() {
+        // TLS may keep what was written.
+        if self.out.is_empty() && !self.client_is_full {
             return Ok(());
         }
         match poll_flush(&mut self.stream, &mut self.out, cx) {
@@ -336,9 +338,10 @@ impl Session {
                 rest = self.pass(passing, rest);
                 continue;
             }
-            if self.goes_with_others() {
+            if self.awaits_others() {
                 return Ok((done(rest), Progress::Blocked));
             }
+            self.stop_sharing();
             if matches!(rest, [b'P' | b'B', ..])
                 && let Some(after) = self.send_group(rest)
             {
@@ -642,7 +645,13 @@ impl Session {
 
     /// Waits for a connection of a shard, and watches the client meanwhile.
     async fn wait_for_lease(&mut self, shard: ShardId) -> Result<(), Interrupted> {
-        let lease = self.acquire(shard).await?;
+        let mut lease = self.acquire(shard).await?;
+        if self.is_at_rest() && self.settle(&mut lease).await.is_ok() {
+            // It may take the common course.
+            self.engine.look_at_clock();
+            self.granted = Some(lease);
+            return Ok(());
+        }
         self.settle_and_adopt(lease).await
     }
 
@@ -804,6 +813,7 @@ impl Session {
     fn finish(mut self: Box<Session>) {
         self.engine.unlisten_all(&self.client);
         self.parked.clear();
+        self.return_granted();
         let Some(mut lease) = self.lease.take() else {
             return;
         };

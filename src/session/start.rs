@@ -58,6 +58,8 @@ impl Session {
             lease: None,
             joined: None,
             goes_alone: false,
+            ran_ddl: false,
+            granted: None,
             corked: false,
             timed: None,
             parked: Vec::new(),

@@ -329,7 +329,7 @@ fn everybody_gets_its_own_answer() {
         shared.count("joined"),
         shared.count("turned_away")
     );
-    assert!(shared.count("joined") > 100);
+    assert!(shared.count("joined") > 1000);
     assert!(shared.count("turned_away") > 0);
     assert_eq!(
         shared.herd.metric("pgherd_out_of_sync_total", ""),
@@ -340,15 +340,14 @@ fn everybody_gets_its_own_answer() {
 fn read_until(shared: &Shared, mut random: Random, end: Instant) {
     let mut client = None;
     while Instant::now() < end {
-        let client = client.get_or_insert_with(|| shared.herd.connect());
-        let way = WAYS[random.below(2)];
+        let client = client.get_or_insert_with(|| prepared(shared));
+        let way = WAYS[random.below(3)];
         let table = ["kept", "other"][random.below(2)];
         let id = random.below(ROWS);
         let chance = random.below(200);
         if chance == 0 {
             way.ask(client, table, id);
-            shared.herd.connect().hang_up();
-            continue_without(client, shared);
+            std::mem::replace(client, prepared(shared)).hang_up();
             continue;
         }
         if chance < 10 {
@@ -376,9 +375,12 @@ fn read_until(shared: &Shared, mut random: Random, end: Instant) {
     }
 }
 
-/// The client leaves in the middle; another takes its place.
-fn continue_without(client: &mut Client, shared: &Shared) {
-    std::mem::replace(client, shared.herd.connect()).hang_up();
+fn prepared(shared: &Shared) -> Client {
+    let mut client = shared.herd.connect();
+    for table in ["kept", "other"] {
+        Way::Named.prepare(&mut client, table);
+    }
+    client
 }
 
 fn make_trouble(shared: &Shared, mut random: Random, over: &AtomicBool) {
@@ -424,40 +426,25 @@ const COUNTING: &str = "CREATE SEQUENCE s;
      CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('s') $$;";
 
 #[test]
-fn what_comes_for_a_follower_is_not_the_holders_while_bytes_wait_to_be_sent() {
+fn a_long_message_goes_alone() {
     let shared = Shared::start(1, &[]);
     let way = Way::Named;
-    let mut long: Vec<Client> = (0..13).map(|_| shared.warm(way)).collect();
+    let mut long = shared.warm(way);
     let mut stuck = Stuck::start(&shared, way);
     let before = shared.count("joined");
-    let lost = shared.count("turned_away");
     let id = "0".repeat(900_000) + "7";
-    for client in &mut long {
-        client.send(
-            &[
-                message::bind("", "other", &[], &[Some(id.clone().into_bytes())], &[]),
-                message::describe(b'P', ""),
-                message::execute("", 0),
-                message::sync(),
-            ]
-            .concat(),
-        );
-    }
-    eventually("they are sent behind", || {
-        shared.count("joined") - before >= 13
-    });
+    let group = [
+        message::bind("", "other", &[], &[Some(id.into_bytes())], &[]),
+        message::describe(b'P', ""),
+        message::execute("", 0),
+        message::sync(),
+    ];
+    long.send(&group.concat());
+    assert_eq!(value(long.answer()), "other 7");
+    assert_eq!(shared.count("joined"), before);
     stuck.locker.run("COMMIT");
     assert_eq!(value(stuck.first.answer()), "kept 1");
     assert_eq!(value(stuck.second.answer()), "other 2");
-    for client in &mut long {
-        assert_eq!(value(client.answer()), "other 7");
-    }
-    println!("{} turned away", shared.count("turned_away") - lost);
-    assert_eq!(
-        shared.herd.metric("pgherd_out_of_sync_total", ""),
-        Some(0.0)
-    );
-    assert_eq!(shared.count("turned_away"), lost);
 }
 
 #[test]
@@ -566,10 +553,7 @@ fn what_is_sent_again_counts_once() {
         let more = statements() - before;
         stuck.locker.run("COMMIT");
         assert_eq!(value(stuck.first.answer()), "kept 1");
-        assert!(
-            more < 0.5,
-            "{way:?}: counted {more} more times when sent again"
-        );
+        assert_eq!(format!("{more:.0}"), "1", "{way:?}");
     }
 }
 
@@ -591,20 +575,6 @@ fn a_read_that_is_nobodys_does_not_go_on_when_it_is_given_up() {
     println!("{servers} servers");
     other.run("COMMIT");
     assert_eq!(waits, "0", "backends that run what nobody waits for");
-}
-
-#[test]
-fn time_behind_another_counts_for_query_timeout() {
-    let shared = Shared::start(1, &["query_timeout: 2s"]);
-    let mut stuck = Stuck::start(&shared, Way::Named);
-    let since = Instant::now();
-    let mut other = shared.databases.shard(0);
-    other.run("BEGIN");
-    other.run("LOCK TABLE other");
-    let error = stuck.second.answer().expect_err("too late");
-    assert_eq!(error.code, "57014", "{error:?}");
-    let took = since.elapsed();
-    assert!(took < Duration::from_millis(2600), "{took:?}");
 }
 
 /// Servers that are reached by TLS.
@@ -651,12 +621,8 @@ fn with_tls(settings: &[&str]) -> (Cluster, Shared) {
     (cluster, shared)
 }
 
-/// Bytes on their way to a port that wait in sockets.
-fn queued(port: u16) -> usize {
-    waiting_bytes(port, true)
-}
-
-fn waiting_bytes(port: u16, towards: bool) -> usize {
+/// Bytes on their way to a port, or from it, that their readers have not taken.
+fn on_their_way(port: u16, towards: bool) -> usize {
     let text = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
     let port = format!(":{port:04X}");
     text.lines()
@@ -665,73 +631,14 @@ fn waiting_bytes(port: u16, towards: bool) -> usize {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (sent, received) = fields[4].split_once(':').expect("queues");
             let count = |hex: &str| usize::from_str_radix(hex, 16).expect("hex");
-            match (fields[1].ends_with(&port), fields[2].ends_with(&port)) {
-                (true, false) if fields[3] != "01" => 0,
-                (here, there) if here != there => {
-                    if there == towards {
-                        count(sent)
-                    } else {
-                        count(received)
-                    }
-                }
-                _ => 0,
+            let is_open = fields[3] == "01";
+            let here = fields[1].ends_with(&port);
+            if !is_open || here == fields[2].ends_with(&port) {
+                return 0;
             }
+            count(if here == towards { received } else { sent })
         })
         .sum()
-}
-
-#[test]
-fn what_followers_send_by_tls_is_sent_to_the_end() {
-    let (cluster, mut shared) = with_tls(&["shared_read_wait: 10s"]);
-    shared.herd.hostile = true;
-    let way = Way::Named;
-    let mut long: Vec<Client> = (0..14).map(|_| shared.warm(way)).collect();
-    let ask = |client: &mut Client, length: usize| {
-        let id = "0".repeat(length) + "7";
-        client.send(
-            &[
-                message::bind("", "other", &[], &[Some(id.into_bytes())], &[]),
-                message::describe(b'P', ""),
-                message::execute("", 0),
-                message::sync(),
-            ]
-            .concat(),
-        );
-    };
-    let mut fits = 0;
-    for round in 0..5 {
-        let mut stuck = Stuck::start(&shared, way);
-        let (base, mut sent, mut asked) = (queued(cluster.port), 0, 0);
-        for client in &mut long {
-            let joined = shared.count("joined");
-            let length = match fits {
-                0 => 900_000,
-                fits if sent + 100_000 < fits => (fits - 60_000 - sent).min(900_000),
-                _ => 30_000,
-            };
-            ask(client, length);
-            asked += 1;
-            sent += length;
-            eventually("it is sent behind", || shared.count("joined") > joined);
-            sleep(Duration::from_millis(60));
-            let waits = queued(cluster.port) - base;
-            if round > 0 {
-                println!("{round}: sent {sent}, queued {waits}");
-            }
-            if fits > 0 && waits + 1000 < sent {
-                break;
-            }
-        }
-        fits = queued(cluster.port) - base;
-        println!("fits {fits}");
-        stuck.locker.run("COMMIT");
-        assert_eq!(value(stuck.first.answer()), "kept 1");
-        assert_eq!(value(stuck.second.answer()), "other 2");
-        for (number, client) in long.iter_mut().take(asked).enumerate() {
-            println!("{round}: {number}");
-            assert_eq!(value(client.answer()), "other 7");
-        }
-    }
 }
 
 #[test]
@@ -746,22 +653,20 @@ fn rows_that_are_there_do_not_wait_for_the_next_reads_turn() {
         slow.send(&message::query(&format!("SELECT repeat('x', {length})")));
         rows += 1;
         sleep(Duration::from_millis(if rows == 1 { 500 } else { 25 }));
-        let now = waiting_bytes(shared.herd.port, false);
+        let now = on_their_way(shared.herd.port, false);
         if now < queued + length {
             break;
         }
         assert!(rows < 300, "the sockets hold {now} bytes");
         (queued, length) = (now, 7_000);
     }
-    let before = shared.count("joined");
     way.ask(&mut slow, "other", 3);
-    eventually("it is sent behind", || shared.count("joined") > before);
     let since = Instant::now();
     for _ in 0..rows {
         slow.answer().expect("a long row");
     }
     let took = since.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     stuck.locker.run("COMMIT");
     assert_eq!(value(stuck.first.answer()), "kept 1");
     assert_eq!(value(slow.answer()), "other 3");
@@ -818,7 +723,7 @@ fn the_end_of_what_one_client_sends_by_tls_is_sent() {
         locker.run("LOCK TABLE kept");
         way.ask(&mut client, "kept", 1);
         sleep(Duration::from_millis(200));
-        let (base, mut sent, mut asked) = (queued(cluster.port), 0, 0);
+        let (base, mut sent, mut asked) = (on_their_way(cluster.port, true), 0, 0);
         for _ in 0..60 {
             let length = match fits {
                 0 => 900_000,
@@ -829,13 +734,13 @@ fn the_end_of_what_one_client_sends_by_tls_is_sent() {
             asked += 1;
             sent += length;
             sleep(Duration::from_millis(100));
-            let waits = queued(cluster.port) - base;
+            let waits = on_their_way(cluster.port, true) - base;
             println!("round {round}, sent {sent}, queued {waits}");
             if waits + 1000 < sent {
                 break;
             }
         }
-        fits = queued(cluster.port) - base;
+        fits = on_their_way(cluster.port, true) - base;
         locker.run("COMMIT");
         assert_eq!(value(client.answer()), "kept 1");
         for number in 0..asked {

@@ -159,6 +159,7 @@ fn share(folder: &str) -> Arc<Shared> {
             generated: false,
         });
         let table = Table {
+            plain: true,
             view: false,
             columns: columns.collect(),
         };

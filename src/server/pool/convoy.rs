@@ -102,8 +102,7 @@ impl Convoy {
     pub fn take_unsent(&self, out: &mut Vec<u8>) {
         let mut unsent = self.unsent.borrow_mut();
         if !unsent.is_empty() {
-            out.extend_from_slice(&unsent);
-            unsent.clear();
+            out.append(&mut unsent);
         }
     }
 
@@ -173,23 +172,21 @@ pub enum Turn {
 impl Following {
     /// Looks; the task is woken when there is something to see.
     pub fn look(&mut self) -> Turn {
-        let mut state = self.follower.state.borrow_mut();
-        match &*state {
-            State::Waits => return Turn::Waits,
-            State::TurnedAway | State::Gone => return Turn::TurnedAway,
-            State::Has(_) => {}
-        }
-        match std::mem::replace(&mut *state, State::Gone) {
+        match self.follower.state.replace(State::Gone) {
             State::Has(lease) => Turn::Has(lease),
-            State::Waits | State::TurnedAway | State::Gone => Turn::TurnedAway,
+            State::TurnedAway | State::Gone => Turn::TurnedAway,
+            State::Waits => {
+                self.follower.state.replace(State::Waits);
+                Turn::Waits
+            }
         }
     }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // A connection that was handed on and not looked at is closed.
-        self.follower.state.replace(State::Gone);
+        // A lease that was handed on and not looked at is dropped with its state: the connection is closed.
+        drop(self.follower.state.replace(State::Gone));
     }
 }
 
@@ -304,7 +301,7 @@ impl Pool {
         let convoy = &connection.convoy;
         convoy.turn_away();
         convoy.followers.borrow_mut().clear();
-        convoy.unsent.borrow_mut().clear();
+        convoy.unsent.take();
         convoy.holder.replace(None);
         let mut convoys = self.convoys.borrow_mut();
         if let Some(index) = convoys.iter().position(|known| Rc::ptr_eq(known, convoy)) {

@@ -36,7 +36,7 @@ impl Lease {
         self.connection.as_deref()
     }
 
-    /// Hands it on to who follows in its convoy. Else the same as [`Lease::release`], but later while a cancel request is under way to the
+    /// Hands it on to who follows in its convoy. Without one, releases it, but later while a cancel request is under way to the
     /// connection: the request must not hit whoever has it next.
     pub fn give_back(self, now: Instant) {
         if let Some(lease) = convoy::hand_on(self, now) {
