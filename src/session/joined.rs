@@ -120,7 +120,6 @@ impl Session {
         if let (Some(lease), Some(waker)) = (&self.lease, self.client.waker())
             && let Some(connection) = lease.peek()
         {
-            waker.wake_by_ref();
             lease.pool().open_convoy(connection, waker, pace);
             self.corked = true;
         }

@@ -163,7 +163,7 @@ pub struct Session {
     pub(crate) goes_alone: bool,
     /// DDL ran that may not be committed yet.
     pub(crate) ran_ddl: bool,
-    /// What was sent waits for those who may follow at once.
+    /// What was sent waits for those who may follow at once: until the sockets have been looked at again.
     pub(crate) corked: bool,
     pub(crate) timed: Option<joined::Timed>,
     /// Pinned connections that are not the current one.

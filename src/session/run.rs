@@ -112,6 +112,7 @@ impl Session {
                 self.release_if_free();
             }
             self.return_granted();
+            self.corked &= !matches!(progress, Progress::Need(_));
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
             if let Progress::Need(stop) = progress {
@@ -121,6 +122,11 @@ impl Session {
             // A connection that was just taken has not been asked to wake us.
             let advanced = held != self.input.len() || asked != self.connection_id();
             if !self.poll_client(cx, scratch, blocked)? && !advanced {
+                if self.corked {
+                    // Until others have been read that are ready now.
+                    let again = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                    debug_assert!(again.is_pending());
+                }
                 return Poll::Pending;
             }
         }
