@@ -54,6 +54,15 @@ impl Prepared {
             .map_or(&[], |(text, _)| text)
     }
 
+    /// The number of parameters whose types Parse declared.
+    pub fn parameters_declared(&self) -> usize {
+        let start = self.text_length.saturating_add(1);
+        self.body
+            .get(start..)
+            .and_then(|rest| rest.first_chunk::<2>())
+            .map_or(0, |count| usize::from(u16::from_be_bytes(*count)))
+    }
+
     /// The type oid that Parse declared for parameter `index`, 0 when it declared none.
     pub fn parameter_type(&self, index: u16) -> u32 {
         let start = self

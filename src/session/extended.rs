@@ -593,6 +593,16 @@ impl Session {
         prepared: &Rc<Prepared>,
     ) -> Result<(), Stop> {
         self.settle_pending()?;
+        let (given, wanted) = (bind.len(), prepared.parameters_declared());
+        if given != wanted {
+            let name = String::from_utf8_lossy(bind.statement);
+            return Err(Stop::Fault(Fault::error(
+                SqlState::PROTOCOL_VIOLATION,
+                format!(
+                    "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {wanted}"
+                ),
+            )));
+        }
         let portal = Portal::Local {
             effect: statement.effect.clone(),
             verb: statement.verb,

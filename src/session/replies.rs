@@ -448,11 +448,15 @@ impl Session {
         };
         connection.status = status;
         connection.pipeline.pop();
+        let begins_behind = connection.pipeline.holds_hidden(Request::Query);
         if status == Status::Idle && std::mem::take(&mut self.ran_ddl) {
             // Others see it from here on.
             self.database.schema_changed();
         }
-        let is_unsent = self.block.as_ref().is_some_and(|block| !block.sent);
+        let is_unsent = self
+            .block
+            .as_ref()
+            .is_some_and(|block| !block.sent || begins_behind);
         match (status, self.block.is_some()) {
             // A block that no server knows of yet goes on.
             (Status::Idle, true) if shown && !is_unsent => self.end_block(),

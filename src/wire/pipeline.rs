@@ -242,6 +242,13 @@ impl<N> Pipeline<N> {
         is_sync
     }
 
+    /// Whether a request of our own of this kind is still to be answered.
+    pub fn holds_hidden(&self, kind: Request) -> bool {
+        self.owed.iter().any(
+            |owed| matches!(owed, Owed::Server { request, hidden: true, .. } if *request == kind),
+        )
+    }
+
     /// Whether everything was answered and no Sync is missing.
     pub fn is_idle(&self) -> bool {
         self.owed.is_empty() && !self.skipping
