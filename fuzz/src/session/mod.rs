@@ -124,8 +124,17 @@ impl Plan<'_> {
             }
         };
         let hearing = hear(&mut read, heard);
-        let both = async { tokio::join!(sending, hearing).1 };
-        timeout(patience, both).await.unwrap_or(End::Silence)
+        // A server's silence counts from the last message on: none is cut off in the middle.
+        let both = async {
+            let mut hearing = std::pin::pin!(hearing);
+            tokio::select! {
+                end = &mut hearing => return end,
+                () = sending => {}
+            }
+            timeout(patience, hearing).await.unwrap_or(End::Silence)
+        };
+        let limit = PATIENCE.saturating_mul(2);
+        timeout(limit, both).await.unwrap_or(End::Silence)
     }
 
     /// One honest server: what the client heard is what the server would have told it.
