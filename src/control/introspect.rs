@@ -6,10 +6,17 @@ use crate::error::Fault;
 use crate::placement::catalog::{Catalog, Column, Table};
 
 /// Tables and views of every schema but the temporary ones, with their columns in order.
+///
+/// A table is not plain, so that reads of it are never carried out twice, where a read may run code that
+/// no name in it calls: a policy, a foreign data wrapper's, or a volatile operator or cast of the users'.
 const TABLES: &str = "
     SELECT n.nspname::text, c.relname::text, c.relkind = 'v' OR c.relkind = 'm',
            c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
-               AND NOT (c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_foreign_table)),
+               AND NOT (c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_foreign_table))
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p
+                               WHERE p.provolatile = 'v'
+                                 AND (p.oid IN (SELECT oprcode FROM pg_catalog.pg_operator)
+                                      OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))),
            a.attname::text, a.atttypid, a.attgenerated <> ''
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

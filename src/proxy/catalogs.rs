@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::session::engine::Shared;
@@ -28,9 +27,7 @@ impl Catalogs {
         let mut complete = true;
         for name in snapshot.config.databases.keys() {
             let known = shared.database(name);
-            let is_current =
-                u64::from(known.epoch.load(Ordering::Acquire)) == known.catalog.load().epoch;
-            if is_current && self.known.get(name) == Some(&snapshot.generation) {
+            if known.catalog_is_current() && self.known.get(name) == Some(&snapshot.generation) {
                 continue;
             }
             match shared.refresh_catalog(name).await {

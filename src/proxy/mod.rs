@@ -283,7 +283,7 @@ fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<()
     }
     // What the catalogs say is doubtful until they are read again.
     for name in snapshot.config.databases.keys() {
-        shared.database(name).epoch.fetch_add(1, Ordering::AcqRel);
+        shared.database(name).schema_changed();
     }
     shared.snapshot.store(Arc::new(snapshot));
     for engine in shared.engines.get().into_iter().flatten() {

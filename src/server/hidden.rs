@@ -133,7 +133,8 @@ async fn read_until_ready(
     let mut failure = None;
     let mut scratch = vec![0; 4096];
     while !connection.pipeline.is_empty() {
-        if connection.ahead.is_empty() {
+        let ahead = std::mem::take(&mut connection.ahead);
+        let data = if ahead.is_empty() {
             let count = poll_fn(|cx| {
                 if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
                     return Poll::Ready(Err(error));
@@ -145,11 +146,11 @@ async fn read_until_ready(
             if count == 0 {
                 return Err(lost("the server closed the connection".to_owned()));
             }
-            let data = scratch.get(..count).unwrap_or_default();
-            connection.ahead.extend_from_slice(data);
-        }
-        let data = std::mem::take(&mut connection.ahead);
-        let data = connection.split_ahead(&data);
+            scratch.get(..count).unwrap_or_default()
+        } else {
+            &ahead
+        };
+        let data = connection.split_ahead(data);
         let mut reader = std::mem::take(&mut connection.reader);
         let result = reader.feed(
             data,

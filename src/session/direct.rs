@@ -138,6 +138,7 @@ impl Session {
         let name = self.server_name(&prepared);
         let sent = Sent::Group {
             describes: group.describes,
+            parsed: group.parse.is_some(),
         };
         let pace = self.pace_of(&prepared.script);
         let joins = pace.is_some_and(|pace| {
@@ -169,7 +170,6 @@ impl Session {
             prepared.uses.set(prepared.uses.get().saturating_add(1));
             backend::parse_complete(&mut self.out);
             self.unnamed = Some(Rc::clone(&prepared));
-            self.note_parse();
         }
         self.time(&prepared.script);
         Some(group.rest)
@@ -260,7 +260,8 @@ impl Session {
         None
     }
 
-    fn begin(&mut self, lease: Lease) {
+    /// The statement of the common course is under way on this connection.
+    pub(super) fn begin(&mut self, lease: Lease) {
         let shard = lease.pool().target.shard;
         self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
         self.adopt(lease);

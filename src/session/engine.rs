@@ -50,10 +50,23 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub struct SharedDatabase {
     pub catalog: ArcSwap<Catalog>,
-    /// Changes when the schema may have changed: plans and prepared statements are made anew.
+    /// Changes when the schema may have changed.
     pub epoch: AtomicU32,
     pub paused: AtomicBool,
     pub disabled: AtomicBool,
+}
+
+impl SharedDatabase {
+    /// Whether the catalog was read since the schema last changed, as far as is known.
+    pub fn catalog_is_current(&self) -> bool {
+        self.catalog.load().epoch == u64::from(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// The schema has changed or may have: plans and prepared statements are made anew, the catalog
+    /// is read again.
+    pub fn schema_changed(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// What an engine is told.
@@ -264,7 +277,7 @@ pub(crate) const GREETINGS_MAX: usize = 1_000;
 impl Database {
     /// Whether the catalog was read since the schema last changed, as far as is known.
     pub fn catalog_is_current(&self) -> bool {
-        self.shared.catalog.load().epoch == u64::from(self.epoch())
+        self.shared.catalog_is_current()
     }
 
     /// The epoch of the schema.
@@ -274,12 +287,12 @@ impl Database {
 
     /// DDL is on its way: what is prepared from now on is prepared under another name.
     pub fn schema_may_change(&self) {
-        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+        self.shared.schema_changed();
     }
 
     /// DDL was carried out.
     pub fn schema_changed(&self) {
-        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+        self.shared.schema_changed();
     }
 
     /// The pool mode of a user here.

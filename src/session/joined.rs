@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use crate::execute::{End, canceled_fault};
 use crate::metrics::catalogue::SharedOutcome;
 use crate::placement::ShardId;
-use crate::planner::plan::{Effect, Script};
+use crate::planner::plan::Script;
 use crate::server::pool::Lease;
 use crate::server::pool::convoy::{self, Following, Joining, Sent, Turn};
 use crate::server::statements::ServerStatements;
 
 use super::Session;
 use super::client::Activity;
-use super::lease::Place;
 
 /// A read that was sent behind another's.
 #[derive(Debug)]
@@ -25,8 +24,6 @@ pub(crate) struct Joined {
     shard: ShardId,
     /// The client's messages, to be handled again if it is turned away.
     again: Vec<u8>,
-    /// Whether a Parse came with it, and was answered.
-    parsed: bool,
 }
 
 /// Longer messages go alone: followers' are held until their connection's holder sends them.
@@ -40,7 +37,8 @@ pub(crate) struct Timed {
 }
 
 impl Session {
-    /// How long a statement takes that may follow another, and be followed. Nothing after it was turned away once.
+    /// How long a statement takes that may follow another, and be followed. `None` after it was
+    /// turned away once.
     pub(crate) fn pace_of(&mut self, script: &Script) -> Option<Duration> {
         if std::mem::take(&mut self.goes_alone) {
             return None;
@@ -58,15 +56,8 @@ impl Session {
             .filter(|pace| may && *pace < convoy::quick(limits.shared_read_wait))
     }
 
-    /// A Parse came with what has joined.
-    pub(crate) fn note_parse(&mut self) {
-        if let Some(joined) = &mut self.joined {
-            joined.parsed = true;
-        }
-    }
-
-    /// Sends what `write` writes behind another client's read on the shard. Returns whether it could; `again` is what
-    /// the client sent.
+    /// Sends what `write` writes behind another client's read on the shard. Returns whether it
+    /// could; `again` is what the client sent.
     pub(crate) fn join(
         &mut self,
         shard: ShardId,
@@ -110,7 +101,6 @@ impl Session {
             sent,
             shard,
             again: again.to_vec(),
-            parsed: false,
         }));
         true
     }
@@ -159,6 +149,13 @@ impl Session {
         }
     }
 
+    /// The read is not behind another any more; its answer there is nobody's.
+    fn leave(&mut self) {
+        self.joined = None;
+        self.timed = None;
+        self.client.shard.set(None);
+    }
+
     /// Looks what has become of a read that follows another; ready when that is settled.
     pub(crate) fn poll_joined(
         &mut self,
@@ -169,9 +166,7 @@ impl Session {
             return Poll::Ready(Ok(()));
         };
         if self.client.canceled.take() {
-            self.joined = None;
-            self.timed = None;
-            self.client.shard.set(None);
+            self.leave();
             self.reply_fault(&canceled_fault());
             self.reply_ready();
             self.client
@@ -185,13 +180,14 @@ impl Session {
                 }
             },
             Turn::Has(lease) => {
-                let (sent, shard, parsed) = (joined.sent, joined.shard, joined.parsed);
+                let (sent, shard) = (joined.sent, joined.shard);
                 self.joined = None;
-                self.adopt(lease);
-                self.note_route(&Place::Shard { shard, binds: true }, &Effect::None);
+                self.begin(lease);
                 match sent {
                     Sent::Query => self.engine.count_query(&self.database, Some(shard)),
-                    Sent::Group { .. } => self.engine.count_group(&self.database, shard, parsed),
+                    Sent::Group { parsed, .. } => {
+                        self.engine.count_group(&self.database, shard, parsed);
+                    }
                 }
                 if let Some(timed) = &mut self.timed {
                     timed.since = self.engine.recently();
@@ -213,10 +209,7 @@ impl Session {
                 let shard = joined.shard;
                 self.engine
                     .count_shared(&self.database, shard, SharedOutcome::TurnedAway);
-                // It is at work all the while.
-                self.joined = None;
-                self.timed = None;
-                self.client.shard.set(None);
+                self.leave();
                 self.goes_alone = true;
                 input.append(&mut self.input);
                 self.input = input;

@@ -651,14 +651,15 @@ impl Session {
 
     /// Waits for a connection of a shard, and watches the client meanwhile.
     async fn wait_for_lease(&mut self, shard: ShardId) -> Result<(), Interrupted> {
-        let mut lease = self.acquire(shard).await?;
-        if self.is_at_rest() && self.settle(&mut lease).await.is_ok() {
+        let lease = self.acquire(shard).await?;
+        let lease = self.settled(lease).await?;
+        if self.is_at_rest() {
             // It may take the common course.
-            self.engine.look_at_clock();
             self.granted = Some(lease);
-            return Ok(());
+        } else {
+            self.adopt(lease);
         }
-        self.settle_and_adopt(lease).await
+        Ok(())
     }
 
     /// A connection of a shard, with whatever settings it has.
@@ -712,15 +713,19 @@ impl Session {
     }
 
     /// Brings a connection to our settings and makes it the current one.
-    async fn settle_and_adopt(&mut self, mut lease: Lease) -> Result<(), Interrupted> {
-        let settled = self.settle(&mut lease).await;
-        if settled.is_ok() {
+    async fn settle_and_adopt(&mut self, lease: Lease) -> Result<(), Interrupted> {
+        let lease = self.settled(lease).await?;
+        self.adopt(lease);
+        Ok(())
+    }
+
+    /// The connection with our settings. When that fails, what the client holds there stays.
+    async fn settled(&mut self, mut lease: Lease) -> Result<Lease, Interrupted> {
+        let Err(failure) = self.settle(&mut lease).await else {
             self.engine.look_at_clock();
-            self.adopt(lease);
-            return settled;
-        }
+            return Ok(lease);
+        };
         if self.keeps_connections() {
-            // What the client holds there stays, unless the connection is lost.
             if lease.peek().is_some_and(ServerConnection::is_clean) {
                 self.parked.push(lease);
             } else if self.pinned.is_some() {
@@ -728,7 +733,7 @@ impl Session {
                 self.client.kill(self.kept_was_lost(shard));
             }
         }
-        settled
+        Err(failure)
     }
 
     /// Brings a connection to our settings.

@@ -77,6 +77,15 @@ pub fn split(input: &[u8], max: u32) -> Result<Split<'_>, FrameError> {
     }
 }
 
+/// The tag of the first message, and how many bytes it has in all.
+fn first(input: &[u8]) -> Option<(u8, usize)> {
+    match split(input, u32::MAX) {
+        Ok(Split::Whole(frame, _)) => Some((frame.tag, frame.bytes.len())),
+        Ok(Split::Part { tag, total, .. }) => Some((tag, total)),
+        Ok(Split::Nothing) | Err(_) => None,
+    }
+}
+
 /// Appends a message: its tag, its length, and the parts of its body.
 ///
 /// Bodies above 2 GiB cannot be expressed by the protocol; they are cut to an empty message, which
@@ -197,30 +206,21 @@ impl Reader {
         Ok(rest)
     }
 
-    /// How many bytes of `data` end with the first whole message of this tag; all of them if none does.
+    /// How many bytes of `data` end with the first message of this tag; all of them if none does.
     pub fn until(&self, tag: u8, data: &[u8]) -> usize {
-        let held = self.held.len();
-        let byte = |at: usize| match at.checked_sub(held) {
-            None => self.held.get(at),
-            Some(at) => data.get(at),
+        let mut rest = data.get(self.passing..).unwrap_or_default();
+        let mut next = if self.held.is_empty() {
+            first(rest)
+        } else {
+            let front: Vec<u8> = self.held.iter().chain(data).take(HEADER).copied().collect();
+            first(&front).map(|(found, total)| (found, total.saturating_sub(self.held.len())))
         };
-        // Places in what is held and `data` behind it.
-        let mut at = if held > 0 { 0 } else { self.passing };
-        let all = held.saturating_add(data.len());
-        while let (Some(found), Some(length)) = (
-            byte(at),
-            at.checked_add(HEADER).filter(|end| *end <= all).map(|_| {
-                (1..HEADER).fold(0, |length: usize, offset| {
-                    let next = byte(at.saturating_add(offset)).copied().unwrap_or(0);
-                    length << 8 | usize::from(next)
-                })
-            }),
-        ) {
-            let end = at.saturating_add(1).saturating_add(length.max(4));
-            if *found == tag {
-                return end.saturating_sub(held).min(data.len());
+        while let Some((found, length)) = next {
+            rest = rest.get(length..).unwrap_or_default();
+            if found == tag {
+                return data.len().saturating_sub(rest.len());
             }
-            at = end;
+            next = first(rest);
         }
         data.len()
     }
@@ -264,6 +264,27 @@ mod tests {
             }
             assert!(reader.is_between_messages());
             assert_eq!(seen, stream, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn until_finds_the_end_of_a_message_that_came_in_pieces() {
+        let mut stream = Vec::new();
+        write(&mut stream, b'D', &[&[b'Z'; 20]]);
+        write(&mut stream, b'C', &[b"SELECT 1\0"]);
+        write(&mut stream, b'Z', &[b"I"]);
+        let end = stream.len();
+        write(&mut stream, b'Z', &[b"I"]);
+        for passes in [(|tag| tag == b'D') as fn(u8) -> bool, |_| false] {
+            for cut in 0..end {
+                let (before, after) = stream.split_at(cut);
+                let mut reader = Reader::default();
+                reader
+                    .feed(before, 1000, passes, |_| Ok::<(), FrameError>(()))
+                    .expect("valid");
+                assert_eq!(reader.until(b'Z', after), end - cut, "cut at {cut}");
+                assert_eq!(reader.until(b'E', after), after.len(), "cut at {cut}");
+            }
         }
     }
 

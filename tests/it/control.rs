@@ -1,8 +1,5 @@
 //! Control connections against real servers: introspection, check, setup, the look-up of passwords.
 
-use std::io::Write as _;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use pgherd::config::load::{Sources, parse};
@@ -11,7 +8,7 @@ use pgherd::control::{Control, Finding, Level};
 use pgherd::tls::Tls;
 
 use crate::client::Client;
-use crate::postgres::{Cluster, as_owner, base, make_folder};
+use crate::postgres::Cluster;
 
 const SHARDS: [&str; 3] = ["a", "b", "c"];
 
@@ -290,37 +287,11 @@ fn passwords_are_looked_up() {
     });
 }
 
-/// Writes a file that the server's owner alone may read.
-fn write_as_owner(path: &Path, text: &str) {
-    let mut shell = as_owner("sh")
-        .args(["-c", "umask 077; cat >\"$0\""])
-        .arg(path)
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("sh runs");
-    let mut input = shell.stdin.take().expect("piped");
-    input.write_all(text.as_bytes()).expect("written");
-    drop(input);
-    assert!(shell.wait().expect("waited for").success());
-}
-
 #[test]
 fn servers_are_reached_by_every_mode_of_tls() {
-    let folder = base().join(format!("own-{}-control-tls", std::process::id()));
-    make_folder(&folder);
-    let names = vec!["localhost".to_owned()];
-    let pair = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    write_as_owner(&folder.join("server.crt"), &pair.cert.pem());
-    write_as_owner(
-        &folder.join("server.key"),
-        &pair.signing_key.serialize_pem(),
-    );
+    let (cluster, certificate) = Cluster::with_tls();
     let authority = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(authority.path(), pair.cert.pem()).expect("written");
-    let path = folder.display();
-    let cluster = Cluster::start(&format!(
-        "ssl = on\nssl_cert_file = '{path}/server.crt'\nssl_key_file = '{path}/server.key'\n"
-    ));
+    std::fs::write(authority.path(), certificate).expect("written");
     let reaches = |host: &str, mode: &str, ca: bool| {
         let ca = if ca {
             format!(", ca: {}", authority.path().display())
@@ -349,7 +320,6 @@ databases:
     let fault = reaches("127.0.0.1", "verify-full", true).expect_err("another name");
     assert_eq!(fault.code.as_str(), "08001");
     drop(cluster);
-    drop(std::fs::remove_dir_all(&folder));
     let plain = Cluster::start("");
     let text = format!(
         "server_tls: {{mode: require}}

@@ -234,6 +234,20 @@ pub(crate) fn signal(pid: u32, name: &str) {
     status.expect("sh runs");
 }
 
+/// Writes a file that the server's owner alone may read.
+fn write_as_owner(path: &Path, text: &str) {
+    let mut shell = as_owner("sh")
+        .args(["-c", "umask 077; cat >\"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    let mut input = shell.stdin.take().expect("piped");
+    input.write_all(text.as_bytes()).expect("written");
+    drop(input);
+    assert!(shell.wait().expect("waited for").success());
+}
+
 /// One PostgreSQL server of a test's own, which the test may kill, freeze and restart.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -274,6 +288,27 @@ impl Cluster {
             "PostgreSQL does not start: see {}",
             folder.join("log").display()
         );
+    }
+
+    /// Starts one that offers TLS; answers its certificate too, which is for `localhost`.
+    pub(crate) fn with_tls() -> (Cluster, String) {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = base().join(format!("own-{}-tls-{number}", std::process::id()));
+        make_folder(&folder);
+        let names = vec!["localhost".to_owned()];
+        let pair = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let certificate = pair.cert.pem();
+        write_as_owner(&folder.join("server.crt"), &certificate);
+        write_as_owner(
+            &folder.join("server.key"),
+            &pair.signing_key.serialize_pem(),
+        );
+        let path = folder.display();
+        let cluster = Cluster::start(&format!(
+            "ssl = on\nssl_cert_file = '{path}/server.crt'\nssl_key_file = '{path}/server.key'\n"
+        ));
+        (cluster, certificate)
     }
 
     fn launch(&mut self) {

@@ -41,7 +41,7 @@ pub(in crate::config) static ROOT: Section = Section {
         Key::new("max_user_connections", ANY_COUNT, "0", "Server connections of a user on each shard; 0 sets no limit."),
         Key::new("max_prepared_statements", ANY_COUNT, "500", "Prepared statements kept on a server connection; 0 turns their tracking off."),
         Key::new("reads_per_connection", SOME_COUNT, "16", "Quick reads of several clients that may be under way on one server connection, one behind the other; 1 for one client at a time."),
-        Key::new("shared_read_wait", Kind::Duration, "20ms", "How long a read may wait for others on its connection before it is sent again on another; only reads that take less than a tenth of it together are sent behind each other."),
+        Key::new("shared_read_wait", Kind::Duration, "20ms", "How long a read may wait for others on its connection before it is sent again on another; only reads that take less than a tenth of it together are sent behind each other, so none with 0."),
         Key::new("keep_unnamed_statements", Kind::Word(&["auto", "custom", "off"]), "auto", "Whether an unnamed Parse that comes again stays prepared on the server; `custom` forces custom plans."),
         Key::new("query_wait_timeout", Kind::Duration, "120s", "How long a statement waits for a server connection."),
         Key::new("server_lifetime", Kind::Duration, "1h", "The age at which an unused server connection is closed."),

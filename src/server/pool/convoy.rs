@@ -1,15 +1,15 @@
 //! Quick reads of several clients on one connection, one behind the other.
 //!
-//! A read that has its connection prepared and its settings in common with one under way there is sent
-//! behind it, and its client has the connection when the other's is answered. The server goes from
-//! one to the next without sleeping, what several clients send and get travels in one piece, and
-//! few backends do the work of many.
+//! A read whose statement the connection has prepared, and whose settings are those of one under way
+//! there, is sent behind it, and its client has the connection when the other's is answered. The
+//! server goes from one to the next without sleeping, what several clients send and get travels in
+//! one piece, and few backends do the work of many.
 //!
-//! Nobody is bound to it. A read that waits too long behind another, or whose connection is lost or is
-//! to be canceled, is turned away: it is sent again on a connection of its own, and the answer to
-//! its first sending is nobody's. So only what may run twice may follow. *Invariants:* of what is sent on
-//! the connection, all up to the next ReadyForQuery is its holder's; the holder sends nothing more
-//! while others follow.
+//! Nobody is bound to it. A read that waits too long behind another, or whose connection is lost or
+//! is to be canceled, is turned away: it is sent again on a connection of its own, and the answer
+//! to its first sending is nobody's. So only what may run twice may follow. *Invariants:* of what
+//! is sent on the connection, all up to the next ReadyForQuery is its holder's; the holder sends
+//! nothing more while others follow.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
@@ -25,8 +25,8 @@ use crate::wire::pipeline::{Pipeline, Request};
 
 use super::{Lease, Pool};
 
-/// How long what is under way on one connection may take together, as far as is known, where nobody is to
-/// wait for others longer than `wait`.
+/// How long what is under way on one connection may take together, as far as is known, where
+/// nobody is to wait for others longer than `wait`.
 pub fn quick(wait: Duration) -> Duration {
     wait / 10
 }
@@ -38,6 +38,8 @@ pub enum Sent {
     /// Bind, Describe of the portal if so, Execute, Sync.
     Group {
         describes: bool,
+        /// Whether a Parse came with it, and was answered.
+        parsed: bool,
     },
 }
 
@@ -49,7 +51,7 @@ impl Sent {
                 line.sent(Request::Query, hidden, Note::None);
                 return;
             }
-            Sent::Group { describes } => describes,
+            Sent::Group { describes, .. } => describes,
         };
         line.sent(Request::Bind, hidden, Note::None);
         if describes {
@@ -100,10 +102,7 @@ impl Convoy {
 
     /// Takes what followers want sent.
     pub fn take_unsent(&self, out: &mut Vec<u8>) {
-        let mut unsent = self.unsent.borrow_mut();
-        if !unsent.is_empty() {
-            out.append(&mut unsent);
-        }
+        out.append(&mut self.unsent.borrow_mut());
     }
 
     /// Turns everybody away, and lets nobody follow any more.
@@ -199,6 +198,7 @@ fn pass_over(mut lease: Lease, sent: Sent) {
 }
 
 /// A read that wants to go behind another.
+#[derive(Debug)]
 pub struct Joining<'a> {
     pub settings: &'a Rc<Settings>,
     /// Reads on one connection at most, the holder's included.
@@ -210,14 +210,6 @@ pub struct Joining<'a> {
     pub now: Instant,
     pub waker: Waker,
     pub sent: Sent,
-}
-
-impl std::fmt::Debug for Joining<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Joining")
-            .field("sent", &self.sent)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Pool {
@@ -326,7 +318,8 @@ async fn watch(pool: Rc<Pool>, wait: Duration) {
     }
 }
 
-/// Hands a connection, whose holder's read is answered, to who follows; gives it back when nobody does.
+/// Hands a connection, whose holder's read is answered, to who follows; returns it when nobody
+/// does.
 pub(super) fn hand_on(mut lease: Lease, now: Instant) -> Option<Lease> {
     let next = {
         let connection = lease.peek()?;
@@ -334,17 +327,17 @@ pub(super) fn hand_on(mut lease: Lease, now: Instant) -> Option<Lease> {
         if lease.pool().is_expired(connection, now) {
             convoy.close();
         }
-        let next = convoy.followers.borrow_mut().pop_front();
-        next.inspect(|follower| {
-            let others = convoy.followers.borrow();
-            convoy.load.set(
-                others
-                    .iter()
-                    .map(|other| other.pace)
-                    .fold(follower.pace, Duration::saturating_add),
-            );
-            *convoy.holder.borrow_mut() = Some(follower.waker.clone());
-        })
+        let mut followers = convoy.followers.borrow_mut();
+        convoy.load.set(
+            followers
+                .iter()
+                .fold(Duration::ZERO, |sum, each| sum.saturating_add(each.pace)),
+        );
+        let next = followers.pop_front();
+        convoy
+            .holder
+            .replace(next.as_ref().map(|next| next.waker.clone()));
+        next
     };
     let Some(follower) = next else {
         return Some(lease);

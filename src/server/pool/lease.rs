@@ -36,8 +36,8 @@ impl Lease {
         self.connection.as_deref()
     }
 
-    /// Hands it on to who follows in its convoy. Without one, releases it, but later while a cancel request is under way to the
-    /// connection: the request must not hit whoever has it next.
+    /// Hands it on to who follows in its convoy. Without one, releases it, but later while a cancel
+    /// request is under way to the connection: the request must not hit whoever has it next.
     pub fn give_back(self, now: Instant) {
         if let Some(lease) = convoy::hand_on(self, now) {
             lease.end(now);
