@@ -146,7 +146,7 @@ impl Session {
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
         self.settle_settings()?;
-        if self.block.is_some() && self.begins_group() {
+        if (self.block.is_some() || self.may_open_block()) && self.begins_group() {
             // Whether the block has failed decides what the answer is.
             self.wait_for_replies()?;
         }
@@ -192,6 +192,22 @@ impl Session {
             return Err(Session::failed_block_fault());
         }
         Ok(())
+    }
+
+    /// Whether a text that is not answered yet may have opened a block.
+    fn may_open_block(&self) -> bool {
+        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
+            return false;
+        };
+        connection.pipeline.notes().any(|note| {
+            let Note::Script { script, .. } = note else {
+                return false;
+            };
+            script
+                .statements
+                .iter()
+                .any(|statement| statement.effect == Effect::Begin)
+        })
     }
 
     /// Whether the message at hand is the first behind a Sync.

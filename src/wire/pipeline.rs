@@ -249,6 +249,14 @@ impl<N> Pipeline<N> {
         )
     }
 
+    /// The notes of what servers owe, in order.
+    pub fn notes(&self) -> impl Iterator<Item = &N> {
+        self.owed.iter().filter_map(|owed| match owed {
+            Owed::Server { note, .. } => Some(note),
+            Owed::Local(_) => None,
+        })
+    }
+
     /// Whether everything was answered and no Sync is missing.
     pub fn is_idle(&self) -> bool {
         self.owed.is_empty() && !self.skipping
