@@ -9,7 +9,7 @@ use crate::message::{self, Message};
 use crate::random::Random;
 
 /// How long each reply may take.
-const REPLY: Duration = Duration::from_secs(5);
+const REPLY: Duration = Duration::from_secs(30);
 
 /// How the bytes between two reads are cut before they are sent.
 #[derive(Clone, Debug)]
