@@ -23,6 +23,9 @@ use script::{Script, finale};
 /// How long a silent server is waited for before it is cut off.
 const SILENCE: Duration = Duration::from_millis(30);
 
+/// How long the client may be in the middle of sending before silent servers are cut off.
+const STUCK: Duration = Duration::from_secs(1);
+
 /// How a conversation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -75,7 +78,9 @@ impl Plan<'_> {
         let mut end = End::Closed;
         if log_in(&herd, &mut stream, self.database, is_honest).await {
             let patience = if is_honest { PATIENCE } else { SILENCE };
-            end = self.converse(&mut stream, &mut heard, patience).await;
+            end = self
+                .converse(&herd, &mut stream, &mut heard, patience)
+                .await;
             if end == End::Silence && !is_honest {
                 // The finale may have met a bad server: from here on there are only good ones.
                 herd.reform();
@@ -97,6 +102,7 @@ impl Plan<'_> {
     /// Sends everything and hears what comes.
     async fn converse(
         &self,
+        herd: &Herd,
         stream: &mut UnixStream,
         heard: &mut Heard,
         patience: Duration,
@@ -123,17 +129,27 @@ impl Plan<'_> {
                 let _sent = write.write_all(&finale()).await;
             }
         };
+        let limit = PATIENCE.saturating_mul(2);
         let hearing = hear(&mut read, heard);
         // A server's silence counts from the last message on: none is cut off in the middle.
         let both = async {
             let mut hearing = std::pin::pin!(hearing);
+            let mut sending = std::pin::pin!(sending);
+            // What waits for a silent server may be more than the sockets hold.
+            let stuck = tokio::time::sleep(if self.acts.is_empty() { limit } else { STUCK });
             tokio::select! {
                 end = &mut hearing => return end,
-                () = sending => {}
+                () = &mut sending => {}
+                () = stuck => {
+                    herd.reform();
+                    tokio::select! {
+                        end = &mut hearing => return end,
+                        () = &mut sending => {}
+                    }
+                }
             }
             timeout(patience, hearing).await.unwrap_or(End::Silence)
         };
-        let limit = PATIENCE.saturating_mul(2);
         timeout(limit, both).await.unwrap_or(End::Silence)
     }
 
