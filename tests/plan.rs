@@ -211,6 +211,10 @@ impl World {
             Route::Concat(shards) => format!("concat {}", names(shards)),
             Route::Broadcast { transaction: true } => "broadcast".into(),
             Route::Broadcast { transaction: false } => "broadcast one by one".into(),
+            Route::InsertSplit(shares) => shares.iter().fold("rows".into(), |text, share| {
+                let shard = self.topology.name(share.shard);
+                format!("{text} {shard} {:?}", share.rows)
+            }),
             Route::CopySplit(split) => format!("split {:?} {:?}", split.key_columns, split.format),
         }
     }

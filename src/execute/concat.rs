@@ -100,7 +100,7 @@ fn take<C: Conversation>(
 }
 
 /// What must be the same on all shards: names, types and formats, not the tables' oids.
-fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut signature = vec![tag];
     if tag != b'T' {
         signature.extend_from_slice(body);
@@ -117,7 +117,7 @@ fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
     signature
 }
 
-fn unlike() -> Fault {
+pub(super) fn unlike() -> Fault {
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
         "the shards describe the answer's columns differently",

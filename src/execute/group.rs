@@ -115,7 +115,7 @@ impl Portal<'_> {
         if self.executed {
             return Err(one_at_a_time());
         }
-        let has_rows = matches!(self.wide.route, Route::Concat(_));
+        let has_rows = matches!(self.wide.route, Route::Concat(_) | Route::InsertSplit(_));
         if has_rows && max_rows != 0 {
             return Err(row_limit());
         }
@@ -132,13 +132,17 @@ impl Portal<'_> {
             client.reply(backend::no_data);
             return Ok(());
         }
-        let shard = if let Route::Concat(shards) = &self.wide.route
-            && let Some(first) = shards.iter().next()
-        {
-            first
-        } else {
-            client.topology().home()
+        let first = match &self.wide.route {
+            Route::Concat(shards) => shards.iter().next(),
+            Route::InsertSplit(shares) => shares.first().map(|share| share.shard),
+            Route::Session
+            | Route::Anywhere
+            | Route::AnyShard
+            | Route::Single(_)
+            | Route::Broadcast { .. }
+            | Route::CopySplit(_) => None,
         };
+        let shard = first.unwrap_or_else(|| client.topology().home());
         let mut one = ShardSet::default();
         one.insert(shard);
         let mut members = open(client, &one).await?;

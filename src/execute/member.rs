@@ -10,6 +10,7 @@ use crate::placement::{ShardId, ShardSet};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::hidden;
 use crate::server::pool::Lease;
+use crate::server::settings::Detour;
 use crate::server::statements::Prepared;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -92,17 +93,25 @@ impl Member {
                 ..
             } => {
                 self.push_bind(client, prepared, after_names)?;
-                let connection = self.connection()?;
-                if describe {
-                    push_describe(connection);
-                }
-                frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
-                connection
-                    .pipeline
-                    .sent(Request::Execute, false, Note::None);
-                push_sync(connection);
+                push_execute(self.connection()?, describe);
             }
         }
+        Ok(())
+    }
+
+    /// Queues a statement that is made for this shard: what follows the names in its Parse and Bind.
+    pub(super) fn push_own_statement(
+        &mut self,
+        parse: &[u8],
+        bind: &[u8],
+        detour: &Detour,
+        describe: bool,
+    ) -> Result<(), Trouble> {
+        let connection = self.connection()?;
+        connection.push_unnamed_parse(parse, detour);
+        frame::write(&mut connection.out, b'B', &[b"\0\0", bind]);
+        connection.pipeline.sent(Request::Bind, true, Note::None);
+        push_execute(connection, describe);
         Ok(())
     }
 
@@ -270,6 +279,18 @@ fn push_describe(connection: &mut ServerConnection) {
     connection
         .pipeline
         .sent(Request::DescribePortal, false, Note::None);
+}
+
+/// Executes the unnamed portal and ends the group.
+fn push_execute(connection: &mut ServerConnection, describe: bool) {
+    if describe {
+        push_describe(connection);
+    }
+    frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
+    connection
+        .pipeline
+        .sent(Request::Execute, false, Note::None);
+    push_sync(connection);
 }
 
 fn push_sync(connection: &mut ServerConnection) {

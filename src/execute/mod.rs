@@ -9,6 +9,7 @@ mod broadcast;
 mod concat;
 mod copy;
 mod group;
+mod insert;
 mod member;
 
 use std::rc::Rc;
@@ -26,6 +27,7 @@ use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
+use crate::sql::scan::Lexing;
 use crate::wire::backend;
 
 /// A statement for several shards, taken from the client.
@@ -35,6 +37,8 @@ pub(crate) struct Wide {
     pub(crate) source: Source,
     pub(crate) verb: &'static str,
     pub(crate) effect: Effect,
+    /// How its text is read.
+    pub(crate) lexing: Lexing,
 }
 
 /// What the client sent.
@@ -290,6 +294,7 @@ async fn carry_out<C: Conversation>(
         }
         Route::Concat(shards) => concat::run(client, wide, shards, describe).await,
         Route::CopySplit(split) => copy::run(client, wide, split).await,
+        Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,

@@ -14,6 +14,7 @@ use crate::planner::refuse;
 use crate::planner::survey::{Reference, Rows, Survey};
 use crate::planner::writes::has_default;
 use crate::sql::cursor::{Cursor, Name, word_name};
+use crate::sql::rows::Rows as InsertRows;
 use crate::sql::scan::Kind;
 use crate::sql::statement::{Block, Body, Features, Into};
 
@@ -58,7 +59,7 @@ pub(super) fn decide(
         block_only: effects::reads_sequence_state(&survey.calls),
         effect,
     };
-    decision.access = access(&survey, block, literals, &mut decision);
+    decision.access = access(&survey, block, literals, cursor, &mut decision);
     decision
 }
 
@@ -66,6 +67,7 @@ fn access(
     survey: &Survey<'_>,
     block: &Block,
     literals: &Literals<'_>,
+    cursor: &Cursor<'_>,
     decision: &mut Decision,
 ) -> Access {
     if survey.context.is_one_shard() {
@@ -96,7 +98,7 @@ fn access(
         return into(survey, block, decision);
     }
     match copied {
-        _ if spread => keyed(survey, block),
+        _ if spread => keyed(survey, block, cursor),
         Some(copied) => {
             decision.exact = true;
             broadcast(survey, block, copied, literals)
@@ -269,7 +271,7 @@ fn broadcast(
 }
 
 /// Sharded tables take part: one shard if every reference is confined to its keys.
-fn keyed(survey: &Survey<'_>, block: &Block) -> Access {
+fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     let mut shared = None;
     let mut first: Option<String> = None;
     for reference in &survey.references {
@@ -298,14 +300,52 @@ fn keyed(survey: &Survey<'_>, block: &Block) -> Access {
         (None, Err(clause)) => refuse::read(&table, clause),
         (None, Ok(())) => refuse::read(&table, "a read"),
     };
+    let keys = united(survey);
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),
-        keys: united(survey),
+        splits: inserts
+            && keys
+                .as_ref()
+                .is_some_and(|keys| splits(survey, block, cursor, keys.len())),
+        keys,
         concat: verdict.is_ok() && written.is_none(),
         otherwise: Arc::new(otherwise),
         insert: inserts,
         table: table.into(),
     }))
+}
+
+/// Whether an INSERT may be sent in parts, one a shard: its rows stand in plain VALUES, one for each of the
+/// keys, and nothing else in it reads a sharded table.
+fn splits(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, keys: usize) -> bool {
+    let Body::Insert(insert) = &block.body else {
+        return false;
+    };
+    let alone = survey
+        .references
+        .iter()
+        .filter(|reference| matches!(reference.place, Rows::Sharded { .. }))
+        .count()
+        == 1;
+    let Some(Block {
+        ctes,
+        body: Body::Values(rows),
+        ..
+    }) = &insert.source
+    else {
+        return false;
+    };
+    // Rows of unlike length are an error of the whole.
+    let alike = rows
+        .windows(2)
+        .all(|pair| matches!(pair, [one, next] if one.len() == next.len()));
+    alone
+        && alike
+        && block.ctes.is_empty()
+        && ctes.is_empty()
+        && keys > 1
+        && rows.len() == keys
+        && InsertRows::find(cursor.tokens(), cursor.text()).is_some_and(|rows| rows.len() == keys)
 }
 
 /// The keys of all references together; `None` if one of them is confined to none.

@@ -69,6 +69,15 @@ impl Draft {
         Draft::writing(verb, Effect::None, Access::Refuse(Arc::new(fault)))
     }
 
+    /// It runs on one shard, or is refused, rather than in parts.
+    pub(super) fn keep_whole(&mut self) {
+        if let Access::Keyed(keyed) = &mut self.access
+            && keyed.splits
+        {
+            Arc::make_mut(keyed).splits = false;
+        }
+    }
+
     pub(super) fn into_statement(self, span: Range<usize>) -> Statement {
         Statement {
             span,

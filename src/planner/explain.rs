@@ -50,6 +50,12 @@ pub fn explain(
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
             ("multi", names.collect())
         }
+        Ok(Route::InsertSplit(shares)) => {
+            let names = shares
+                .iter()
+                .map(|share| topology.name(share.shard).to_owned());
+            ("multi", names.collect())
+        }
         Ok(Route::Broadcast { .. }) => ("multi", all()),
         Ok(Route::CopySplit(_)) => ("copy", all()),
         Err(_) => ("refuse", Vec::new()),
@@ -82,6 +88,9 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
         Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
         Route::Broadcast { transaction: false } => {
             "every shard, one after another: it cannot run in a transaction block".into()
+        }
+        Route::InsertSplit(_) => {
+            "each row goes to the shard of its key, in a transaction a shard".into()
         }
         Route::CopySplit(split) => {
             format!("each row of {} goes to the shard of its key", split.table)

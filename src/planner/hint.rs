@@ -59,6 +59,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         distribution,
         keys: Some(vec![vec![Operand::Constant(key.as_str().into())]]),
         concat: false,
+        splits: false,
         otherwise: Arc::new(refuse::unprovable(&table)),
         insert: true,
         table,

@@ -219,7 +219,10 @@ pub struct Keyed {
     pub keys: Option<Vec<KeyOperands>>,
     /// Whether running it on several shards and concatenating is exact (reads only).
     pub concat: bool,
-    /// What to answer when it would need several shards and `concat` is false.
+    /// Whether each of `keys` is that of one row of an INSERT's VALUES, and the rows may be sent to their
+    /// shards each.
+    pub splits: bool,
+    /// What to answer when it would need several shards and may not.
     pub otherwise: Arc<Fault>,
     /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
     pub insert: bool,
@@ -271,6 +274,16 @@ pub enum Route {
         transaction: bool,
     },
     CopySplit(Arc<CopySplit>),
+    /// Each shard gets its rows of an INSERT's VALUES. At least two shards.
+    InsertSplit(Arc<[Share]>),
+}
+
+/// One shard's rows of an INSERT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub shard: ShardId,
+    /// Counted from 0 in the order of the VALUES; ascending.
+    pub rows: Vec<usize>,
 }
 
 /// The values of one execution.

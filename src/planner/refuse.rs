@@ -40,7 +40,7 @@ pub fn insert(table: &str) -> Fault {
         .detail(format!(
             "The rows of this INSERT into sharded table \"{table}\" have keys of several shards."
         ))
-        .hint("Send one INSERT for each key, or load the rows with COPY.")
+        .hint("Send the rows as an INSERT … VALUES of its own, one INSERT for each key, or load them with COPY.")
 }
 
 /// An INSERT that does not say its key.

@@ -11,7 +11,8 @@ use crate::placement::{ShardId, ShardSet};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
 use crate::planner::plan::{
-    Access, Effect, KeyOperands, Keyed, Literal, Operand, Parameter, Route, Statement, Values,
+    Access, Effect, KeyOperands, Keyed, Literal, Operand, Parameter, Route, Share, Statement,
+    Values,
 };
 use crate::planner::refuse;
 use crate::types::key::{Key, KeyError, KeyType};
@@ -123,8 +124,36 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         Reached::Nothing => Ok(Route::Single(first(distribution, topology))),
         Reached::One(shard) => Ok(Route::Single(shard)),
         Reached::Several(shards) if keyed.concat => Ok(Route::Concat(shards)),
+        Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
         Reached::Several(_) => Err(Fault::clone(&keyed.otherwise)),
     }
+}
+
+/// The rows of an INSERT, each with those of its shard.
+fn shares(
+    keys: &[KeyOperands],
+    keyed: &Keyed,
+    distribution: &Distribution,
+    values: &dyn Values,
+) -> Result<Route, Fault> {
+    let mut shares: Vec<Share> = Vec::new();
+    for (row, key) in keys.iter().enumerate() {
+        let mut reached = Reached::Nothing;
+        place(key, distribution, values, &mut reached)
+            .map_err(|error| key_fault(&error, &keyed.table))?;
+        let Reached::One(shard) = reached else {
+            return Err(Fault::clone(&keyed.otherwise));
+        };
+        match shares.iter_mut().find(|share| share.shard == shard) {
+            Some(share) => share.rows.push(row),
+            None => shares.push(Share {
+                shard,
+                rows: vec![row],
+            }),
+        }
+    }
+    shares.sort_by_key(|share| share.shard);
+    Ok(Route::InsertSplit(shares.into()))
 }
 
 fn first(distribution: &Distribution, topology: &Topology) -> ShardId {

@@ -96,6 +96,10 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             numbering,
         };
         let mut draft = plan_one(&one);
+        if !one.cursor.at("insert") {
+            // An INSERT within another statement cannot be sent in parts.
+            draft.keep_whole();
+        }
         if let Some(hints) = &hints {
             hint::apply(&mut draft.access, hints, context);
             if let Effect::ExplainRoute { statement } = &mut draft.effect {

@@ -240,6 +240,20 @@ impl ServerConnection {
         self.mark_unsynced();
     }
 
+    /// Queues a Parse of the unnamed statement; `body` is what follows the name. `detour` surrounds it.
+    pub fn push_unnamed_parse(&mut self, body: &[u8], detour: &Detour) {
+        for step in &detour.there {
+            self.push_hidden_step(step);
+        }
+        frame::write(&mut self.out, b'P', &[b"\0", body]);
+        self.pipeline.sent(Request::Parse, true, Note::None);
+        for step in &detour.back {
+            self.push_hidden_step(step);
+        }
+        self.unnamed = None;
+        self.mark_unsynced();
+    }
+
     /// Queues a Parse of a statement under its server name; `hidden` when no client waits for it.
     /// `detour` surrounds it.
     pub fn push_parse(

@@ -591,6 +591,7 @@ impl Session {
             },
             verb: statement.verb,
             effect: statement.effect.clone(),
+            lexing: prepared.reading.lexing,
         })))
     }
 

@@ -134,9 +134,10 @@ impl Session {
                 binds: true,
             }),
             Route::Single(shard) => Ok(Place::Shard { shard, binds: true }),
-            wide @ (Route::Concat(_) | Route::Broadcast { .. } | Route::CopySplit(_)) => {
-                Ok(Place::Wide(wide))
-            }
+            wide @ (Route::Concat(_)
+            | Route::Broadcast { .. }
+            | Route::CopySplit(_)
+            | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
         }
     }
 

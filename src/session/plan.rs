@@ -23,7 +23,7 @@ pub(crate) struct Facts {
     search_path: Vec<String>,
     /// The number of the search path in its database.
     path: u32,
-    lexing: Lexing,
+    pub(crate) lexing: Lexing,
 }
 
 impl Facts {
@@ -92,7 +92,7 @@ fn names(value: &str) -> Vec<String> {
 
 impl Session {
     /// What the settings of now mean for planning.
-    fn facts(&mut self) -> Rc<Facts> {
+    pub(crate) fn facts(&mut self) -> Rc<Facts> {
         let settings = self.settings_in_force();
         if let Some(facts) = &self.facts
             && facts.settings.same(settings)

@@ -172,6 +172,7 @@ impl Session {
             source: Source::Text(text.to_vec()),
             verb: statement.verb,
             effect: statement.effect.clone(),
+            lexing: self.facts().lexing,
         })))
     }
 
@@ -236,6 +237,7 @@ impl Session {
                 source: Source::Text(text.to_vec()),
                 verb,
                 effect,
+                lexing: self.facts().lexing,
             }))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
@@ -634,6 +636,10 @@ impl Session {
             Place::Local => LastRoute::Local,
             Place::Shard { shard, .. } => LastRoute::Single(*shard),
             Place::Wide(Route::Concat(shards)) => LastRoute::Several("multi", shards.clone()),
+            Place::Wide(Route::InsertSplit(shares)) => {
+                let shards = shares.iter().map(|share| share.shard).collect();
+                LastRoute::Several("multi", shards)
+            }
             Place::Wide(Route::CopySplit(split)) => {
                 let distribution = self.database.topology.distribution(split.distribution);
                 let shards = distribution.map(|distribution| distribution.shards().clone());
@@ -730,6 +736,7 @@ fn is_local_effect(effect: &Effect) -> bool {
 pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
+        Route::InsertSplit(_) => "an INSERT whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",
         Route::Session
         | Route::Anywhere

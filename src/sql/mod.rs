@@ -5,6 +5,7 @@ pub mod cursor;
 pub mod hints;
 pub mod mask;
 pub mod parse;
+pub mod rows;
 pub mod scan;
 pub mod split;
 pub mod statement;

@@ -17,6 +17,7 @@ mod handshake;
 mod herd;
 mod hostile;
 mod hostile_servers;
+mod inserting;
 mod kinds;
 mod leaks;
 mod load;

@@ -60,6 +60,7 @@ pub(super) fn single(context: Context<'_>, access: Access, what: &str, hint: &st
             distribution: keyed.distribution,
             keys: keyed.keys.clone(),
             concat: false,
+            splits: false,
             otherwise: Arc::new(refuse::kind(what, hint)),
             insert: keyed.insert,
             table: Arc::clone(&keyed.table),

@@ -398,6 +398,26 @@ pub fn result_columns(body: &[u8]) -> Option<Box<[ResultColumn]>> {
         .collect()
 }
 
+/// An ErrorResponse like that with this body, with another position; without one for `None`.
+pub fn error_at(body: &[u8], position: Option<usize>) -> Vec<u8> {
+    let mut out = Vec::new();
+    message(&mut out, b'E', |out| {
+        for (letter, value) in error_fields(body).iter() {
+            let position = position.map(|position| position.to_string());
+            let value = match (letter, &position) {
+                (b'P', None) => continue,
+                (b'P', Some(position)) => position.as_bytes(),
+                _ => value,
+            };
+            out.push(letter);
+            out.extend_from_slice(value);
+            out.push(0);
+        }
+        out.push(0);
+    });
+    out
+}
+
 /// Reads the body of an ErrorResponse or NoticeResponse. Never fails: what is malformed is absent.
 pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
     ErrorFields { body }

@@ -109,6 +109,11 @@ impl<'a> Bind<'a> {
     pub fn result_formats(&self) -> Formats<'a> {
         Formats::new(self.result_formats)
     }
+
+    /// The same, two bytes each, as the message holds them.
+    pub fn result_format_codes(&self) -> &'a [u8] {
+        self.result_formats
+    }
 }
 
 /// The format codes of parameters or of result columns.

@@ -1,0 +1,334 @@
+//! An INSERT whose rows belong to several shards: each gets its own, in a transaction a shard.
+//!
+//! All shards work at once; commits start when every one has carried out its part. With RETURNING
+//! the rows come back in the order in which they were given, where each row given returns one.
+
+use crate::error::{Fault, SqlState};
+use crate::planner::plan::Share;
+use crate::server::settings::Detour;
+use crate::server::statements::Prepared;
+use crate::sql::rows::{Part, Rows};
+use crate::sql::scan::{Kind, Token, scan};
+use crate::types::oid;
+use crate::wire::backend;
+use crate::wire::frame;
+use crate::wire::frontend::{self, Bind};
+
+use super::concat::{signature, unlike};
+use super::member::{Member, close, commit, open};
+use super::{Conversation, Source, Trouble, Wide, complete};
+
+/// What one shard is sent.
+struct Order {
+    part: Part,
+    form: Form,
+}
+
+enum Form {
+    Query,
+    /// What follows the names in Parse and in Bind.
+    Group {
+        parse: Vec<u8>,
+        bind: Vec<u8>,
+        detour: Detour,
+    },
+}
+
+/// What the shards returned.
+#[derive(Default)]
+struct Returned {
+    /// The first RowDescription, and what it says of names and types.
+    description: Option<(Vec<u8>, Vec<u8>)>,
+    /// Of each shard, its DataRows.
+    rows: Vec<Vec<Vec<u8>>>,
+    bytes: usize,
+    count: u64,
+}
+
+/// Sends each of `shares` its rows.
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    shares: &[Share],
+    describe: bool,
+) -> Result<(), Trouble> {
+    let orders = orders(client, wide, shares)?;
+    let shards = shares.iter().map(|share| share.shard).collect();
+    let mut members = open(client, &shards).await?;
+    let result = insert(client, wide, &orders, describe, &mut members).await;
+    close(client, members).await;
+    let returned = result?;
+    answer(client, shares, returned);
+    Ok(())
+}
+
+async fn insert<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    orders: &[Order],
+    describe: bool,
+    members: &mut [Member],
+) -> Result<Returned, Trouble> {
+    for (member, order) in members.iter_mut().zip(orders) {
+        member.push_hidden("BEGIN")?;
+        match &order.form {
+            Form::Query => {
+                let text = Source::Text(order.part.text.clone());
+                member.push_statement(client, &text, describe)?;
+            }
+            Form::Group {
+                parse,
+                bind,
+                detour,
+            } => member.push_own_statement(parse, bind, detour, describe)?,
+        }
+        member.start_sending()?;
+    }
+    let mut returned = Returned::default();
+    for (member, order) in members.iter_mut().zip(orders) {
+        listen(client, member, &mut returned)
+            .await
+            .map_err(|trouble| placed(trouble, &order.part, wide))?;
+    }
+    commit(client, members).await?;
+    Ok(returned)
+}
+
+async fn listen<C: Conversation>(
+    client: &mut C,
+    member: &mut Member,
+    returned: &mut Returned,
+) -> Result<(), Trouble> {
+    let limit = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+    returned.rows.push(Vec::new());
+    member
+        .hear(client, |client, heard| {
+            match heard.tag {
+                b'T' | b'n' => returned.describe(heard.tag, heard.bytes, heard.body)?,
+                b'C' => returned.count = returned.count.saturating_add(count(heard.body)),
+                // A row, or more of one.
+                b'D' | 0 => {
+                    returned.bytes = returned.bytes.saturating_add(heard.bytes.len());
+                    if returned.bytes > limit {
+                        return Err(Trouble::Fault(too_large()));
+                    }
+                    returned.take_row(heard.tag == b'D', heard.bytes);
+                }
+                _ => client.out().extend_from_slice(heard.bytes),
+            }
+            Ok(true)
+        })
+        .await
+}
+
+impl Returned {
+    fn describe(&mut self, tag: u8, bytes: &[u8], body: &[u8]) -> Result<(), Trouble> {
+        let signature = signature(tag, body);
+        match &self.description {
+            None => self.description = Some((bytes.to_vec(), signature)),
+            Some((_, first)) if *first == signature => {}
+            Some(_) => return Err(Trouble::Fault(unlike())),
+        }
+        Ok(())
+    }
+
+    fn take_row(&mut self, is_first: bool, bytes: &[u8]) {
+        let Some(rows) = self.rows.last_mut() else {
+            return;
+        };
+        match rows.last_mut() {
+            Some(row) if !is_first => row.extend_from_slice(bytes),
+            Some(_) | None => rows.push(bytes.to_vec()),
+        }
+    }
+}
+
+/// The number at the end of a command tag.
+fn count(body: &[u8]) -> u64 {
+    let text = body.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|tag| tag.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Hands on what the shards returned, in the order of the rows given.
+fn answer<C: Conversation>(client: &mut C, shares: &[Share], returned: Returned) {
+    if let Some((description, _)) = &returned.description {
+        client.out().extend_from_slice(description);
+    }
+    let each = returned
+        .rows
+        .iter()
+        .zip(shares)
+        .all(|(rows, share)| rows.len() == share.rows.len());
+    let mut rows: Vec<(usize, Vec<u8>)> = Vec::new();
+    for (found, share) in returned.rows.into_iter().zip(shares) {
+        // Rows that were not inserted return nothing: which ones those are is not known.
+        let places = share.rows.iter().map(|place| if each { *place } else { 0 });
+        rows.extend(places.zip(found));
+    }
+    rows.sort_by_key(|(place, _)| *place);
+    for (_, row) in rows {
+        client.out().extend_from_slice(&row);
+    }
+    complete(client, &format!("INSERT 0 {}", returned.count));
+}
+
+/// An error of a part, with its position in the whole text.
+fn placed(trouble: Trouble, part: &Part, wide: &Wide) -> Trouble {
+    let Trouble::Server(error) = trouble else {
+        return trouble;
+    };
+    let body = error.get(frame::HEADER..).unwrap_or_default();
+    let Some(position) = backend::error_fields(body).field(b'P') else {
+        return Trouble::Server(error);
+    };
+    let whole = match &wide.source {
+        Source::Text(text) => text.as_slice(),
+        Source::Bind { prepared, .. } => prepared.text(),
+    };
+    let position = std::str::from_utf8(position)
+        .ok()
+        .and_then(|position| part.position_in(whole, position.parse().ok()?));
+    Trouble::Server(backend::error_at(body, position))
+}
+
+/// What each shard is sent.
+fn orders<C: Conversation>(client: &C, wide: &Wide, shares: &[Share]) -> Result<Vec<Order>, Fault> {
+    let text = match &wide.source {
+        Source::Text(text) => text.as_slice(),
+        Source::Bind { prepared, .. } => prepared.text(),
+    };
+    let tokens = scan(text, wide.lexing).map_err(|_unreadable| unread())?;
+    let rows = Rows::find(&tokens, text).ok_or_else(unread)?;
+    if shares
+        .iter()
+        .any(|share| share.rows.last() >= Some(&rows.len()))
+    {
+        return Err(unread());
+    }
+    shares
+        .iter()
+        .map(|share| {
+            let part = rows.only(text, share.rows.iter().copied());
+            let form = match &wide.source {
+                Source::Text(_) => Form::Query,
+                Source::Bind {
+                    prepared,
+                    after_names,
+                    ..
+                } => {
+                    let body = [b"\0\0", after_names.as_slice()].concat();
+                    let bind = frontend::bind(&body)?;
+                    check_count(&bind, prepared, &parameters(&tokens, text))?;
+                    let used = used(&part, wide)?;
+                    let declared = |index| prepared.parameter_type(index);
+                    Form::Group {
+                        parse: parse(&part, &bind, &used, declared),
+                        bind: trimmed(&bind, &used),
+                        detour: client.detour(prepared),
+                    }
+                }
+            };
+            Ok(Order { part, form })
+        })
+        .collect()
+}
+
+/// The parameters that a part mentions, counted from 0.
+fn used(part: &Part, wide: &Wide) -> Result<Vec<usize>, Fault> {
+    let tokens = scan(&part.text, wide.lexing).map_err(|_unreadable| unread())?;
+    Ok(parameters(&tokens, &part.text))
+}
+
+/// The parameters that a text mentions, counted from 0; ascending.
+fn parameters(tokens: &[Token], text: &[u8]) -> Vec<usize> {
+    let number = |token: &Token| {
+        let digits = token.of(text).get(1..)?;
+        let number: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        number.checked_sub(1)
+    };
+    let mut mentioned: Vec<usize> = tokens
+        .iter()
+        .filter(|token| token.kind == Kind::Parameter)
+        .filter_map(number)
+        .collect();
+    mentioned.sort_unstable();
+    mentioned.dedup();
+    mentioned
+}
+
+/// Whether there is a value for each parameter, and no more: no shard sees them all.
+fn check_count(bind: &Bind<'_>, prepared: &Prepared, mentioned: &[usize]) -> Result<(), Fault> {
+    let last = mentioned.last().map_or(0, |last| last.saturating_add(1));
+    let wanted = last.max(prepared.parameters_declared());
+    if bind.len() == wanted {
+        return Ok(());
+    }
+    Err(Fault::error(
+        SqlState::PROTOCOL_VIOLATION,
+        format!(
+            "bind message supplies {} parameters, but the statement requires {wanted}",
+            bind.len()
+        ),
+    ))
+}
+
+/// What follows the name in Parse: a parameter of other rows has a type, so that none is wanting.
+fn parse(part: &Part, bind: &Bind<'_>, used: &[usize], declared: impl Fn(u16) -> u32) -> Vec<u8> {
+    let mut body = part.text.clone();
+    body.push(0);
+    let count = u16::try_from(bind.len()).unwrap_or(u16::MAX);
+    body.extend_from_slice(&count.to_be_bytes());
+    for index in 0..count {
+        let kind = match declared(index) {
+            0 if used.binary_search(&usize::from(index)).is_err() => oid::TEXT,
+            declared => declared,
+        };
+        body.extend_from_slice(&kind.to_be_bytes());
+    }
+    body
+}
+
+/// What follows the names in Bind: parameters of other rows are NULL.
+fn trimmed(bind: &Bind<'_>, used: &[usize]) -> Vec<u8> {
+    let mut body = Vec::new();
+    let count = u16::try_from(bind.len()).unwrap_or(u16::MAX);
+    body.extend_from_slice(&count.to_be_bytes());
+    for (binary, _) in bind.values() {
+        body.extend_from_slice(&u16::from(binary).to_be_bytes());
+    }
+    body.extend_from_slice(&count.to_be_bytes());
+    for (index, (_, value)) in bind.values().enumerate() {
+        let value = value.filter(|_| used.binary_search(&index).is_ok());
+        match value.map(|value| (i32::try_from(value.len()), value)) {
+            Some((Ok(length), value)) => {
+                body.extend_from_slice(&length.to_be_bytes());
+                body.extend_from_slice(value);
+            }
+            Some((Err(_), _)) | None => body.extend_from_slice(&(-1_i32).to_be_bytes()),
+        }
+    }
+    let codes = bind.result_format_codes();
+    let count = u16::try_from(codes.len() / 2).unwrap_or(u16::MAX);
+    body.extend_from_slice(&count.to_be_bytes());
+    body.extend_from_slice(codes);
+    body
+}
+
+fn unread() -> Fault {
+    Fault::error(
+        SqlState::INTERNAL,
+        "the rows of an INSERT are not where its plan says",
+    )
+    .hint("This is a fault of pgherd; please report it.")
+}
+
+fn too_large() -> Fault {
+    Fault::error(
+        SqlState::BUDGET_SPENT,
+        "the rows returned by an INSERT into several shards take too much memory",
+    )
+    .hint("Return fewer columns or insert fewer rows at once, or raise max_multi_bytes.")
+}
