@@ -38,6 +38,7 @@ impl SqlState {
     pub const DEADLOCK: SqlState = SqlState("40P01");
     pub const INSUFFICIENT_PRIVILEGE: SqlState = SqlState("42501");
     pub const UNDEFINED_OBJECT: SqlState = SqlState("42704");
+    pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const IN_USE: SqlState = SqlState("55006");
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
     pub const DUPLICATE_STATEMENT: SqlState = SqlState("42P05");

@@ -31,14 +31,13 @@ async fn in_transactions<C: Conversation>(
     describe: bool,
     members: &mut [Member],
 ) -> Result<Vec<u8>, Trouble> {
+    let mut answer = Vec::new();
+    let home = client.topology().home();
+    // One after the other, in the order of the shards: two such statements that lock the same rows wait for
+    // each other on the first shard only, and never in a circle, which no server could see.
     for member in members.iter_mut() {
         member.push_hidden("BEGIN")?;
         member.push_statement(client, &wide.source, describe)?;
-        member.start_sending()?;
-    }
-    let mut answer = Vec::new();
-    let home = client.topology().home();
-    for member in members.iter_mut() {
         let shown = member.shard == home;
         listen(client, member, shown, &mut answer).await?;
     }

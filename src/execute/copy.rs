@@ -12,7 +12,8 @@ use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::CopySplit;
-use crate::types::key::{Key, KeyError};
+use crate::sql::scan::Encoding;
+use crate::types::key::{Key, KeyError, KeyType};
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 
@@ -66,13 +67,21 @@ impl Answer {
 }
 
 /// Where the rows go.
+#[expect(clippy::large_enum_variant, reason = "there is one for a COPY")]
 enum Rows<'a> {
     ByKey {
-        split: &'a CopySplit,
-        distribution: &'a Distribution,
+        placing: Placing<'a>,
         splitter: Splitter,
     },
     Everywhere,
+}
+
+/// What says where a row goes.
+struct Placing<'a> {
+    split: &'a CopySplit,
+    distribution: &'a Distribution,
+    /// Whether the client's data has the encoding of the servers.
+    is_utf8: bool,
 }
 
 /// Runs the COPY of a sharded table.
@@ -90,8 +99,11 @@ pub(super) async fn run<C: Conversation>(
     };
     let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
     let rows = Rows::ByKey {
-        split,
-        distribution,
+        placing: Placing {
+            split,
+            distribution,
+            is_utf8: wide.lexing.encoding == Encoding::Utf8,
+        },
         splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
     };
     carry_out(client, wide, distribution.shards(), rows).await
@@ -177,13 +189,9 @@ impl Rows<'_> {
     /// Packs the client's data for the shards it belongs to.
     fn take(&mut self, data: &[u8], lanes: &mut [Lane]) -> Result<(), Fault> {
         match self {
-            Rows::ByKey {
-                split,
-                distribution,
-                splitter,
-            } => splitter
-                .feed(data, |piece| route(piece, split, distribution, lanes))
-                .map_err(|fault| with_line(fault, split, splitter.line())),
+            Rows::ByKey { placing, splitter } => splitter
+                .feed(data, |piece| route(piece, placing, lanes))
+                .map_err(|fault| with_line(fault, placing.split, splitter.line())),
             Rows::Everywhere => {
                 for lane in lanes.iter_mut() {
                     lane.packed.extend_from_slice(data);
@@ -199,13 +207,9 @@ impl Rows<'_> {
     /// Packs what was held back for want of its end.
     fn finish(&mut self, lanes: &mut [Lane]) -> Result<(), Fault> {
         match self {
-            Rows::ByKey {
-                split,
-                distribution,
-                splitter,
-            } => splitter
-                .finish(|piece| route(piece, split, distribution, lanes))
-                .map_err(|fault| with_line(fault, split, splitter.line())),
+            Rows::ByKey { placing, splitter } => splitter
+                .finish(|piece| route(piece, placing, lanes))
+                .map_err(|fault| with_line(fault, placing.split, splitter.line())),
             Rows::Everywhere => Ok(()),
         }
     }
@@ -240,12 +244,7 @@ async fn start<C: Conversation>(
 }
 
 /// Packs one piece for the shards it belongs to.
-fn route(
-    piece: Piece<'_>,
-    split: &CopySplit,
-    distribution: &Distribution,
-    lanes: &mut [Lane],
-) -> Result<(), Fault> {
+fn route(piece: Piece<'_>, placing: &Placing<'_>, lanes: &mut [Lane]) -> Result<(), Fault> {
     match piece {
         Piece::Header(bytes) => {
             for lane in lanes.iter_mut() {
@@ -253,14 +252,14 @@ fn route(
             }
         }
         Piece::Trailer(bytes) => {
-            if split.format == Format::Binary {
+            if placing.split.format == Format::Binary {
                 for lane in lanes.iter_mut() {
                     lane.packed.extend_from_slice(bytes);
                 }
             }
         }
         Piece::Row { bytes, fields } => {
-            let shard = shard_of(fields, split, distribution)?;
+            let shard = shard_of(fields, placing)?;
             for lane in lanes.iter_mut() {
                 lane.has_last = lane.member.shard == shard;
                 if lane.has_last {
@@ -293,17 +292,22 @@ fn pack(lane: &mut Lane) {
 }
 
 /// The shard of a row by the fields of its key.
-fn shard_of(
-    fields: &[Option<&[u8]>],
-    split: &CopySplit,
-    distribution: &Distribution,
-) -> Result<ShardId, Fault> {
+fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, Fault> {
+    let Placing {
+        split,
+        distribution,
+        is_utf8,
+    } = placing;
     let binary = split.format == Format::Binary;
     let kinds = distribution.key();
     let read = |index: usize| -> Result<Key<'_>, KeyError> {
         let (Some(kind), Some(Some(bytes))) = (kinds.get(index), fields.get(index)) else {
             return Err(KeyError::Null);
         };
+        if *kind == KeyType::Text && !is_utf8 && !bytes.is_ascii() {
+            // The server stores other bytes than the client sends.
+            return Err(KeyError::Unprovable);
+        }
         if binary {
             Key::from_binary(*kind, bytes)
         } else {

@@ -1,7 +1,6 @@
 //! An INSERT whose rows belong to several shards: each gets its own, in a transaction a shard.
 //!
-//! All shards work at once; commits start when every one has carried out its part. With RETURNING
-//! the rows come back in the order in which they were given, where each row given returns one.
+//! Commits start when every one has carried out its part. With RETURNING the rows come back in the order in which they were given, where each row given returns one.
 
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::Share;
@@ -69,6 +68,8 @@ async fn insert<C: Conversation>(
     describe: bool,
     members: &mut [Member],
 ) -> Result<Returned, Trouble> {
+    let mut returned = Returned::default();
+    // One after the other, in the order of the shards, as in `broadcast`: no two wait in a circle.
     for (member, order) in members.iter_mut().zip(orders) {
         member.push_hidden("BEGIN")?;
         match &order.form {
@@ -82,10 +83,6 @@ async fn insert<C: Conversation>(
                 detour,
             } => member.push_own_statement(parse, bind, detour, describe)?,
         }
-        member.start_sending()?;
-    }
-    let mut returned = Returned::default();
-    for (member, order) in members.iter_mut().zip(orders) {
         listen(client, member, &mut returned)
             .await
             .map_err(|trouble| placed(trouble, &order.part, wide))?;

@@ -240,6 +240,18 @@ impl ServerConnection {
         self.mark_unsynced();
     }
 
+    /// Queues what cannot succeed: the transaction that is open, or that a group began, fails with it.
+    pub fn push_failure(&mut self) {
+        frame::write(
+            &mut self.out,
+            b'P',
+            &[b"\0", b"refused by pgherd\0", b"\0\0"],
+        );
+        self.pipeline.sent(Request::Parse, true, Note::None);
+        self.unnamed = None;
+        self.mark_unsynced();
+    }
+
     /// Queues a Parse of the unnamed statement; `body` is what follows the name. `detour` surrounds it.
     pub fn push_unnamed_parse(&mut self, body: &[u8], detour: &Detour) {
         for step in &detour.there {

@@ -13,7 +13,7 @@ use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
 use crate::placement::topology::Topology;
-use crate::server::connection::{CancelTarget, ServerConnection, poll_flush};
+use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
@@ -59,9 +59,9 @@ impl Conversation for Session {
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        match poll_flush(&mut self.stream, &mut self.out, cx) {
-            Poll::Ready(Err(_gone)) => Err(End::Client),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        match self.poll_send(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
         }
     }
 
@@ -70,7 +70,7 @@ impl Conversation for Session {
             if let Some(end) = self.killed(cx) {
                 return Poll::Ready(Err(end));
             }
-            poll_flush(&mut self.stream, &mut self.out, cx).map_err(|_gone| End::Client)
+            self.poll_send(cx)
         })
         .await
     }

@@ -247,14 +247,40 @@ pub struct Database {
     pub generation: u64,
     pub(crate) memo: RefCell<Memo>,
     pub(crate) statements: RefCell<Statements>,
-    /// The search paths seen; plans name them by their number.
-    pub(crate) paths: RefCell<Vec<Vec<String>>>,
+    /// The search paths seen of late; plans name them by their number.
+    pub(crate) paths: RefCell<Paths>,
     /// The epoch that memo and statements were made in.
     pub(crate) planned_epoch: Cell<u32>,
     /// By user.
     pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
     /// What a server reports at login, by user and fingerprint of the startup settings.
     pub(crate) greetings: RefCell<HashMap<(String, u64), Rc<Greeting>, FixedState>>,
+}
+
+/// Search paths and their numbers, none of which is given twice.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    known: Vec<(Vec<String>, u32)>,
+    next: u32,
+}
+
+/// Search paths that a database knows the numbers of, at most; then all are numbered anew.
+const PATHS_MAX: usize = 256;
+
+impl Paths {
+    /// The number of a path, the same for the same path as long as it is known.
+    pub(crate) fn number(&mut self, path: &[String]) -> u32 {
+        if let Some((_, number)) = self.known.iter().find(|(known, _)| known == path) {
+            return *number;
+        }
+        if self.known.len() >= PATHS_MAX {
+            self.known.clear();
+        }
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.known.push((path.to_vec(), number));
+        number
+    }
 }
 
 /// The pools of one user, one a shard.

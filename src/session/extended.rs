@@ -795,7 +795,21 @@ impl Session {
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
                 self.run_local(&effect, verb, text.text(), false)?;
+                if matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. }) {
+                    self.portals.clear();
+                } else {
+                    self.set_portal(execute.portal, Portal::Done);
+                }
                 return Ok(());
+            }
+            Some(Portal::Done) => {
+                return Err(Stop::Fault(Fault::error(
+                    SqlState::NOT_IN_PREREQUISITE_STATE,
+                    format!(
+                        "portal \"{}\" cannot be run",
+                        String::from_utf8_lossy(execute.portal)
+                    ),
+                )));
             }
             Some(Portal::Server { effect }) => effect,
             None => {
@@ -902,23 +916,34 @@ impl Session {
         Ok(())
     }
 
-    /// We refused something in a group that a server has begun: outside a block the server must not
-    /// commit the part before. A Parse that cannot succeed makes it roll back at Sync.
+    /// We refused something in a group that a server has begun: the part before must not be committed.
     fn poison_group(&mut self) {
-        if self.block.is_some() || !self.executed {
-            return;
-        }
+        let status = match &self.block {
+            None if self.executed => Status::Idle,
+            Some(block) if block.failed && block.sent => Status::InBlock,
+            None | Some(_) => return,
+        };
         if let Some(connection) = self.connection()
             && connection.unsynced
-            && connection.status == Status::Idle
+            && connection.status == status
         {
-            frame::write(
-                &mut connection.out,
-                b'P',
-                &[b"\0", b"refused by pgherd\0", b"\0\0"],
-            );
-            connection.unnamed = None;
-            connection.pipeline.sent(Request::Parse, true, Note::None);
+            connection.push_failure();
+        }
+    }
+
+    /// A block that failed by an error of our own fails on its server as well: what becomes of it from
+    /// here on is the server's to say.
+    pub(crate) fn fail_block_on_server(&mut self) {
+        let is_failed = |block: &super::block::Block| block.failed && block.sent;
+        if self.block.as_deref().is_some_and(is_failed)
+            && let Some(connection) = self.connection()
+            && connection.status == Status::InBlock
+            && !connection.unsynced
+        {
+            connection.push_failure();
+            frame::write(&mut connection.out, b'S', &[]);
+            connection.pipeline.sent(Request::Sync, true, Note::None);
+            connection.unsynced = false;
         }
     }
 

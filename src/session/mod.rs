@@ -107,6 +107,8 @@ pub(crate) enum Portal {
         verb: &'static str,
         text: Rc<Prepared>,
     },
+    /// Such a one that has been executed: it has nothing more to give.
+    Done,
 }
 
 /// Bytes of a long client message that pass by in pieces.
@@ -190,6 +192,8 @@ pub struct Session {
     /// The block's server connection was lost, and the client has not heard of it.
     pub(crate) lost: Option<Fault>,
     pub(crate) copy_in: bool,
+    /// The client has said good-bye and closed its socket; what it asked before is still to be done.
+    pub(crate) departed: bool,
     /// The server ended its connection over what the client sent: the client ends as well.
     pub(crate) ends: bool,
     /// The last command tag of a block's end said ROLLBACK.
@@ -243,6 +247,7 @@ impl Session {
 
     /// Sends ReadyForQuery of our own.
     pub(crate) fn reply_ready(&mut self) {
+        self.fail_block_on_server();
         let status = self.status();
         match self.line_of_replies() {
             Some(line) => line.local(Own::ReadyForQuery(status)),

@@ -44,7 +44,7 @@ impl Facts {
         let conforming = plain("standard_conforming_strings")
             .is_none_or(|value| matches!(value.as_str(), "on" | "true" | "yes" | "1"));
         let encoding = plain("client_encoding").map_or(Encoding::Utf8, |name| Encoding::of(&name));
-        let path = database.path_number(&search_path);
+        let path = database.paths.borrow_mut().number(&search_path);
         Facts {
             settings: Rc::clone(settings),
             search_path,
@@ -251,18 +251,5 @@ impl Database {
     /// A memo for this database's plans.
     pub(crate) fn memo(bytes: u64) -> Memo {
         Memo::new(usize::try_from(bytes).unwrap_or(usize::MAX), 0)
-    }
-
-    /// The number of a search path, the same for the same path.
-    fn path_number(&self, path: &[String]) -> u32 {
-        let mut paths = self.paths.borrow_mut();
-        let index = paths
-            .iter()
-            .position(|known| known == path)
-            .unwrap_or_else(|| {
-                paths.push(path.to_vec());
-                paths.len().saturating_sub(1)
-            });
-        u32::try_from(index).unwrap_or(u32::MAX)
     }
 }

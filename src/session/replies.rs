@@ -7,7 +7,7 @@ use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
-use crate::server::settings::{Settings, as_set_writes};
+use crate::server::settings::{Settings, as_set_writes, difference};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -516,6 +516,12 @@ impl Session {
     /// The block is over. What follows, of AND CHAIN or in the same text, begins as the server has it.
     fn chain_block(&mut self) {
         let Some(mut block) = self.block.take() else {
+            // The statements of a text without a block are a transaction as well.
+            let is_rollback = std::mem::take(&mut self.rolled_back);
+            if let Some(before) = self.settings_before.take().filter(|_| is_rollback) {
+                self.revert_settings(before);
+            }
+            self.remember_settings();
             return;
         };
         self.settle_block(&block);
@@ -729,9 +735,9 @@ impl Session {
     )]
     fn shape_block(&mut self, effect: &Effect) {
         let text = match effect {
-            Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_name(name)),
-            Effect::RollbackTo(name) => format!("ROLLBACK TO SAVEPOINT {}", quote_name(name)),
-            Effect::Release(name) => format!("RELEASE SAVEPOINT {}", quote_name(name)),
+            Effect::Savepoint(name) => format!("SAVEPOINT {}", quoted(name)),
+            Effect::RollbackTo(name) => format!("ROLLBACK TO SAVEPOINT {}", quoted(name)),
+            Effect::Release(name) => format!("RELEASE SAVEPOINT {}", quoted(name)),
             Effect::Set {
                 name,
                 value,
@@ -818,6 +824,12 @@ impl Session {
         own: Rc<Settings>,
         on_server: impl Fn(&Settings) -> Rc<Settings>,
     ) {
+        if let Some(block) = self.block.as_mut().filter(|block| !block.bound) {
+            let change = difference(&self.settings, &own);
+            if !change.is_empty() {
+                block.preamble.push(change.into_bytes());
+            }
+        }
         self.settings = own;
         if let Some(block) = &mut self.block
             && let Some(local) = &mut block.local
@@ -833,7 +845,6 @@ impl Session {
         self.statements = std::collections::HashMap::default();
         self.sql_prepared.clear();
         self.temporary.clear();
-        self.unnamed = None;
         self.own_settings.clear();
         self.client.prepared.set(0);
         self.settings = Rc::clone(&self.startup_settings);
@@ -1003,11 +1014,13 @@ fn is_snapshot(modes: &str) -> bool {
     first.eq_ignore_ascii_case("snapshot")
 }
 
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The name of a setting, which may have a prefix.
 fn quote_name(name: &str) -> String {
-    name.split('.')
-        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
-        .collect::<Vec<_>>()
-        .join(".")
+    name.split('.').map(quoted).collect::<Vec<_>>().join(".")
 }
 
 /// RESET ALL leaves role and session authorization as they are.

@@ -20,6 +20,8 @@ use super::{Passing, Session, Stop, Task};
 
 /// Bytes of a client's messages that are held unread while an earlier one waits.
 const AHEAD_MAX: usize = 128 * 1024;
+/// Replies that a server may owe before the client's next messages wait.
+const OWED_MAX: usize = 16 * 1024;
 
 /// Replies of our own are sent without waiting for the server's from this many bytes on.
 const SENT_AT_ONCE: usize = 16 * 1024;
@@ -229,16 +231,35 @@ impl Session {
         if self.out.is_empty() && !self.client_is_full {
             return Ok(());
         }
-        match poll_flush(&mut self.stream, &mut self.out, cx) {
-            Poll::Ready(Err(_gone)) => Err(End::Client),
-            Poll::Ready(Ok(())) => {
-                self.client_is_full = false;
-                Ok(())
+        self.client_is_full = self.poll_send(cx)?.is_pending();
+        Ok(())
+    }
+
+    /// Sends to the client what its socket takes; ready when that is everything.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.departed {
+            match poll_flush(&mut self.stream, &mut self.out, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_gone)) => self.part()?,
             }
-            Poll::Pending => {
-                self.client_is_full = true;
-                Ok(())
-            }
+        }
+        self.out.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// The client's socket is closed. One that has said good-bye, as libpq does without waiting for an
+    /// answer, has what it asked before carried out, as PostgreSQL does; any other's work ends with it.
+    fn part(&mut self) -> Result<(), End> {
+        let mut rest = self.input.as_slice();
+        while let Ok(Split::Whole(frame, behind)) = frame::split(rest, u32::MAX) {
+            self.departed |= frame.tag == b'X';
+            rest = behind;
+        }
+        if self.departed && self.passing.is_none() {
+            Ok(())
+        } else {
+            Err(End::Client)
         }
     }
 
@@ -270,17 +291,21 @@ impl Session {
             .as_ref()
             .and_then(Lease::peek)
             .is_some_and(|connection| !connection.out.is_empty());
-        if (blocked || server_is_full) && self.input.len() > AHEAD_MAX {
+        let waits = blocked || server_is_full || self.is_full();
+        if waits && self.input.len() > AHEAD_MAX {
+            return Ok(false);
+        }
+        if self.departed {
             return Ok(false);
         }
         let count = match poll_read(&mut self.stream, cx, scratch) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(0) | Err(_)) => return Err(End::Client),
+            Poll::Ready(Ok(0) | Err(_)) => return self.part().map(|()| false),
             Poll::Ready(Ok(count)) => count,
         };
         self.engine.count_bytes(&self.database, count, 0);
         let data = scratch.get(..count).unwrap_or_default();
-        if self.input.is_empty() && !blocked && !server_is_full {
+        if self.input.is_empty() && !waits {
             // In place: only what is left over is copied.
             self.handle(data)?;
         } else {
@@ -302,6 +327,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether enough waits for the client or the server, or is owed by the server.
+    fn is_full(&self) -> bool {
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        self.client_is_full && self.out.len() > AHEAD_MAX
+            || connection.is_some_and(|connection| {
+                connection.out.len() > AHEAD_MAX || connection.pipeline.len() > OWED_MAX
+            })
+    }
+
     /// Handles what is held.
     fn advance(&mut self) -> Progress {
         if let Some(stop) = self.held_need.take() {
@@ -310,12 +344,7 @@ impl Session {
         if self.input.is_empty() {
             return Progress::More;
         }
-        let server_is_full = self
-            .lease
-            .as_ref()
-            .and_then(Lease::peek)
-            .is_some_and(|connection| connection.out.len() > AHEAD_MAX);
-        if server_is_full {
+        if self.is_full() {
             return Progress::Blocked;
         }
         let input = std::mem::take(&mut self.input);
@@ -424,6 +453,11 @@ impl Session {
     }
 
     fn on_client_frame(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        if !self.deallocating.is_empty() {
+            // Which statements there are is known when that is answered.
+            self.wait_for_replies()?;
+            self.deallocating.clear();
+        }
         if self.copy_in && !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'S' | b'X') {
             // Nothing else may come now: the server says so, and ends the connection.
             if let Some(connection) = self.connection() {
@@ -699,11 +733,15 @@ impl Session {
         if self.client.canceled.take() {
             return Poll::Ready(Interrupted::Fault(canceled_fault()));
         }
-        while self.input.len() <= AHEAD_MAX {
+        while !self.departed && self.input.len() <= AHEAD_MAX {
             let mut bytes = [0; 4096];
             match poll_read(&mut self.stream, cx, &mut bytes) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Interrupted::End(End::Client)),
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    if let Err(end) = self.part() {
+                        return Poll::Ready(Interrupted::End(end));
+                    }
+                }
                 Poll::Ready(Ok(count)) => self
                     .input
                     .extend_from_slice(bytes.get(..count).unwrap_or_default()),
@@ -793,31 +831,62 @@ impl Session {
     }
 
     async fn open_elsewhere(&mut self, shard: ShardId) -> Result<(), Interrupted> {
-        let (begin, preamble) = match &self.block {
-            Some(block) => (block.begin.clone(), block.preamble.clone()),
+        let (begin, preamble, then) = match &self.block {
+            Some(block) => (
+                block.begin.clone(),
+                block.preamble.clone(),
+                Rc::clone(&block.settings),
+            ),
             None => return Ok(()),
         };
-        if let Some(connection) = self.connection() {
-            run_hidden(connection, "ROLLBACK")
-                .await
-                .map_err(Interrupted::Fault)?;
+        if let Some(mut lease) = self.lease.take() {
+            self.run_watched(&mut lease, "ROLLBACK").await?;
+            self.lease = Some(lease);
+            self.let_go();
         }
-        self.let_go();
         let lease = self.acquire(shard).await?;
-        self.settle_and_adopt(lease).await?;
-        let statements = std::iter::once(begin).chain(preamble);
-        for statement in statements {
+        // The block begins with what was set before it, so that a rollback leads back there.
+        let set = std::mem::replace(&mut self.settings, then);
+        let settled = self.settled(lease).await;
+        self.settings = set;
+        let mut lease = settled?;
+        for statement in std::iter::once(begin).chain(preamble) {
             let sql = String::from_utf8_lossy(&statement).into_owned();
-            if let Some(connection) = self.connection() {
-                run_hidden(connection, &sql)
-                    .await
-                    .map_err(Interrupted::Fault)?;
-            }
+            self.run_watched(&mut lease, &sql).await?;
         }
+        if let Some(connection) = lease.connection() {
+            connection.settings = Rc::clone(&self.settings);
+        }
+        self.adopt(lease);
         if let Some(block) = &mut self.block {
             block.sent = true;
         }
         Ok(())
+    }
+
+    /// Runs a statement of our own on a connection, as long as the client waits for it and
+    /// `server_connect_timeout` allows.
+    ///
+    /// # Cancel safety
+    /// Not safe, nor after an error: the lease must be dropped, which closes the connection.
+    async fn run_watched(&mut self, lease: &mut Lease, sql: &str) -> Result<(), Interrupted> {
+        let limit = self.database.limits.server_connect_timeout;
+        let Some(connection) = lease.connection() else {
+            return Ok(());
+        };
+        let mut running = std::pin::pin!(tokio::time::timeout(limit, run_hidden(connection, sql)));
+        poll_fn(|cx| match running.as_mut().poll(cx) {
+            Poll::Ready(Ok(result)) => Poll::Ready(result.map_err(Interrupted::Fault)),
+            Poll::Ready(Err(_elapsed)) => Poll::Ready(Err(Interrupted::Fault(
+                Fault::error(
+                    SqlState::CONNECTION_FAILURE,
+                    "the server did not carry out what prepares a transaction in time",
+                )
+                .hint("Check the shard's health; raise server_connect_timeout if it is slow."),
+            ))),
+            Poll::Pending => self.poll_watch(cx).map(Err),
+        })
+        .await
     }
 
     /// The client is gone: what it held is rolled back or closed.
@@ -838,11 +907,11 @@ impl Session {
             && connection.is_flushed()
             && !connection.convoy.is_followed()
             && connection.reader.is_between_messages();
-        if pinned {
-            return;
-        }
         if !in_order {
             engine.cancel_now(&connection.cancel);
+            return;
+        }
+        if pinned {
             return;
         }
         tokio::task::spawn_local(async move {

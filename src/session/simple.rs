@@ -145,10 +145,6 @@ impl Session {
                 {
                     return self.run_execute(shard, text, script, name, at);
                 }
-                if let Some(rewritten) = self.rewritten(&statement.effect) {
-                    self.note_effect_before(&statement.effect);
-                    return self.send_query_as(shard, &rewritten, script);
-                }
                 self.lease(shard, binds)?;
                 self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
@@ -221,13 +217,18 @@ impl Session {
                         binds = true;
                     }
                 }
-                Place::Wide(route @ Route::Broadcast { transaction: true }) if shard.is_none() => {
+                Place::Wide(route @ Route::Broadcast { transaction: true })
+                    if shard.is_none() && runs_beside_others(statement) =>
+                {
                     wide = Some((statement.verb, statement.effect.clone(), route));
                 }
                 Place::Wide(_) => return Err(Stop::Fault(several_shards_fault())),
             }
         }
         if let Some((verb, effect, route)) = wide {
+            if !statements.iter().all(runs_beside_others) {
+                return Err(Stop::Fault(several_shards_fault()));
+            }
             if self.block.is_some() || self.transaction_is_open() {
                 return Err(Stop::Fault(wide_in_block(&route)));
             }
@@ -259,7 +260,6 @@ impl Session {
     /// The text with the names of the protocol's statements as the server calls them, if it has any:
     /// they are made known there.
     fn with_server_names(&mut self, text: &[u8], statements: &[Statement]) -> Option<Vec<u8>> {
-        self.deallocating.clear();
         if self.status() == backend::Status::Failed {
             return None;
         }
@@ -339,40 +339,6 @@ impl Session {
         }
         self.engine
             .count_query(&self.database, self.client.shard.get());
-    }
-
-    fn send_query_as(
-        &mut self,
-        shard: crate::placement::ShardId,
-        sql: &[u8],
-        script: &Rc<Script>,
-    ) -> Result<(), Stop> {
-        self.lease(shard, false)?;
-        let mut bytes = Vec::with_capacity(sql.len().saturating_add(8));
-        frame::write(&mut bytes, b'Q', &[sql, b"\0"]);
-        self.send_query(&bytes, script, false);
-        Ok(())
-    }
-
-    /// What must be sent instead of the client's text for the statement to mean what it says:
-    /// COMMIT of a block that failed by our error is a rollback.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all other effects leave this as it is"
-    )]
-    fn rewritten(&self, effect: &Effect) -> Option<Vec<u8>> {
-        let failed_here = self.block.as_ref().is_some_and(|block| block.failed);
-        match effect {
-            Effect::Commit { chain } if failed_here => Some(
-                if *chain {
-                    b"ROLLBACK AND CHAIN".as_slice()
-                } else {
-                    b"ROLLBACK"
-                }
-                .to_vec(),
-            ),
-            _ => None,
-        }
     }
 
     /// SQL EXECUTE of a statement that was prepared by the protocol: under its name on the server.
@@ -722,6 +688,25 @@ fn is_shardless(statement: &Statement) -> bool {
                     Effect::Set { .. } | Effect::Reset { .. } | Effect::SetTransaction { .. }
                 )
         }
+    }
+}
+
+/// Whether it may be in one text with a statement that runs on every shard, and so run there as well.
+fn runs_beside_others(statement: &Statement) -> bool {
+    match &statement.access {
+        Access::Broadcast { transaction } => {
+            *transaction && matches!(statement.effect, Effect::None | Effect::Ddl)
+        }
+        Access::Anywhere | Access::AnyShard => {
+            statement.effect == Effect::None && !statement.writes
+        }
+        Access::Session
+        | Access::Bound
+        | Access::Home
+        | Access::Keyed(_)
+        | Access::CopySplit(_)
+        | Access::Shard(_)
+        | Access::Refuse(_) => false,
     }
 }
 

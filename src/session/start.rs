@@ -76,6 +76,7 @@ impl Session {
             executed: false,
             lost: None,
             copy_in: false,
+            departed: false,
             ends: false,
             rolled_back: false,
             pinned: None,
