@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::{Client, ServerError};
 use crate::fixture::Fixture;
 use crate::message::{frame, query};
 use crate::shared::SHARDS;
@@ -103,7 +103,7 @@ fn writes_of_one_row_of_a_reference_table_do_not_lock_each_other_up() {
                     let answer = client.query("UPDATE everywhere SET v = v || 'x' WHERE id = 1");
                     answer?;
                 }
-                Ok(())
+                Ok::<_, ServerError>(())
             })
         })
         .collect();
