@@ -41,6 +41,7 @@ impl SqlState {
     pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const IN_USE: SqlState = SqlState("55006");
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
+    pub const DUPLICATE_CURSOR: SqlState = SqlState("42P03");
     pub const DUPLICATE_STATEMENT: SqlState = SqlState("42P05");
     pub const BUDGET_SPENT: SqlState = SqlState("53200");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");

@@ -610,6 +610,7 @@ impl Session {
         prepared: &Rc<Prepared>,
     ) -> Result<(), Stop> {
         self.settle_pending()?;
+        self.check_new_portal(bind.portal)?;
         let (given, wanted) = (bind.len(), prepared.parameters_declared());
         if given != wanted {
             let name = String::from_utf8_lossy(bind.statement);
@@ -624,10 +625,26 @@ impl Session {
             effect: statement.effect.clone(),
             verb: statement.verb,
             text: Rc::clone(prepared),
+            done: false,
         };
         self.set_portal(bind.portal, portal);
         self.reply(backend::bind_complete);
         Ok(())
+    }
+
+    /// A portal of the server's that has the name is the server's to find.
+    fn check_new_portal(&self, name: &[u8]) -> Result<(), Fault> {
+        let known = self.portals.iter().find(|(known, _)| **known == *name);
+        match known {
+            Some((_, Portal::Local { .. })) if !name.is_empty() => Err(Fault::error(
+                SqlState::DUPLICATE_CURSOR,
+                format!(
+                    "cursor \"{}\" already exists",
+                    String::from_utf8_lossy(name)
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub(crate) fn set_portal(&mut self, name: &[u8], portal: Portal) {
@@ -645,6 +662,7 @@ impl Session {
         prepared: &Rc<Prepared>,
         effect: Effect,
     ) -> Result<(), Stop> {
+        self.check_new_portal(bind.portal)?;
         self.lease(shard, binds)?;
         self.flush_pending(Some(prepared));
         let name = self.ensure_prepared(prepared, bind.statement.is_empty());
@@ -792,17 +810,10 @@ impl Session {
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
         let effect = match portal {
-            Some(Portal::Local { effect, verb, text }) => {
-                self.wait_for_replies()?;
-                self.run_local(&effect, verb, text.text(), false)?;
-                if matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. }) {
-                    self.portals.clear();
-                } else {
-                    self.set_portal(execute.portal, Portal::Done);
+            Some(Portal::Local { done: true, .. }) => {
+                if self.status() == Status::Failed {
+                    return Err(Stop::Fault(Session::failed_block_fault()));
                 }
-                return Ok(());
-            }
-            Some(Portal::Done) => {
                 return Err(Stop::Fault(Fault::error(
                     SqlState::NOT_IN_PREREQUISITE_STATE,
                     format!(
@@ -810,6 +821,24 @@ impl Session {
                         String::from_utf8_lossy(execute.portal)
                     ),
                 )));
+            }
+            Some(Portal::Local {
+                effect, verb, text, ..
+            }) => {
+                self.wait_for_replies()?;
+                self.run_local(&effect, verb, text.text(), false)?;
+                if matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. }) {
+                    self.portals.clear();
+                } else {
+                    let done = Portal::Local {
+                        effect,
+                        verb,
+                        text,
+                        done: true,
+                    };
+                    self.set_portal(execute.portal, done);
+                }
+                return Ok(());
             }
             Some(Portal::Server { effect }) => effect,
             None => {

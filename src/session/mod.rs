@@ -106,9 +106,9 @@ pub(crate) enum Portal {
         effect: Effect,
         verb: &'static str,
         text: Rc<Prepared>,
+        /// It has been executed, and has nothing more to give.
+        done: bool,
     },
-    /// Such a one that has been executed: it has nothing more to give.
-    Done,
 }
 
 /// Bytes of a long client message that pass by in pieces.
