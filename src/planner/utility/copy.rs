@@ -21,6 +21,8 @@ struct Options {
     null: Option<String>,
     quote: Option<String>,
     escape: Option<String>,
+    /// The columns of FORCE NULL and FORCE NOT NULL: their values are not what stands in the row.
+    forced: Vec<String>,
     /// An option that rows cannot be split under.
     unsplit: Option<&'static str>,
 }
@@ -140,6 +142,12 @@ fn split(
         return Err(refuse::kind(
             &format!("COPY with {option} into a sharded table"),
             "Leave the option out, or load each shard by itself.",
+        ));
+    }
+    if key.iter().any(|column| options.forced.contains(column)) {
+        return Err(refuse::kind(
+            "COPY with FORCE NULL or FORCE NOT NULL of a key column into a sharded table",
+            "Leave the key column out of the option.",
         ));
     }
     let mut positions = Vec::with_capacity(key.len());
@@ -344,9 +352,27 @@ impl Options {
             "quote" => self.quote = cursor.string(),
             "escape" => self.escape = cursor.string(),
             "encoding" => self.encoding(cursor),
-            "freeze" | "force_quote" | "force_not_null" | "force_null" => (),
+            "freeze" | "force_quote" => (),
+            "force_not_null" | "force_null" => {
+                let mut inside = *cursor;
+                inside.take_kind(Kind::OpenParen);
+                self.forced(&mut inside);
+            }
             "default" => self.unsplit = Some("DEFAULT"),
             _ => self.unsplit = Some("an option that is not known"),
+        }
+    }
+
+    /// A list of columns, or `*`.
+    fn forced(&mut self, cursor: &mut Cursor<'_>) {
+        if cursor.take_operator("*") {
+            self.unsplit = Some("FORCE NULL or FORCE NOT NULL of all columns");
+        }
+        while let Some(column) = cursor.name() {
+            self.forced.push(column);
+            if !cursor.take_kind(Kind::Comma) {
+                break;
+            }
         }
     }
 
@@ -385,11 +411,13 @@ impl Options {
             Some("encoding") => self.encoding(cursor),
             Some("force") => {
                 // FORCE QUOTE a, b / FORCE NOT NULL a, b: names up to the next option.
-                cursor.take_words(&["not", "null"]);
-                cursor.take("quote");
-                cursor.take("null");
-                cursor.take_operator("*");
-                while cursor.name().is_some() && cursor.take_kind(Kind::Comma) {}
+                if cursor.take_words(&["not", "null"]) || cursor.take("null") {
+                    self.forced(cursor);
+                } else {
+                    cursor.take("quote");
+                    cursor.take_operator("*");
+                    while cursor.name().is_some() && cursor.take_kind(Kind::Comma) {}
+                }
             }
             Some("freeze") => (),
             Some(_) | None => {
