@@ -25,6 +25,7 @@ mod logins;
 mod memory;
 mod message;
 mod operating;
+mod partitions;
 mod placement;
 mod pooling;
 mod postgres;
