@@ -295,6 +295,7 @@ fn catalog() -> Catalog {
                 view,
                 plain: !view,
                 columns,
+                ..Table::default()
             },
         );
     };
@@ -304,6 +305,12 @@ fn catalog() -> Catalog {
     add("countries", false, &["code", "name"]);
     add("options", false, &["name", "value"]);
     add("report", true, &["user_id"]);
+    add("t_2024", false, &["id", "amount", "user_id"]);
+    add("t_2024_may", false, &["user_id", "id", "amount"]);
+    add("o_old", false, &["id", "label"]);
+    catalog.inherit(("public", "t_2024"), ("public", "t"));
+    catalog.inherit(("public", "t_2024_may"), ("public", "t_2024"));
+    catalog.inherit(("public", "o_old"), ("public", "o"));
     catalog
 }
 

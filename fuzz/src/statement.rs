@@ -184,6 +184,7 @@ impl World {
                 plain: true,
                 view,
                 columns: columns.collect(),
+                ..Table::default()
             };
             catalog.insert("public", name, table);
         }

@@ -73,8 +73,8 @@ fn table(mut cursor: Cursor<'_>) -> Option<(Name, Table)> {
         .filter_map(|item| column(Cursor::new(text, item)));
     let table = Table {
         plain: true,
-        view: false,
         columns: columns.collect(),
+        ..Table::default()
     };
     Some((name, table))
 }

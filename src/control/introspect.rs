@@ -25,6 +25,17 @@ const TABLES: &str = "
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^pg_(toast|temp)'
     ORDER BY 1, 2, a.attnum";
 
+/// Each table with the tables it is a partition or an inheritance child of.
+const PARENTS: &str = "
+    SELECT n.nspname::text, c.relname::text, m.nspname::text, p.relname::text
+    FROM pg_catalog.pg_inherits i
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+    JOIN pg_catalog.pg_namespace m ON m.oid = p.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f')
+    ORDER BY 1, 2, i.inhseqno";
+
 impl Control {
     /// A snapshot of the tables of the database's home shard, numbered after the ones before it.
     ///
@@ -63,6 +74,11 @@ impl Control {
         }
         if let Some((schema, name)) = at {
             catalog.insert(schema, name, table);
+        }
+        for row in &connection.rows(PARENTS, &[]).await? {
+            let row = Some(row);
+            let child = (column(row, 0)?, column(row, 1)?);
+            catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
         }
         Ok(catalog)
     }

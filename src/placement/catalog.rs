@@ -25,6 +25,8 @@ pub struct Table {
     pub plain: bool,
     /// In the order of the table, dropped ones left out.
     pub columns: Vec<Column>,
+    /// The tables it is a partition or an inheritance child of, as (schema, name).
+    pub parents: Vec<(String, String)>,
 }
 
 impl Table {
@@ -63,6 +65,35 @@ impl Catalog {
             .entry(schema.to_owned())
             .or_default()
             .insert(name.to_owned(), table);
+    }
+
+    /// Notes that a table is a partition or an inheritance child of another.
+    pub fn inherit(&mut self, (schema, name): (&str, &str), parent: (&str, &str)) {
+        let tables = self.schemas.get_mut(schema);
+        if let Some(table) = tables.and_then(|tables| tables.get_mut(name)) {
+            table
+                .parents
+                .push((parent.0.to_owned(), parent.1.to_owned()));
+        }
+    }
+
+    /// The tables whose rows a table's are among, as (schema, name), the nearest first.
+    pub fn ancestors<'a>(&'a self, table: &'a Table) -> Vec<(&'a str, &'a str)> {
+        let mut found: Vec<(&str, &str)> = Vec::new();
+        let mut level = vec![table];
+        while !level.is_empty() {
+            let parents = level.iter().flat_map(|table| &table.parents);
+            let mut next = Vec::new();
+            for (schema, name) in parents {
+                let parent = (schema.as_str(), name.as_str());
+                if !found.contains(&parent) {
+                    found.push(parent);
+                    next.extend(self.table(schema, name));
+                }
+            }
+            level = next;
+        }
+        found
     }
 
     /// The table of exactly this schema.
@@ -122,7 +153,7 @@ mod tests {
             let table = Table {
                 view: false,
                 plain: true,
-                columns: Vec::new(),
+                ..Table::default()
             };
             catalog.insert(schema, name, table);
         }
@@ -140,5 +171,25 @@ mod tests {
         check(&["public"], None, "pg_class", Some("pg_catalog"));
         check(&["public", "pg_catalog"], None, "pg_class", Some("public"));
         check(&[], None, "t", None);
+    }
+
+    #[test]
+    fn ancestors_are_found_up_to_the_root() {
+        let mut catalog = Catalog::new(1);
+        for name in ["root", "other", "middle", "leaf"] {
+            catalog.insert("s", name, Table::default());
+        }
+        catalog.inherit(("s", "leaf"), ("s", "middle"));
+        catalog.inherit(("s", "leaf"), ("s", "other"));
+        catalog.inherit(("s", "middle"), ("s", "root"));
+        catalog.inherit(("s", "gone"), ("s", "root"));
+        let of = |name| {
+            let table = catalog.table("s", name).unwrap();
+            let found = catalog.ancestors(table).into_iter();
+            found.map(|(_, name)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(of("leaf"), ["middle", "other", "root"]);
+        assert_eq!(of("middle"), ["root"]);
+        assert!(of("root").is_empty());
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod distribution;
+pub mod moved;
 pub mod rule;
 mod set;
 pub mod topology;

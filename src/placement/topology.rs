@@ -35,6 +35,7 @@ pub enum Kind {
 pub struct Topology {
     database: String,
     shards: Vec<String>,
+    dbnames: Vec<String>,
     home: ShardId,
     distributions: Vec<Distribution>,
     tables: BTreeMap<String, Vec<TableRule>>,
@@ -71,6 +72,11 @@ impl Topology {
             distributions: Vec::with_capacity(config.distributions.len()),
             tables: BTreeMap::new(),
             unlisted: config.unlisted,
+            dbnames: config
+                .shards
+                .iter()
+                .map(|shard| shard.primary.dbname.clone())
+                .collect(),
             shards,
         };
         for distribution in config.distributions.values() {
@@ -127,6 +133,11 @@ impl Topology {
     /// The shards' names; a [`ShardId`] is the index.
     pub fn shards(&self) -> &[String] {
         &self.shards
+    }
+
+    /// The name that the database has on each shard, in their order.
+    pub fn dbnames(&self) -> &[String] {
+        &self.dbnames
     }
 
     pub fn shard(&self, name: &str) -> Option<ShardId> {

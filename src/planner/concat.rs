@@ -3,46 +3,48 @@
 //! Only what is known to be exact: one SELECT whose every row is worked out from rows of one shard.
 //! Everything else is refused with the name of the clause that is in the way.
 
+use std::borrow::Cow;
+
 use crate::planner::functions;
 use crate::planner::survey::{Reference, Rows, Survey, Tree};
 use crate::sql::statement::{Block, Body, JoinKind};
 
 /// `Ok` where concatenation is exact, else what is in the way.
-pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), &'static str> {
+pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'static, str>> {
     let mut block = block;
     loop {
         if let Some(feature) = block.inner.features.first() {
-            return Err(feature);
+            return Err(feature.into());
         }
         if !block.ctes.is_empty() {
-            return Err("WITH");
+            return Err("WITH".into());
         }
         match &block.body {
             Body::Nested(nested) => block = nested,
-            Body::Select(select) if select.into.is_some() => return Err("SELECT INTO"),
+            Body::Select(select) if select.into.is_some() => return Err("SELECT INTO".into()),
             Body::Select(_) => break,
-            Body::Set(_) => return Err("UNION, INTERSECT or EXCEPT"),
-            Body::Values(_) => return Err("VALUES"),
-            Body::Insert(_) => return Err("INSERT"),
-            Body::Update(_) => return Err("UPDATE"),
-            Body::Delete(_) => return Err("DELETE"),
-            Body::Merge(_) => return Err("MERGE"),
+            Body::Set(_) => return Err("UNION, INTERSECT or EXCEPT".into()),
+            Body::Values(_) => return Err("VALUES".into()),
+            Body::Insert(_) => return Err("INSERT".into()),
+            Body::Update(_) => return Err("UPDATE".into()),
+            Body::Delete(_) => return Err("DELETE".into()),
+            Body::Merge(_) => return Err("MERGE".into()),
         }
     }
     for reference in &survey.references {
         match reference.place {
-            Rows::Sharded { .. } if !reference.top => return Err("a subquery"),
+            Rows::Sharded { .. } if !reference.top => return Err("a subquery".into()),
             Rows::Sharded { .. } | Rows::Reference => (),
-            Rows::Single | Rows::System => return Err("a table that is on one shard only"),
+            Rows::Single | Rows::System => return Err("a table that is on one shard only".into()),
         }
     }
     // Copies of a reference table need not be read in the same order.
     if survey.inner_features.first().is_some() {
-        return Err("a subquery that sorts, groups or limits");
+        return Err("a subquery that sorts, groups or limits".into());
     }
     for call in &survey.calls {
         if !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name)) {
-            return Err("an aggregate, or a function not known to be none,");
+            return Err(format!("a call of {}", call.name).into());
         }
     }
     let colocated = Colocated { survey };

@@ -2,7 +2,7 @@
 
 use crate::config::Unlisted;
 use crate::placement::catalog::{Catalog, Table};
-use crate::placement::topology::{Kind, Topology};
+use crate::placement::topology::{Kind, TableRule, Topology};
 use crate::sql::cursor::Name;
 use crate::sql::scan::Lexing;
 
@@ -62,18 +62,8 @@ impl<'a> Context<'a> {
         if schema.is_some_and(is_system_schema) {
             return Relation::System;
         }
-        let rule = match schema {
-            Some(_) => self.topology.table(schema, &name.name),
-            None => self
-                .search_path
-                .iter()
-                .find_map(|schema| {
-                    let rule = self.topology.table(Some(schema), &name.name)?;
-                    rule.schema.is_some().then_some(rule)
-                })
-                .or_else(|| self.topology.table(None, &name.name)),
-        };
         let table = found.map(|(_, table)| table);
+        let rule = self.rule(schema, &name.name, table);
         if rule.is_none() && found.is_none() && name.schema.is_none() && is_catalog_name(&name.name)
         {
             return Relation::System;
@@ -93,6 +83,68 @@ impl<'a> Context<'a> {
                 Unlisted::Refuse => Relation::Refused,
             },
         }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The table that a name means, with its schema.
+    pub(super) fn find(&self, name: &Name) -> Option<(&'a str, &'a Table)> {
+        self.catalog
+            .resolve(self.search_path, name.schema.as_deref(), &name.name)
+    }
+
+    /// How the rows of a table are spread.
+    pub(super) fn kind(&self, name: &Name) -> Option<&'a Kind> {
+        let found = self.find(name);
+        let schema = found.map(|(schema, _)| schema).or(name.schema.as_deref());
+        let rule = self.rule(schema, &name.name, found.map(|(_, table)| table));
+        rule.map(|rule| &rule.kind).or(self.unlisted_kind())
+    }
+
+    /// How those of a table that is not listed are; `None` where that is refused.
+    pub(super) fn unlisted_kind(&self) -> Option<&'a Kind> {
+        static SINGLE: Kind = Kind::Single;
+        static REFERENCE: Kind = Kind::Reference;
+        match self.topology.unlisted() {
+            Unlisted::Single => Some(&SINGLE),
+            Unlisted::Reference => Some(&REFERENCE),
+            Unlisted::Refuse => None,
+        }
+    }
+
+    /// How those of a table are that is listed itself.
+    pub(super) fn own_kind(&self, name: &Name) -> Option<&'a Kind> {
+        let schema = self.find(name).map(|(schema, _)| schema);
+        let schema = schema.or(name.schema.as_deref());
+        self.rule(schema, &name.name, None).map(|rule| &rule.kind)
+    }
+
+    /// The rule of a table: its own, else that of the nearest listed table that its rows are among.
+    pub(super) fn rule(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        table: Option<&Table>,
+    ) -> Option<&'a TableRule> {
+        let own = match schema {
+            Some(_) => self.topology.table(schema, name),
+            None => self
+                .search_path
+                .iter()
+                .find_map(|schema| {
+                    let rule = self.topology.table(Some(schema), name)?;
+                    rule.schema.is_some().then_some(rule)
+                })
+                .or_else(|| self.topology.table(None, name)),
+        };
+        let topology = self.topology;
+        own.or_else(|| {
+            let ancestors = self.catalog.ancestors(table?);
+            let mut rules = ancestors
+                .into_iter()
+                .map(|(schema, name)| topology.table(Some(schema), name));
+            rules.find_map(|rule| rule)
+        })
     }
 }
 

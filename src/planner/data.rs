@@ -12,11 +12,13 @@ use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Effect, KeyOperands, Keyed};
 use crate::planner::refuse;
 use crate::planner::survey::{Reference, Rows, Survey};
+use crate::planner::unlike;
 use crate::planner::writes::has_default;
 use crate::sql::cursor::{Cursor, Name, word_name};
 use crate::sql::rows::Rows as InsertRows;
 use crate::sql::scan::Kind;
-use crate::sql::statement::{Block, Body, Features, Into};
+use crate::sql::statement::{Block, Body, Expr, Features, Into};
+use crate::types::oid;
 
 /// What was worked out of a data statement.
 #[expect(
@@ -59,14 +61,13 @@ pub(super) fn decide(
         block_only: effects::reads_sequence_state(&survey.calls),
         effect,
     };
-    decision.access = access(&survey, block, literals, cursor, &mut decision);
+    decision.access = access(&survey, block, cursor, &mut decision);
     decision
 }
 
 fn access(
     survey: &Survey<'_>,
     block: &Block,
-    literals: &Literals<'_>,
     cursor: &Cursor<'_>,
     decision: &mut Decision,
 ) -> Access {
@@ -101,7 +102,7 @@ fn access(
         _ if spread => keyed(survey, block, cursor),
         Some(copied) => {
             decision.exact = true;
-            broadcast(survey, block, copied, literals)
+            broadcast(survey, block, copied, cursor)
         }
         None if matches!(decision.effect, Effect::SetConfig { .. }) => Access::Anywhere,
         None => local(survey, block, decision.writes),
@@ -234,7 +235,7 @@ fn broadcast(
     survey: &Survey<'_>,
     block: &Block,
     copied: &Reference,
-    literals: &Literals<'_>,
+    cursor: &Cursor<'_>,
 ) -> Access {
     let table = copied.name.to_string();
     if let Some(other) = survey
@@ -242,7 +243,7 @@ fn broadcast(
         .iter()
         .find(|reference| reference.place != Rows::Reference)
     {
-        return refused(refuse::mixed(&other.name.to_string(), &table));
+        return refused(refuse::copies_read(&table, &other.name.to_string()));
     }
     let strange = survey
         .calls
@@ -262,12 +263,67 @@ fn broadcast(
         "a clause that chooses among rows".into()
     } else if has_default(block) {
         "a DEFAULT".into()
-    } else if literals.any_moment() {
-        "a constant that means the moment it is read".into()
+    } else if let Some(what) = unlike::of_server(*cursor) {
+        what
+    } else if survey.inner_features.has(Features::OBJECT)
+        || block.inner.features.has(Features::OBJECT)
+    {
+        "a cast to a type of object numbers".into()
+    } else if reads_clock(survey, block) {
+        "a cast of what is worked out to a type that may read the clock".into()
     } else {
         return Access::Broadcast { transaction: true };
     };
     refused(refuse::copies(&table, &why))
+}
+
+/// Whether a text that is not known here is cast to a date, a time or a type that is looked up.
+fn reads_clock(survey: &Survey<'_>, block: &Block) -> bool {
+    let from_one_table = block.ctes.is_empty()
+        && block.inner.subqueries.is_empty()
+        && match &block.body {
+            Body::Update(update) => update.from.is_empty(),
+            Body::Delete(delete) => delete.using.is_empty(),
+            Body::Select(_)
+            | Body::Set(_)
+            | Body::Nested(_)
+            | Body::Values(_)
+            | Body::Insert(_)
+            | Body::Merge(_) => false,
+        };
+    let is_text = |column: &str| {
+        let tables = survey.references.iter();
+        let mut columns = tables
+            .filter_map(|reference| survey.context.table(&reference.name))
+            .flat_map(|table| &table.columns)
+            .filter(|known| known.name == column);
+        columns.next().is_none_or(|column| !is_time(column.oid))
+    };
+    let may = |operand: &Expr| match operand {
+        Expr::Value(_) => false,
+        Expr::Column(parts) => !from_one_table || parts.last().is_none_or(|column| is_text(column)),
+        Expr::Cast(..)
+        | Expr::Row(_)
+        | Expr::Array(_)
+        | Expr::And(_)
+        | Expr::Or(_)
+        | Expr::Equal(..)
+        | Expr::In(..)
+        | Expr::Any(..)
+        | Expr::Default
+        | Expr::Boolean(_)
+        | Expr::Call
+        | Expr::Other => true,
+    };
+    let mut dates = survey.calls.iter().filter(|call| call.name.name == "date");
+    survey.casts.iter().any(may) || dates.any(|call| call.args.iter().any(may))
+}
+
+fn is_time(kind: u32) -> bool {
+    matches!(
+        kind,
+        oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::TIMETZ
+    )
 }
 
 /// Sharded tables take part: one shard if every reference is confined to its keys.
@@ -284,8 +340,14 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
                 shared = Some(distribution);
                 first.get_or_insert(name);
             }
-            Rows::Reference if !reference.written => (),
-            Rows::Reference | Rows::Single | Rows::System => {
+            Rows::Reference if reference.written => {
+                return refused(refuse::copies_read(
+                    &name,
+                    &concat::named(&survey.references),
+                ));
+            }
+            Rows::Reference => (),
+            Rows::Single | Rows::System => {
                 return refused(refuse::mixed(&concat::named(&survey.references), &name));
             }
         }
@@ -294,13 +356,22 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     let inserts = survey.inserts;
     let verdict = concat::check(survey, block);
     let table = concat::named(&survey.references);
-    let otherwise = match (written, verdict) {
-        (Some(_), _) if inserts => refuse::insert(&table),
-        (Some(write), _) => refuse::write(verb(block), &write.name.to_string()),
-        (None, Err(clause)) => refuse::read(&table, clause),
-        (None, Ok(())) => refuse::read(&table, "a read"),
-    };
     let keys = united(survey);
+    let keyed = keys.is_some();
+    let otherwise = match (written, &verdict) {
+        (Some(_), _) if inserts => refuse::insert(&table),
+        (Some(write), _) => refuse::write(verb(block), &write.name.to_string(), keyed),
+        (None, Err(clause)) => refuse::read(&table, clause, keyed),
+        (None, Ok(())) => refuse::read(&table, "a read", keyed),
+    };
+    // Listeners are on the home shard, whatever shard the rows are on.
+    if survey
+        .calls
+        .iter()
+        .any(|call| call.name.name == "pg_notify")
+    {
+        return refused(refuse::notify(&table));
+    }
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),
         splits: inserts
@@ -311,6 +382,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         concat: verdict.is_ok() && written.is_none(),
         otherwise: Arc::new(otherwise),
         insert: inserts,
+        hinted: None,
         table: table.into(),
     }))
 }

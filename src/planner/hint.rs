@@ -38,9 +38,24 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
     let topology = context.topology;
     if let Some(name) = &hints.shard {
         let shard = topology.shard(name);
-        return shard
-            .map(|shard| Some(Access::Shard(shard)))
-            .ok_or_else(|| refuse::bad_hint("shard", name));
+        let shard = shard.ok_or_else(|| refuse::bad_hint("shard", name))?;
+        return Ok(Some(match planned {
+            Access::Keyed(keyed) if keyed.insert && keyed.keys.is_some() => {
+                let mut keyed = Keyed::clone(keyed);
+                keyed.hinted = Some(shard);
+                Access::Keyed(Arc::new(keyed))
+            }
+            Access::Session
+            | Access::Anywhere
+            | Access::Bound
+            | Access::Home
+            | Access::AnyShard
+            | Access::Keyed(_)
+            | Access::Broadcast { .. }
+            | Access::CopySplit(_)
+            | Access::Shard(_)
+            | Access::Refuse(_) => Access::Shard(shard),
+        }));
     }
     let Some(key) = hints.key.as_ref().filter(|_| !context.is_one_shard()) else {
         return Ok(None);
@@ -62,6 +77,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         splits: false,
         otherwise: Arc::new(refuse::unprovable(&table)),
         insert: true,
+        hinted: None,
         table,
     }))))
 }

@@ -20,11 +20,12 @@ mod scope;
 mod script;
 mod survey;
 mod tables;
+mod unlike;
 mod utility;
 mod writes;
 
 pub use context::Context;
 pub use effects::hides_settings;
 pub use explain::{RouteReport, explain};
-pub use route::{key_fault, route};
+pub use route::{hinted, key_fault, route};
 pub use script::script;

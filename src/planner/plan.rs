@@ -226,6 +226,8 @@ pub struct Keyed {
     pub otherwise: Arc<Fault>,
     /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
     pub insert: bool,
+    /// The shard that a hint names: new rows whose keys are known belong there, or are refused.
+    pub hinted: Option<ShardId>,
     /// The first of its sharded tables as written, for messages.
     pub table: Arc<str>,
 }

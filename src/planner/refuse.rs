@@ -7,16 +7,32 @@ use crate::sql::scan::Unreadable;
 const COPIES: &str = "the copies of reference table";
 const KEY_UPDATE: &str = "cannot change the key of";
 const SHARD_HINT: &str = "Name the shard with SET pgherd.shard, or connect to the shard itself.";
+const DIRECTLY: &str = "Stop the traffic, alter the table on each server directly, and restart with the changed configuration.";
 
 fn unsupported(message: String) -> Fault {
     Fault::error(SqlState::FEATURE_NOT_SUPPORTED, message)
 }
 
 /// A read whose rows lie on several shards and cannot be concatenated.
-pub fn read(table: &str, clause: &str) -> Fault {
-    unsupported(format!("{clause} over several shards is not supported"))
+///
+/// `keyed`: the statement names keys of all its sharded tables, but they are not of one shard.
+pub fn read(table: &str, clause: &str, keyed: bool) -> Fault {
+    let fault = unsupported(format!("{clause} over several shards is not supported"));
+    let needs = if clause.starts_with("a call of") {
+        "what it calls is an aggregate, or is not known to be none".to_owned()
+    } else {
+        format!("{clause} needs the rows of all of them together")
+    };
+    if keyed {
+        return fault
+            .detail(format!(
+                "The keys that it names of sharded table \"{table}\" and of those beside it are not of one shard, and {needs}."
+            ))
+            .hint("Send one statement for the keys of each shard, or name the shard with SET pgherd.shard.");
+    }
+    fault
         .detail(format!(
-            "No predicate confines sharded table \"{table}\" to the keys of one shard, and {clause} needs the rows of all of them together."
+            "No predicate confines sharded table \"{table}\" to the keys of one shard, and {needs}."
         ))
         .hint(format!(
             "Compare the key of \"{table}\" with a constant or a parameter in WHERE, or name the shard with SET pgherd.shard."
@@ -24,8 +40,16 @@ pub fn read(table: &str, clause: &str) -> Fault {
 }
 
 /// An UPDATE or DELETE that is not confined to one shard.
-pub fn write(verb: &str, table: &str) -> Fault {
-    unsupported(format!("{verb} of several shards is not supported"))
+pub fn write(verb: &str, table: &str, keyed: bool) -> Fault {
+    let fault = unsupported(format!("{verb} of several shards is not supported"));
+    if keyed {
+        return fault
+            .detail(format!(
+                "The keys that it names of sharded table \"{table}\" and of those beside it are not of one shard."
+            ))
+            .hint("Send one statement for the keys of each shard; what it reads of another shard, read first and send as constants or parameters.");
+    }
+    fault
         .detail(format!(
             "No predicate confines sharded table \"{table}\" to the keys of one shard."
         ))
@@ -52,6 +76,28 @@ pub fn no_key(table: &str, column: &str, why: &str) -> Fault {
     .hint(format!(
         "Name \"{column}\" in the column list and give it a constant or a parameter."
     ))
+}
+
+/// A COPY that does not bring its key.
+pub fn no_key_copied(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "COPY into sharded table \"{table}\" without its key"
+    ))
+    .detail(format!("Key column \"{column}\" is not among the columns."))
+    .hint(format!(
+        "Name \"{column}\" in the column list of the COPY, with a value in each row."
+    ))
+}
+
+/// An INSERT on a hinted shard of a row that belongs to another.
+pub fn misplaced(table: &str, own: &str, hinted: &str) -> Fault {
+    unsupported(format!(
+        "a row of sharded table \"{table}\" does not belong to shard \"{hinted}\""
+    ))
+    .detail(format!(
+        "Its key is placed on shard \"{own}\", and there it would be looked for."
+    ))
+    .hint("RESET pgherd.shard, or leave the hint out: the row goes where its key says.")
 }
 
 /// An INSERT with a NULL key.
@@ -147,6 +193,68 @@ pub fn copies(table: &str, why: &str) -> Fault {
             "The statement has {why}, and each shard would work it out for itself."
         ))
         .hint("Work the value out first, and send it as a constant or a parameter.")
+}
+
+/// ALTER TABLE that gives a table a name by which the configuration places it elsewhere.
+pub fn renamed(table: &str, name: &str) -> Fault {
+    unsupported(format!(
+        "table \"{table}\" cannot be renamed or moved to \"{name}\""
+    ))
+    .detail("The configuration places its rows by its name, and by the new one they would be looked for elsewhere.")
+    .hint(format!(
+        "Change its entry under `tables`. {DIRECTLY}"
+    ))
+}
+
+/// ALTER TABLE of a key column.
+pub fn key_altered(what: &str, column: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "{what} key column \"{column}\" of sharded table \"{table}\" is not supported"
+    ))
+    .detail("The configuration places the table's rows by this column.")
+    .hint(format!(
+        "Change the key of \"{table}\" under `tables`, or its distribution. {DIRECTLY}"
+    ))
+}
+
+/// A table whose rows would be among another's, and lie elsewhere.
+pub fn apart(child: &str, parent: &str) -> Fault {
+    unsupported(format!(
+        "table \"{child}\" cannot be a part of table \"{parent}\""
+    ))
+    .detail("The configuration places their rows differently.")
+    .hint(format!(
+        "List \"{child}\" under `tables` as \"{parent}\" is, or create it empty with CREATE TABLE … PARTITION OF or INHERITS, without listing it."
+    ))
+}
+
+/// A table that is placed as the one that it is taken out of.
+pub fn parted(child: &str) -> Fault {
+    unsupported(format!("table \"{child}\" cannot be taken out of its parent"))
+        .detail("It is not listed, so that its rows are placed as its parent's are, and would be found no more.")
+        .hint(format!(
+            "List \"{child}\" under `tables` as its parent is, and reload the configuration first."
+        ))
+}
+
+/// A write of a reference table that reads what is not on every shard.
+pub fn copies_read(table: &str, other: &str) -> Fault {
+    unsupported(format!(
+        "{COPIES} \"{table}\" would differ"
+    ))
+    .detail(format!(
+        "The statement reads \"{other}\", whose rows are not the same on every shard."
+    ))
+    .hint("A write of a reference table may read reference tables only: read the others first, and send their values as constants or parameters.")
+}
+
+/// NOTIFY from a shard where nobody listens.
+pub fn notify(table: &str) -> Fault {
+    unsupported("pg_notify in a statement over sharded tables is not supported".into())
+        .detail("It would notify on the shard of the rows, and listeners hear the home shard only.")
+        .hint(format!(
+            "Read \"{table}\" first, and call pg_notify in a statement without tables."
+        ))
 }
 
 /// A table made from rows that are not all at home.

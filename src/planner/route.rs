@@ -105,6 +105,9 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
     let distribution = topology
         .distribution(keyed.distribution)
         .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
+    if let Some(shard) = keyed.hinted {
+        return hinted(keyed, shard, topology, values);
+    }
     let Some(keys) = &keyed.keys else {
         return everywhere(keyed, distribution, topology);
     };
@@ -127,6 +130,39 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
         Reached::Several(_) => Err(Fault::clone(&keyed.otherwise)),
     }
+}
+
+/// The route of a statement for which a hint names the shard: that shard, unless rows with known keys would
+/// be written where their keys do not belong.
+///
+/// # Errors
+/// 0A000 for such a row, and what is wrong with its key.
+pub fn hinted(
+    keyed: &Keyed,
+    shard: ShardId,
+    topology: &Topology,
+    values: &dyn Values,
+) -> Result<Route, Fault> {
+    let distribution = topology
+        .distribution(keyed.distribution)
+        .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
+    for key in keyed.keys.iter().flatten().filter(|_| keyed.insert) {
+        let mut reached = Reached::Nothing;
+        match place(key, distribution, values, &mut reached) {
+            Ok(()) => (),
+            // Whoever names the shard knows more.
+            Err(KeyError::Unprovable) => continue,
+            Err(error) => return Err(key_fault(&error, &keyed.table)),
+        }
+        match reached {
+            Reached::One(own) if own != shard => {
+                let [own, hinted] = [own, shard].map(|shard| topology.name(shard));
+                return Err(refuse::misplaced(&keyed.table, own, hinted));
+            }
+            Reached::Nothing | Reached::One(_) | Reached::Several(_) => (),
+        }
+    }
+    Ok(Route::Single(shard))
 }
 
 /// The rows of an INSERT, each with those of its shard.

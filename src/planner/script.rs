@@ -80,7 +80,6 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             continue;
         };
         let literals = masked.literals();
-        let at = |offset: usize| literals.partition_point(|literal| literal.start < offset);
         let mut numbering = Numbering::default();
         let before = tokens.partition_point(|token| token.start < first.start);
         numbering.skip(tokens.get(..before).unwrap_or_default());
@@ -90,8 +89,6 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             literals: Literals {
                 text,
                 all: literals,
-                first: at(first.start),
-                end: at(last.end),
             },
             numbering,
         };

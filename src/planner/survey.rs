@@ -8,7 +8,9 @@ use crate::planner::predicate::Place;
 use crate::planner::refuse;
 use crate::planner::scope::{Binding, Level};
 use crate::sql::cursor::Name;
-use crate::sql::statement::{Block, Body, Call, Features, Inner, Join, JoinKind, Select, Source};
+use crate::sql::statement::{
+    Block, Body, Call, Expr, Features, Inner, Join, JoinKind, Select, Source,
+};
 use crate::sql::with_stack;
 
 /// One reference to a table.
@@ -58,6 +60,8 @@ pub(super) struct Survey<'a> {
     pub facts: Facts,
     /// Every call at every level.
     pub calls: Vec<Call>,
+    /// What is cast at every level to a type that may read more than the value.
+    pub casts: Vec<Expr>,
     /// Of all levels but the outermost.
     pub inner_features: Features,
     /// FROM of the outermost SELECT.
@@ -80,6 +84,7 @@ impl<'a> Survey<'a> {
             references: Vec::new(),
             facts: Facts::default(),
             calls: Vec::new(),
+            casts: Vec::new(),
             inner_features: Features::default(),
             top: Vec::new(),
             refusal: None,
@@ -122,6 +127,7 @@ impl<'a> Survey<'a> {
             self.inner_features.add(block.inner.features);
         }
         self.calls.extend(block.inner.calls.iter().cloned());
+        self.casts.extend(block.inner.casts.iter().cloned());
         self.depth += 1;
         self.body(block, insert);
         self.depth -= 1;
@@ -171,7 +177,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Learns from WHERE, which confines every table of the level.
-    pub(super) fn filter(&mut self, filter: Option<&crate::sql::statement::Expr>) {
+    pub(super) fn filter(&mut self, filter: Option<&Expr>) {
         let (Some(filter), Some(level)) = (filter, self.levels.last()) else {
             return;
         };

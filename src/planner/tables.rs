@@ -43,7 +43,11 @@ pub(super) fn mentions_spread(context: Context<'_>, text: &[u8]) -> Option<Strin
 fn is_spread(context: Context<'_>, name: &str) -> bool {
     listed_as_spread(context.topology, name)
         || context.catalog.tables().any(|(schema, table, known)| {
-            table == name && known.view && context.topology.table(Some(schema), table).is_none()
+            table == name
+                && match context.rule(Some(schema), table, Some(known)) {
+                    Some(rule) => rule.kind != Kind::Single,
+                    None => known.view,
+                }
         })
 }
 

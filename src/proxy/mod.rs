@@ -29,6 +29,7 @@ use crate::control::Control;
 use crate::error::{Fault, SqlState};
 use crate::metrics::Metrics;
 use crate::metrics::catalogue::Metric;
+use crate::placement::moved::moved;
 use crate::placement::topology::Topology;
 use crate::session::auth::Keyring;
 use crate::session::engine::{DRAINING, Engine, Message, RUNNING, STOPPING, Shared, Snapshot};
@@ -264,13 +265,39 @@ async fn end_engines(shared: &Arc<Shared>, engines: Vec<JoinHandle<()>>) {
     }
 }
 
+/// Whether rows that are there are found under a new configuration.
+fn stays(old: &Snapshot, new: &Snapshot) -> Result<(), Vec<Fault>> {
+    let changes = moved(
+        (&old.config, &new.config),
+        |name| old.topologies.get(name).map(Arc::as_ref),
+        |name| new.topologies.get(name).map(Arc::as_ref),
+    );
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(vec![
+        Fault::error(
+            SqlState::CONFIG,
+            format!(
+                "the new configuration places rows elsewhere: {}",
+                changes.join(", ")
+            ),
+        )
+        .detail("Rows that were placed by the configuration in force would not be found.")
+        .hint("Move the rows first, while traffic is stopped; a restart takes the new file."),
+    ])
+}
+
 /// Replaces the configuration in force.
 ///
 /// # Errors
 /// Every fault of the new one; the old one stays.
 fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<(), Vec<Fault>> {
     let old = shared.snapshot.load_full();
-    let result = ready(config, old.generation.wrapping_add(1));
+    let result = ready(config, old.generation.wrapping_add(1)).and_then(|new| {
+        stays(&old, &new)?;
+        Ok(new)
+    });
     let outcome = if result.is_ok() { "ok" } else { "failed" };
     metrics.add(Metric::Reloads, &[outcome], 1);
     let mut snapshot = result?;

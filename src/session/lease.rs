@@ -123,10 +123,7 @@ impl Session {
         if reads_catalogs {
             return here(true);
         }
-        let route = self.hinted(
-            statement,
-            planner::route(statement, &self.database.topology, values),
-        )?;
+        let route = self.hinted(statement, values)?;
         match route {
             Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {
@@ -142,18 +139,22 @@ impl Session {
     }
 
     /// `SET pgherd.shard` sends what it can to that shard.
-    fn hinted(&self, statement: &Statement, route: Result<Route, Fault>) -> Result<Route, Fault> {
+    fn hinted(&self, statement: &Statement, values: &dyn Values) -> Result<Route, Fault> {
+        let route = || planner::route(statement, &self.database.topology, values);
         let Some((_, name)) = self
             .own_settings
             .iter()
             .find(|(name, _)| name == "pgherd.shard")
         else {
-            return route;
+            return route();
         };
         match (&statement.access, self.database.topology.shard(name)) {
             // Copies would differ, or rows lie where their key does not belong.
-            (Access::Session | Access::Broadcast { .. } | Access::CopySplit(_), _) => route,
-            (Access::Refuse(fault), _) if refuse::stands(fault) => route,
+            (Access::Session | Access::Broadcast { .. } | Access::CopySplit(_), _) => route(),
+            (Access::Refuse(fault), _) if refuse::stands(fault) => route(),
+            (Access::Keyed(keyed), Some(shard)) => {
+                planner::hinted(keyed, shard, &self.database.topology, values)
+            }
             (_, Some(shard)) => Ok(Route::Single(shard)),
             (_, None) => Err(Fault::error(
                 SqlState::INVALID_PARAMETER_VALUE,

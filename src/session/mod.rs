@@ -177,6 +177,8 @@ pub struct Session {
     pub(crate) deallocating: Vec<(String, ServerName)>,
     /// Its temporary tables, where there are several shards.
     pub(crate) temporary: Vec<String>,
+    /// One of them that a statement under way drops, with nothing else under way.
+    pub(crate) dropping: Option<String>,
     /// Channels it listens to by the engine's listening connection.
     pub(crate) channels: Vec<String>,
     pub(crate) unnamed: Option<Rc<Prepared>>,

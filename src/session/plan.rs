@@ -20,7 +20,7 @@ use super::engine::{Database, Greeting};
 pub(crate) struct Facts {
     /// The settings it was read from.
     settings: Rc<Settings>,
-    search_path: Vec<String>,
+    pub(crate) search_path: Vec<String>,
     /// The number of the search path in its database.
     path: u32,
     pub(crate) lexing: Lexing,

@@ -356,6 +356,7 @@ impl Session {
 
     /// An error came: what it voids will not be answered.
     fn after_error(&mut self) {
+        self.dropping = None;
         self.copy_in = false;
         let shown_group = self.connection().map(|connection| {
             let void = connection.pipeline.fail();
@@ -452,6 +453,7 @@ impl Session {
         if status == Status::Idle && std::mem::take(&mut self.ran_ddl) {
             // Others see it from here on.
             self.database.schema_changed();
+            self.forget_dropped();
         }
         let is_unsent = self
             .block

@@ -67,6 +67,7 @@ impl Session {
             sql_prepared: Vec::new(),
             deallocating: Vec::new(),
             temporary: Vec::new(),
+            dropping: None,
             channels: Vec::new(),
             unnamed: None,
             portals: Vec::new(),

@@ -6,8 +6,10 @@
 
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Access, Effect, Statement};
+use crate::server::connection::Note;
+use crate::server::pool::Lease;
 use crate::sql::cursor::{Cursor, word_name};
-use crate::sql::scan::{Lexing, scan};
+use crate::sql::scan::{Kind, Lexing, scan};
 
 use super::Session;
 use super::lease::Place;
@@ -25,6 +27,34 @@ impl Session {
             && self.temporary.len() < NAMES_MAX
         {
             self.temporary.extend(made(text));
+        }
+        self.note_dropped(effect, text);
+    }
+
+    /// Notes the table that a statement is about to drop for good: outside a block, and with no other
+    /// statement under way whose end could be taken for its own.
+    fn note_dropped(&mut self, effect: &Effect, text: &[u8]) {
+        self.dropping = None;
+        if *effect != Effect::Ddl || self.temporary.is_empty() || self.block.is_some() {
+            return;
+        }
+        let alone = !self.transaction_is_open()
+            && !self.ran_ddl
+            && self
+                .lease
+                .as_ref()
+                .and_then(Lease::peek)
+                .is_none_or(|connection| connection.pipeline.notes().all(is_parse));
+        let hides = |schema: &String| schema.starts_with("pg_temp");
+        if alone && !self.facts().search_path.iter().any(hides) {
+            self.dropping = dropped(text).filter(|name| self.temporary.contains(name));
+        }
+    }
+
+    /// Forgets the table whose DROP has been carried out.
+    pub(crate) fn forget_dropped(&mut self) {
+        if let Some(name) = self.dropping.take() {
+            self.temporary.retain(|known| *known != name);
         }
     }
 
@@ -102,9 +132,28 @@ fn made(text: &[u8]) -> Option<String> {
     None
 }
 
+/// The name of the only table or view that a text drops, where it can be a temporary one.
+fn dropped(text: &[u8]) -> Option<String> {
+    let tokens = scan(text, Lexing::default()).ok()?;
+    let mut cursor = Cursor::new(text, &tokens);
+    cursor.take("drop").then_some(())?;
+    cursor.take_any(&["table", "view"])?;
+    cursor.take_words(&["if", "exists"]);
+    let mut parts = cursor.parts()?;
+    cursor.take_any(&["cascade", "restrict"]);
+    cursor.take_kind(Kind::Semicolon);
+    let name = parts.pop()?;
+    let can_be = parts.is_empty() || parts == ["pg_temp"];
+    (can_be && cursor.is_done()).then_some(name)
+}
+
+fn is_parse(note: &Note) -> bool {
+    matches!(note, Note::Parse { .. })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::made;
+    use super::{dropped, made};
 
     #[test]
     fn names_are_found() {
@@ -117,5 +166,16 @@ mod tests {
         );
         check("select 1 into temp t2", "t2");
         check("create table pg_temp.x (a int)", "x");
+    }
+
+    #[test]
+    fn drops_are_found() {
+        let check =
+            |text: &str, expect| assert_eq!(dropped(text.as_bytes()).as_deref(), expect, "{text}");
+        check("drop table mine", Some("mine"));
+        check("DROP TABLE IF EXISTS pg_temp.mine CASCADE;", Some("mine"));
+        check("drop table public.mine", None);
+        check("drop table mine, other", None);
+        check("drop table mine; select 1", None);
     }
 }

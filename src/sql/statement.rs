@@ -41,6 +41,8 @@ pub enum Body {
 #[derive(Clone, Debug, Default)]
 pub struct Inner {
     pub calls: Vec<Call>,
+    /// What is cast to a type of [`Features::TYPE`].
+    pub casts: Vec<Expr>,
     pub subqueries: Vec<Block>,
     pub features: Features,
 }
@@ -65,6 +67,8 @@ impl Features {
     /// A cast to a type that is looked up, or whose values are: a `regclass`, a type of the user's.
     /// In no clause's way, so without a name below.
     pub const TYPE: Features = Features(1024);
+    /// A cast to a type whose values are numbers of a server's own objects, as `regclass`.
+    pub const OBJECT: Features = Features(2048);
 
     pub fn add(&mut self, other: Features) {
         self.0 |= other.0;

@@ -28,6 +28,7 @@ mod logins;
 mod memory;
 mod message;
 mod operating;
+mod partitions;
 mod piles;
 mod pipelines;
 mod placement;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::fixture::Fixture;
+use crate::herd::{Herd, Options};
 use crate::load::{Load, eventually, waiting};
 use crate::message::query;
-use crate::shared::SHARDS;
+use crate::shared::{Databases, SHARDS};
 
 #[test]
 fn pausing_and_resuming_loses_no_statement() {
@@ -358,4 +359,48 @@ fn the_console_shows_what_pgbouncer_shows() {
     let refused = Client::try_connect(fixture.herd.port, "app", "pgherd")
         .map(|mut client| client.query("RELOAD"));
     assert!(!matches!(refused, Ok(Ok(_))), "only administrators may act");
+}
+
+#[test]
+fn a_reload_that_would_lose_rows_is_refused() {
+    let databases = Databases::create(2);
+    databases.run_everywhere(
+        "CREATE TABLE t (k bigint PRIMARY KEY, v text); CREATE TABLE o (id int, v text)",
+    );
+    let options = |place: &str, key: &str, o: &str| {
+        let mut options = Options::new("transaction");
+        options.sharded("t", key, "bigint", place).table("o", o);
+        options
+    };
+    let first = options("{modulo: all}", "k", "reference");
+    let herd = Herd::start(&databases, &first);
+    let mut client = herd.connect();
+    client.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    let mut fewer = Options::new("transaction");
+    fewer.sharded("t", "k", "bigint", "{modulo: all}");
+    for (changed, what) in [
+        (options("{jump: all}", "k", "reference"), "distributions.t"),
+        (
+            options("{modulo: all}, pins: {\"7\": shard_0}", "k", "reference"),
+            "distributions.t",
+        ),
+        (options("{modulo: all}", "v", "reference"), "tables.t"),
+        (options("{modulo: all}", "k", "single"), "tables.o"),
+        (fewer, "tables.o"),
+    ] {
+        herd.rewrite(&changed);
+        let error = herd.console().fails("RELOAD");
+        assert!(format!("{error:?}").contains(what), "{what}: {error:?}");
+        assert_eq!(client.value("SELECT v FROM t WHERE k = 1"), "a");
+    }
+    let mut more = first.clone();
+    more.sharded("u", "k", "int", "{jump: all}")
+        .on("w", "t", "k")
+        .table("p", "reference")
+        .set("default_pool_size: 3");
+    herd.rewrite(&more);
+    herd.console().run("RELOAD");
+    client.run("CREATE TABLE w (k bigint)");
+    client.run("INSERT INTO w VALUES (1), (2)");
+    assert_eq!(databases.shard(1).value("SELECT k FROM w"), "1");
 }

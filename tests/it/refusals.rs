@@ -256,3 +256,134 @@ fn a_long_message_that_is_refused_leaves_nothing_behind() {
     let inserted = client.query_with(insert, &[Some("1"), Some("1"), Some(&long)]);
     assert_eq!(inserted.expect("inserted").tags, ["INSERT 0 1"]);
 }
+
+/// Worked out by each server for itself.
+const UNLIKE: &[&str] = &[
+    "UPDATE everywhere SET v = xmin::text",
+    "UPDATE everywhere SET v = tableoid::text",
+    "UPDATE everywhere e SET v = e.tableoid::text",
+    "UPDATE everywhere SET v = ctid::text",
+    "UPDATE everywhere SET v = 'some_sequence'::regclass::oid::text",
+    "UPDATE everywhere SET v = CAST('some_sequence' AS regclass)::oid::text",
+    "UPDATE everywhere SET v = regclass 'some_sequence'::oid::text",
+    "UPDATE everywhere SET v = ('n' || 'ow')::timestamptz::text",
+    "UPDATE everywhere SET v = CAST('n' || 'ow' AS timestamptz)::text",
+    "UPDATE everywhere SET v = concat('n', 'ow')::timestamptz::text",
+    "UPDATE everywhere SET v = lower('NOW')::timestamptz::text",
+    "UPDATE everywhere SET v = lower('NOW')::time::text",
+    "UPDATE everywhere SET v = CURRENT_TIMESTAMP::text",
+    "UPDATE everywhere SET v = CURRENT_TIMESTAMP(3)::text",
+    "UPDATE everywhere SET v = LOCALTIME::text",
+    "UPDATE everywhere SET v = now()::text",
+    "UPDATE everywhere SET v = 'now'::timestamptz::text",
+    "UPDATE everywhere SET v = E'no\\x77'::timestamptz::text",
+    "UPDATE everywhere SET v = ' now '::timestamptz::text",
+    "UPDATE everywhere SET v = timestamptz 'now'::text",
+    "UPDATE everywhere SET v = ('{now}'::timestamptz[])[1]::text",
+    "UPDATE everywhere SET v = lower('[now,)'::tstzrange)::text",
+    "UPDATE everywhere SET v = gen_random_uuid()::text",
+    "UPDATE everywhere SET v = everywhere.xmin::text WHERE id = 1",
+    "UPDATE everywhere SET v = 'x' WHERE xmin::text LIKE '%7' OR xmin::text LIKE '%3'",
+    "DELETE FROM everywhere WHERE tableoid::int % 2 = 0",
+    "INSERT INTO everywhere SELECT 50, xmin::text FROM everywhere WHERE id = 1",
+    "UPDATE everywhere SET v = (xmin)::text",
+    "UPDATE everywhere SET v = txid_current()::text",
+    "UPDATE everywhere SET v = pg_current_xact_id()::text",
+    "UPDATE everywhere SET v = inet_server_port()::text",
+    "UPDATE everywhere SET v = current_setting('port')",
+    "UPDATE everywhere SET v = format('%s', xmin)",
+    "UPDATE everywhere SET v = concat(xmin)",
+    "UPDATE everywhere SET v = row_to_json(everywhere)::text",
+    "UPDATE everywhere SET v = to_jsonb(everywhere.tableoid)::text",
+    "INSERT INTO everywhere VALUES (60, 'x') ON CONFLICT (id) DO UPDATE SET v = everywhere.xmin::text",
+    "INSERT INTO everywhere VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET v = everywhere.xmin::text",
+    "WITH x AS (UPDATE everywhere SET v = xmin::text RETURNING id) SELECT 1",
+    "UPDATE everywhere SET v = date('n' || 'ow')::text",
+    "UPDATE everywhere SET v = v::timestamptz::text WHERE id = 4",
+    "UPDATE everywhere SET v = ('nowish'::varchar(3))::timestamptz::text",
+    "EXPLAIN (\"analyze\") UPDATE everywhere SET v = 'explained'",
+    "ALTER TABLE everywhere ADD u uuid DEFAULT gen_random_uuid()",
+    "ALTER TABLE everywhere ADD at timestamptz DEFAULT now()",
+    "ALTER TABLE everywhere ALTER v TYPE text USING clock_timestamp()::text",
+];
+
+#[test]
+fn what_each_shard_would_work_out_for_itself_is_not_written_to_copies() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("INSERT INTO everywhere VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+    // The shards' oids and transaction ids are not in step.
+    for shard in 0..4_usize {
+        let mut direct = fixture.databases.shard(shard);
+        for _ in 0..=shard * 3 {
+            direct.run("CREATE TABLE step (id int); DROP TABLE step");
+        }
+    }
+    let mut faults = Vec::new();
+    for extended in [false, true] {
+        for sql in UNLIKE {
+            let answer = if extended {
+                client.query_with(sql, &[])
+            } else {
+                client.query(sql)
+            };
+            let copies: Vec<_> = (0..4)
+                .map(|shard| {
+                    fixture
+                        .databases
+                        .shard(shard)
+                        .rows("SELECT * FROM everywhere ORDER BY id")
+                })
+                .collect();
+            if copies.windows(2).any(|pair| pair[0] != pair[1]) {
+                let values: Vec<_> = copies.iter().map(|rows| rows.first().cloned()).collect();
+                faults.push(format!("{extended} {sql}: {answer:?} {values:?}"));
+                for shard in 0..4 {
+                    fixture.databases.shard(shard).run("TRUNCATE everywhere; INSERT INTO everywhere VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    // What is the same everywhere is written.
+    for sql in [
+        "UPDATE everywhere SET v = '2024-01-01'::date::text",
+        "UPDATE everywhere SET v = E'caf\\u00e9'",
+        "ALTER TABLE everywhere ADD d date DEFAULT '2024-01-01', ADD n int DEFAULT length('x')",
+    ] {
+        client.run(sql);
+    }
+}
+
+#[test]
+fn tables_are_not_altered_out_of_their_place() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    fill(&mut client);
+    let before = dump(&fixture);
+    for sql in [
+        "ALTER TABLE by_jump RENAME TO elsewhere",
+        "ALTER TABLE by_jump RENAME COLUMN k TO key",
+        "ALTER TABLE by_jump DROP COLUMN k",
+        "ALTER TABLE by_jump ALTER COLUMN k TYPE text",
+        "ALTER TABLE everywhere RENAME TO somewhere",
+        "ALTER TABLE at_home RENAME TO by_jump_old, RENAME TO by_jump",
+        "LOCK TABLE by_jump",
+        "LOCK TABLE everywhere",
+        "SELECT pg_notify('c', v) FROM by_jump WHERE k = 1",
+        "DELETE FROM everywhere WHERE id NOT IN (SELECT n FROM by_jump)",
+    ] {
+        let error = client.fails(sql);
+        assert!(
+            ["0A000", "42601"].contains(&error.code.as_str()),
+            "{sql}: {error:?}"
+        );
+    }
+    assert_eq!(client.fails("LOCK TABLE at_home").code, "25P01");
+    assert_eq!(dump(&fixture), before);
+    client.run("ALTER TABLE at_home RENAME COLUMN v TO w");
+    client.run("ALTER TABLE at_home RENAME TO at_home_too");
+    client.run("ALTER TABLE at_home_too RENAME TO at_home");
+    client.run("ALTER TABLE by_jump RENAME v TO w");
+    assert_eq!(client.value("SELECT w FROM by_jump WHERE k = 1"), "x");
+}

@@ -2,6 +2,8 @@
 
 use crate::client::{Client, Row};
 use crate::fixture::{Fixture, Table, tables};
+use crate::herd::{Herd, Options};
+use crate::shared::Databases;
 
 /// The ways to write a key into a statement.
 #[derive(Clone, Copy, Debug)]
@@ -371,4 +373,70 @@ fn a_long_description_comes_once() {
     let sql = format!("SELECT {} FROM by_jump", columns.join(", "));
     Fixture::same(&mut client, &mut reference, &sql);
     assert_eq!(client.value("SELECT 'in step'"), "in step");
+}
+
+#[test]
+fn a_hinted_insert_goes_where_its_key_says() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("SET pgherd.shard = 'shard_2'");
+    client.run("INSERT INTO by_modulo VALUES (2, 1, 'x')");
+    for sql in [
+        "INSERT INTO by_modulo VALUES (3, 1, 'x')",
+        "INSERT INTO by_modulo VALUES (6, 1, 'x'), (7, 1, 'x')",
+    ] {
+        assert_eq!(client.fails(sql).code, "0A000", "{sql}");
+        let error = client.query_with(sql, &[]).expect_err("refused");
+        assert_eq!(error.code, "0A000", "{sql}");
+    }
+    let insert = "INSERT INTO by_modulo VALUES ($1, 1, 'x')";
+    client.query_with(insert, &[Some("6")]).expect("its shard");
+    let error = client.query_with(insert, &[Some("7")]);
+    assert_eq!(error.expect_err("another shard").code, "0A000");
+    // What is read is the shard's that was named.
+    assert_eq!(client.value("SELECT count(*) FROM by_modulo"), "2");
+    client.run("RESET pgherd.shard");
+    client.run("INSERT INTO by_modulo VALUES (3, 1, 'x')");
+    assert_eq!(client.value("SELECT v FROM by_modulo WHERE k = 3"), "x");
+}
+
+#[test]
+fn alter_database_is_carried_out_on_every_shard() {
+    let databases = Databases::create(4);
+    let herd = Herd::start(&databases, &Options::new("transaction"));
+    herd.connect().run(&format!(
+        "ALTER DATABASE {} SET work_mem = '9MB'",
+        databases.name
+    ));
+    let set: Vec<_> = (0..4)
+        .map(|shard| databases.shard(shard).value("SHOW work_mem"))
+        .collect();
+    assert_eq!(set, ["9MB"; 4]);
+}
+
+#[test]
+fn a_dropped_temporary_table_hides_no_more() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("INSERT INTO by_modulo VALUES (1, 1, 'kept')");
+    let read = "SELECT v FROM by_modulo WHERE k = 1";
+    client.run("CREATE TEMP TABLE by_modulo (k int)");
+    assert_eq!(client.fails(read).code, "0A000");
+    client.run("CREATE TEMP VIEW above AS SELECT k FROM pg_temp.by_modulo");
+    assert_eq!(client.fails("DROP TABLE by_modulo").code, "2BP01");
+    assert_eq!(client.fails(read).code, "0A000");
+    client.run("BEGIN");
+    client.run("DROP VIEW above");
+    client.run("DROP TABLE by_modulo");
+    client.run("ROLLBACK");
+    assert_eq!(client.fails(read).code, "0A000");
+    client.run("DROP VIEW above");
+    client.run("DROP TABLE by_modulo");
+    assert_eq!(client.value(read), "kept");
+    client.run("CREATE TEMP TABLE by_modulo (k int)");
+    assert_eq!(client.fails(read).code, "0A000");
+    client
+        .query_with("DROP TABLE by_modulo", &[])
+        .expect("dropped");
+    assert_eq!(client.value(read), "kept");
 }

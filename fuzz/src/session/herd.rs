@@ -162,6 +162,7 @@ fn share(folder: &str) -> Arc<Shared> {
             plain: true,
             view: false,
             columns: columns.collect(),
+            ..Table::default()
         };
         catalog.insert("public", name, table);
     }

@@ -153,9 +153,7 @@ fn split(
     let mut positions = Vec::with_capacity(key.len());
     for wanted in key {
         let at = columns.iter().position(|column| column == wanted);
-        positions.push(at.ok_or_else(|| {
-            refuse::no_key(&table.to_string(), wanted, "is not among the columns")
-        })?);
+        positions.push(at.ok_or_else(|| refuse::no_key_copied(&table.to_string(), wanted))?);
     }
     let format = options.format().ok_or_else(|| {
         refuse::kind(
@@ -176,6 +174,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             splits: false,
             otherwise: Arc::new(whole_file()),
             insert: false,
+            hinted: None,
             table: table.to_string().into(),
         })),
         Relation::Reference(_) => Access::AnyShard,
@@ -224,6 +223,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
                 splits: false,
                 otherwise: Arc::new(whole_file()),
                 insert: keyed.insert,
+                hinted: keyed.hinted,
                 table: Arc::clone(&keyed.table),
             }))
         }

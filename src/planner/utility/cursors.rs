@@ -63,6 +63,7 @@ pub(super) fn single(context: Context<'_>, access: Access, what: &str, hint: &st
             splits: false,
             otherwise: Arc::new(refuse::kind(what, hint)),
             insert: keyed.insert,
+            hinted: keyed.hinted,
             table: Arc::clone(&keyed.table),
         })),
         Access::Broadcast { .. } | Access::CopySplit(_) => {

@@ -6,6 +6,7 @@ use crate::planner::effects;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
+use crate::planner::utility::alter;
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
@@ -30,7 +31,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         }
         "lock" => {
             cursor.take("table");
-            maintenance(text, cursor, "LOCK TABLE", true)
+            lock(maintenance(text, cursor, "LOCK TABLE", true), text)
         }
         "analyze" | "analyse" => {
             cursor.take("verbose");
@@ -144,6 +145,9 @@ fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     if temporary {
         return made_temporary(text, cursor, "CREATE TABLE");
     }
+    if let Some(fault) = alter::created(text.context, cursor) {
+        return Draft::refused("CREATE TABLE", fault);
+    }
     // CREATE TABLE … AS, with the query behind it, at the top level only.
     while cursor.peek().is_some() {
         if cursor.skip_group() {
@@ -237,6 +241,13 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
 }
 
 fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
+    let mut ahead = cursor;
+    ahead.take_any(&["foreign", "materialized"]);
+    if ahead.take_any(&["table", "view", "index"]).is_some()
+        && let Some(fault) = alter::refusal(text.context, ahead)
+    {
+        return Draft::refused("ALTER TABLE", fault);
+    }
     match cursor.take_any(&[
         "database",
         "system",
@@ -245,10 +256,7 @@ fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         "user",
         "subscription",
     ]) {
-        Some("database") => Draft {
-            no_block: false,
-            ..at_home("ALTER DATABASE")
-        },
+        Some("database") => database(text, cursor),
         Some("system") => ddl("ALTER SYSTEM", ONE_BY_ONE),
         Some("table") if cursor.mentions("concurrently") => ddl("ALTER TABLE", ONE_BY_ONE),
         Some("table") => ddl("ALTER TABLE", EVERYWHERE),
@@ -292,6 +300,52 @@ fn reindex(mut cursor: Cursor<'_>) -> Draft {
         effect: Effect::None,
         ..ddl("REINDEX", access)
     }
+}
+
+/// A lock is held up to the end of a block, and a block runs on one shard.
+fn lock(draft: Draft, text: &Text<'_>) -> Draft {
+    if draft.access == Access::Home || text.context.is_one_shard() {
+        return draft;
+    }
+    Draft::refused(
+        draft.verb,
+        refuse::kind(
+            "LOCK TABLE of sharded and reference tables",
+            "Lock rows with SELECT … FOR UPDATE by their key, or name the shard with SET pgherd.shard in a block.",
+        ),
+    )
+}
+
+/// ALTER DATABASE: on every shard, where it names the database that is behind the client's.
+fn database(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
+    let home = Draft {
+        no_block: false,
+        ..at_home("ALTER DATABASE")
+    };
+    let topology = text.context.topology;
+    let names = topology.dbnames();
+    let named = match cursor.name() {
+        Some(name) if !text.context.is_one_shard() => name,
+        Some(_) | None => return home,
+    };
+    if names.iter().all(|name| *name == named) {
+        let access = if cursor.at_words(&["set", "tablespace"]) {
+            ONE_BY_ONE
+        } else {
+            EVERYWHERE
+        };
+        return ddl("ALTER DATABASE", access);
+    }
+    if named == topology.database() || names.contains(&named) {
+        return Draft::refused(
+            "ALTER DATABASE",
+            refuse::kind(
+                "ALTER DATABASE where the shards' databases have names of their own",
+                "SET pgherd.shard to each shard in turn, and alter its own database there, or connect to the shards themselves.",
+            ),
+        );
+    }
+    home
 }
 
 /// A statement over a list of tables: home if they are all there, else every shard. Single tables

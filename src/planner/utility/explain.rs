@@ -80,15 +80,18 @@ fn has_options(mut cursor: Cursor<'_>) -> bool {
         || cursor.kind() == Some(Kind::OpenParen))
 }
 
-/// Whether ANALYZE is among the options, and on.
+/// Whether ANALYZE is among the options, and on. Its name may stand in quotes.
 fn takes_analyze(cursor: &mut Cursor<'_>) -> bool {
     let mut analyze = false;
     while cursor.advance().is_some() && cursor.kind() != Some(Kind::CloseParen) {
-        if cursor.take("analyze") || cursor.take("analyse") {
+        if cursor.kind() == Some(Kind::UnicodeName) {
+            return true;
+        }
+        if matches!(cursor.name().as_deref(), Some("analyze" | "analyse")) {
             let value = cursor.bytes().to_ascii_lowercase();
             analyze = !matches!(
                 value.as_slice(),
-                b"false" | b"off" | b"0" | b"'off'" | b"'false'"
+                b"false" | b"off" | b"0" | b"'off'" | b"'false'" | b"\"off\"" | b"\"false\""
             );
             if cursor.kind() == Some(Kind::CloseParen) {
                 break;

@@ -1,5 +1,6 @@
 //! Statements that are no data statements, by their own words.
 
+mod alter;
 mod code;
 mod copy;
 mod cursors;

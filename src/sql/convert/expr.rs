@@ -6,7 +6,7 @@
 
 use sqlparser::ast::{self, BinaryOperator, Expr as Node, UnaryOperator};
 
-use super::names::{family, ident};
+use super::names::{family, ident, is_plain_type};
 use super::{Converter, Result, unknown, with_stack};
 use crate::sql::statement::{Expr, Family, Features, Value};
 use crate::sql::tokens::constant;
@@ -21,8 +21,13 @@ impl Converter<'_> {
         let mut node = node;
         let mut opaque = false;
         let mut cast: Option<Family> = None;
+        // Of the casts to types that are looked up: whether one was passed, and whether its operand is
+        // wrapped once more.
+        let mut looked_up = false;
+        let mut wrapped = false;
         // Wrappers of one expression, peeled in a loop: a chain of them may be long.
         loop {
+            wrapped |= looked_up && is_wrapper(&node);
             node = match node {
                 Node::Nested(inner) => *inner,
                 Node::Cast {
@@ -34,6 +39,7 @@ impl Converter<'_> {
                     opaque |= cast.is_some();
                     cast = Some(family(&data_type));
                     self.data_type(&data_type);
+                    looked_up |= !is_plain_type(&data_type);
                     *expr
                 }
                 Node::IsFalse(inner)
@@ -65,18 +71,20 @@ impl Converter<'_> {
                         *expr
                     }
                 },
-                other => break self.finish(other, opaque, cast),
+                other => {
+                    let read = self.node(other)?;
+                    if looked_up {
+                        let operand = if wrapped { Expr::Other } else { read.clone() };
+                        self.inner.casts.push(operand);
+                    }
+                    return Ok(if opaque {
+                        Expr::Other
+                    } else {
+                        wrap(read, cast)
+                    });
+                }
             };
         }
-    }
-
-    fn finish(&mut self, node: Node, opaque: bool, cast: Option<Family>) -> Result<Expr> {
-        let read = self.node(node)?;
-        Ok(if opaque {
-            Expr::Other
-        } else {
-            wrap(read, cast)
-        })
     }
 
     fn unary(&mut self, op: UnaryOperator) -> Result<()> {
@@ -264,6 +272,24 @@ impl Converter<'_> {
         self.inner.subqueries.push(block);
         Ok(())
     }
+}
+
+/// Whether what is within is worked out further here, rather than only put in parentheses.
+fn is_wrapper(node: &Node) -> bool {
+    matches!(
+        node,
+        Node::Cast { .. }
+            | Node::IsFalse(_)
+            | Node::IsNotFalse(_)
+            | Node::IsTrue(_)
+            | Node::IsNotTrue(_)
+            | Node::IsNull(_)
+            | Node::IsNotNull(_)
+            | Node::IsUnknown(_)
+            | Node::IsNotUnknown(_)
+            | Node::Collate { .. }
+            | Node::UnaryOp { .. }
+    )
 }
 
 fn identifier(name: ast::Ident) -> Expr {

@@ -68,6 +68,9 @@ impl<'a> Converter<'a> {
         if !names::is_plain_type(data_type) {
             self.feature(Features::TYPE);
         }
+        if names::is_object_type(data_type) {
+            self.feature(Features::OBJECT);
+        }
     }
 
     fn feature(&mut self, feature: Features) {

@@ -156,6 +156,29 @@ pub(super) fn is_plain_type(data_type: &DataType) -> bool {
     }
 }
 
+/// Whether values of this type are numbers of objects, which each server gives for itself.
+pub(super) fn is_object_type(data_type: &DataType) -> bool {
+    const OBJECTS: &[&str] = &[
+        "regclass",
+        "regcollation",
+        "regnamespace",
+        "regoper",
+        "regoperator",
+        "regproc",
+        "regprocedure",
+        "regrole",
+        "regtype",
+    ];
+    match data_type {
+        DataType::Regclass => true,
+        DataType::Custom(name, _) => name.0.last().is_some_and(|part| match part {
+            ObjectNamePart::Identifier(last) => OBJECTS.contains(&ident(last.clone()).as_str()),
+            ObjectNamePart::Function(_) => true,
+        }),
+        _ => false,
+    }
+}
+
 /// The column a target names: `a`, or `a.field` of a composite.
 pub(super) fn column(name: ObjectName) -> Result<String> {
     match parts(name)?.into_iter().next() {

@@ -1,0 +1,154 @@
+//! What each shard would work out for itself, so that copies of a reference table would differ.
+
+use crate::planner::functions;
+use crate::planner::literals::may_mean_moment;
+use crate::sql::cursor::{Cursor, Name, word_name};
+use crate::sql::scan::{Kind, Token};
+
+/// Columns that every table has, with values of its own server.
+const SYSTEM: [&str; 6] = ["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"];
+/// Words that are calls without parentheses, or make a sequence of each server's own.
+const CALLS: [&str; 17] = [
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "localtime",
+    "localtimestamp",
+    "current_user",
+    "current_role",
+    "current_catalog",
+    "current_schema",
+    "session_user",
+    "user",
+    "serial",
+    "bigserial",
+    "smallserial",
+    "serial2",
+    "serial4",
+    "serial8",
+];
+/// Words that a parenthesis follows where nothing is called.
+const NO_CALLS: [&str; 25] = [
+    "and",
+    "any",
+    "as",
+    "bit",
+    "cast",
+    "char",
+    "character",
+    "check",
+    "decimal",
+    "default",
+    "else",
+    "exclude",
+    "float",
+    "in",
+    "interval",
+    "not",
+    "numeric",
+    "or",
+    "then",
+    "time",
+    "timestamp",
+    "using",
+    "varying",
+    "when",
+    "with",
+];
+/// Types that read a text by the clock or by the catalogs.
+const READERS: [&str; 18] = [
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "daterange",
+    "tsrange",
+    "tstzrange",
+    "datemultirange",
+    "tsmultirange",
+    "tstzmultirange",
+    "regclass",
+    "regproc",
+    "regprocedure",
+    "regtype",
+    "regrole",
+    "regnamespace",
+    "regoper",
+];
+
+/// What in a statement is a server's own, whatever its expressions do with it.
+pub(super) fn of_server(cursor: Cursor<'_>) -> Option<String> {
+    let text = cursor.text();
+    cursor.tokens().iter().find_map(|token| {
+        if token.kind == Kind::UnicodeName {
+            return Some("a name with Unicode escapes".to_owned());
+        }
+        if may_mean_moment(*token, text) {
+            return Some("a constant that means the moment it is read".to_owned());
+        }
+        let name = word_name(*token, text)?;
+        SYSTEM
+            .contains(&name.as_str())
+            .then(|| format!("system column {name}"))
+    })
+}
+
+/// What in the definition of a column is not known to be the same on every shard.
+pub(super) fn definition(cursor: Cursor<'_>) -> Option<String> {
+    of_server(cursor).or_else(|| {
+        let mut rest = cursor;
+        let mut before = None;
+        while let Some(token) = rest.peek() {
+            if rest.take("references") {
+                rest.qualified();
+                before = None;
+                continue;
+            }
+            if let Some(what) = called(rest, before) {
+                return Some(what);
+            }
+            before = rest.advance().map(|_| token);
+        }
+        None
+    })
+}
+
+/// A call, or a conversion of what was worked out, at the next token.
+fn called(mut rest: Cursor<'_>, before: Option<Token>) -> Option<String> {
+    let is_word = rest.kind() == Some(Kind::Word);
+    let opens = rest.kind() == Some(Kind::DoubleColon);
+    if opens || rest.at("as") {
+        rest.advance();
+        let to = rest.parts()?.pop()?;
+        let constant = before.is_some_and(|token| is_text(token.kind));
+        let reads = READERS.contains(&to.as_str()) && !constant;
+        return reads.then(|| format!("a conversion to {to}"));
+    }
+    let parts = rest.parts()?;
+    let call = rest.kind() == Some(Kind::OpenParen);
+    let name = Name::of(parts)?;
+    if is_word && name.schema.is_none() {
+        if CALLS.contains(&name.name.as_str()) {
+            return Some(name.name);
+        }
+        if name.name == "identity" {
+            return Some("an identity".to_owned());
+        }
+    }
+    let is_known = functions::is_plain(&name)
+        || (is_word && name.schema.is_none() && NO_CALLS.contains(&name.name.as_str()));
+    (call && !is_known).then(|| format!("a call of {name}"))
+}
+
+fn is_text(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Text
+            | Kind::TextPieces
+            | Kind::Escaped
+            | Kind::UnicodeText
+            | Kind::National
+            | Kind::Dollar
+    )
+}
