@@ -8,7 +8,7 @@ use crate::config::KeepUnnamed;
 use crate::error::{Fault, SqlState};
 use crate::server::hidden;
 use crate::server::pool::{Lease, Pool};
-use crate::server::settings::{Settings, as_set_writes};
+use crate::server::settings::{Settings, of_whole};
 
 use super::engine::{Database, Engine, GREETINGS_MAX, Greeting};
 use super::startup;
@@ -102,7 +102,7 @@ pub(super) fn startup_settings(
         if name == "application_name" {
             value.clone_into(&mut application_name);
         }
-        let text = as_set_writes(&name, value);
+        let text = of_whole(&name, value);
         values.insert(name, text);
     }
     (Settings::new(values), application_name)

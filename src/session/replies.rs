@@ -7,7 +7,7 @@ use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
-use crate::server::settings::{Settings, as_set_writes};
+use crate::server::settings::{Settings, of_whole};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -793,7 +793,7 @@ impl Session {
             "true" | "t" | "on" | "1" | "yes" | "y"
         ) {
             let name = name.to_ascii_lowercase();
-            let value = as_set_writes(&name, value);
+            let value = of_whole(&name, value);
             self.set_local(|settings| settings.with(&name, &value));
             if let Some(block) = &mut self.block {
                 block.bound = true;
@@ -801,7 +801,7 @@ impl Session {
             return;
         }
         let name = name.to_ascii_lowercase();
-        let value = as_set_writes(&name, value);
+        let value = of_whole(&name, value);
         self.set(&name, &value);
     }
 

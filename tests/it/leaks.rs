@@ -333,3 +333,76 @@ fn a_long_bind_leaves_no_trace() {
     let any = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     eventually("it is let go", || other.value(any) == "0");
 }
+
+/// What the server says to a statement: its rows, or the code of its error.
+fn said(client: &mut Client, sql: &str) -> Result<Vec<Row>, String> {
+    let answer = client.query(sql);
+    answer.map(|answer| answer.rows).map_err(|error| error.code)
+}
+
+/// The search path that a client logs in with.
+fn path_of_login(port: u16, database: &str, path: &str) -> Result<Vec<Row>, String> {
+    let parameters = [
+        ("user", "app"),
+        ("database", database),
+        ("search_path", path),
+    ];
+    Client::try_connect_with(port, &parameters)
+        .map_err(|error| error.code)
+        .and_then(|mut client| said(&mut client, "SHOW search_path"))
+}
+
+#[test]
+fn a_search_path_is_a_value_and_no_sql() {
+    let (databases, herd) = start("transaction");
+    databases.run_everywhere("CREATE SCHEMA \"tenant-1\"; CREATE TABLE \"tenant-1\".u (id int)");
+    let plain = fingerprint(&mut herd.connect());
+    let mut faults = String::new();
+    let mut client = herd.connect();
+    let mut reference = databases.reference();
+    for path in [
+        "tenant-1",
+        "1tenant",
+        "user",
+        "order, public",
+        "a b",
+        "public; SET statement_timeout = '1234s'",
+    ] {
+        let found = path_of_login(herd.port, &herd.database, path);
+        let wanted = path_of_login(databases.reference_port, &databases.name, path);
+        if found != wanted {
+            writeln!(faults, "{path}: {found:?}, PostgreSQL {wanted:?}").expect("to a string");
+        }
+        check(&mut faults, &herd, &plain, path);
+        let value = path.replace('\'', "''");
+        let set = format!("SELECT set_config('search_path', '{value}', false)");
+        for sql in [set.as_str(), "SHOW search_path"] {
+            let (found, wanted) = (said(&mut client, sql), said(&mut reference, sql));
+            if found != wanted {
+                writeln!(faults, "{sql}: {found:?}, PostgreSQL {wanted:?}").expect("to a string");
+            }
+            check(&mut faults, &herd, &plain, sql);
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+#[test]
+fn names_are_found_by_a_search_path_that_came_whole() {
+    let databases = Databases::create(4);
+    databases.run_everywhere("CREATE SCHEMA \"tenant-1\"; CREATE TABLE \"tenant-1\".u (k bigint)");
+    let mut options = Options::new("transaction");
+    options
+        .sharded("base", "k", "bigint", "{modulo: all}")
+        .on("tenant-1.u", "base", "k");
+    let herd = Herd::start(&databases, &options);
+    let parameters = [
+        ("user", "app"),
+        ("database", herd.database.as_str()),
+        ("search_path", "tenant-1"),
+    ];
+    let mut client = Client::try_connect_with(herd.port, &parameters).expect("a path");
+    client.run("INSERT INTO u VALUES (3)");
+    let found = databases.shard(3).value("SELECT count(*) FROM \"tenant-1\".u");
+    assert_eq!(found, "1");
+}
