@@ -794,6 +794,7 @@ impl Session {
         let effect = match portal {
             Some(Portal::Local { effect, verb, text }) => {
                 self.wait_for_replies()?;
+                self.listen_first(&text.script)?;
                 self.run_local(&effect, verb, text.text(), false)?;
                 return Ok(());
             }

@@ -175,8 +175,8 @@ pub struct Session {
     pub(crate) deallocating: Vec<(String, ServerName)>,
     /// Its temporary tables, where there are several shards.
     pub(crate) temporary: Vec<String>,
-    /// Channels it listens to by the engine's listening connection.
-    pub(crate) channels: Vec<String>,
+    /// What it listens to by the engine's listening connection.
+    pub(crate) channels: listen::Channels,
     pub(crate) unnamed: Option<Rc<Prepared>>,
     pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
     /// Parses that no server has seen and no reply has been given for.

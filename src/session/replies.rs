@@ -390,8 +390,11 @@ impl Session {
         if self.block.is_some() {
             // A COMMIT that succeeds says so.
             self.rolled_back = true;
-        } else if let Some(before) = self.settings_before.take() {
-            self.revert_settings(before);
+        } else {
+            self.channels.roll_back_to(0);
+            if let Some(before) = self.settings_before.take() {
+                self.revert_settings(before);
+            }
         }
     }
 
@@ -476,6 +479,9 @@ impl Session {
             }
             _ => {}
         }
+        if status == Status::Idle && !self.channels.is_empty() {
+            self.settle_channels(true);
+        }
         if shown {
             let status = self.status();
             backend::ready_for_query(&mut self.out, status);
@@ -494,7 +500,7 @@ impl Session {
     }
 
     /// Whether nothing was sent behind what has been answered.
-    fn is_answered(&mut self) -> bool {
+    pub(crate) fn is_answered(&mut self) -> bool {
         self.connection()
             .is_none_or(|connection| connection.pipeline.is_empty() && !connection.unsynced)
     }
@@ -506,8 +512,9 @@ impl Session {
 
     /// What the end of a block means for the session.
     fn settle_block(&mut self, block: &Block) {
-        if std::mem::take(&mut self.rolled_back) {
-            self.forget_channels(&block.channels);
+        let is_rolled_back = std::mem::take(&mut self.rolled_back);
+        self.settle_channels(!is_rolled_back);
+        if is_rolled_back {
             self.revert_settings(Rc::clone(&block.settings));
         }
         self.names_unsure |= block.hides_names;
@@ -516,10 +523,11 @@ impl Session {
     /// The block is over. What follows, of AND CHAIN or in the same text, begins as the server has it.
     fn chain_block(&mut self) {
         let Some(mut block) = self.block.take() else {
+            // It ended the transaction of the text, as far as that went.
+            self.settle_channels(!self.rolled_back);
             return;
         };
         self.settle_block(&block);
-        block.channels.clear();
         block.savepoints.clear();
         block.local = None;
         block.failed = false;
@@ -559,7 +567,11 @@ impl Session {
             }
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
-            Effect::Listen { channel } => self.listens_on_server(channel),
+            Effect::Listen { .. } if self.pool_mode != PoolMode::Session => {
+                if let Some(connection) = self.connection() {
+                    connection.untidy = true;
+                }
+            }
             _ => {}
         }
     }
@@ -581,20 +593,6 @@ impl Session {
                 .as_ref()
                 .is_some_and(|block| block.local.is_some() || !block.settings.same(&self.settings)),
             _ => false,
-        }
-    }
-
-    /// A LISTEN within a transaction: the server judges it, the listening connection hears. A rollback
-    /// takes the client off the channel.
-    fn listens_on_server(&mut self, channel: &str) {
-        if self.pool_mode == PoolMode::Session {
-            return;
-        }
-        if let Some(block) = &mut self.block {
-            block.channels.push(channel.to_owned());
-        }
-        if let Some(connection) = self.connection() {
-            connection.untidy = true;
         }
     }
 
@@ -672,7 +670,7 @@ impl Session {
                     connection.unnamed = None;
                 }
             }
-            Effect::Unlisten { channel } => self.unlisten(channel.as_deref()),
+            Effect::Listen { .. } | Effect::Unlisten { .. } => self.listens_in_transaction(effect),
             Effect::Savepoint(name) => {
                 self.set_savepoint(name);
                 self.shape_block(effect);
@@ -702,6 +700,7 @@ impl Session {
                 session,
                 local: block.local.clone(),
                 on_server,
+                listened: self.channels.pending(),
             };
             block.savepoints.push((name.to_owned(), then));
         }
@@ -717,6 +716,7 @@ impl Session {
         };
         block.local = then.local;
         self.settings = then.session;
+        self.channels.roll_back_to(then.listened);
         if let Some(connection) = self.connection() {
             connection.settings = then.on_server;
         }
@@ -845,7 +845,7 @@ impl Session {
             connection.statements().clear();
             connection.unnamed = None;
         }
-        self.unlisten(None);
+        self.forget_channels();
     }
 
     /// The server connection is lost: whatever it owes is answered with an error.
@@ -883,6 +883,9 @@ impl Session {
         }
         let group_open =
             self.executed || !self.pending.is_empty() || owed.iter().any(|owed| !is_end(owed));
+        if self.block.is_none() {
+            self.channels.roll_back_to(0);
+        }
         if self.block.as_ref().is_some_and(|block| block.sent) {
             if let Some(block) = &mut self.block {
                 block.failed = true;

@@ -575,7 +575,7 @@ impl Session {
             Stop::Lease(shard) => self.wait_for_lease(shard).await,
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
-            Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
+            Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,
             Stop::EndGroup => {
                 self.end_group();

@@ -228,6 +228,14 @@ impl Session {
             }
         }
         if let Some((verb, effect, route)) = wide {
+            if statements.iter().any(|statement| {
+                matches!(
+                    statement.effect,
+                    Effect::Listen { .. } | Effect::Unlisten { .. }
+                )
+            }) {
+                return Err(Stop::Fault(several_shards_fault()));
+            }
             if self.block.is_some() || self.transaction_is_open() {
                 return Err(Stop::Fault(wide_in_block(&route)));
             }
@@ -532,7 +540,10 @@ impl Session {
                 self.end_unsent_block(effect, *chain);
             }
             Effect::Deallocate { name, .. } => self.deallocate(name.as_deref())?,
-            Effect::Listen { .. } => self.reply(|out| backend::command_complete(out, "LISTEN")),
+            Effect::Listen { channel } => {
+                self.listens(channel);
+                self.reply(|out| backend::command_complete(out, "LISTEN"));
+            }
             Effect::Unlisten { channel } => {
                 self.unlisten(channel.as_deref());
                 self.reply(|out| backend::command_complete(out, "UNLISTEN"));
@@ -565,8 +576,8 @@ impl Session {
         let commits = matches!(effect, Effect::Commit { .. }) && !block.failed;
         self.client.set_activity(Activity::Idle, self.engine.now());
         self.lost = None;
+        self.settle_channels(commits);
         if !commits {
-            self.forget_channels(&block.channels);
             self.settings = Rc::clone(&block.settings);
         }
         if chain {

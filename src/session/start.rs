@@ -67,7 +67,7 @@ impl Session {
             sql_prepared: Vec::new(),
             deallocating: Vec::new(),
             temporary: Vec::new(),
-            channels: Vec::new(),
+            channels: super::listen::Channels::default(),
             unnamed: None,
             portals: Vec::new(),
             pending: Vec::new(),

@@ -403,6 +403,8 @@ fn names_are_found_by_a_search_path_that_came_whole() {
     ];
     let mut client = Client::try_connect_with(herd.port, &parameters).expect("a path");
     client.run("INSERT INTO u VALUES (3)");
-    let found = databases.shard(3).value("SELECT count(*) FROM \"tenant-1\".u");
+    let found = databases
+        .shard(3)
+        .value("SELECT count(*) FROM \"tenant-1\".u");
     assert_eq!(found, "1");
 }

@@ -20,6 +20,7 @@ mod hostile_servers;
 mod inserting;
 mod kinds;
 mod leaks;
+mod listening;
 mod load;
 mod logins;
 mod memory;
