@@ -253,8 +253,9 @@ pub struct Database {
     pub(crate) planned_epoch: Cell<u32>,
     /// By user.
     pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
-    /// What a server reports at login, by user and fingerprint of the startup settings.
-    pub(crate) greetings: RefCell<HashMap<(String, u64), Rc<Greeting>, FixedState>>,
+    /// What a server reports at login, by user, fingerprint of the startup settings, and epoch of the
+    /// schema: DDL may change what roles and databases set.
+    pub(crate) greetings: RefCell<HashMap<(String, u64, u32), Rc<Greeting>, FixedState>>,
 }
 
 /// The pools of one user, one a shard.

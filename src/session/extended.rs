@@ -555,7 +555,9 @@ impl Session {
             Place::Shard { shard, binds } => {
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
-                self.bind_on(shard, binds, &bind, &prepared, effect)
+                self.bind_on(shard, binds, &bind, &prepared, effect)?;
+                self.note_advance(statement);
+                Ok(())
             }
         }
     }

@@ -29,7 +29,7 @@ impl Engine {
         settings: &Rc<Settings>,
     ) -> Result<Rc<Greeting>, Fault> {
         let bare = settings.without("application_name", &Settings::default());
-        let key = (user.to_owned(), bare.fingerprint());
+        let key = (user.to_owned(), bare.fingerprint(), database.epoch());
         if let Some(known) = database.greetings.borrow().get(&key) {
             return Ok(Rc::clone(known));
         }
@@ -68,6 +68,18 @@ impl Engine {
         let greeting = Rc::new(greeting);
         greetings.insert(key, Rc::clone(&greeting));
         Ok(greeting)
+    }
+}
+
+impl Greeting {
+    /// The settings of a session that was greeted so, where names decide about shards: its search path is
+    /// sent, since that of a server connection is as old as the connection.
+    pub(super) fn with_path(&self, settings: &Rc<Settings>) -> Rc<Settings> {
+        const PATH: &str = "search_path";
+        match settings.get(PATH) {
+            Some(_) => Rc::clone(settings),
+            None => settings.with(PATH, &of_whole(PATH, &self.search_path)),
+        }
     }
 }
 

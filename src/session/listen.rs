@@ -392,6 +392,12 @@ impl Channels {
         self.heard.is_empty()
     }
 
+    /// Whether the listening connection hears the channel of a NotificationResponse for it.
+    pub(crate) fn hears(&self, message: &[u8]) -> bool {
+        let channel = channel_of(message).unwrap_or_default();
+        self.heard.iter().any(|known| known.as_bytes() == channel)
+    }
+
     /// How much the transaction under way wants so far.
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()

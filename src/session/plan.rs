@@ -30,7 +30,7 @@ impl Facts {
     /// Reads the settings of a session that was greeted so.
     pub(crate) fn read(settings: &Rc<Settings>, greeting: &Greeting, database: &Database) -> Facts {
         let search_path = match settings.get("search_path") {
-            Some(kept) => settings::whole(kept).map_or_else(|| names(kept), names_of_list),
+            Some(kept) => names_of_path(kept),
             None => names_of_list(&greeting.search_path),
         };
         let user = current_role(settings).unwrap_or_else(|| greeting.role.clone());
@@ -70,6 +70,19 @@ fn current_role(settings: &Settings) -> Option<String> {
         names(value).into_iter().next()
     };
     named("role").or_else(|| named("session_authorization"))
+}
+
+/// The names in a search path as settings keep it.
+fn names_of_path(kept: &str) -> Vec<String> {
+    settings::whole(kept).map_or_else(|| names(kept), names_of_list)
+}
+
+/// Whether what is created under this setting is temporary, whatever the statement says.
+pub(crate) fn makes_temporary(setting: &str, kept: &str) -> bool {
+    setting == "search_path"
+        && names_of_path(kept)
+            .first()
+            .is_some_and(|first| first == "pg_temp")
 }
 
 /// The names of a list as SET search_path takes it.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
+use crate::planner;
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
@@ -302,7 +303,7 @@ impl Session {
     /// connection of the pool is nobody's.
     fn on_asynchronous(&mut self, frame: Frame<'_>) {
         if frame.tag == b'A' {
-            if self.keeps_connections() {
+            if self.keeps_connections() && !self.channels.hears(frame.bytes) {
                 self.out.extend_from_slice(frame.bytes);
             }
             return;
@@ -564,6 +565,9 @@ impl Session {
             Effect::Pin(reason) => {
                 self.pin(reason);
                 self.doubt_names(reason);
+                if planner::makes_relations(reason) {
+                    self.database.schema_may_change();
+                }
             }
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
@@ -617,6 +621,7 @@ impl Session {
                 local: true,
             } => {
                 self.doubt_names_of_group(name);
+                self.keep_temporary(name, value);
                 self.set_local(|settings| settings.with(name, value));
                 self.shape_block(effect);
             }
@@ -639,10 +644,10 @@ impl Session {
             }
             Effect::DiscardAll => self.discard_all(),
             Effect::Ddl => {
-                self.database.schema_changed();
-                self.ran_ddl = true;
+                self.note_ddl();
                 self.shape_block(effect);
             }
+            Effect::Pin(reason) if planner::makes_relations(reason) => self.note_ddl(),
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
             Effect::Deallocate {
                 name: Some(name), ..
@@ -688,6 +693,12 @@ impl Session {
             Effect::SetTransaction { .. } => self.shape_block(effect),
             _ => {}
         }
+    }
+
+    /// DDL was carried out, and may not be committed yet.
+    fn note_ddl(&mut self) {
+        self.database.schema_changed();
+        self.ran_ddl = true;
     }
 
     fn set_savepoint(&mut self, name: &str) {
@@ -772,6 +783,7 @@ impl Session {
     }
 
     fn set(&mut self, name: &str, value: &str) {
+        self.keep_temporary(name, value);
         let settings = self.settings.with(name, value);
         self.change_settings(settings, |on_server| on_server.with(name, value));
         if name == "application_name" {
@@ -794,6 +806,7 @@ impl Session {
         ) {
             let name = name.to_ascii_lowercase();
             let value = of_whole(&name, value);
+            self.keep_temporary(&name, &value);
             self.set_local(|settings| settings.with(&name, &value));
             if let Some(block) = &mut self.block {
                 block.bound = true;

@@ -7,6 +7,7 @@ use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
 use crate::planner::{self, refuse};
 use crate::server::connection::Note;
+use crate::server::pool::Lease;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::mask;
 use crate::wire::frame::{self, Frame};
@@ -143,13 +144,16 @@ impl Session {
                 if let Effect::Execute { name, at } = &statement.effect
                     && self.statements.contains_key(statement_key(name.as_bytes()))
                 {
-                    return self.run_execute(shard, text, script, name, at);
+                    self.run_execute(shard, text, script, name, at)?;
+                    self.note_advance(statement);
+                    return Ok(());
                 }
                 if let Some(rewritten) = self.rewritten(&statement.effect) {
                     self.note_effect_before(&statement.effect);
                     return self.send_query_as(shard, &rewritten, script);
                 }
                 self.lease(shard, binds)?;
+                self.note_advance(statement);
                 self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
                 self.send_query(frame.bytes, script, statement.effect == Effect::None);
@@ -193,9 +197,14 @@ impl Session {
         let mut binds = false;
         let mut names = Names::of(self);
         let mut before: Option<&Statement> = None;
+        let mut advanced = false;
         for statement in statements {
             if let Some(before) = before.replace(statement) {
                 names.follow(self, &before.effect);
+                advanced |= advances(before);
+            }
+            if !advanced {
+                self.check_bound(statement)?;
             }
             if statement.effect == Effect::Begin {
                 self.check_effect(&statement.effect)?;
@@ -252,6 +261,7 @@ impl Session {
         self.lease(shard, binds)?;
         let renamed = self.with_server_names(text, statements);
         for statement in statements {
+            self.note_advance(statement);
             self.note_effect_before(&statement.effect);
         }
         if let Some(renamed) = renamed {
@@ -314,7 +324,7 @@ impl Session {
         let unsettled = self
             .lease
             .as_ref()
-            .and_then(crate::server::pool::Lease::peek)
+            .and_then(Lease::peek)
             .is_some_and(|connection| connection.unsynced && !connection.pipeline.is_empty());
         if unsettled { Err(Stop::Drain) } else { Ok(()) }
     }
@@ -467,13 +477,38 @@ impl Session {
         }
     }
 
-    /// What reads the state of a server connection needs one that is held.
+    /// What reads the state of a server connection needs one that is held, and on which the client may
+    /// have made that state: another client's is not to be seen.
     pub(crate) fn check_bound(&self, statement: &Statement) -> Result<(), Fault> {
-        let held = self.block.as_ref().is_some_and(|block| block.sent) || self.keeps_connections();
-        if statement.block_only && !held {
-            return Err(refuse::unbound());
+        if !statement.block_only {
+            return Ok(());
         }
-        Ok(())
+        let in_block = self.block.as_ref().is_some_and(|block| block.sent);
+        let shard = match statement.access {
+            Access::Home if !in_block => self.database.topology.home(),
+            _ => self.here_or_home(),
+        };
+        let is_own = (in_block || self.keeps_connections())
+            && self
+                .lease
+                .iter()
+                .chain(&self.parked)
+                .filter_map(Lease::peek)
+                .any(|connection| connection.shard == shard && connection.advanced);
+        if is_own {
+            Ok(())
+        } else {
+            Err(refuse::unbound())
+        }
+    }
+
+    /// Notes that a statement is sent which may call `nextval`.
+    pub(crate) fn note_advance(&mut self, statement: &Statement) {
+        if advances(statement)
+            && let Some(connection) = self.connection()
+        {
+            connection.advanced = true;
+        }
     }
 
     /// Refuses what the pool mode or this release cannot do.
@@ -503,11 +538,7 @@ impl Session {
 
     /// Before we answer by ourselves, everything sent must be answered.
     pub(crate) fn wait_for_replies(&self) -> Result<(), Stop> {
-        match self
-            .lease
-            .as_ref()
-            .and_then(crate::server::pool::Lease::peek)
-        {
+        match self.lease.as_ref().and_then(Lease::peek) {
             Some(connection) if !connection.pipeline.is_empty() => Err(if connection.unsynced {
                 Stop::Drain
             } else {
@@ -807,4 +838,20 @@ pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
         )
     };
     Fault::error(SqlState::UNKNOWN_STATEMENT, message)
+}
+
+/// Whether a statement may call `nextval`. An UPDATE or a DELETE hardly does, nor what takes a lock.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other effect goes with a call"
+)]
+fn advances(statement: &Statement) -> bool {
+    let may_call = match statement.effect {
+        Effect::None | Effect::CopyIn | Effect::Execute { .. } => {
+            !matches!(statement.verb, "UPDATE" | "DELETE")
+        }
+        Effect::Pin(reason) => planner::hides_settings(reason),
+        _ => false,
+    };
+    may_call && statement.writes && !statement.block_only
 }

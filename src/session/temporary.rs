@@ -11,6 +11,7 @@ use crate::sql::scan::{Lexing, scan};
 
 use super::Session;
 use super::lease::Place;
+use super::plan::makes_temporary;
 
 /// The effect of a statement that makes a temporary table.
 const TEMPORARY: &str = "temporary table";
@@ -25,6 +26,13 @@ impl Session {
             && self.temporary.len() < NAMES_MAX
         {
             self.temporary.extend(made(text));
+        }
+    }
+
+    /// What is created under a search path that begins with `pg_temp` lives on the connection.
+    pub(crate) fn keep_temporary(&mut self, setting: &str, value: &str) {
+        if makes_temporary(setting, value) {
+            self.pin(TEMPORARY);
         }
     }
 

@@ -93,6 +93,12 @@ fn what_a_transaction_listens_to_counts_from_its_commit() {
         ],
         &["LISTEN c", "UNLISTEN c", "LISTEN d"],
         &["LISTEN c", "DISCARD ALL", "LISTEN d"],
+        &[
+            "SELECT pg_advisory_lock(4711)",
+            "BEGIN",
+            "LISTEN c",
+            "COMMIT",
+        ],
     ] {
         let mut client = herd.connect();
         let mut plain = databases.reference();
