@@ -484,9 +484,10 @@ impl Session {
             return Ok(());
         }
         let in_block = self.block.as_ref().is_some_and(|block| block.sent);
-        let shard = match statement.access {
-            Access::Home if !in_block => self.database.topology.home(),
-            _ => self.here_or_home(),
+        let shard = if statement.access == Access::Home && !in_block {
+            self.database.topology.home()
+        } else {
+            self.here_or_home()
         };
         let is_own = (in_block || self.keeps_connections())
             && self
