@@ -38,6 +38,13 @@ pub enum Relation<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// Whether what is created without a schema is temporary.
+    pub(super) fn makes_temporary(&self) -> bool {
+        self.search_path
+            .first()
+            .is_some_and(|first| first == "pg_temp")
+    }
+
     /// Whether all rows are on one shard, so that nothing needs proof.
     pub fn is_one_shard(&self) -> bool {
         self.topology.shards().len() == 1

@@ -45,7 +45,12 @@ pub(super) fn decide(
     cursor: &Cursor<'_>,
 ) -> Decision {
     let survey = Survey::of(context, block);
-    let effect = effects::of_calls(block, &survey.calls, literals);
+    let mut effect = effects::of_calls(block, &survey.calls, literals);
+    if survey.references.iter().any(|reference| {
+        reference.written && reference.place == Rows::System && reference.name.name == "pg_settings"
+    }) {
+        effect = Effect::Pin(effects::CONFIG);
+    }
     let written = survey.references.iter().any(|reference| reference.written);
     let writes = written || has_effects(&survey, block);
     let mut decision = Decision {
@@ -74,7 +79,7 @@ fn access(
     if survey.context.is_one_shard() {
         match into_kind(block) {
             Some(Into::Temporary) => decision.effect = Effect::Pin(effects::TEMPORARY),
-            Some(Into::Table) => decision.effect = Effect::Ddl,
+            Some(Into::Table) => decision.effect = effects::of_making(&decision.effect),
             None => (),
         }
         return if is_harmless(survey, block) || matches!(decision.effect, Effect::SetConfig { .. })
@@ -223,7 +228,11 @@ fn into(survey: &Survey<'_>, block: &Block, decision: &mut Decision) -> Access {
             Some(_) | None => Access::Home,
         };
     }
-    decision.effect = Effect::Ddl;
+    let effect = effects::of_making(&decision.effect);
+    if effect != Effect::Ddl {
+        return refused(refuse::made_by_effects());
+    }
+    decision.effect = effect;
     match spread {
         Some(reference) => refused(refuse::made_from(&reference.name.to_string())),
         None => Access::Broadcast { transaction: true },

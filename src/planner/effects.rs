@@ -13,11 +13,29 @@ pub(super) const HOLD: &str = "cursor with hold";
 pub(super) const CONFIG: &str = "set_config within an expression";
 pub(super) const OPAQUE: &str = "code that may change the session";
 
+pub(super) const LOADED: &str = "loaded library";
+pub(super) const MADE: &str = "relation made by a query that changes the session";
+/// A function that was called by its number.
+pub const FUNCTION: &str = "function call of the protocol";
+
 /// Whether a client that is pinned for this reason may have settings that only its server knows.
 pub fn hides_settings(reason: &str) -> bool {
-    reason == CONFIG || reason == OPAQUE
+    [CONFIG, OPAQUE, MADE, FUNCTION].contains(&reason)
 }
-pub(super) const LOADED: &str = "loaded library";
+
+/// Whether a client is pinned for something that is DDL as well.
+pub fn makes_relations(reason: &str) -> bool {
+    reason == MADE
+}
+
+/// The effect of making a relation of what a query with this effect answers.
+pub(super) fn of_making(query: &Effect) -> Effect {
+    if *query == Effect::None {
+        Effect::Ddl
+    } else {
+        Effect::Pin(MADE)
+    }
+}
 
 /// The effect of a data statement by its calls.
 pub(super) fn of_calls(block: &Block, calls: &[Call], literals: &Literals<'_>) -> Effect {
@@ -80,10 +98,11 @@ fn argument(expr: &Expr, literals: &Literals<'_>) -> Argument {
     }
 }
 
-/// Whether `lastval` or `currval` is called.
+/// Whether `lastval` or `currval` is called, with no `nextval` before it.
 pub(super) fn reads_sequence_state(calls: &[Call]) -> bool {
     calls
         .iter()
+        .take_while(|call| call.name.name != "nextval")
         .any(|call| session_effect(&call.name.name) == SessionEffect::SequenceState)
 }
 

@@ -25,7 +25,7 @@ mod utility;
 mod writes;
 
 pub use context::Context;
-pub use effects::hides_settings;
+pub use effects::{FUNCTION, hides_settings, makes_relations};
 pub use explain::{RouteReport, explain};
 pub use route::{hinted, key_fault, route};
 pub use script::script;

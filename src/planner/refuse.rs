@@ -266,6 +266,15 @@ pub fn made_from(table: &str) -> Fault {
         .hint("Create the table first, and load it with COPY or INSERT.")
 }
 
+/// A table made by a query that also changes the session.
+pub fn made_by_effects() -> Fault {
+    unsupported(
+        "a table made by a query that changes the session is not supported over several shards"
+            .to_owned(),
+    )
+    .hint("Create the table first, and send what changes the session as a statement of its own.")
+}
+
 /// A statement kind that several shards cannot answer.
 pub fn kind(what: &str, hint: &str) -> Fault {
     unsupported(format!("{what} is not supported over several shards")).hint(hint)

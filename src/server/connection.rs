@@ -92,6 +92,8 @@ pub struct ServerConnection {
     pub settings_unsure: bool,
     /// The id of the statement that is its unnamed one.
     pub unnamed: Option<ServerName>,
+    /// Whom it is lent to may have called `nextval` on it.
+    pub advanced: bool,
     /// It listens to channels: to be undone before another client has it.
     pub untidy: bool,
     /// ParameterStatus values at login, in their order.
@@ -133,6 +135,7 @@ impl ServerConnection {
             settings: Settings::new(std::collections::BTreeMap::new()),
             settings_unsure: false,
             unnamed: None,
+            advanced: false,
             untidy: false,
             parameters: Rc::new(connected.parameters),
             shard,

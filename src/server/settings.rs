@@ -1,7 +1,8 @@
 //! Session settings: what a client has set, what a server connection has, and the way between them.
 //!
 //! A value is kept as the text that stood after `TO` in its SET, so that replaying it means what it
-//! meant. Sans-IO.
+//! meant. A list that came as one value is kept behind [`VERBATIM`]: SET would take it for one name, so
+//! it is replayed by `set_config`. Sans-IO.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +39,17 @@ const READ_ONCE: &[&str] = &[
     "transform_null_equals",
     "xmloption",
 ];
+
+/// Lists of names, of which SET quotes each (`GUC_LIST_QUOTE` in PostgreSQL).
+const LISTS_OF_NAMES: &[&str] = &[
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "temp_tablespaces",
+];
+
+/// Stands before a value that only `set_config` takes as it is. No text of a SET begins with it.
+const VERBATIM: char = '=';
 
 /// An immutable set of settings that differ from the server's defaults, by lower-case name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -221,6 +233,11 @@ pub struct Detour {
 }
 
 fn set_statement(name: &str, value: Option<&str>, scope: &str) -> String {
+    if let Some(value) = value.and_then(|value| value.strip_prefix(VERBATIM)) {
+        let (name, value) = (quote_literal(name), quote_literal(value));
+        let is_local = !scope.is_empty();
+        return format!("SELECT pg_catalog.set_config({name}, {value}, {is_local})");
+    }
     let (what, to) = match name {
         "session_authorization" => ("SESSION AUTHORIZATION".to_owned(), ""),
         "role" => ("ROLE".to_owned(), ""),
@@ -252,18 +269,71 @@ pub fn quote_literal(value: &str) -> String {
     }
 }
 
-/// The value of a setting as SET would write it: a search path is a list already.
-pub fn as_set_writes(name: &str, value: &str) -> String {
-    match name {
-        "search_path" if value.trim().is_empty() => "''".to_owned(),
-        "search_path" => value.to_owned(),
-        _ => quote_literal(value),
+/// A whole value as it is kept.
+pub fn of_whole(name: &str, value: &str) -> String {
+    if LISTS_OF_NAMES.contains(&name) {
+        format!("{VERBATIM}{value}")
+    } else {
+        quote_literal(value)
+    }
+}
+
+/// A value that is kept as it came whole: a list of names.
+pub fn whole(kept: &str) -> Option<&str> {
+    kept.strip_prefix(VERBATIM)
+}
+
+/// The names in a list that is one value (`SplitIdentifierString` in `varlena.c`); none where it is
+/// malformed, which no server accepts.
+pub fn names_of_list(list: &str) -> Vec<String> {
+    const SPACE: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
+    let mut names = Vec::new();
+    let mut rest = list.trim_matches(SPACE);
+    while !rest.is_empty() {
+        let name;
+        if rest.starts_with('"') {
+            let Some((quoted, behind)) = quoted_name(rest) else {
+                return Vec::new();
+            };
+            name = quoted;
+            rest = behind;
+        } else {
+            let end = rest.find(|c| c == ',' || SPACE.contains(&c));
+            let (plain, behind) = rest.split_at(end.unwrap_or(rest.len()));
+            name = plain.to_ascii_lowercase();
+            rest = behind;
+        }
+        names.push(name);
+        rest = rest.trim_start_matches(SPACE);
+        match rest.strip_prefix(',') {
+            Some(behind) if !behind.is_empty() => rest = behind.trim_start_matches(SPACE),
+            _ if rest.is_empty() => {}
+            _ => return Vec::new(),
+        }
+    }
+    names
+}
+
+/// A name in double quotes at the start of `text`, and what is behind it.
+fn quoted_name(text: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut rest = text.strip_prefix('"')?;
+    loop {
+        let (part, behind) = rest.split_once('"')?;
+        name.push_str(part);
+        match behind.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, behind)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Settings, difference, quote_literal};
+    use super::{Settings, difference, names_of_list, of_whole, quote_literal};
     use std::collections::BTreeMap;
 
     fn settings(pairs: &[(&str, &str)]) -> std::rc::Rc<Settings> {
@@ -325,5 +395,36 @@ mod tests {
     fn literals_survive_quotes_and_backslashes() {
         assert_eq!(quote_literal("o'x"), "'o''x'");
         assert_eq!(quote_literal("a\\'"), "E'a\\\\'''");
+    }
+
+    #[test]
+    fn a_list_that_came_whole_is_sent_whole() {
+        let none = settings(&[]);
+        let path = none.with(
+            "search_path",
+            &of_whole("search_path", "public; SET a = 'b'"),
+        );
+        assert_eq!(
+            difference(&none, &path),
+            "SELECT pg_catalog.set_config('search_path', 'public; SET a = ''b''', false);"
+        );
+        let local = super::steps(&none, &path, "LOCAL ");
+        assert!(local.iter().all(|step| step.ends_with(", true)")));
+        assert_eq!(of_whole("work_mem", "1MB"), "'1MB'");
+    }
+
+    #[test]
+    fn names_of_a_list_are_split_as_postgres_does() {
+        for (list, names) in [
+            ("tenant-1", vec!["tenant-1"]),
+            (" \"$user\" ,Public", vec!["$user", "public"]),
+            ("\"a\"\"b, c\",1", vec!["a\"b, c", "1"]),
+            ("a b", vec![]),
+            ("a,", vec![]),
+            ("\"a", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(names_of_list(list), names, "{list}");
+        }
     }
 }

@@ -8,13 +8,15 @@ use std::rc::Rc;
 
 use crate::server::settings::Settings;
 
-/// The settings at a savepoint.
+/// The settings at a savepoint, and what its transaction had listened to.
 #[derive(Clone, Debug)]
 pub struct SettingsThen {
     pub session: Rc<Settings>,
     pub local: Option<Rc<Settings>>,
     /// Those that were set on the server connection.
     pub on_server: Rc<Settings>,
+    /// How many LISTENs and UNLISTENs wait for the commit.
+    pub listened: usize,
 }
 
 /// An open transaction block.
@@ -42,8 +44,6 @@ pub struct Block {
     pub savepoints: Vec<(String, SettingsThen)>,
     /// What ran in it may have set `search_path` unseen.
     pub hides_names: bool,
-    /// Channels listened to within it: undone by a rollback.
-    pub channels: Vec<String>,
 }
 
 impl Block {
@@ -59,7 +59,6 @@ impl Block {
             local: None,
             savepoints: Vec::new(),
             hides_names: false,
-            channels: Vec::new(),
         }
     }
 

@@ -253,8 +253,8 @@ pub struct Database {
     pub(crate) planned_epoch: Cell<u32>,
     /// By user.
     pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
-    /// What a server reports at login, by user and fingerprint of the startup settings.
-    pub(crate) greetings: RefCell<HashMap<(String, u64), Rc<Greeting>, FixedState>>,
+    /// What a server reports at login.
+    pub(crate) greetings: RefCell<HashMap<Greeted, Rc<Greeting>, FixedState>>,
 }
 
 /// Search paths and their numbers, none of which is given twice.
@@ -285,6 +285,10 @@ impl Paths {
 
 /// The pools of one user, one a shard.
 pub(crate) type Pools = Rc<[Rc<Pool>]>;
+
+/// Who is greeted: the user, the fingerprint of the startup settings, and the epoch of the schema, since
+/// DDL may change what roles and databases set.
+pub(crate) type Greeted = (String, u64, u32);
 
 /// What a server says at login.
 #[derive(Debug)]

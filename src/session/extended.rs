@@ -555,7 +555,9 @@ impl Session {
             Place::Shard { shard, binds } => {
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
-                self.bind_on(shard, binds, &bind, &prepared, effect)
+                self.bind_on(shard, binds, &bind, &prepared, effect)?;
+                self.note_advance(statement);
+                Ok(())
             }
         }
     }
@@ -826,6 +828,7 @@ impl Session {
                 effect, verb, text, ..
             }) => {
                 self.wait_for_replies()?;
+                self.listen_first(&text.script)?;
                 self.run_local(&effect, verb, text.text(), false)?;
                 if matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. }) {
                     self.portals.clear();

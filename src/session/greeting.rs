@@ -8,7 +8,7 @@ use crate::config::KeepUnnamed;
 use crate::error::{Fault, SqlState};
 use crate::server::hidden;
 use crate::server::pool::{Lease, Pool};
-use crate::server::settings::{Settings, as_set_writes};
+use crate::server::settings::{Settings, of_whole};
 
 use super::engine::{Database, Engine, GREETINGS_MAX, Greeting};
 use super::startup;
@@ -29,7 +29,7 @@ impl Engine {
         settings: &Rc<Settings>,
     ) -> Result<Rc<Greeting>, Fault> {
         let bare = settings.without("application_name", &Settings::default());
-        let key = (user.to_owned(), bare.fingerprint());
+        let key = (user.to_owned(), bare.fingerprint(), database.epoch());
         if let Some(known) = database.greetings.borrow().get(&key) {
             return Ok(Rc::clone(known));
         }
@@ -71,6 +71,18 @@ impl Engine {
     }
 }
 
+impl Greeting {
+    /// The settings of a session that was greeted so, where names decide about shards: its search path is
+    /// sent, since that of a server connection is as old as the connection.
+    pub(super) fn with_path(&self, settings: &Rc<Settings>) -> Rc<Settings> {
+        const PATH: &str = "search_path";
+        match settings.get(PATH) {
+            Some(_) => Rc::clone(settings),
+            None => settings.with(PATH, &of_whole(PATH, &self.search_path)),
+        }
+    }
+}
+
 /// What decides how names are resolved.
 pub(super) const NAMES: &str = "SELECT current_setting('search_path'), current_user";
 
@@ -102,7 +114,7 @@ pub(super) fn startup_settings(
         if name == "application_name" {
             value.clone_into(&mut application_name);
         }
-        let text = as_set_writes(&name, value);
+        let text = of_whole(&name, value);
         values.insert(name, text);
     }
     (Settings::new(values), application_name)

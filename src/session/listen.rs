@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
+use crate::execute::Interrupted;
 use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
@@ -23,7 +24,7 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;
 
-use super::client::Client;
+use super::client::{Activity, Client};
 use super::engine::Engine;
 use super::replies::Lost;
 use super::{Session, Stop};
@@ -38,10 +39,18 @@ struct Request {
     done: oneshot::Sender<Result<(), Fault>>,
 }
 
+/// Who hears a channel.
+#[derive(Debug, Default)]
+struct Channel {
+    clients: Vec<Weak<Client>>,
+    /// The server has carried out LISTEN: who comes now need not ask again.
+    is_heard: bool,
+}
+
 /// Who listens to what, for one database and user.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    channels: RefCell<BTreeMap<String, Vec<Weak<Client>>>>,
+    channels: RefCell<BTreeMap<String, Channel>>,
     requests: mpsc::Sender<Request>,
 }
 
@@ -73,11 +82,11 @@ impl Hub {
         answer.await.map_err(|_dropped| gone())?
     }
 
-    /// Registers a client; returns whether the channel is new.
+    /// Registers a client; returns whether the server listens to the channel already.
     fn add(&self, channel: &str, client: &Rc<Client>) -> bool {
         let mut channels = self.channels.borrow_mut();
-        let is_new = !channels.contains_key(channel);
-        let clients = channels.entry(channel.to_owned()).or_default();
+        let channel = channels.entry(channel.to_owned()).or_default();
+        let clients = &mut channel.clients;
         clients.retain(|known| known.strong_count() > 0);
         if !clients
             .iter()
@@ -85,22 +94,36 @@ impl Hub {
         {
             clients.push(Rc::downgrade(client));
         }
-        is_new
+        channel.is_heard
+    }
+
+    /// The server has carried out LISTEN.
+    fn is_heard(&self, channel: &str) {
+        if let Some(channel) = self.channels.borrow_mut().get_mut(channel) {
+            channel.is_heard = true;
+        }
+    }
+
+    /// The connection is lost: whoever listens next waits for the next one.
+    fn hears_nothing(&self) {
+        for channel in self.channels.borrow_mut().values_mut() {
+            channel.is_heard = false;
+        }
     }
 
     /// Takes a client off one channel or all; returns the channels nobody listens to any more.
     fn remove(&self, channel: Option<&str>, client: &Rc<Client>) -> Vec<String> {
         let mut channels = self.channels.borrow_mut();
-        for (name, clients) in channels.iter_mut() {
+        for (name, known) in channels.iter_mut() {
             if channel.is_none_or(|channel| channel == name) {
-                clients.retain(|known| {
+                known.clients.retain(|known| {
                     known.strong_count() > 0 && known.as_ptr() != Rc::as_ptr(client)
                 });
             }
         }
         let silent: Vec<String> = channels
             .iter()
-            .filter(|(_, clients)| clients.is_empty())
+            .filter(|(_, channel)| channel.clients.is_empty())
             .map(|(name, _)| name.clone())
             .collect();
         for name in &silent {
@@ -122,7 +145,9 @@ impl Hub {
         let Ok(channel) = std::str::from_utf8(channel) else {
             return;
         };
-        for client in self.channels.borrow().get(channel).into_iter().flatten() {
+        let channels = self.channels.borrow();
+        let channel_clients = channels.get(channel).map(|channel| &channel.clients);
+        for client in channel_clients.into_iter().flatten() {
             if let Some(client) = client.upgrade()
                 && client.notify(message.to_vec())
             {
@@ -163,6 +188,10 @@ async fn serve(hub: Weak<Hub>, pool: Rc<Pool>, mut requests: mpsc::Receiver<Requ
         let connection = match open(&pool).await {
             Ok(connection) => connection,
             Err(fault) => {
+                // Those in line would wait for the same.
+                while let Ok(next) = requests.try_recv() {
+                    drop(next.done.send(Err(fault.clone())));
+                }
                 drop(request.done.send(Err(fault)));
                 continue;
             }
@@ -180,7 +209,11 @@ async fn serve(hub: Weak<Hub>, pool: Rc<Pool>, mut requests: mpsc::Receiver<Requ
         connection.push_hidden_query(&request.sql);
         waiting.push_back(Some(request.done));
         drop(listening);
-        let lost = hear(&hub, &mut connection, &mut requests, &mut waiting).await;
+        let limit = pool.target.limits.connect_timeout;
+        let lost = hear(&hub, &mut connection, &mut requests, &mut waiting, limit).await;
+        if let Some(hub) = hub.upgrade() {
+            hub.hears_nothing();
+        }
         for done in waiting.into_iter().flatten() {
             let fault = Fault::error(
                 SqlState::CONNECTION_FAILURE,
@@ -224,21 +257,32 @@ async fn open(pool: &Pool) -> Result<ServerConnection, Fault> {
         connected,
         target.shard,
         permit,
-        std::time::Instant::now(),
+        Instant::now(),
     ))
 }
 
-/// Hears and takes requests until the connection is lost; `None` when the hub is gone.
+/// Hears and takes requests until the connection is lost, or says nothing to a request for as long as
+/// `limit`; `None` when the hub is gone.
 async fn hear(
     hub: &Weak<Hub>,
     connection: &mut ServerConnection,
     requests: &mut mpsc::Receiver<Request>,
     waiting: &mut VecDeque<Option<oneshot::Sender<Result<(), Fault>>>>,
+    limit: Duration,
 ) -> Option<Lost> {
     let mut scratch = vec![0; 8192];
     let mut failure = None;
+    // Since when the first of those who wait is first.
+    let mut first_since = Instant::now();
     loop {
+        let in_line = waiting.len();
+        let deadline = tokio::time::Instant::from_std(first_since) + limit;
+        let mut late = std::pin::pin!(tokio::time::sleep_until(deadline));
         let event = poll_fn(|cx| {
+            if in_line > 0 && late.as_mut().poll(cx).is_ready() {
+                let reason = "the server did not answer in time".to_owned();
+                return Poll::Ready(Err(Some(Lost(reason))));
+            }
             if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
                 return Poll::Ready(Err(Some(Lost(error.to_string()))));
             }
@@ -285,6 +329,9 @@ async fn hear(
         if let Err(lost) = result {
             return Some(lost);
         }
+        if in_line == 0 || waiting.len() < in_line {
+            first_since = Instant::now();
+        }
     }
 }
 
@@ -321,6 +368,74 @@ fn on_frame(
     Ok(())
 }
 
+/// What a client listens to.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    /// As of the last commit.
+    committed: Vec<String>,
+    /// What the listening connection hears for it: these, and what a LISTEN under way asks for.
+    heard: Vec<String>,
+    /// What the transaction under way wants, in order (`pendingActions` in `async.c`).
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Listen(String),
+    /// `None` is `*`.
+    Unlisten(Option<String>),
+}
+
+impl Channels {
+    /// Whether anything is heard.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heard.is_empty()
+    }
+
+    /// Whether the listening connection hears the channel of a NotificationResponse for it.
+    pub(crate) fn hears(&self, message: &[u8]) -> bool {
+        let channel = channel_of(message).unwrap_or_default();
+        self.heard.iter().any(|known| known.as_bytes() == channel)
+    }
+
+    /// How much the transaction under way wants so far.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// What was wanted since is undone.
+    pub(crate) fn roll_back_to(&mut self, pending: usize) {
+        self.pending.truncate(pending);
+    }
+
+    fn commit(&mut self, pending: Pending) {
+        match pending {
+            Pending::Listen(channel) if self.committed.contains(&channel) => {}
+            Pending::Listen(channel) => self.committed.push(channel),
+            Pending::Unlisten(Some(channel)) => self.committed.retain(|known| *known != channel),
+            Pending::Unlisten(None) => self.committed.clear(),
+        }
+    }
+
+    /// Takes out what is heard and not listened to.
+    fn take_unwanted(&mut self) -> Vec<String> {
+        let Channels {
+            committed, heard, ..
+        } = self;
+        heard
+            .extract_if(.., |channel| !committed.contains(channel))
+            .collect()
+    }
+}
+
+fn late_to_listen() -> Fault {
+    Fault::error(
+        SqlState::CONNECTION_FAILURE,
+        "the home shard did not listen in time (query_wait_timeout)",
+    )
+    .hint("Check the home shard's health.")
+}
+
 impl Session {
     /// Before a LISTEN is carried out, the listening connection must hear the channel, so that nothing
     /// sent after its commit is missed. In session pooling the session's own connection listens.
@@ -335,7 +450,7 @@ impl Session {
                 let Effect::Listen { channel } = &statement.effect else {
                     return None;
                 };
-                (!self.channels.contains(channel)).then(|| channel.clone())
+                (!self.channels.heard.contains(channel)).then(|| channel.clone())
             })
             .collect();
         if wanted.is_empty() {
@@ -345,33 +460,96 @@ impl Session {
         }
     }
 
-    /// Makes the listening connection hear channels for this client.
-    pub(crate) async fn listen(&mut self, channels: Vec<String>) -> Result<(), Fault> {
+    /// Makes the listening connection hear channels for this client, and watches the client meanwhile.
+    ///
+    /// # Cancel safety
+    /// Not safe: the client must be closed.
+    pub(crate) async fn listen(&mut self, channels: Vec<String>) -> Result<(), Interrupted> {
         let hub = self.hub();
         for channel in channels {
-            if hub.add(&channel, &self.client) {
-                let heard = hub.run(format!("LISTEN {}", quoted(&channel))).await;
-                if heard.is_err() {
-                    hub.remove(Some(&channel), &self.client);
+            if !hub.add(&channel, &self.client) {
+                let listened = self.listen_to(&hub, &channel).await;
+                if listened.is_err() {
+                    self.engine.unlisten(&self.client, Some(&channel));
                 }
-                heard?;
+                listened?;
+                hub.is_heard(&channel);
             }
-            self.channels.push(channel);
+            self.channels.heard.push(channel);
         }
         Ok(())
     }
 
-    /// Stops hearing one channel, or all.
+    async fn listen_to(&mut self, hub: &Hub, channel: &str) -> Result<(), Interrupted> {
+        let before = self.client.activity.get();
+        self.client
+            .set_activity(Activity::Waiting, self.engine.now());
+        let sql = format!("LISTEN {}", quoted(channel));
+        let mut listening = Box::pin(hub.run(sql));
+        let wait = self.database.limits.query_wait_timeout;
+        let mut late = Box::pin(tokio::time::sleep(wait));
+        let listened = poll_fn(|cx| {
+            if let Poll::Ready(answer) = listening.as_mut().poll(cx) {
+                return Poll::Ready(answer.map_err(Interrupted::Fault));
+            }
+            if !wait.is_zero() && late.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Interrupted::Fault(late_to_listen())));
+            }
+            self.poll_watch(cx).map(Err)
+        })
+        .await;
+        self.client.set_activity(before, self.engine.now());
+        listened
+    }
+
+    /// A LISTEN was carried out outside a transaction.
+    pub(crate) fn listens(&mut self, channel: &str) {
+        self.channels.commit(Pending::Listen(channel.to_owned()));
+    }
+
+    /// An UNLISTEN was carried out outside a transaction.
     pub(crate) fn unlisten(&mut self, channel: Option<&str>) {
         self.channels
+            .commit(Pending::Unlisten(channel.map(str::to_owned)));
+        self.channels
+            .heard
             .retain(|known| channel.is_some_and(|channel| channel != known));
         self.engine.unlisten(&self.client, channel);
     }
 
-    /// A rollback undoes the LISTENs of its block; what came on their channels was never heard.
-    pub(crate) fn forget_channels(&mut self, channels: &[String]) {
-        for channel in channels {
-            self.unlisten(Some(channel));
+    /// The session listens to nothing any more, whatever its transaction wanted.
+    pub(crate) fn forget_channels(&mut self) {
+        self.channels.pending.clear();
+        self.unlisten(None);
+    }
+
+    /// A LISTEN or UNLISTEN was carried out by the server, within a transaction: it counts from its
+    /// commit on. In session pooling the server's word is all.
+    pub(crate) fn listens_in_transaction(&mut self, effect: &Effect) {
+        if self.pool_mode == PoolMode::Session {
+            return;
+        }
+        if let Effect::Listen { channel } = effect {
+            self.channels.pending.push(Pending::Listen(channel.clone()));
+        } else if let Effect::Unlisten { channel } = effect {
+            let pending = Pending::Unlisten(channel.clone());
+            self.channels.pending.push(pending);
+        }
+    }
+
+    /// A transaction is over: what it listened to and what not counts, or never happened.
+    pub(crate) fn settle_channels(&mut self, commits: bool) {
+        for pending in std::mem::take(&mut self.channels.pending) {
+            if commits {
+                self.channels.commit(pending);
+            }
+        }
+        // What was sent behind may listen, too.
+        if !self.is_answered() {
+            return;
+        }
+        for channel in self.channels.take_unwanted() {
+            self.engine.unlisten(&self.client, Some(&channel));
             self.client
                 .notifications
                 .borrow_mut()

@@ -323,6 +323,11 @@ async fn greet(
         }
     }
     backend::parameter_status(greeting, "application_name", &application_name);
+    let settings = if pools.len() > 1 {
+        known.with_path(&settings)
+    } else {
+        settings
+    };
     Ok(Shape::Session {
         database,
         pools,

@@ -210,6 +210,7 @@ impl Session {
             Err(fault) => return Err(Stop::Fault(fault)),
         };
         self.lease(shard, binds)?;
+        self.note_advance(statement);
         self.note_route(&Place::Shard { shard, binds }, &statement.effect);
         self.note_temporary(&statement.effect, prepared.text());
         self.flush_pending(Some(&prepared));

@@ -179,8 +179,8 @@ pub struct Session {
     pub(crate) temporary: Vec<String>,
     /// One of them that a statement under way drops, with nothing else under way.
     pub(crate) dropping: Option<String>,
-    /// Channels it listens to by the engine's listening connection.
-    pub(crate) channels: Vec<String>,
+    /// What it listens to by the engine's listening connection.
+    pub(crate) channels: listen::Channels,
     pub(crate) unnamed: Option<Rc<Prepared>>,
     pub(crate) portals: Vec<(Box<[u8]>, Portal)>,
     /// Parses that no server has seen and no reply has been given for.

@@ -9,7 +9,7 @@ use crate::planner;
 use crate::planner::plan::{Argument, Effect, Statement, Values};
 use crate::server::hidden::ask_row;
 use crate::server::pool::Lease;
-use crate::server::settings::{Settings, as_set_writes};
+use crate::server::settings::{Settings, of_whole};
 use crate::wire::backend::Status;
 
 use super::greeting::{NAMES, late};
@@ -51,7 +51,7 @@ impl Names {
                 ..
             } => {
                 let name = name.to_ascii_lowercase();
-                self.settings = Some(now.with(&name, &as_set_writes(&name, value)));
+                self.settings = Some(now.with(&name, &of_whole(&name, value)));
             }
             Effect::Pin(reason) if planner::hides_settings(reason) => self.settings = None,
             Effect::SetConfig { .. } | Effect::ResetAll | Effect::DiscardAll => {
@@ -122,7 +122,7 @@ impl Session {
         let Some(path) = row.first() else {
             return Ok(());
         };
-        let path = as_set_writes("search_path", path);
+        let path = of_whole("search_path", path);
         let settings = self.settings_in_force().with("search_path", &path);
         if self.names_mean_the_same(&settings) {
             return Ok(());

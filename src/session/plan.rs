@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
 use crate::planner::{self, Context};
-use crate::server::settings::Settings;
+use crate::server::settings::{self, Settings, names_of_list};
 use crate::server::statements::{NewStatement, Prepared, Reading};
 use crate::sql::cursor::Cursor;
 use crate::sql::mask::Masked;
@@ -29,8 +29,10 @@ pub(crate) struct Facts {
 impl Facts {
     /// Reads the settings of a session that was greeted so.
     pub(crate) fn read(settings: &Rc<Settings>, greeting: &Greeting, database: &Database) -> Facts {
-        let path = settings.get("search_path");
-        let search_path = names(path.unwrap_or(&greeting.search_path));
+        let search_path = match settings.get("search_path") {
+            Some(kept) => names_of_path(kept),
+            None => names_of_list(&greeting.search_path),
+        };
         let user = current_role(settings).unwrap_or_else(|| greeting.role.clone());
         let search_path: Vec<String> = search_path
             .into_iter()
@@ -68,6 +70,19 @@ fn current_role(settings: &Settings) -> Option<String> {
         names(value).into_iter().next()
     };
     named("role").or_else(|| named("session_authorization"))
+}
+
+/// The names in a search path as settings keep it.
+fn names_of_path(kept: &str) -> Vec<String> {
+    settings::whole(kept).map_or_else(|| names(kept), names_of_list)
+}
+
+/// Whether what is created under this setting is temporary, whatever the statement says.
+pub(crate) fn makes_temporary(setting: &str, kept: &str) -> bool {
+    setting == "search_path"
+        && names_of_path(kept)
+            .first()
+            .is_some_and(|first| first == "pg_temp")
 }
 
 /// The names of a list as SET search_path takes it.

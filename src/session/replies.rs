@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
+use crate::planner;
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
-use crate::server::settings::{Settings, as_set_writes, difference};
+use crate::server::settings::{Settings, difference, of_whole};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -302,7 +303,7 @@ impl Session {
     /// connection of the pool is nobody's.
     fn on_asynchronous(&mut self, frame: Frame<'_>) {
         if frame.tag == b'A' {
-            if self.keeps_connections() {
+            if self.keeps_connections() && !self.channels.hears(frame.bytes) {
                 self.out.extend_from_slice(frame.bytes);
             }
             return;
@@ -391,8 +392,11 @@ impl Session {
         if self.block.is_some() {
             // A COMMIT that succeeds says so.
             self.rolled_back = true;
-        } else if let Some(before) = self.settings_before.take() {
-            self.revert_settings(before);
+        } else {
+            self.channels.roll_back_to(0);
+            if let Some(before) = self.settings_before.take() {
+                self.revert_settings(before);
+            }
         }
     }
 
@@ -478,6 +482,9 @@ impl Session {
             }
             _ => {}
         }
+        if status == Status::Idle && !self.channels.is_empty() {
+            self.settle_channels(true);
+        }
         if shown {
             let status = self.status();
             backend::ready_for_query(&mut self.out, status);
@@ -496,7 +503,7 @@ impl Session {
     }
 
     /// Whether nothing was sent behind what has been answered.
-    fn is_answered(&mut self) -> bool {
+    pub(crate) fn is_answered(&mut self) -> bool {
         self.connection()
             .is_none_or(|connection| connection.pipeline.is_empty() && !connection.unsynced)
     }
@@ -508,8 +515,9 @@ impl Session {
 
     /// What the end of a block means for the session.
     fn settle_block(&mut self, block: &Block) {
-        if std::mem::take(&mut self.rolled_back) {
-            self.forget_channels(&block.channels);
+        let is_rolled_back = std::mem::take(&mut self.rolled_back);
+        self.settle_channels(!is_rolled_back);
+        if is_rolled_back {
             self.revert_settings(Rc::clone(&block.settings));
         }
         self.names_unsure |= block.hides_names;
@@ -520,6 +528,7 @@ impl Session {
         let Some(mut block) = self.block.take() else {
             // The statements of a text without a block are a transaction as well.
             let is_rollback = std::mem::take(&mut self.rolled_back);
+            self.settle_channels(!is_rollback);
             if let Some(before) = self.settings_before.take().filter(|_| is_rollback) {
                 self.revert_settings(before);
             }
@@ -527,7 +536,6 @@ impl Session {
             return;
         };
         self.settle_block(&block);
-        block.channels.clear();
         block.savepoints.clear();
         block.local = None;
         block.failed = false;
@@ -564,10 +572,17 @@ impl Session {
             Effect::Pin(reason) => {
                 self.pin(reason);
                 self.doubt_names(reason);
+                if planner::makes_relations(reason) {
+                    self.database.schema_may_change();
+                }
             }
             Effect::Prepare { .. } => self.pin("statement prepared by SQL"),
             Effect::Ddl => self.database.schema_may_change(),
-            Effect::Listen { channel } => self.listens_on_server(channel),
+            Effect::Listen { .. } if self.pool_mode != PoolMode::Session => {
+                if let Some(connection) = self.connection() {
+                    connection.untidy = true;
+                }
+            }
             _ => {}
         }
     }
@@ -592,20 +607,6 @@ impl Session {
         }
     }
 
-    /// A LISTEN within a transaction: the server judges it, the listening connection hears. A rollback
-    /// takes the client off the channel.
-    fn listens_on_server(&mut self, channel: &str) {
-        if self.pool_mode == PoolMode::Session {
-            return;
-        }
-        if let Some(block) = &mut self.block {
-            block.channels.push(channel.to_owned());
-        }
-        if let Some(connection) = self.connection() {
-            connection.untidy = true;
-        }
-    }
-
     /// A statement was carried out: its effect on the session.
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -627,6 +628,7 @@ impl Session {
                 local: true,
             } => {
                 self.doubt_names_of_group(name);
+                self.keep_temporary(name, value);
                 self.set_local(|settings| settings.with(name, value));
                 self.shape_block(effect);
             }
@@ -649,10 +651,10 @@ impl Session {
             }
             Effect::DiscardAll => self.discard_all(),
             Effect::Ddl => {
-                self.database.schema_changed();
-                self.ran_ddl = true;
+                self.note_ddl();
                 self.shape_block(effect);
             }
+            Effect::Pin(reason) if planner::makes_relations(reason) => self.note_ddl(),
             Effect::Prepare { name } => self.sql_prepared.push(name.clone()),
             Effect::Deallocate {
                 name: Some(name), ..
@@ -680,7 +682,7 @@ impl Session {
                     connection.unnamed = None;
                 }
             }
-            Effect::Unlisten { channel } => self.unlisten(channel.as_deref()),
+            Effect::Listen { .. } | Effect::Unlisten { .. } => self.listens_in_transaction(effect),
             Effect::Savepoint(name) => {
                 self.set_savepoint(name);
                 self.shape_block(effect);
@@ -700,6 +702,12 @@ impl Session {
         }
     }
 
+    /// DDL was carried out, and may not be committed yet.
+    fn note_ddl(&mut self) {
+        self.database.schema_changed();
+        self.ran_ddl = true;
+    }
+
     fn set_savepoint(&mut self, name: &str) {
         let session = Rc::clone(&self.settings);
         let on_server = self
@@ -710,6 +718,7 @@ impl Session {
                 session,
                 local: block.local.clone(),
                 on_server,
+                listened: self.channels.pending(),
             };
             block.savepoints.push((name.to_owned(), then));
         }
@@ -725,6 +734,7 @@ impl Session {
         };
         block.local = then.local;
         self.settings = then.session;
+        self.channels.roll_back_to(then.listened);
         if let Some(connection) = self.connection() {
             connection.settings = then.on_server;
         }
@@ -780,6 +790,7 @@ impl Session {
     }
 
     fn set(&mut self, name: &str, value: &str) {
+        self.keep_temporary(name, value);
         let settings = self.settings.with(name, value);
         self.change_settings(settings, |on_server| on_server.with(name, value));
         if name == "application_name" {
@@ -801,7 +812,8 @@ impl Session {
             "true" | "t" | "on" | "1" | "yes" | "y"
         ) {
             let name = name.to_ascii_lowercase();
-            let value = as_set_writes(&name, value);
+            let value = of_whole(&name, value);
+            self.keep_temporary(&name, &value);
             self.set_local(|settings| settings.with(&name, &value));
             if let Some(block) = &mut self.block {
                 block.bound = true;
@@ -809,7 +821,7 @@ impl Session {
             return;
         }
         let name = name.to_ascii_lowercase();
-        let value = as_set_writes(&name, value);
+        let value = of_whole(&name, value);
         self.set(&name, &value);
     }
 
@@ -858,7 +870,7 @@ impl Session {
             connection.statements().clear();
             connection.unnamed = None;
         }
-        self.unlisten(None);
+        self.forget_channels();
     }
 
     /// The server connection is lost: whatever it owes is answered with an error.
@@ -896,6 +908,9 @@ impl Session {
         }
         let group_open =
             self.executed || !self.pending.is_empty() || owed.iter().any(|owed| !is_end(owed));
+        if self.block.is_none() {
+            self.channels.roll_back_to(0);
+        }
         if self.block.as_ref().is_some_and(|block| block.sent) {
             if let Some(block) = &mut self.block {
                 block.failed = true;

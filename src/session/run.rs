@@ -8,6 +8,8 @@ use crate::error::{Fault, SqlState};
 use crate::execute::{End, Interrupted, canceled_fault};
 use crate::net::poll_read;
 use crate::placement::ShardId;
+use crate::planner;
+use crate::planner::plan::Effect;
 use crate::server::connection::{ServerConnection, poll_flush};
 use crate::server::hidden::{run_hidden, settings_sql};
 use crate::server::pool::Lease;
@@ -25,6 +27,13 @@ const OWED_MAX: usize = 16 * 1024;
 
 /// Replies of our own are sent without waiting for the server's from this many bytes on.
 const SENT_AT_ONCE: usize = 16 * 1024;
+
+/// The functions of large objects, which drivers call by their numbers: `lo_create`, `lo_open`, `lo_close`,
+/// `loread`, `lowrite`, `lo_lseek`, `lo_creat`, `lo_tell`, `lo_unlink`, `lo_truncate`, and those of 64 bits.
+/// What they open ends with its transaction.
+const LARGE_OBJECTS: [u32; 13] = [
+    715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172,
+];
 
 /// How far the input could be handled.
 #[derive(Debug)]
@@ -568,6 +577,14 @@ impl Session {
         }
         let shard = self.here_or_home();
         self.lease(shard, true)?;
+        let function = frame.body.first_chunk().map(|oid| u32::from_be_bytes(*oid));
+        if !function.is_some_and(|oid| LARGE_OBJECTS.contains(&oid)) {
+            // It may set or lock anything.
+            self.note_effect_before(&Effect::Pin(planner::FUNCTION));
+            if let Some(connection) = self.connection() {
+                connection.advanced = true;
+            }
+        }
         if let Some(connection) = self.connection() {
             connection.out.extend_from_slice(frame.bytes);
             connection.pipeline.sent(
@@ -609,7 +626,7 @@ impl Session {
             Stop::Lease(shard) => self.wait_for_lease(shard).await,
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
-            Stop::Listen(channels) => self.listen(channels).await.map_err(Interrupted::Fault),
+            Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,
             Stop::EndGroup => {
                 self.end_group();

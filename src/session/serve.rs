@@ -104,6 +104,11 @@ impl Engine {
             Message::Reconnect { database } => {
                 let now = self.now();
                 self.each_pool(database.as_deref(), |pool| pool.reconnect(now));
+                self.databases
+                    .borrow()
+                    .values()
+                    .filter(|known| database.as_ref().is_none_or(|name| *name == known.name))
+                    .for_each(|known| known.greetings.borrow_mut().clear());
             }
             Message::Kill { database, fault } => {
                 self.clients

@@ -7,6 +7,7 @@ use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
 use crate::planner::{self, refuse};
 use crate::server::connection::Note;
+use crate::server::pool::Lease;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::mask;
 use crate::wire::frame::{self, Frame};
@@ -143,9 +144,12 @@ impl Session {
                 if let Effect::Execute { name, at } = &statement.effect
                     && self.statements.contains_key(statement_key(name.as_bytes()))
                 {
-                    return self.run_execute(shard, text, script, name, at);
+                    self.run_execute(shard, text, script, name, at)?;
+                    self.note_advance(statement);
+                    return Ok(());
                 }
                 self.lease(shard, binds)?;
+                self.note_advance(statement);
                 self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
                 self.send_query(frame.bytes, script, statement.effect == Effect::None);
@@ -189,9 +193,14 @@ impl Session {
         let mut binds = false;
         let mut names = Names::of(self);
         let mut before: Option<&Statement> = None;
+        let mut advanced = false;
         for statement in statements {
             if let Some(before) = before.replace(statement) {
                 names.follow(self, &before.effect);
+                advanced |= advances(before);
+            }
+            if !advanced {
+                self.check_bound(statement)?;
             }
             if statement.effect == Effect::Begin {
                 self.check_effect(&statement.effect)?;
@@ -245,6 +254,7 @@ impl Session {
         self.lease(shard, binds)?;
         let renamed = self.with_server_names(text, statements);
         for statement in statements {
+            self.note_advance(statement);
             self.note_effect_before(&statement.effect);
         }
         if let Some(renamed) = renamed {
@@ -306,7 +316,7 @@ impl Session {
         let unsettled = self
             .lease
             .as_ref()
-            .and_then(crate::server::pool::Lease::peek)
+            .and_then(Lease::peek)
             .is_some_and(|connection| connection.unsynced && !connection.pipeline.is_empty());
         if unsettled { Err(Stop::Drain) } else { Ok(()) }
     }
@@ -425,13 +435,39 @@ impl Session {
         }
     }
 
-    /// What reads the state of a server connection needs one that is held.
+    /// What reads the state of a server connection needs one that is held, and on which the client may
+    /// have made that state: another client's is not to be seen.
     pub(crate) fn check_bound(&self, statement: &Statement) -> Result<(), Fault> {
-        let held = self.block.as_ref().is_some_and(|block| block.sent) || self.keeps_connections();
-        if statement.block_only && !held {
-            return Err(refuse::unbound());
+        if !statement.block_only {
+            return Ok(());
         }
-        Ok(())
+        let in_block = self.block.as_ref().is_some_and(|block| block.sent);
+        let shard = if statement.access == Access::Home && !in_block {
+            self.database.topology.home()
+        } else {
+            self.here_or_home()
+        };
+        let is_own = (in_block || self.keeps_connections())
+            && self
+                .lease
+                .iter()
+                .chain(&self.parked)
+                .filter_map(Lease::peek)
+                .any(|connection| connection.shard == shard && connection.advanced);
+        if is_own {
+            Ok(())
+        } else {
+            Err(refuse::unbound())
+        }
+    }
+
+    /// Notes that a statement is sent which may call `nextval`.
+    pub(crate) fn note_advance(&mut self, statement: &Statement) {
+        if advances(statement)
+            && let Some(connection) = self.connection()
+        {
+            connection.advanced = true;
+        }
     }
 
     /// Refuses what the pool mode or this release cannot do.
@@ -461,11 +497,7 @@ impl Session {
 
     /// Before we answer by ourselves, everything sent must be answered.
     pub(crate) fn wait_for_replies(&self) -> Result<(), Stop> {
-        match self
-            .lease
-            .as_ref()
-            .and_then(crate::server::pool::Lease::peek)
-        {
+        match self.lease.as_ref().and_then(Lease::peek) {
             Some(connection) if !connection.pipeline.is_empty() => Err(if connection.unsynced {
                 Stop::Drain
             } else {
@@ -498,7 +530,10 @@ impl Session {
                 self.end_unsent_block(effect, *chain);
             }
             Effect::Deallocate { name, .. } => self.deallocate(name.as_deref())?,
-            Effect::Listen { .. } => self.reply(|out| backend::command_complete(out, "LISTEN")),
+            Effect::Listen { channel } => {
+                self.listens(channel);
+                self.reply(|out| backend::command_complete(out, "LISTEN"));
+            }
             Effect::Unlisten { channel } => {
                 self.unlisten(channel.as_deref());
                 self.reply(|out| backend::command_complete(out, "UNLISTEN"));
@@ -531,8 +566,8 @@ impl Session {
         let commits = matches!(effect, Effect::Commit { .. }) && !block.failed;
         self.client.set_activity(Activity::Idle, self.engine.now());
         self.lost = None;
+        self.settle_channels(commits);
         if !commits {
-            self.forget_channels(&block.channels);
             self.settings = Rc::clone(&block.settings);
         }
         if chain {
@@ -781,4 +816,20 @@ pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
         )
     };
     Fault::error(SqlState::UNKNOWN_STATEMENT, message)
+}
+
+/// Whether a statement may call `nextval`. An UPDATE or a DELETE hardly does, nor what takes a lock.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other effect goes with a call"
+)]
+fn advances(statement: &Statement) -> bool {
+    let may_call = match statement.effect {
+        Effect::None | Effect::CopyIn | Effect::Execute { .. } => {
+            !matches!(statement.verb, "UPDATE" | "DELETE")
+        }
+        Effect::Pin(reason) => planner::hides_settings(reason),
+        _ => false,
+    };
+    may_call && statement.writes && !statement.block_only
 }

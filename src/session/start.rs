@@ -68,7 +68,7 @@ impl Session {
             deallocating: Vec::new(),
             temporary: Vec::new(),
             dropping: None,
-            channels: Vec::new(),
+            channels: super::listen::Channels::default(),
             unnamed: None,
             portals: Vec::new(),
             pending: Vec::new(),

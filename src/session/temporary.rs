@@ -13,6 +13,7 @@ use crate::sql::scan::{Kind, Lexing, scan};
 
 use super::Session;
 use super::lease::Place;
+use super::plan::makes_temporary;
 
 /// The effect of a statement that makes a temporary table.
 const TEMPORARY: &str = "temporary table";
@@ -55,6 +56,13 @@ impl Session {
     pub(crate) fn forget_dropped(&mut self) {
         if let Some(name) = self.dropping.take() {
             self.temporary.retain(|known| *known != name);
+        }
+    }
+
+    /// What is created under a search path that begins with `pg_temp` lives on the connection.
+    pub(crate) fn keep_temporary(&mut self, setting: &str, value: &str) {
+        if makes_temporary(setting, value) {
+            self.pin(TEMPORARY);
         }
     }
 

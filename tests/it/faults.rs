@@ -5,9 +5,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, cancel};
 use crate::herd::{Herd, Options};
 use crate::load::{Load, eventually};
+use crate::message::query;
 use crate::postgres::Cluster;
 use crate::shared::Databases;
 
@@ -201,6 +202,31 @@ fn a_frozen_server_does_not_freeze_the_others() {
     eventually("the shard is back", || {
         client.query("SELECT v FROM t WHERE k = 1").is_ok()
     });
+}
+
+#[test]
+fn listening_on_a_frozen_home_shard_ends() {
+    let faulty = start(&["query_wait_timeout: 30s", "server_connect_timeout: 2s"]);
+    let mut early = faulty.herd.connect_to("faulty");
+    early.run("LISTEN known");
+    let mut late = faulty.herd.connect_to("faulty");
+    let mut canceled = faulty.herd.connect_to("faulty");
+    faulty.clusters[0].signal_all("STOP");
+    let begun = Instant::now();
+    canceled.send(&query("LISTEN c"));
+    sleep(Duration::from_millis(200));
+    cancel(faulty.herd.port, canceled.key);
+    assert_eq!(canceled.answer().expect_err("canceled").code, "57014");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(late.fails("LISTEN d").code, "08006");
+    let took = begun.elapsed();
+    faulty.clusters[0].signal_all("CONT");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    eventually("the shard is back", || late.query("LISTEN d").is_ok());
+    late.run("NOTIFY known");
+    let heard = early.receive(Duration::from_secs(5));
+    assert_eq!(heard.expect("a notification").tag, b'A');
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::shared::Databases;
 /// All of a session's state that SQL can see.
 pub(crate) fn fingerprint(client: &mut Client) -> Vec<Vec<Row>> {
     [
-        "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name' ORDER BY name",
+        "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name' AND setting IS DISTINCT FROM reset_val ORDER BY name",
         "SELECT current_user = session_user, current_setting('role'), current_schemas(false)::text",
         "SELECT name, statement FROM pg_prepared_statements WHERE from_sql",
         "SELECT name FROM pg_cursors WHERE name <> ''",
@@ -332,4 +332,229 @@ fn a_long_bind_leaves_no_trace() {
     locker.hang_up();
     let any = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     eventually("it is let go", || other.value(any) == "0");
+}
+
+/// What the server says to a statement: its rows, or the code of its error.
+fn said(client: &mut Client, sql: &str) -> Result<Vec<Row>, String> {
+    let answer = client.query(sql);
+    answer.map(|answer| answer.rows).map_err(|error| error.code)
+}
+
+/// The search path that a client logs in with.
+fn path_of_login(port: u16, database: &str, path: &str) -> Result<Vec<Row>, String> {
+    let parameters = [
+        ("user", "app"),
+        ("database", database),
+        ("search_path", path),
+    ];
+    Client::try_connect_with(port, &parameters)
+        .map_err(|error| error.code)
+        .and_then(|mut client| said(&mut client, "SHOW search_path"))
+}
+
+#[test]
+fn a_search_path_is_a_value_and_no_sql() {
+    let (databases, herd) = start("transaction");
+    databases.run_everywhere("CREATE SCHEMA \"tenant-1\"; CREATE TABLE \"tenant-1\".u (id int)");
+    let plain = fingerprint(&mut herd.connect());
+    let mut faults = String::new();
+    let mut client = herd.connect();
+    let mut reference = databases.reference();
+    for path in [
+        "tenant-1",
+        "1tenant",
+        "user",
+        "order, public",
+        "a b",
+        "public; SET statement_timeout = '1234s'",
+    ] {
+        let found = path_of_login(herd.port, &herd.database, path);
+        let wanted = path_of_login(databases.reference_port, &databases.name, path);
+        if found != wanted {
+            writeln!(faults, "{path}: {found:?}, PostgreSQL {wanted:?}").expect("to a string");
+        }
+        check(&mut faults, &herd, &plain, path);
+        let value = path.replace('\'', "''");
+        let set = format!("SELECT set_config('search_path', '{value}', false)");
+        for sql in [set.as_str(), "SHOW search_path"] {
+            let (found, wanted) = (said(&mut client, sql), said(&mut reference, sql));
+            if found != wanted {
+                writeln!(faults, "{sql}: {found:?}, PostgreSQL {wanted:?}").expect("to a string");
+            }
+            check(&mut faults, &herd, &plain, sql);
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+#[test]
+fn names_are_found_by_a_search_path_that_came_whole() {
+    let databases = Databases::create(4);
+    databases.run_everywhere("CREATE SCHEMA \"tenant-1\"; CREATE TABLE \"tenant-1\".u (k bigint)");
+    let mut options = Options::new("transaction");
+    options
+        .sharded("base", "k", "bigint", "{modulo: all}")
+        .on("tenant-1.u", "base", "k");
+    let herd = Herd::start(&databases, &options);
+    let parameters = [
+        ("user", "app"),
+        ("database", herd.database.as_str()),
+        ("search_path", "tenant-1"),
+    ];
+    let mut client = Client::try_connect_with(herd.port, &parameters).expect("a path");
+    client.run("INSERT INTO u VALUES (3)");
+    let found = databases
+        .shard(3)
+        .value("SELECT count(*) FROM \"tenant-1\".u");
+    assert_eq!(found, "1");
+}
+
+/// A FunctionCall with text arguments and result.
+fn call(function: u32, arguments: &[&str]) -> Vec<u8> {
+    let mut body = function.to_be_bytes().to_vec();
+    body.extend([0, 0]);
+    let values: Vec<_> = arguments
+        .iter()
+        .map(|argument| Some(argument.as_bytes().to_vec()))
+        .collect();
+    body.extend(crate::message::values_list(&values));
+    body.extend([0, 0]);
+    frame(b'F', &body)
+}
+
+#[test]
+fn function_calls_leave_no_setting_and_no_lock() {
+    let (databases, herd) = start("transaction");
+    let plain = fingerprint(&mut databases.reference());
+    let mut client = herd.connect();
+    // set_config(text, text, bool), pg_advisory_lock(bigint)
+    for call in [
+        call(2078, &["statement_timeout", "1234567", "f"]),
+        call(2880, &["77"]),
+    ] {
+        client.send(&call);
+        client.answer().expect("called");
+    }
+    assert_eq!(client.value("SHOW statement_timeout"), "1234567ms");
+    let pinned = herd.console().run("SHOW CLIENTS").column("pinned");
+    let reason = "function call of the protocol".to_owned();
+    assert!(pinned.contains(&reason), "{pinned:?}");
+    client.hang_up();
+    assert_eq!(fingerprint(&mut herd.connect()), plain);
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    eventually("no lock is left", || databases.shard(0).value(locks) == "0");
+}
+
+/// What a client is kept its connection for, though its statement does not look like it.
+#[test]
+fn nothing_hidden_in_a_statement_outlives_its_client() {
+    let (databases, herd) = start("transaction");
+    databases.run_everywhere(
+        "CREATE PROCEDURE called() LANGUAGE plpgsql AS $$BEGIN PERFORM set_config('statement_timeout', '1234s', false); END$$",
+    );
+    let set = "set_config('statement_timeout', '1234s', false)";
+    let lock = "pg_advisory_lock(77)";
+    let statements = [
+        format!("EXPLAIN ANALYZE SELECT {set}"),
+        format!("EXPLAIN (ANALYZE) INSERT INTO t SELECT 1, {set}"),
+        format!("COPY (SELECT {set}) TO STDOUT"),
+        format!("COPY (SELECT {lock}) TO STDOUT"),
+        "UPDATE pg_settings SET setting = '1234s' WHERE name = 'statement_timeout'".to_owned(),
+        format!("BEGIN; DECLARE c CURSOR FOR SELECT {lock}; FETCH c; COMMIT"),
+        format!("VALUES ({set})"),
+        format!("SELECT 1 ORDER BY {lock}::text"),
+        format!("INSERT INTO t VALUES (1, {set})"),
+        format!("CREATE TABLE made AS SELECT {set}"),
+        format!("CREATE TABLE made AS SELECT {lock}::text"),
+        format!("SELECT {lock}::text AS l INTO made"),
+        format!("WITH x AS MATERIALIZED (SELECT {set} AS s) SELECT * FROM x"),
+        format!("DELETE FROM t WHERE {lock}::text = '' RETURNING {set}"),
+        format!("CREATE MATERIALIZED VIEW made AS SELECT {set}"),
+        format!("CREATE MATERIALIZED VIEW made AS SELECT {lock}::text"),
+        "CALL called()".to_owned(),
+        "CREATE TEMP SEQUENCE kept".to_owned(),
+        "CREATE TEMP VIEW kept AS SELECT 1".to_owned(),
+        "CREATE VIEW pg_temp.kept AS SELECT 1".to_owned(),
+        "CREATE FUNCTION pg_temp.kept() RETURNS int LANGUAGE sql AS 'SELECT 1'".to_owned(),
+        "CREATE TYPE pg_temp.kept AS ENUM ('a')".to_owned(),
+        "CREATE LOCAL TEMPORARY TABLE kept (id int)".to_owned(),
+        "CREATE TABLE pg_temp.kept (id int)".to_owned(),
+        "SELECT 1 AS a INTO TEMPORARY TABLE kept".to_owned(),
+        "SET search_path = pg_temp; CREATE TABLE kept (id int)".to_owned(),
+        "SELECT set_config('search_path', 'pg_temp', false); CREATE TABLE kept (id int)".to_owned(),
+        "BEGIN; SET LOCAL search_path = pg_temp; CREATE TABLE kept (id int); COMMIT".to_owned(),
+    ];
+    let plain = fingerprint(&mut databases.reference());
+    let left = "SELECT (SELECT count(*) FROM pg_class WHERE relname = 'kept') + (SELECT count(*) FROM pg_proc WHERE proname = 'kept') + (SELECT count(*) FROM pg_type WHERE typname = 'kept' AND typtype = 'e') + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";
+    let mut faults = String::new();
+    for extended in [false, true] {
+        for sql in &statements {
+            if extended && sql.contains(';') {
+                continue;
+            }
+            let mut client = herd.connect();
+            let answer = if extended {
+                client.query_with(sql, &[])
+            } else {
+                client.query(sql)
+            };
+            answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            client.hang_up();
+            check(&mut faults, &herd, &plain, sql);
+            let mut found = String::new();
+            for _ in 0..20 {
+                found = databases.shard(0).value(left);
+                if found == "0" {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            if found != "0" {
+                writeln!(faults, "extended {extended}: {sql}: something is left")
+                    .expect("to a string");
+            }
+            drop(databases.shard(0).query("DROP TABLE made"));
+            drop(databases.shard(0).query("DROP MATERIALIZED VIEW made"));
+            herd.console().run("RECONNECT");
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+#[test]
+fn lastval_is_never_anothers() {
+    let (databases, herd) = start("transaction");
+    databases.run_everywhere("CREATE SEQUENCE s START 4711; CREATE TABLE serials (id serial)");
+    let mut one = herd.connect();
+    let mut two = herd.connect();
+    let mut anothers = |two: &mut Client, sql: &str| {
+        drop(two.query("ROLLBACK"));
+        one.run("SELECT nextval('s')");
+        for sql in sql.split('|') {
+            let answer = two.query(sql);
+            if sql.contains("lastval") || sql.contains("currval") {
+                assert_eq!(answer.expect_err("another's").code, "0A000", "{sql}");
+            }
+        }
+    };
+    anothers(
+        &mut two,
+        "BEGIN|SELECT count(*) FROM pg_class|SELECT lastval()",
+    );
+    anothers(&mut two, "BEGIN|UPDATE t SET v = ''|SELECT currval('s')");
+    anothers(&mut two, "SELECT 1; SELECT lastval()");
+    anothers(&mut two, "BEGIN; SELECT lastval(); COMMIT");
+    two.run("ROLLBACK");
+    two.run("BEGIN");
+    two.run("INSERT INTO serials DEFAULT VALUES");
+    assert_eq!(two.value("SELECT lastval()"), "1");
+    two.query_with("SELECT nextval('s')", &[]).expect("a value");
+    let own = two.query_with("SELECT currval('s')", &[]).expect("its own");
+    assert_eq!(own.rows[0][0].as_deref(), Some("4715"));
+    two.run("COMMIT");
+    two.run("INSERT INTO serials DEFAULT VALUES; SELECT lastval()");
+    two.run("SELECT nextval('s'), currval('s')");
+    anothers(&mut two, "SELECT pg_advisory_lock(1)|SELECT lastval()");
+    two.run("INSERT INTO serials DEFAULT VALUES");
+    assert_eq!(two.value("SELECT lastval()"), "3");
 }

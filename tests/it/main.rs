@@ -23,6 +23,7 @@ mod inserting;
 mod kinds;
 mod leaks;
 mod leaving;
+mod listening;
 mod load;
 mod logins;
 mod memory;

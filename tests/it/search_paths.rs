@@ -2,6 +2,8 @@
 
 use crate::client::Client;
 use crate::fixture::Fixture;
+use crate::herd::{Herd, Options};
+use crate::shared::Databases;
 
 /// `rs` is sharded in one schema and single in another; rows of key 1 say which.
 fn two_schemas() -> Fixture {
@@ -54,6 +56,40 @@ fn the_path_of_the_database_counts() {
     assert_eq!(seen(&mut client), "public");
     client.run("RESET search_path");
     assert_eq!(seen(&mut client), "other");
+}
+
+#[test]
+fn a_path_of_the_role_counts_for_who_connects_after_reconnect() {
+    let databases = Databases::create(4);
+    databases.run_everywhere(
+        "CREATE TABLE w (k bigint, v text); CREATE SCHEMA other; CREATE TABLE other.w (k bigint, v text)",
+    );
+    let mut options = Options::new("transaction");
+    options
+        .sharded("base", "k", "bigint", "{modulo: all}")
+        .on("public.w", "base", "k");
+    let herd = Herd::start(&databases, &options);
+    let mut early = herd.connect();
+    early.run("INSERT INTO w VALUES (1, 'early')");
+    let name = &databases.name;
+    early.run(&format!(
+        "ALTER ROLE app IN DATABASE {name} SET search_path = other, public"
+    ));
+    let mut between = herd.connect();
+    herd.console().run("RECONNECT");
+    let mut late = herd.connect();
+    assert_eq!(late.value("SHOW search_path"), "other, public");
+    late.run("INSERT INTO w VALUES (1, 'late')");
+    assert_eq!(late.value("SELECT v FROM other.w"), "late");
+    assert_eq!(late.value("SELECT v FROM w"), "late");
+    // As in PostgreSQL, the path of a session is that of its login.
+    early.run("RESET ALL");
+    for client in [&mut early, &mut between] {
+        assert_eq!(client.value("SELECT v FROM w WHERE k = 1"), "early");
+        client.run("INSERT INTO w VALUES (2, 'early')");
+    }
+    let placed = databases.shard(2).value("SELECT count(*) FROM public.w");
+    assert_eq!(placed, "2");
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
             ),
         ));
     }
-    let effect = if effects::may_change_session(body) {
+    // What a procedure does is not in the text that calls it.
+    let effect = if verb == "CALL" || effects::may_change_session(body) {
         Effect::Pin(effects::OPAQUE)
     } else {
         Effect::None

@@ -56,6 +56,9 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         "grant" => ddl("GRANT", EVERYWHERE),
         "revoke" => ddl("REVOKE", EVERYWHERE),
         "security" => ddl("SECURITY LABEL", EVERYWHERE),
+        "import" if cursor.mentions("pg_temp") => {
+            made_temporary(text, cursor, "IMPORT FOREIGN SCHEMA")
+        }
         "import" => ddl("IMPORT FOREIGN SCHEMA", EVERYWHERE),
         _ => ddl("REASSIGN OWNED", EVERYWHERE),
     })
@@ -88,6 +91,18 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
             "CREATE"
         };
         return made_temporary(text, cursor, verb);
+    }
+    if names_temporary_schema(cursor) {
+        return made_temporary(text, cursor, "CREATE");
+    }
+    if !text.context.is_one_shard() && text.context.makes_temporary() {
+        return Draft::refused(
+            "CREATE",
+            refuse::kind(
+                "CREATE under a search_path that begins with pg_temp",
+                "Say CREATE TEMPORARY TABLE, or set search_path to the schema you mean.",
+            ),
+        );
     }
     cursor.take_any(&["unlogged", "unique", "recursive", "constraint", "trusted"]);
     cursor.take("procedural");
@@ -128,6 +143,18 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     }
 }
 
+/// Whether anything is called `pg_temp.name`: what is made is temporary then, or made of what is.
+fn names_temporary_schema(mut cursor: Cursor<'_>) -> bool {
+    while cursor.peek().is_some() {
+        let mut name = cursor;
+        if name.name().is_some_and(|name| name == "pg_temp") && name.kind() == Some(Kind::Dot) {
+            return true;
+        }
+        cursor.advance();
+    }
+    false
+}
+
 /// A subscription is of one server.
 fn subscription(text: &Text<'_>, verb: &'static str) -> Draft {
     if text.context.is_one_shard() {
@@ -137,14 +164,6 @@ fn subscription(text: &Text<'_>, verb: &'static str) -> Draft {
 }
 
 fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
-    let mut ahead = cursor;
-    ahead.take_words(&["if", "not", "exists"]);
-    let temporary = ahead.parts().is_some_and(|parts| {
-        parts.len() > 1 && parts.first().is_some_and(|part| part == "pg_temp")
-    });
-    if temporary {
-        return made_temporary(text, cursor, "CREATE TABLE");
-    }
     if let Some(fault) = alter::created(text.context, cursor) {
         return Draft::refused("CREATE TABLE", fault);
     }
@@ -221,8 +240,13 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
         }
     }
     let inner = plan_one(&text.from(cursor).until(tokens));
+    let effect = effects::of_making(&inner.effect);
     match inner.access {
-        _ if text.context.is_one_shard() => ddl(verb, EVERYWHERE),
+        _ if text.context.is_one_shard() => Draft {
+            effect,
+            ..ddl(verb, EVERYWHERE)
+        },
+        _ if effect != Effect::Ddl => Draft::refused(verb, refuse::made_by_effects()),
         Access::Anywhere | Access::Home => ddl(verb, EVERYWHERE),
         Access::Refuse(fault) => Draft {
             access: Access::Refuse(fault),
@@ -319,6 +343,7 @@ fn lock(draft: Draft, text: &Text<'_>) -> Draft {
 /// ALTER DATABASE: on every shard, where it names the database that is behind the client's.
 fn database(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     let home = Draft {
+        effect: Effect::Ddl,
         no_block: false,
         ..at_home("ALTER DATABASE")
     };

@@ -248,6 +248,7 @@ impl Pool {
             return;
         }
         connection.used = now;
+        connection.advanced = false;
         let mut lease = Lease {
             connection: Some(connection),
             pool: Rc::clone(self),
