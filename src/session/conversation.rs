@@ -13,7 +13,7 @@ use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
 use crate::placement::topology::Topology;
-use crate::server::connection::{CancelTarget, ServerConnection, poll_flush};
+use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
@@ -59,7 +59,7 @@ impl Conversation for Session {
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        match poll_flush(&mut self.stream, &mut self.out, cx) {
+        match self.poll_flush_out(cx) {
             Poll::Ready(Err(_gone)) => Err(End::Client),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
@@ -70,7 +70,7 @@ impl Conversation for Session {
             if let Some(end) = self.killed(cx) {
                 return Poll::Ready(Err(end));
             }
-            poll_flush(&mut self.stream, &mut self.out, cx).map_err(|_gone| End::Client)
+            self.poll_flush_out(cx).map_err(|_gone| End::Client)
         })
         .await
     }
@@ -235,8 +235,8 @@ impl Conversation for Session {
         self.engine.now()
     }
 
-    fn count_route(&self, label: RouteLabel, micros: u64) {
-        self.engine.count_route(&self.database, label, micros);
+    fn count_wide(&mut self, label: RouteLabel, began: Instant, succeeded: bool) {
+        Session::count_wide(self, label, began, succeeded);
     }
 }
 
@@ -284,6 +284,7 @@ impl Session {
         let mut scratch = self.engine.take_scratch();
         let read = poll_read(&mut self.stream, cx, &mut scratch);
         if let Poll::Ready(Ok(count)) = &read {
+            self.engine.count_received(&self.database, *count);
             self.input
                 .extend_from_slice(scratch.get(..*count).unwrap_or_default());
         }

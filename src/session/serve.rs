@@ -197,12 +197,14 @@ impl Engine {
         let now = self.now();
         self.each_pool(None, |pool| {
             pool.sweep(now);
+            self.count_connections(pool);
             if pool.starves() {
                 self.ask_for_donation(pool);
             }
         });
         self.retired.borrow_mut().retain(|pool| {
             pool.sweep(now);
+            self.count_connections(pool);
             !pool.is_finished()
         });
         self.sweep_clients(now);

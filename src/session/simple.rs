@@ -337,8 +337,7 @@ impl Session {
             connection.unsynced = false;
             connection.unnamed = None;
         }
-        self.engine
-            .count_query(&self.database, self.client.shard.get());
+        self.count_sent();
     }
 
     fn send_query_as(
@@ -518,6 +517,7 @@ impl Session {
         text: &[u8],
         describe: bool,
     ) -> Result<(), Fault> {
+        self.count_local();
         if describe && let Some(column) = column_of(effect) {
             self.reply(|out| backend::row_description(out, &[backend::Column::text(&column)]));
         }
@@ -566,10 +566,13 @@ impl Session {
         self.client.set_activity(Activity::Idle, self.engine.now());
         self.lost = None;
         if !commits {
+            self.account.fail();
             self.forget_channels(&block.channels);
             self.settings = Rc::clone(&block.settings);
         }
         if chain {
+            self.count_transaction();
+            self.account.begin(self.engine.recently());
             self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
         }
         self.reply(|out| {

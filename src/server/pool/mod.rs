@@ -58,15 +58,15 @@ pub struct PoolLimits {
     pub idle_timeout: Duration,
 }
 
-/// Counters of a pool since it was made.
+/// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
+    /// Connections opened that the engine has not counted yet.
     pub opened: Cell<u64>,
+    /// Connections closed that the engine has not counted yet.
     pub closed: Cell<u64>,
+    /// Connections closed since it was made because they were out of sync.
     pub out_of_sync: Cell<u64>,
-    pub waits: Cell<u64>,
-    pub wait_micros: Cell<u64>,
-    pub connect_errors: Cell<u64>,
 }
 
 /// Adds to a counter.
@@ -224,7 +224,6 @@ impl Pool {
     /// Nobody can be served while no connection is open: everyone in line hears why. With some
     /// open, those in line wait for one to come back.
     fn connect_failed(self: &Rc<Pool>, fault: Fault) {
-        bump(&self.counters.connect_errors, 1);
         tracing::warn!(shard = %self.target.shard_name, error = %fault, "could not connect");
         if self.open.get() == 0 && self.connecting.get() == 0 {
             for waiter in self.waiters.borrow_mut().drain(..) {
@@ -255,12 +254,6 @@ impl Pool {
         loop {
             let next = self.waiters.borrow_mut().pop_front();
             let Some(waiter) = next else { break };
-            bump(&self.counters.waits, 1);
-            let waited = now.saturating_duration_since(waiter.since).as_micros();
-            bump(
-                &self.counters.wait_micros,
-                u64::try_from(waited).unwrap_or(u64::MAX),
-            );
             match waiter.answer.send(Ok(lease)) {
                 // That client is gone: the next one.
                 Err(Ok(back)) => lease = back,
