@@ -393,6 +393,7 @@ fn counts() -> Snapshot {
     let shard = |shard: &str, down: Option<&str>, statements| ShardRow {
         database: "shop".into(),
         shard: shard.into(),
+        tried: None,
         down: down.map(str::to_owned),
         statements,
         errors: 0,

@@ -58,6 +58,14 @@ impl CodeCounts {
 
     /// Counts one error. What is no SQLSTATE counts as `other`.
     pub fn add(&mut self, code: &[u8]) {
+        self.add_many(code, 1);
+    }
+
+    /// Counts several errors of one code.
+    pub fn add_many(&mut self, code: &[u8], count: u64) {
+        if count == 0 {
+            return;
+        }
         let known = <[u8; 5]>::try_from(code)
             .ok()
             .filter(|code| code.iter().all(u8::is_ascii_alphanumeric))
@@ -65,7 +73,7 @@ impl CodeCounts {
         self.0
             .entry(known.unwrap_or(CodeCounts::OTHER))
             .or_default()
-            .add(1);
+            .add(count);
     }
 
     /// The codes and their totals.
@@ -134,12 +142,13 @@ impl ShardCounters {
         bump(&mut self.shared, SharedOutcome::ALL, outcome);
     }
 
-    /// Its row of SHOW SHARDS; `down` is for the caller to know.
-    pub fn row(&self, database: &str, down: Option<String>) -> view::ShardRow {
+    /// Its row of SHOW SHARDS; `tried` and `down` are for the caller to know.
+    pub fn row(&self, database: &str) -> view::ShardRow {
         view::ShardRow {
             database: database.to_owned(),
             shard: self.name.clone(),
-            down,
+            tried: None,
+            down: None,
             statements: self.statements.iter().map(|count| count.total()).sum(),
             errors: self.errors.iter().map(|(_, count)| count).sum(),
         }

@@ -88,9 +88,17 @@ impl Running {
         }
         if self.shared.stage.load(Ordering::Acquire) != RUNNING {
             whole.state = State::ShuttingDown;
+        } else if self.all_paused() {
+            whole.state = State::Paused;
         }
         whole.sort();
         whole
+    }
+
+    fn all_paused(&self) -> bool {
+        let names = self.names(None);
+        let is_paused = |name: &String| self.shared.database(name).paused.load(Ordering::Acquire);
+        !names.is_empty() && names.iter().all(is_paused)
     }
 
     fn names(&self, database: Option<&str>) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::Fault;
+use crate::error::{Fault, SqlState};
 use crate::metrics::catalogue::{
     Origin, RouteLabel, SharedOutcome, TransactionKind, TransactionOutcome,
 };
@@ -281,10 +281,15 @@ impl Engine {
         });
     }
 
-    /// The connections that a pool opened and closed since this was last asked.
+    /// The connections that a pool opened, closed and could not open since this was last asked.
     pub(crate) fn count_connections(&self, pool: &Pool) {
-        let (opened, closed) = (pool.counters.opened.take(), pool.counters.closed.take());
-        if opened == 0 && closed == 0 {
+        let known = &pool.counters;
+        let (opened, closed, failed) = (
+            known.opened.take(),
+            known.closed.take(),
+            known.failed.take(),
+        );
+        if opened == 0 && closed == 0 && failed == 0 {
             return;
         }
         let mut counters = self.counters.borrow_mut();
@@ -296,6 +301,9 @@ impl Engine {
             .find(|shard| shard.name == pool.target.shard_name);
         if let Some(shard) = shard {
             shard.connections(Role::Primary, opened, closed);
+            let fault = pool.last_attempt().and_then(|(_, fault)| fault);
+            let code = fault.map_or(SqlState::CONNECTION_FAILURE, |fault| fault.code);
+            shard.errors.add_many(code.as_str().as_bytes(), failed);
         }
     }
 

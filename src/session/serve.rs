@@ -56,6 +56,7 @@ impl Engine {
                     Some(message) => {
                         if matches!(message, Message::View { .. }) {
                             // Who looks sees everything up to now.
+                            self.each_pool(None, |pool| self.count_connections(pool));
                             self.counters.borrow_mut().fold(&metrics);
                         }
                         self.on_message(message);

@@ -8,6 +8,7 @@ use crate::fixture::Fixture;
 use crate::herd::{Herd, Options};
 use crate::load::eventually;
 use crate::message;
+use crate::postgres::Cluster;
 
 /// The totals that are to be exact: assignments, transactions, statements.
 fn counted(herd: &Herd) -> [u64; 3] {
@@ -237,14 +238,15 @@ fn what_connections_lose_and_servers_close_is_counted() {
     let fixture = Fixture::start();
     let herd = &fixture.herd;
     let mut client = fixture.connect();
-    client.run("BEGIN; UPDATE by_jump SET v = '' WHERE k = 1");
+    client.run("BEGIN; INSERT INTO at_home VALUES (1, 'x')");
     let mut admin = fixture.databases.shard(0);
     admin.run(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE state = 'idle in transaction' AND datname = current_database()",
     );
-    drop(client.query("SELECT v FROM by_jump WHERE k = 1"));
+    drop(client.query("SELECT v FROM at_home"));
     drop(client.query("ROLLBACK"));
+    println!("{}", herd.get("/metrics").1);
     eventually("it is counted", || {
         let is = |name, labels| herd.metric(name, labels).unwrap_or_default() > 0.0;
         is("pgherd_server_connections_opened_total", "role=\"primary\"")
@@ -252,4 +254,72 @@ fn what_connections_lose_and_servers_close_is_counted() {
             && is("pgherd_transactions_total", "outcome=\"lost\"")
             && is("pgherd_pool_wait_seconds_count", "shard=\"shard_0\"")
     });
+}
+
+#[test]
+fn a_shard_whose_server_is_stopped_is_down() {
+    let mut cluster = Cluster::start("");
+    cluster
+        .connect("postgres")
+        .run("CREATE DATABASE alone OWNER app");
+    let mut options = Options::new("transaction");
+    options.set("engines: 2");
+    let herd = Herd::start_over("alone", &[cluster.port], &options);
+    let mut console = herd.console();
+    let mut row = |wanted: &str| of(&mut console, "SHOW SHARDS", "shard", "shard_0", wanted);
+    let mut client = herd.connect();
+    client.run("CREATE TABLE t (k int)");
+    client.run("SELECT 1 FROM t");
+    assert_eq!((row("state"), row("reason")), ("up".into(), String::new()));
+    assert_eq!(row("statements"), "2");
+    cluster.stop("INT");
+    let error = client.query("SELECT 1 FROM t").expect_err("it is stopped");
+    assert!(error.code.starts_with("08"), "{error:?}");
+    drop(client.query("SELECT 1 FROM t"));
+    assert_eq!(row("state"), "down");
+    assert!(row("reason").contains("shard_0"), "{}", row("reason"));
+    assert_ne!(row("errors"), "0");
+    cluster.restart();
+    client.run("SELECT 1 FROM t");
+    assert_eq!((row("state"), row("reason")), ("up".into(), String::new()));
+}
+
+#[test]
+fn the_state_is_paused_while_everything_is() {
+    let fixture = Fixture::start();
+    let mut console = fixture.herd.console();
+    let state = |console: &mut Client| {
+        ["active", "paused"].map(|key| of(console, "SHOW STATE", "key", key, "value"))
+    };
+    assert_eq!(state(&mut console), ["yes", "no"]);
+    console.run("PAUSE");
+    assert_eq!(state(&mut console), ["no", "yes"]);
+    let error = console.fails("PAUSE");
+    assert_eq!(error.code, "57P03", "{error:?}");
+    console.run("RESUME");
+    assert_eq!(state(&mut console), ["yes", "no"]);
+}
+
+#[test]
+fn the_servers_of_a_busy_client_are_shown_as_they_are() {
+    let fixture = Fixture::start();
+    let mut console = fixture.herd.console();
+    let mut first = fixture.connect();
+    first.run("INSERT INTO at_home VALUES (1, 'x')");
+    sleep(Duration::from_millis(1100));
+    let mut second = fixture.connect();
+    second.run("BEGIN; UPDATE at_home SET v = 'y'");
+    let pid = second.value("SELECT pg_backend_pid()");
+    let row = |console: &mut Client, wanted: &str| {
+        of(console, "SHOW SERVERS", "remote_pid", &pid, wanted)
+    };
+    assert_eq!(row(&mut console, "state"), "active");
+    assert_eq!(row(&mut console, "addr"), "127.0.0.1");
+    let port = fixture.databases.shard_ports[0].to_string();
+    assert_eq!(row(&mut console, "port"), port);
+    let connected = row(&mut console, "connect_time");
+    assert!(connected < row(&mut console, "request_time"), "{connected}");
+    second.run("ROLLBACK");
+    assert_eq!(row(&mut console, "state"), "idle");
+    assert_eq!(row(&mut console, "connect_time"), connected);
 }
