@@ -78,7 +78,7 @@ impl Herd for TestHerd {
         self.told(format!("reconnect {database:?}"))
     }
 
-    fn reload(&self) -> Doing<'_, ()> {
+    fn reload(&self) -> Doing<'_, Vec<Fault>> {
         Box::pin(async {
             Err(Fault::error(SqlState::CONFIG, "the config is invalid").hint("Mend it."))
         })

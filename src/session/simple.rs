@@ -473,7 +473,14 @@ impl Session {
         reason = "all other effects leave this as it is"
     )]
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
+        const SHOWN: [&str; 2] = ["pgherd.route", "pgherd.shard"];
         match effect {
+            Effect::ShowPgherd { name } if !SHOWN.contains(&name.as_str()) => {
+                Err(Stop::Fault(Fault::error(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized configuration parameter \"{name}\""),
+                )))
+            }
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
                 Err(Stop::Fault(
                     Fault::error(

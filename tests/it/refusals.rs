@@ -256,3 +256,24 @@ fn a_long_message_that_is_refused_leaves_nothing_behind() {
     let inserted = client.query_with(insert, &[Some("1"), Some("1"), Some(&long)]);
     assert_eq!(inserted.expect("inserted").tags, ["INSERT 0 1"]);
 }
+
+#[test]
+fn an_unknown_parameter_of_ours_is_refused() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for error in [
+        client.fails("SHOW pgherd.nope"),
+        client
+            .query_with("SHOW pgherd.nope", &[])
+            .expect_err("unknown"),
+    ] {
+        assert_eq!(error.code, "42704", "{error:?}");
+        assert_eq!(
+            error.message,
+            "unrecognized configuration parameter \"pgherd.nope\""
+        );
+    }
+    assert_eq!(client.value("SHOW pgherd.shard"), "");
+    client.run("SET my.own = 'x'");
+    assert_eq!(client.value("SHOW my.own"), "x");
+}
