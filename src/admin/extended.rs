@@ -183,13 +183,12 @@ impl Talk {
             self.portals.insert(name.to_owned(), portal);
             return put(&EmptyQueryResponse::new(), out);
         };
-        let (answer, sent) = match portal.answer.take() {
-            Some(begun) => begun,
-            None => {
-                let answer = self.run(command, false).await?;
-                put_notices(&answer.notices, out)?;
-                (answer, 0)
-            }
+        let (answer, sent) = if let Some(begun) = portal.answer.take() {
+            begun
+        } else {
+            let answer = self.run(command, false).await?;
+            put_notices(&answer.notices, out)?;
+            (answer, 0)
         };
         let limit = usize::try_from(limit)
             .ok()

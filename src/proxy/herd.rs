@@ -71,7 +71,7 @@ impl Running {
                 tracing::warn!("{warning}");
             }
         }
-        result.map_err(refused)
+        result.map_err(|faults| refused(&faults))
     }
 
     async fn tell(&self, message: impl Fn() -> Message) {
@@ -146,7 +146,7 @@ impl Running {
 }
 
 /// Why a configuration was not put in force.
-fn refused(faults: Vec<Fault>) -> Fault {
+fn refused(faults: &[Fault]) -> Fault {
     let listed: Vec<String> = faults.iter().map(ToString::to_string).collect();
     Fault::error(
         SqlState::CONFIG,
@@ -336,7 +336,7 @@ impl Herd for Running {
                 });
                 Fault::error(SqlState::INVALID_PARAMETER_VALUE, message).hint(hint)
             })?;
-            put_in_force(&self.shared, changed).map_err(refused)?;
+            put_in_force(&self.shared, changed).map_err(|faults| refused(&faults))?;
             tracing::info!(key, value, "a setting was changed until the next reload");
             Ok(())
         })

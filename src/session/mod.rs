@@ -246,12 +246,11 @@ impl Session {
     /// Sends ReadyForQuery of our own.
     pub(crate) fn reply_ready(&mut self) {
         let status = self.status();
-        match self.line_of_replies() {
-            Some(line) => line.local(Own::ReadyForQuery(status)),
-            None => {
-                backend::ready_for_query(&mut self.out, status);
-                self.count_end_here();
-            }
+        if let Some(line) = self.line_of_replies() {
+            line.local(Own::ReadyForQuery(status));
+        } else {
+            backend::ready_for_query(&mut self.out, status);
+            self.count_end_here();
         }
     }
 
