@@ -59,6 +59,11 @@ impl Account {
         self.used = Some(TransactionKind::Single);
     }
 
+    /// A statement over several shards begins to wait for its connections.
+    pub(crate) fn begin_waits(&mut self) {
+        self.waited = 0;
+    }
+
     /// The client was given a connection.
     pub(crate) fn assign(&mut self) {
         self.assigned = self.assigned.wrapping_add(1);
@@ -155,7 +160,9 @@ impl Session {
     /// A statement over several shards was carried out, or failed.
     pub(crate) fn count_wide(&mut self, route: RouteLabel, began: Instant, succeeded: bool) {
         let now = self.engine.now();
+        let waited = self.account.waited;
         self.account.begin(began);
+        self.account.waited = waited;
         self.account.failed |= !succeeded;
         self.account.used = Some(TransactionKind::Multi);
         let micros = self.account.lasted(now);
