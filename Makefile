@@ -12,12 +12,12 @@ FUZZ_SECONDS ?= 600
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## the program, optimised: target/release/pgherd
+build: ## the program, optimised: release/pgherd in the directory that cargo builds in
 	@scripts/install-deps demo
 	$(CARGO) build --release --locked
 
 demo: build ## throwaway servers with a shop's rows behind pgherd; ARGS=--once for a tour that ends
-	target/release/pgherd demo $(ARGS)
+	@$(CARGO) run --quiet --release --locked -- demo $(ARGS)
 
 check: ## formatting, lints and documentation
 	@scripts/install-deps test

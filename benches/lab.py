@@ -7,6 +7,7 @@ ends. As root, PostgreSQL and PgBouncer run as the user postgres.
 import contextlib
 import glob
 import json
+import json
 import os
 import pwd
 import resource
@@ -20,7 +21,16 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PGHERD = os.environ.get("PGHERD", os.path.join(ROOT, "target/release/pgherd"))
+
+
+def target_folder():
+    """Where cargo puts what it builds: CARGO_TARGET_DIR and cargo's own settings count."""
+    command = ["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"]
+    metadata = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    return json.loads(metadata.stdout)["target_directory"]
+
+
+PGHERD = os.environ.get("PGHERD") or os.path.join(target_folder(), "release/pgherd")
 USER = "bench"
 POOL = 20
 TICK = os.sysconf("SC_CLK_TCK")

@@ -123,7 +123,9 @@ fn shipped_examples_are_valid() {
         shop.not_yet
     );
     assert!(shop.not_yet.iter().any(|fault| fault.path == "cache"));
-    assert!(shop.ready().is_err());
+    // It is for a later release: this one refuses exactly what is not there yet.
+    let not_yet = shop.not_yet.clone();
+    assert_eq!(shop.ready().unwrap_err(), not_yet);
 }
 
 #[test]
@@ -138,6 +140,111 @@ fn all_faults_are_told_at_once_with_their_lines() {
     assert!(faults.len() >= 25);
     assert!(faults.is_sorted_by_key(|fault| fault.line));
     assert!(faults.iter().all(|fault| !fault.hint.is_empty()));
+}
+
+#[test]
+fn no_fault_hides_another() {
+    let text = "
+consistent_reads: true
+query_timeout: 30
+users: [{password: x, pool_mode: wrong_mode}]
+databases:
+  shop:
+    home: nowhere
+    shards: {a: host=db1, b: host=db2}
+    unlisted: maybe
+    constraints: perhaps
+    pool_mode: never
+    default_pool_size: many
+    distributions:
+      jumps: {key: bigint, place: {jump: [c, d]}}
+      ranges: {key: bigint, place: {range: [{to: 1, shard: e}, {shard: f}]}}
+      lists: {key: bigint, place: {list: {1: g, 2: h, x: a}}}
+    tables:
+      t: {distribution: none, key: id, lookup: [[]], by: nothing, unique: wrong}
+";
+    let faults = parse_text(text, "pgherd.yaml", &[]).unwrap_err();
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    for part in [
+        "consistent_reads: not yet",
+        "query_timeout: \"30\"",
+        "\"name\" is missing",
+        "wrong_mode",
+        "\"nowhere\"",
+        "unlisted: \"maybe\"",
+        "constraints: \"perhaps\"",
+        "pool_mode: \"never\"",
+        "default_pool_size: \"many\"",
+        "\"c\"",
+        "\"d\"",
+        "\"e\"",
+        "\"f\"",
+        "\"g\"",
+        "\"h\"",
+        "\"x\"",
+        "\"none\"",
+        "unique: must be a list",
+    ] {
+        assert!(
+            told.iter().any(|fault| fault.contains(part)),
+            "{part} is not in {told:#?}"
+        );
+    }
+}
+
+#[test]
+fn who_cannot_log_in_is_doubted() {
+    let doubts = |text: &str| {
+        let parsed = parse_text(&format!("{text}\n{SMALL}"), "pgherd.yaml", &[]).unwrap();
+        parsed.config.doubts()
+    };
+    let users = "users: [{name: app, password: x}]\nadmin_users: [app, ghost]\nstats_users: [spy]";
+    let found = doubts(users);
+    let messages: Vec<&str> = found.iter().map(|fault| fault.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "admin_users: user \"ghost\" is not among the users",
+            "stats_users: user \"spy\" is not among the users"
+        ]
+    );
+    assert_eq!(doubts("admin_users: [ghost]"), []);
+    let query =
+        "auth: {query: 'SELECT usename, passwd FROM pg_shadow WHERE usename = $1', user: asker}";
+    assert_eq!(doubts(&format!("{users}\n{query}")), []);
+}
+
+#[test]
+fn a_limit_is_changed_as_a_file_would_set_it() {
+    let text = format!("query_timeout: 90s\nmin_pool_size: 3\n{SMALL}");
+    let config = parse_text(&text, "pgherd.yaml", &[]).unwrap().config;
+    for setting in &config.settings {
+        let same = config::with_limit(&config, &setting.key, &setting.value).unwrap();
+        assert_eq!(same, config, "{}", setting.key);
+    }
+    let changed = config::with_limit(&config, "query_timeout", "1500ms").unwrap();
+    assert_eq!(changed.limits.query_timeout.as_millis(), 1500);
+    assert_eq!(changed.limits.min_pool_size, 3);
+    let shown = |key: &str| changed.settings.iter().find(|known| known.key == key);
+    assert_eq!(shown("query_timeout").unwrap().value, "1500ms");
+    for (key, value) in [
+        ("query_timeout", "30"),
+        ("pool_mode", "transactoin"),
+        ("default_pool_size", "2"),
+        ("max_message_size", ""),
+    ] {
+        let faults = config::with_limit(&config, key, value).unwrap_err();
+        assert!(!faults[0].hint.is_empty(), "{faults:?}");
+    }
+    for key in [
+        "listen",
+        "engines",
+        "log.level",
+        "consistent_reads",
+        "nothing",
+    ] {
+        assert!(!config::is_limit(key), "{key}");
+    }
 }
 
 const SMALL: &str = "databases: {shop: {shards: {a: host=db1, b: host=db2}}}\n";
@@ -235,7 +342,7 @@ fn no_secret_is_shown() {
     assert!(keys.iter().all(|key| !key.contains("password")));
     let broken = format!("{text}pool_mode: ${{MODE}}\nquery_timeout: ${{MODE}}\n");
     let faults = parse_text(&broken, "pgherd.yaml", &[("MODE", canary)]).unwrap_err();
-    assert_eq!(faults.len(), 2);
+    assert_eq!(faults.len(), 3);
     assert!(!format!("{faults:?}").contains(canary), "{faults:?}");
 }
 

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::error::Fault;
+
 /// The type of a column, as PgBouncer types the column of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -205,6 +207,8 @@ fn numeric_send(number: i64) -> Vec<u8> {
 /// The answer to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// Warnings, to be sent before it.
+    pub notices: Vec<Fault>,
     /// Empty: the command returns no rows.
     pub columns: Cow<'static, [Column]>,
     pub rows: Vec<Vec<Cell>>,
@@ -216,6 +220,7 @@ impl Answer {
     /// A command that returns no rows.
     pub const fn done(tag: &'static str) -> Answer {
         Answer {
+            notices: Vec::new(),
             columns: Cow::Borrowed(&[]),
             rows: Vec::new(),
             tag,

@@ -224,21 +224,33 @@ fn set(tokens: &[Token], arguments: &[Token]) -> Result<Command, Fault> {
         {
             done()
         }
-        [key, sign, value @ ..] if *sign == Token::Mark('=') || sign.is("to") => {
-            let key = key.name().ok_or_else(|| invalid(tokens))?;
+        _ => {
+            let Some((key, [sign, first, rest @ ..])) = dotted(arguments) else {
+                return Err(invalid(tokens));
+            };
+            if *sign != Token::Mark('=') && !sign.is("to") {
+                return Err(invalid(tokens));
+            }
             if environment::setting(&key).is_some() {
                 return done();
             }
-            let value = match value {
-                [] => return Err(invalid(tokens)),
-                [first, rest @ ..] => rest
-                    .iter()
-                    .fold(first.value(), |all, next| all + &next.value()),
-            };
+            let value = rest
+                .iter()
+                .fold(first.value(), |all, next| all + &next.value());
             Ok(Command::Act(Act::Set { key, value }))
         }
-        _ => Err(invalid(tokens)),
     }
+}
+
+/// A name, perhaps with dots, and what follows it.
+fn dotted(tokens: &[Token]) -> Option<(String, &[Token])> {
+    let (first, mut rest) = tokens.split_first()?;
+    let mut name = first.name()?;
+    while let [Token::Mark('.'), part, after @ ..] = rest {
+        name = name + "." + &part.name()?;
+        rest = after;
+    }
+    Some((name, rest))
 }
 
 /// What the console does not understand, with what it read of it.
@@ -283,6 +295,11 @@ mod tests {
         };
         assert_eq!(act("set query_timeout = '500ms'"), Some(set.clone()));
         assert_eq!(act("set query_timeout to 500ms"), Some(set));
+        let dotted = Act::Set {
+            key: "log.level".into(),
+            value: "debug".into(),
+        };
+        assert_eq!(act("set log.level = debug"), Some(dotted));
     }
 
     #[test]
@@ -304,6 +321,7 @@ mod tests {
             "select * from t",
             "pause 'shop'",
             "set a =",
+            "set a. = b",
         ] {
             let fault = parse(text, "ann").unwrap_err();
             assert!(fault.hint.is_some(), "{text}");

@@ -96,6 +96,7 @@ impl Console {
                     columns: Cow::Borrowed(show.columns),
                     rows: (show.rows)(&view),
                     tag: "SHOW",
+                    notices: Vec::new(),
                 })
             }
             Command::Act(act) => {
@@ -103,15 +104,19 @@ impl Console {
                     return Err(denied(act.word()));
                 }
                 tracing::info!(command = act.word(), ?act, "console command");
-                self.act(act).await?;
-                Ok(Answer::done(act.word()))
+                Ok(Answer {
+                    notices: self.act(act).await?,
+                    ..Answer::done(act.word())
+                })
             }
         }
     }
 
-    async fn act(&self, act: &Act) -> Result<(), Fault> {
+    /// Carries a command out; returns what its client is to be told of it.
+    async fn act(&self, act: &Act) -> Result<Vec<Fault>, Fault> {
         let herd = &self.herd;
-        match act {
+        let done = match act {
+            Act::Reload => return herd.reload().await,
             Act::Pause(name) => {
                 self.must_run("PAUSE").await?;
                 self.check(name.as_deref(), act.word()).await?;
@@ -125,7 +130,6 @@ impl Console {
                 self.check(name.as_deref(), act.word()).await?;
                 herd.reconnect(name.as_deref()).await
             }
-            Act::Reload => herd.reload().await,
             Act::Kill(name) => {
                 self.must_run("KILL").await?;
                 self.check(name.as_deref(), act.word()).await?;
@@ -133,7 +137,7 @@ impl Console {
             }
             Act::KillClient(id) => {
                 if herd.kill_client(*id).await? {
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
                 Err(Fault::error(
                     SqlState::INVALID_PARAMETER_VALUE,
@@ -155,7 +159,8 @@ impl Console {
             }
             Act::Shutdown(how) => herd.shutdown(*how).await,
             Act::Set { key, value } => self.set(key, value).await,
-        }
+        };
+        done.map(|()| Vec::new())
     }
 
     async fn set(&self, key: &str, value: &str) -> Result<(), Fault> {

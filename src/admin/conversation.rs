@@ -17,7 +17,7 @@ use crate::admin::answer::Answer;
 use crate::admin::command::{Act, Block, Command, parse};
 use crate::admin::console::Console;
 use crate::admin::extended::unknown_statement;
-use crate::admin::message::{Reader, put, put_columns, put_fault, put_row};
+use crate::admin::message::{Reader, put, put_columns, put_fault, put_notices, put_row};
 use crate::error::{Fault, Severity, SqlState};
 use crate::session::console::{Answering, Conversation, Next, Rights};
 
@@ -137,6 +137,7 @@ impl Talk {
         }
         for command in &commands {
             let answer = self.run(command, true).await?;
+            put_notices(&answer.notices, out)?;
             if !answer.columns.is_empty() {
                 put_columns(&answer.columns, &[], out)?;
             }

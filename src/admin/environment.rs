@@ -90,6 +90,7 @@ pub fn show_all() -> Answer {
         ]
     });
     Answer {
+        notices: Vec::new(),
         columns: Cow::Owned(vec![text("name"), text("setting"), text("description")]),
         rows: rows.collect(),
         tag: "SHOW",
@@ -181,6 +182,7 @@ fn function(item: &[Token], user: &str) -> Option<(&'static str, Type, Cell)> {
 fn row(tag: &'static str, values: Vec<(Column, Cell)>) -> Answer {
     let (columns, cells) = values.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
     Answer {
+        notices: Vec::new(),
         columns: Cow::Owned(columns),
         rows: vec![cells],
         tag,

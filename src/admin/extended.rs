@@ -15,7 +15,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use crate::admin::command::parse;
 use crate::admin::console::Console;
 use crate::admin::conversation::{Portal, Prepared, Talk, complete};
-use crate::admin::message::{Reader, put, put_columns, put_row};
+use crate::admin::message::{Reader, put, put_columns, put_notices, put_row};
 use crate::error::{Fault, SqlState};
 
 /// How many prepared statements, and how many portals, one client may have.
@@ -183,9 +183,12 @@ impl Talk {
             self.portals.insert(name.to_owned(), portal);
             return put(&EmptyQueryResponse::new(), out);
         };
-        let (answer, sent) = match portal.answer.take() {
-            Some(begun) => begun,
-            None => (self.run(command, false).await?, 0),
+        let (answer, sent) = if let Some(begun) = portal.answer.take() {
+            begun
+        } else {
+            let answer = self.run(command, false).await?;
+            put_notices(&answer.notices, out)?;
+            (answer, 0)
         };
         let limit = usize::try_from(limit)
             .ok()

@@ -78,7 +78,7 @@ impl Herd for TestHerd {
         self.told(format!("reconnect {database:?}"))
     }
 
-    fn reload(&self) -> Doing<'_, ()> {
+    fn reload(&self) -> Doing<'_, Vec<Fault>> {
         Box::pin(async {
             Err(Fault::error(SqlState::CONFIG, "the config is invalid").hint("Mend it."))
         })
@@ -393,6 +393,7 @@ fn counts() -> Snapshot {
     let shard = |shard: &str, down: Option<&str>, statements| ShardRow {
         database: "shop".into(),
         shard: shard.into(),
+        tried: None,
         down: down.map(str::to_owned),
         statements,
         errors: 0,

@@ -57,7 +57,8 @@ pub trait Herd: Debug + Send + Sync {
     fn reconnect<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()>;
 
     /// Reads the config again. An invalid one is rejected whole with F0000 and all its faults in the detail.
-    fn reload(&self) -> Doing<'_, ()>;
+    /// What the new one says that waits for a restart is warned of.
+    fn reload(&self) -> Doing<'_, Vec<Fault>>;
 
     /// Drops all clients and server connections at once, and pauses.
     fn kill<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()>;
@@ -77,7 +78,7 @@ pub trait Herd: Debug + Send + Sync {
     /// Begins to shut down; does not wait for the end of it.
     fn shutdown(&self, how: Shutdown) -> Doing<'_, ()>;
 
-    /// Changes a reloadable key until the next reload.
+    /// Changes a limit or a timeout until the next reload.
     fn set<'a>(&'a self, key: &'a str, value: &'a str) -> Doing<'a, ()>;
 
     /// The shards whose primaries do not answer; asked within a second or two, not remembered.

@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
-use pgwire::messages::response::ErrorResponse;
+use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 
 use crate::admin::answer::{Cell, Column};
 use crate::error::{Fault, SqlState};
@@ -114,6 +114,18 @@ pub fn put(message: &impl Message, out: &mut Vec<u8>) -> Result<(), Fault> {
 
 /// Appends an ErrorResponse. A fault is always small enough to encode.
 pub fn put_fault(fault: &Fault, out: &mut Vec<u8>) -> Result<(), Fault> {
+    put(&ErrorResponse::new(fields(fault)), out)
+}
+
+/// Appends a NoticeResponse for each.
+pub fn put_notices(notices: &[Fault], out: &mut Vec<u8>) -> Result<(), Fault> {
+    for notice in notices {
+        put(&NoticeResponse::new(fields(notice)), out)?;
+    }
+    Ok(())
+}
+
+fn fields(fault: &Fault) -> Vec<(u8, String)> {
     let severity = fault.severity.as_str().to_owned();
     let mut fields = vec![
         (b'S', severity.clone()),
@@ -124,7 +136,7 @@ pub fn put_fault(fault: &Fault, out: &mut Vec<u8>) -> Result<(), Fault> {
     fields.extend(fault.detail.clone().map(|detail| (b'D', detail)));
     fields.extend(fault.hint.clone().map(|hint| (b'H', hint)));
     fields.extend(fault.position.map(|position| (b'P', position.to_string())));
-    put(&ErrorResponse::new(fields), out)
+    fields
 }
 
 /// Appends a RowDescription; `formats` are those of Bind.

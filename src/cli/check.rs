@@ -21,17 +21,23 @@ pub(super) fn check(file: &ConfigFile, offline: bool) -> Outcome {
             return Ok(ExitCode::from(FAILED));
         }
     };
-    // A setting of a later release stops `run`; a file that has one is still a good file.
-    for later in &parsed.not_yet {
-        say(line("warning", &Fault::from(later.clone())));
-    }
     let Parsed { config, not_yet } = parsed;
-    if offline {
-        return Ok(conclude(not_yet.len(), 0));
+    let obstacles = proxy::obstacles(&config);
+    let refused: Vec<Fault> = not_yet.into_iter().map(Fault::from).collect();
+    for fault in refused.iter().chain(&obstacles) {
+        say(line("error", fault));
+    }
+    let errors = refused.len() + obstacles.len();
+    let doubts = config.doubts();
+    for fault in &doubts {
+        say(line("warning", fault));
+    }
+    if offline || !obstacles.is_empty() {
+        return Ok(conclude(doubts.len(), errors));
     }
     let config = Arc::new(config);
-    let (warnings, errors) = ask(&config, Question::Check)?;
-    Ok(conclude(warnings + not_yet.len(), errors))
+    let (warnings, more) = ask(&config, Question::Check)?;
+    Ok(conclude(warnings + doubts.len(), errors + more))
 }
 
 /// Creates what pgherd needs on the servers, and says what it did.

@@ -104,8 +104,9 @@ impl Faults {
         }
     }
 
-    /// The errors and the settings that wait for their feature, each in the order of the files.
-    pub(super) fn into_lists(self) -> (Vec<ConfigFault>, Vec<ConfigFault>) {
+    /// The settings that wait for their feature, or everything if there are errors; in the order of
+    /// the files.
+    pub(super) fn into_result(self) -> Result<Vec<ConfigFault>, Vec<ConfigFault>> {
         let sorted = |mut list: Vec<(At, ConfigFault)>| {
             list.sort_by(|(a, x), (b, y)| {
                 (a.file, a.line, &x.path, &x.message).cmp(&(b.file, b.line, &y.path, &y.message))
@@ -114,9 +115,11 @@ impl Faults {
             list.dedup();
             list.into_iter().map(|(_, fault)| fault).collect()
         };
-        (
-            sorted(self.errors.into_inner()),
-            sorted(self.not_yet.into_inner()),
-        )
+        let (mut all, not_yet) = (self.errors.into_inner(), self.not_yet.into_inner());
+        if all.is_empty() {
+            return Ok(sorted(not_yet));
+        }
+        all.extend(not_yet);
+        Err(sorted(all))
     }
 }

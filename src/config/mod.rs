@@ -6,6 +6,7 @@
 mod connect;
 pub mod convert;
 mod diff;
+mod doubts;
 mod expand;
 mod fault;
 pub mod glob;
@@ -21,6 +22,7 @@ mod yaml;
 
 pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
+pub use load::limit::{is_limit, with_limit};
 pub use load::{Parsed, Sources, parse};
 
 use std::collections::BTreeMap;

@@ -54,6 +54,25 @@ impl<'n> Object<'n> {
         object
     }
 
+    /// Some entries at the top of a file: what else it must have is not looked at.
+    pub(super) fn open_part(
+        node: &'n Node,
+        section: &'static Section,
+        faults: &'n Faults,
+    ) -> Object<'n> {
+        let entries: &[Entry] = match &node.value {
+            Value::Map(entries) => entries,
+            Value::Null | Value::Scalar(_) | Value::List(_) => &[],
+        };
+        Object {
+            at: node.at,
+            path: String::new(),
+            section,
+            entries,
+            faults,
+        }
+    }
+
     fn check_names(&self) {
         for entry in self.entries {
             match self.section.key(&entry.key) {

@@ -184,8 +184,8 @@ pub(crate) trait Conversation {
     /// The time now.
     fn now(&self) -> Instant;
 
-    /// Counts a statement and how long it took, in microseconds.
-    fn count_route(&self, label: RouteLabel, micros: u64);
+    /// Counts a statement that began then and is done.
+    fn count_wide(&mut self, label: RouteLabel, began: Instant, succeeded: bool);
 }
 
 /// Why a session ends.
@@ -302,13 +302,17 @@ async fn carry_out<C: Conversation>(
             )))
         }
     };
-    let label = if matches!(wide.route, Route::CopySplit(_)) {
-        RouteLabel::Copy
-    } else {
-        RouteLabel::Multi
+    let label = match &wide.route {
+        Route::CopySplit(_) => RouteLabel::Copy,
+        Route::InsertSplit(_) => RouteLabel::Split,
+        Route::Session
+        | Route::Anywhere
+        | Route::AnyShard
+        | Route::Single(_)
+        | Route::Concat(_)
+        | Route::Broadcast { .. } => RouteLabel::Multi,
     };
-    let micros = client.now().saturating_duration_since(started).as_micros();
-    client.count_route(label, u64::try_from(micros).unwrap_or(u64::MAX));
+    client.count_wide(label, started, result.is_ok());
     result
 }
 

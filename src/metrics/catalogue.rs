@@ -71,9 +71,9 @@ catalogue! {
     Statements: Counter "pgherd_statements_total" ["route", "shard"],
     /// Reads sent behind another client's on one server connection, and those turned away from there.
     SharedReads: Counter "pgherd_shared_reads_total" ["shard", "outcome"],
-    /// Time from a statement's arrival to its last reply.
+    /// Time from sending statements to their last reply; those sent together count as one.
     StatementSeconds: Histogram "pgherd_statement_seconds" ["route"],
-    /// Time from sending to a shard to its last reply.
+    /// Time from sending statements to one shard to its last reply; those sent together count as one.
     ShardResponseSeconds: Histogram "pgherd_shard_response_seconds" ["shard"],
     /// Errors that a shard raised, and failures to reach it.
     ShardErrors: Counter "pgherd_shard_errors_total" ["shard", "code"],
@@ -126,10 +126,8 @@ label! {
         Local = "local",
         Single = "single",
         Multi = "multi",
-        Gather = "gather",
         Split = "split",
         Copy = "copy",
-        Refuse = "refuse",
     }
 }
 
@@ -139,7 +137,6 @@ label! {
         Local = "local",
         Single = "single",
         Multi = "multi",
-        TwoPhase = "two_phase",
     }
 }
 

@@ -58,6 +58,14 @@ impl CodeCounts {
 
     /// Counts one error. What is no SQLSTATE counts as `other`.
     pub fn add(&mut self, code: &[u8]) {
+        self.add_many(code, 1);
+    }
+
+    /// Counts several errors of one code.
+    pub fn add_many(&mut self, code: &[u8], count: u64) {
+        if count == 0 {
+            return;
+        }
         let known = <[u8; 5]>::try_from(code)
             .ok()
             .filter(|code| code.iter().all(u8::is_ascii_alphanumeric))
@@ -65,7 +73,7 @@ impl CodeCounts {
         self.0
             .entry(known.unwrap_or(CodeCounts::OTHER))
             .or_default()
-            .add(1);
+            .add(count);
     }
 
     /// The codes and their totals.
@@ -117,14 +125,16 @@ impl ShardCounters {
         bump(&mut self.statements, RouteLabel::ALL, route);
     }
 
-    /// Counts a server connection that logged in.
-    pub fn opened(&mut self, role: Role) {
-        bump(&mut self.opened, RoleLabel::ALL, label(role));
-    }
-
-    /// Counts a server connection that ended, having logged in.
-    pub fn closed(&mut self, role: Role) {
-        bump(&mut self.closed, RoleLabel::ALL, label(role));
+    /// Counts server connections: those that logged in, and those of them that ended.
+    pub fn connections(&mut self, role: Role, opened: u64, closed: u64) {
+        let Some(at) = place(RoleLabel::ALL, label(role)) else {
+            return;
+        };
+        for (counts, count) in [(&mut self.opened, opened), (&mut self.closed, closed)] {
+            if let Some(known) = counts.get_mut(at) {
+                known.add(count);
+            }
+        }
     }
 
     /// Counts a read behind another client's.
@@ -132,12 +142,13 @@ impl ShardCounters {
         bump(&mut self.shared, SharedOutcome::ALL, outcome);
     }
 
-    /// Its row of SHOW SHARDS; `down` is for the caller to know.
-    pub fn row(&self, database: &str, down: Option<String>) -> view::ShardRow {
+    /// Its row of SHOW SHARDS; `tried` and `down` are for the caller to know.
+    pub fn row(&self, database: &str) -> view::ShardRow {
         view::ShardRow {
             database: database.to_owned(),
             shard: self.name.clone(),
-            down,
+            tried: None,
+            down: None,
             statements: self.statements.iter().map(|count| count.total()).sum(),
             errors: self.errors.iter().map(|(_, count)| count).sum(),
         }
@@ -227,25 +238,49 @@ impl DatabaseCounters {
         self.timed(route, shard, micros);
     }
 
-    /// Counts a finished transaction and its time.
-    pub fn transaction(&mut self, kind: TransactionKind, outcome: TransactionOutcome, micros: u64) {
-        if let Some(row) =
-            place(TransactionKind::ALL, kind).and_then(|at| self.transactions.get_mut(at))
-        {
-            bump(row, TransactionOutcome::ALL, outcome);
+    /// Counts finished transactions; their time is [`DatabaseCounters::transactions_took`].
+    pub fn transactions(&mut self, kind: TransactionKind, outcome: TransactionOutcome, count: u64) {
+        let row = place(TransactionKind::ALL, kind).and_then(|at| self.transactions.get_mut(at));
+        let count_of = row.zip(place(TransactionOutcome::ALL, outcome));
+        if let Some(known) = count_of.and_then(|(row, at)| row.get_mut(at)) {
+            known.add(count);
         }
-        self.totals.xact_count = self.totals.xact_count.wrapping_add(1);
+        self.totals.xact_count = self.totals.xact_count.wrapping_add(count);
+    }
+
+    /// Counts the time of finished transactions.
+    pub fn transactions_took(&mut self, micros: u64) {
         self.totals.xact_time = self.totals.xact_time.wrapping_add(micros);
     }
 
-    /// Counts that a client was given a connection to a shard after waiting so long.
-    pub fn assigned(&mut self, shard: usize, waited_micros: u64) {
-        if let Some(shard) = self.shards.get_mut(shard) {
-            shard.wait.record(waited_micros);
+    /// Counts statements that were answered without a server.
+    pub fn answered_here(&mut self, count: u64) {
+        if let Some(known) =
+            place(RouteLabel::ALL, RouteLabel::Local).and_then(|at| self.statements.get_mut(at))
+        {
+            known.add(count);
         }
-        let totals = &mut self.totals;
-        totals.server_assignment_count = totals.server_assignment_count.wrapping_add(1);
-        totals.wait_time = totals.wait_time.wrapping_add(waited_micros);
+        self.totals.query_count = self.totals.query_count.wrapping_add(count);
+    }
+
+    /// Counts how often a client was given a connection.
+    pub fn assigned(&mut self, count: u64) {
+        let known = &mut self.totals.server_assignment_count;
+        *known = known.wrapping_add(count);
+    }
+
+    /// Counts how long a client waited for a connection to a shard, whether it got one or not.
+    pub fn waited(&mut self, shard: usize, micros: u64) {
+        if let Some(shard) = self.shards.get_mut(shard) {
+            shard.wait.record(micros);
+        }
+        self.totals.wait_time = self.totals.wait_time.wrapping_add(micros);
+    }
+
+    /// Counts bytes to a client.
+    pub fn sent_bytes(&mut self, count: usize) {
+        let sent = &mut self.totals.bytes_sent;
+        *sent = sent.wrapping_add(u64::try_from(count).unwrap_or(0));
     }
 
     /// Its row of SHOW STATS.
@@ -418,11 +453,12 @@ mod tests {
         let database = engine.databases.first_mut().unwrap();
         database.statement(RouteLabel::Single, Some(1), 90);
         database.statement(RouteLabel::Multi, None, 300);
-        database.sent(RouteLabel::Refuse, None);
-        database.transaction(TransactionKind::Single, TransactionOutcome::Commit, 90);
-        database.assigned(1, 5);
+        database.answered_here(2);
+        database.transactions(TransactionKind::Single, TransactionOutcome::Commit, 3);
+        database.waited(1, 5);
         database.totals.bytes_received = 77;
-        database.shards.first_mut().unwrap().opened(Role::Primary);
+        let shard = database.shards.first_mut().unwrap();
+        shard.connections(Role::Primary, 1, 0);
         engine.plan(PlanOutcome::Hit);
         engine.error(Origin::Server, b"23505");
         engine.fold(&metrics);
@@ -432,10 +468,10 @@ mod tests {
             "pgherd_statements_total{route=\"single\",shard=\"shard_1\"} 1",
             "pgherd_statements_total{route=\"multi\",shard=\"\"} 1",
             "pgherd_statement_seconds_count{route=\"single\"} 1",
-            "pgherd_statements_total{route=\"refuse\",shard=\"\"} 1",
+            "pgherd_statements_total{route=\"local\",shard=\"\"} 2",
             "pgherd_shard_response_seconds_sum{shard=\"shard_1\"} 0.000090",
             "pgherd_pool_wait_seconds_bucket{shard=\"shard_1\",le=\"0.0001\"} 1",
-            "pgherd_transactions_total{kind=\"single\",outcome=\"commit\"} 1",
+            "pgherd_transactions_total{kind=\"single\",outcome=\"commit\"} 3",
             "pgherd_client_received_bytes_total{database=\"shop\"} 77",
             "pgherd_server_connections_opened_total{shard=\"shard_0\",role=\"primary\"} 1",
             "pgherd_plan_cache_total{outcome=\"hit\"} 1",

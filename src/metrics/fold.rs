@@ -74,7 +74,7 @@ impl Snapshot {
         let same_shard =
             |a: &ShardRow, b: &ShardRow| a.database == b.database && a.shard == b.shard;
         join(&mut self.shards, shards, same_shard, |mine, row| {
-            mine.down = mine.down.take().or(row.down);
+            mine.attempted(row.tried, row.down);
             mine.statements += row.statements;
             mine.errors += row.errors;
         });

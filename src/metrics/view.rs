@@ -5,7 +5,7 @@
 //! only when [`Detail::Connections`] was asked for, so that a scrape does not copy 10,000 clients.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::PoolMode;
 use crate::metrics::period::DatabaseStats;
@@ -326,10 +326,22 @@ pub struct UserRow {
 pub struct ShardRow {
     pub database: String,
     pub shard: String,
-    /// Why the last attempt to reach its primary failed; `None` while it answers.
+    /// When the last attempt to connect to its primary ended.
+    pub tried: Option<Instant>,
+    /// Why that attempt failed; `None` if it did not, or there was none.
     pub down: Option<String>,
     pub statements: u64,
     pub errors: u64,
+}
+
+impl ShardRow {
+    /// Takes another attempt to connect in: the later one counts.
+    pub fn attempted(&mut self, tried: Option<Instant>, down: Option<String>) {
+        if tried > self.tried {
+            self.tried = tried;
+            self.down = down;
+        }
+    }
 }
 
 /// How often one error was met.

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
-use crate::config::Config;
-use crate::error::{Fault, SqlState};
+use crate::config::{self, Change, Config};
+use crate::error::{Fault, Severity, SqlState};
 use crate::metrics::Metrics;
 use crate::metrics::period::Period;
 use crate::metrics::view::{Detail, Snapshot as View, State};
 use crate::session::engine::{DRAINING, Message, RUNNING, STOPPING, Shared};
 
-use super::{files, replace};
+use super::{files, put_in_force, replace};
 
 /// How often a command that waits looks again.
 const LOOK: Duration = Duration::from_millis(50);
@@ -27,6 +27,8 @@ pub(super) struct Running {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     path: PathBuf,
+    /// What holds until a restart.
+    began_with: Arc<Config>,
     started: Instant,
     period: Mutex<Period>,
     at_once: AtomicBool,
@@ -34,10 +36,12 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn new(shared: Arc<Shared>, metrics: Arc<Metrics>, path: PathBuf) -> Arc<Running> {
+        let began_with = Arc::clone(&shared.snapshot.load().config);
         Arc::new(Running {
             shared,
             metrics,
             path,
+            began_with,
             started: Instant::now(),
             period: Mutex::default(),
             at_once: AtomicBool::new(false),
@@ -54,19 +58,20 @@ impl Running {
         tracing::debug!(config = %self.path.display(), "serving");
     }
 
-    /// Reads the configuration again and puts it in force.
-    pub(super) fn reload_now(&self) -> Result<(), Fault> {
-        let result =
-            files::load(&self.path).and_then(|config| replace(&self.shared, &self.metrics, config));
-        result.map_err(|faults| {
-            let listed: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            Fault::error(
-                SqlState::CONFIG,
-                "the configuration is not valid; the old one stays in force",
-            )
-            .detail(listed.join("\n"))
-            .hint("Mend the faults and reload again; pgherd check lists them.")
-        })
+    /// Reads the configuration again and puts it in force. Returns a warning for each key that
+    /// waits for a restart.
+    pub(super) fn reload_now(&self) -> Result<Vec<Fault>, Fault> {
+        let result = files::load(&self.path).and_then(|config| {
+            let waiting = config::diff(&self.began_with, &config);
+            replace(&self.shared, &self.metrics, config)?;
+            Ok(waiting.restarts().map(waits).collect::<Vec<Fault>>())
+        });
+        if let Ok(warnings) = &result {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        result.map_err(|faults| refused(&faults))
     }
 
     async fn tell(&self, message: impl Fn() -> Message) {
@@ -88,9 +93,17 @@ impl Running {
         }
         if self.shared.stage.load(Ordering::Acquire) != RUNNING {
             whole.state = State::ShuttingDown;
+        } else if self.all_paused() {
+            whole.state = State::Paused;
         }
         whole.sort();
         whole
+    }
+
+    fn all_paused(&self) -> bool {
+        let names = self.names(None);
+        let is_paused = |name: &String| self.shared.database(name).paused.load(Ordering::Acquire);
+        !names.is_empty() && names.iter().all(is_paused)
     }
 
     fn names(&self, database: Option<&str>) -> Vec<String> {
@@ -130,6 +143,32 @@ impl Running {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// Why a configuration was not put in force.
+fn refused(faults: &[Fault]) -> Fault {
+    let listed: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    Fault::error(
+        SqlState::CONFIG,
+        "the configuration is not valid; the old one stays in force",
+    )
+    .detail(listed.join("\n"))
+    .hint("Mend the faults and reload again; pgherd check lists them.")
+}
+
+/// A key whose change a reload does not apply.
+fn waits(change: &Change) -> Fault {
+    let mut fault = Fault::error(
+        SqlState::CONFIG,
+        format!("\"{}\" waits for a restart", change.key),
+    );
+    fault.severity = Severity::Warning;
+    if let Some((old, new)) = &change.values {
+        fault = fault.detail(format!(
+            "The file says \"{new}\"; \"{old}\" stays in force."
+        ));
+    }
+    fault.hint("Restart pgherd to apply it.")
 }
 
 /// Turns the period of SHOW STATS' averages once a second.
@@ -188,7 +227,7 @@ impl Herd for Running {
         })
     }
 
-    fn reload(&self) -> Doing<'_, ()> {
+    fn reload(&self) -> Doing<'_, Vec<Fault>> {
         Box::pin(async move { self.reload_now() })
     }
 
@@ -279,13 +318,27 @@ impl Herd for Running {
         })
     }
 
-    fn set<'a>(&'a self, key: &'a str, _value: &'a str) -> Doing<'a, ()> {
+    fn set<'a>(&'a self, key: &'a str, value: &'a str) -> Doing<'a, ()> {
         Box::pin(async move {
-            Err(Fault::error(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                format!("setting \"{key}\" cannot be changed in the console"),
-            )
-            .hint("Change it in the configuration file and RELOAD."))
+            if !config::is_limit(key) {
+                return Err(Fault::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    format!("setting \"{key}\" cannot be changed in the console"),
+                )
+                .detail("SET changes limits and timeouts.")
+                .hint("Change it in the configuration file and RELOAD."));
+            }
+            let now = self.config();
+            let changed = config::with_limit(&now, key, value).map_err(|faults| {
+                let first = faults.into_iter().next();
+                let (message, hint) = first.map_or_else(Default::default, |fault| {
+                    (format!("{}: {}", fault.path, fault.message), fault.hint)
+                });
+                Fault::error(SqlState::INVALID_PARAMETER_VALUE, message).hint(hint)
+            })?;
+            put_in_force(&self.shared, changed).map_err(|faults| refused(&faults))?;
+            tracing::info!(key, value, "a setting was changed until the next reload");
+            Ok(())
         })
     }
 

@@ -101,6 +101,11 @@ fn ready(config: Config, generation: u64) -> Result<Snapshot, Vec<Fault>> {
     })
 }
 
+/// What keeps a configuration from being run, though its text is in order: files, and placements.
+pub fn obstacles(config: &Config) -> Vec<Fault> {
+    ready(config.clone(), 0).err().unwrap_or_default()
+}
+
 async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     let snapshot = ready(config, 1)?;
     let config = Arc::clone(&snapshot.config);
@@ -293,14 +298,19 @@ fn stays(old: &Snapshot, new: &Snapshot) -> Result<(), Vec<Fault>> {
 /// # Errors
 /// Every fault of the new one; the old one stays.
 fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<(), Vec<Fault>> {
-    let old = shared.snapshot.load_full();
-    let result = ready(config, old.generation.wrapping_add(1)).and_then(|new| {
-        stays(&old, &new)?;
-        Ok(new)
-    });
+    let result = put_in_force(shared, config);
     let outcome = if result.is_ok() { "ok" } else { "failed" };
     metrics.add(Metric::Reloads, &[outcome], 1);
-    let mut snapshot = result?;
+    result?;
+    tracing::info!("the configuration was reloaded");
+    Ok(())
+}
+
+/// Makes a configuration ready and tells the engines of it.
+fn put_in_force(shared: &Arc<Shared>, config: Config) -> Result<(), Vec<Fault>> {
+    let old = shared.snapshot.load_full();
+    let mut snapshot = ready(config, old.generation.wrapping_add(1))?;
+    stays(&old, &snapshot)?;
     if snapshot.config.tls == old.config.tls && snapshot.config.server_tls == old.config.server_tls
     {
         // Same files: pools keep their connections. Their certificates may be new all the same.
@@ -318,6 +328,5 @@ fn replace(shared: &Arc<Shared>, metrics: &Metrics, config: Config) -> Result<()
             tracing::warn!("an engine is too busy to be told of the reload at once");
         }
     }
-    tracing::info!("the configuration was reloaded");
     Ok(())
 }

@@ -57,6 +57,12 @@ pub enum Note {
 pub struct CancelTarget {
     pub token: CancelToken,
     pub shard: ShardId,
+    /// When the connection logged in.
+    pub born: Instant,
+    /// The server's side of it.
+    pub peer: String,
+    /// Its TLS version and cipher, or empty.
+    pub tls: String,
     /// Requests under way: until they are done the connection goes to nobody else.
     pub under_way: Cell<u32>,
     /// Who is not to be hit by it.
@@ -121,6 +127,8 @@ impl ServerConnection {
     ) -> ServerConnection {
         let pid = u64::from(connected.cancel.pid);
         let convoy = Rc::<Convoy>::default();
+        let peer = connected.stream.peer();
+        let tls = connected.stream.tls_description().unwrap_or_default();
         ServerConnection {
             stream: connected.stream,
             reader: Reader::default(),
@@ -142,6 +150,9 @@ impl ServerConnection {
             cancel: Rc::new(CancelTarget {
                 token: connected.cancel,
                 shard,
+                born: now,
+                peer,
+                tls,
                 under_way: Cell::new(0),
                 convoy,
             }),

@@ -235,8 +235,8 @@ impl Conversation for Session {
         self.engine.now()
     }
 
-    fn count_route(&self, label: RouteLabel, micros: u64) {
-        self.engine.count_route(&self.database, label, micros);
+    fn count_wide(&mut self, label: RouteLabel, began: Instant, succeeded: bool) {
+        Session::count_wide(self, label, began, succeeded);
     }
 }
 
@@ -284,6 +284,7 @@ impl Session {
         let mut scratch = self.engine.take_scratch();
         let read = poll_read(&mut self.stream, cx, &mut scratch);
         if let Poll::Ready(Ok(count)) = &read {
+            self.engine.count_received(&self.database, *count);
             self.input
                 .extend_from_slice(scratch.get(..*count).unwrap_or_default());
         }

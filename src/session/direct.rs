@@ -154,6 +154,7 @@ impl Session {
         if !joins {
             let lease = self.idle_on(shard, |connection| connection.statements().touch(name))?;
             self.begin(lease);
+            self.account.send(self.engine.recently());
             self.engine
                 .count_group(&self.database, shard, group.parse.is_some());
             self.remember_settings();
@@ -254,6 +255,7 @@ impl Session {
             .connection()
             .is_some_and(|connection| self.has_our_settings(connection) && fit(connection));
         if is_ready {
+            self.account.assign();
             return Some(lease);
         }
         lease.give_back(self.engine.recently());

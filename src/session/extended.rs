@@ -860,8 +860,7 @@ impl Session {
             Note::Effect(Box::new(effect))
         };
         self.send(b'E', body, Request::Execute, note);
-        self.engine
-            .count_query(&self.database, self.client.shard.get());
+        self.count_sent();
         Ok(())
     }
 

@@ -183,6 +183,8 @@ impl Session {
                 let (sent, shard) = (joined.sent, joined.shard);
                 self.joined = None;
                 self.begin(lease);
+                self.account.assign();
+                self.account.send(self.engine.recently());
                 match sent {
                     Sent::Query => self.engine.count_query(&self.database, Some(shard)),
                     Sent::Group { parsed, .. } => {

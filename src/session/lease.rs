@@ -285,7 +285,10 @@ impl Session {
             )));
         };
         match pool.take(&self.settings) {
-            Some(lease) => self.adopt_or_stop(lease),
+            Some(lease) => {
+                self.account.assign();
+                self.adopt_or_stop(lease)
+            }
             None => Err(Stop::Lease(shard)),
         }
     }

@@ -264,6 +264,7 @@ impl Session {
             connection.pipeline.sent(Request::Query, false, Note::None);
             connection.unsynced = false;
         }
+        self.count_sent();
         self.passing = Some(Passing {
             left,
             to_server: true,

@@ -205,6 +205,8 @@ pub struct Session {
     pub(crate) facts: Option<Rc<plan::Facts>>,
     /// Whether hints in comments count for this user.
     pub(crate) identity_hints: bool,
+    /// What it did that is not counted yet.
+    pub(crate) account: counting::Account,
     /// Set by `SET pgherd.…`, by name.
     pub(crate) own_settings: Vec<(String, String)>,
 }
@@ -251,9 +253,11 @@ impl Session {
     pub(crate) fn reply_ready(&mut self) {
         self.fail_block_on_server();
         let status = self.status();
-        match self.line_of_replies() {
-            Some(line) => line.local(Own::ReadyForQuery(status)),
-            None => backend::ready_for_query(&mut self.out, status),
+        if let Some(line) = self.line_of_replies() {
+            line.local(Own::ReadyForQuery(status));
+        } else {
+            backend::ready_for_query(&mut self.out, status);
+            self.count_end_here();
         }
     }
 
@@ -270,8 +274,9 @@ impl Session {
     pub(crate) fn reply_fault(&mut self, fault: &Fault) {
         self.engine.count_fault(fault);
         self.reply(|out| backend::fault(out, fault));
-        if let Some(block) = &mut self.block {
-            block.failed = true;
+        match &mut self.block {
+            Some(block) => block.failed = true,
+            None => self.account.fail(),
         }
     }
 

@@ -323,6 +323,7 @@ impl Session {
             let by_execute = matches!(connection.pipeline.front(), Some((Request::Execute, ..)));
             if by_execute && connection.pipeline.forget_sync_behind_front() {
                 connection.mark_unsynced();
+                self.executed = true;
             }
         }
     }
@@ -392,11 +393,12 @@ impl Session {
         if self.block.is_some() {
             // A COMMIT that succeeds says so.
             self.rolled_back = true;
-        } else {
-            self.channels.roll_back_to(0);
-            if let Some(before) = self.settings_before.take() {
-                self.revert_settings(before);
-            }
+            return;
+        }
+        self.account.fail();
+        self.channels.roll_back_to(0);
+        if let Some(before) = self.settings_before.take() {
+            self.revert_settings(before);
         }
     }
 
@@ -452,8 +454,9 @@ impl Session {
             return Ok(());
         };
         connection.status = status;
-        connection.pipeline.pop();
+        let ended = connection.pipeline.pop();
         let begins_behind = connection.pipeline.holds_hidden(Request::Query);
+        let more = !connection.pipeline.is_empty();
         if status == Status::Idle && std::mem::take(&mut self.ran_ddl) {
             // Others see it from here on.
             self.database.schema_changed();
@@ -463,6 +466,11 @@ impl Session {
             .block
             .as_ref()
             .is_some_and(|block| !block.sent || begins_behind);
+        let is_over = match (&self.block, ended) {
+            (Some(_), _) => !is_unsent,
+            (None, Some((Request::Query | Request::FunctionCall, _) | (_, Note::Commit))) => true,
+            (None, Some(_) | None) => false,
+        };
         match (status, self.block.is_some()) {
             // A block that no server knows of yet goes on.
             (Status::Idle, true) if shown && !is_unsent => self.end_block(),
@@ -486,6 +494,11 @@ impl Session {
             self.settle_channels(true);
         }
         if shown {
+            let now = self.engine.recently();
+            if status == Status::Idle && is_over {
+                self.account.end(now, more);
+            }
+            self.account.ready(now, self.block.is_some(), more);
             let status = self.status();
             backend::ready_for_query(&mut self.out, status);
         }
@@ -518,6 +531,7 @@ impl Session {
         let is_rolled_back = std::mem::take(&mut self.rolled_back);
         self.settle_channels(!is_rolled_back);
         if is_rolled_back {
+            self.account.fail();
             self.revert_settings(Rc::clone(&block.settings));
         }
         self.names_unsure |= block.hides_names;
@@ -619,7 +633,12 @@ impl Session {
                 value,
                 local: false,
             } => self.set(name, value),
-            Effect::Commit { .. } | Effect::Rollback { .. } => self.chain_block(),
+            Effect::Commit { chain } | Effect::Rollback { chain } => {
+                self.chain_block();
+                if *chain {
+                    self.account.end(self.engine.recently(), true);
+                }
+            }
             // What follows it in the same text may set something for the block.
             Effect::Begin if self.block.is_none() => self.begin_block(),
             Effect::Set {
@@ -918,6 +937,7 @@ impl Session {
                 block.bound = false;
                 block.preamble.clear();
             }
+            self.account.lose();
             self.lost = owed.is_empty().then(|| fault.clone());
         }
         self.copy_in = false;
@@ -964,6 +984,9 @@ impl Session {
                         failed = true;
                     }
                     if ends {
+                        if request != Request::Sync || group_open {
+                            self.count_lost();
+                        }
                         self.reply_ready();
                         failed = false;
                     }

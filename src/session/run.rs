@@ -61,12 +61,12 @@ impl Session {
         if matches!(end, End::Client) && !self.out.is_empty() {
             // What is ready goes out with the farewell; the client may be gone already.
             let mut cx = Context::from_waker(std::task::Waker::noop());
-            drop(poll_flush(&mut self.stream, &mut self.out, &mut cx));
+            drop(self.poll_flush_out(&mut cx));
         }
         if let End::Fault(fault) = end {
             self.engine.count_fault(&fault);
             backend::fault(&mut self.out, &fault);
-            let farewell = poll_fn(|cx| poll_flush(&mut self.stream, &mut self.out, cx));
+            let farewell = poll_fn(|cx| self.poll_flush_out(cx));
             let limit = std::time::Duration::from_secs(1);
             // The client may be gone already.
             drop(tokio::time::timeout(limit, farewell).await);
@@ -227,7 +227,6 @@ impl Session {
             return Err(End::Client);
         }
         if !self.out.is_empty() {
-            self.engine.count_bytes(&self.database, 0, self.out.len());
             self.flush_client(cx)?;
         }
         self.flush_server(cx)?;
@@ -247,7 +246,7 @@ impl Session {
     /// Sends to the client what its socket takes; ready when that is everything.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.departed {
-            match poll_flush(&mut self.stream, &mut self.out, cx) {
+            match self.poll_flush_out(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(_gone)) => self.part()?,
@@ -270,6 +269,14 @@ impl Session {
         } else {
             Err(End::Client)
         }
+    }
+
+    /// Sends what the client's socket takes, and counts it.
+    pub(crate) fn poll_flush_out(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let held = self.out.len();
+        let flushed = poll_flush(&mut self.stream, &mut self.out, cx);
+        self.count_flush(held.saturating_sub(self.out.len()));
+        flushed
     }
 
     fn flush_server(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
@@ -312,7 +319,7 @@ impl Session {
             Poll::Ready(Ok(0) | Err(_)) => return self.part().map(|()| false),
             Poll::Ready(Ok(count)) => count,
         };
-        self.engine.count_bytes(&self.database, count, 0);
+        self.engine.count_received(&self.database, count);
         let data = scratch.get(..count).unwrap_or_default();
         if self.input.is_empty() && !waits {
             // In place: only what is left over is copied.
@@ -594,6 +601,7 @@ impl Session {
             );
             connection.unsynced = false;
         }
+        self.count_sent();
         Ok(())
     }
 
@@ -686,6 +694,7 @@ impl Session {
     }
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
+        self.account.begin_waits();
         let result = match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
         };
@@ -738,6 +747,7 @@ impl Session {
         })
         .await;
         self.client.set_activity(before, self.engine.now());
+        self.count_wait(shard, now, lease.is_ok());
         lease
     }
 
@@ -759,9 +769,11 @@ impl Session {
                         return Poll::Ready(Interrupted::End(end));
                     }
                 }
-                Poll::Ready(Ok(count)) => self
-                    .input
-                    .extend_from_slice(bytes.get(..count).unwrap_or_default()),
+                Poll::Ready(Ok(count)) => {
+                    self.engine.count_received(&self.database, count);
+                    self.input
+                        .extend_from_slice(bytes.get(..count).unwrap_or_default());
+                }
             }
         }
         Poll::Pending
@@ -909,6 +921,7 @@ impl Session {
     /// The client is gone: what it held is rolled back or closed.
     fn finish(mut self: Box<Session>) {
         self.engine.unlisten_all(&self.client);
+        self.count_flush(0);
         self.parked.clear();
         self.return_granted();
         let Some(mut lease) = self.lease.take() else {

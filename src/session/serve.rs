@@ -56,6 +56,7 @@ impl Engine {
                     Some(message) => {
                         if matches!(message, Message::View { .. }) {
                             // Who looks sees everything up to now.
+                            self.each_pool(None, |pool| self.count_connections(pool));
                             self.counters.borrow_mut().fold(&metrics);
                         }
                         self.on_message(message);
@@ -202,12 +203,14 @@ impl Engine {
         let now = self.now();
         self.each_pool(None, |pool| {
             pool.sweep(now);
+            self.count_connections(pool);
             if pool.starves() {
                 self.ask_for_donation(pool);
             }
         });
         self.retired.borrow_mut().retain(|pool| {
             pool.sweep(now);
+            self.count_connections(pool);
             !pool.is_finished()
         });
         self.sweep_clients(now);

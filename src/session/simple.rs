@@ -347,8 +347,7 @@ impl Session {
             connection.unsynced = false;
             connection.unnamed = None;
         }
-        self.engine
-            .count_query(&self.database, self.client.shard.get());
+        self.count_sent();
     }
 
     /// SQL EXECUTE of a statement that was prepared by the protocol: under its name on the server.
@@ -476,7 +475,14 @@ impl Session {
         reason = "all other effects leave this as it is"
     )]
     pub(crate) fn check_effect(&self, effect: &Effect) -> Result<(), Stop> {
+        const SHOWN: [&str; 2] = ["pgherd.route", "pgherd.shard"];
         match effect {
+            Effect::ShowPgherd { name } if !SHOWN.contains(&name.as_str()) => {
+                Err(Stop::Fault(Fault::error(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized configuration parameter \"{name}\""),
+                )))
+            }
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
                 Err(Stop::Fault(
                     Fault::error(
@@ -516,6 +522,7 @@ impl Session {
         text: &[u8],
         describe: bool,
     ) -> Result<(), Fault> {
+        self.count_local();
         if describe && let Some(column) = column_of(effect) {
             self.reply(|out| backend::row_description(out, &[backend::Column::text(&column)]));
         }
@@ -568,9 +575,12 @@ impl Session {
         self.lost = None;
         self.settle_channels(commits);
         if !commits {
+            self.account.fail();
             self.settings = Rc::clone(&block.settings);
         }
         if chain {
+            self.count_transaction();
+            self.account.begin(self.engine.recently());
             self.block = Some(Box::new(Block::new(&block.begin, &self.settings)));
         }
         self.reply(|out| {

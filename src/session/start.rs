@@ -83,6 +83,7 @@ impl Session {
             pinned: None,
             facts: None,
             identity_hints,
+            account: super::counting::Account::default(),
             own_settings: Vec::new(),
         })
     }

@@ -9,7 +9,7 @@ use crate::metrics::view::{
     Address, ClientRow, ClientState, DatabaseRow, Detail, PoolRow, Role, ServerRow, ServerState,
     Snapshot as View,
 };
-use crate::server::connection::ServerConnection;
+use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Pool;
 
 use super::client::{Activity, Client};
@@ -30,13 +30,21 @@ impl Engine {
             .values()
             .map(|client| self.client_row(client, now))
             .collect();
+        let counters = self.counters.borrow();
+        view.shards = counters
+            .databases
+            .iter()
+            .flat_map(|database| {
+                let shards = database.shards.iter();
+                shards.map(|shard| shard.row(&database.name))
+            })
+            .collect();
         let databases = self.databases.borrow();
         let mut names: Vec<&Rc<Database>> = databases.values().collect();
         names.sort_by(|one, other| one.name.cmp(&other.name));
         for database in names {
             self.view_database(database, detail, now, &mut view);
         }
-        let counters = self.counters.borrow();
         view.errors = counters.errors();
         view.stats = counters
             .databases
@@ -78,6 +86,15 @@ impl Engine {
                 let pool_row = pool_row(database, pool, &clients, now);
                 row.servers = row.servers.saturating_add(pool_row.server_count());
                 view.pools.push(pool_row);
+                if let Some((tried, fault)) = pool.last_attempt() {
+                    let target = &pool.target;
+                    let row = view.shards.iter_mut().find(|row| {
+                        row.database == target.database && row.shard == target.shard_name
+                    });
+                    if let Some(row) = row {
+                        row.attempted(Some(tried), fault.map(|fault| fault.to_string()));
+                    }
+                }
                 if matches!(detail, Detail::Connections) {
                     pool.each_idle(|connection| {
                         view.servers.push(self.server_row(
@@ -92,7 +109,11 @@ impl Engine {
         }
         if matches!(detail, Detail::Connections) {
             for client in &clients {
-                view.servers.extend(self.busy_row(database, client));
+                let targets = client.targets.borrow();
+                let rows = targets
+                    .iter()
+                    .map(|target| self.busy_row(database, client, target, now));
+                view.servers.extend(rows);
             }
         }
         view.databases.push(row);
@@ -179,29 +200,38 @@ impl Engine {
         }
     }
 
-    /// The server connection that works for a client, as far as the client's record tells.
-    fn busy_row(&self, database: &Database, client: &Client) -> Option<ServerRow> {
-        let id = client.server_id.get()?;
-        let shard = client.shard.get()?;
-        Some(ServerRow {
-            id,
+    /// A server connection that works for a client, which alone has it: what is known of it from outside.
+    fn busy_row(
+        &self,
+        database: &Database,
+        client: &Client,
+        target: &CancelTarget,
+        now: Instant,
+    ) -> ServerRow {
+        let when = |then: Instant| {
+            let age = now.saturating_duration_since(then);
+            let then = SystemTime::now().checked_sub(age);
+            then.unwrap_or_else(SystemTime::now)
+        };
+        ServerRow {
+            id: u64::from(target.token.pid),
             user: client.user.clone(),
             database: database.name.clone(),
-            shard: database.topology.name(shard).to_owned(),
+            shard: database.topology.name(target.shard).to_owned(),
             role: Role::Primary,
             state: ServerState::Active,
-            remote: address(""),
+            remote: address(&target.peer),
             local: address(""),
-            connected: client.connected,
-            requested: client.connected,
+            connected: when(target.born),
+            requested: when(client.since.get()),
             close_needed: false,
             link: Some(client.id),
-            process: u32::try_from(id).ok(),
-            tls: String::new(),
+            process: Some(target.token.pid),
+            tls: target.tls.clone(),
             application_name: client.application_name.borrow().clone(),
-            prepared_statements: 0,
+            prepared_statements: u64::try_from(target.convoy.statements().len()).unwrap_or(0),
             engine: self.index,
-        })
+        }
     }
 }
 

@@ -41,4 +41,5 @@ mod routing;
 mod search_paths;
 mod shared;
 mod sharing;
+mod statistics;
 mod transcript;

@@ -404,3 +404,103 @@ fn a_reload_that_would_lose_rows_is_refused() {
     client.run("INSERT INTO w VALUES (1), (2)");
     assert_eq!(databases.shard(1).value("SELECT k FROM w"), "1");
 }
+
+#[test]
+fn set_changes_a_limit_until_the_next_reload() {
+    let fixture = Fixture::start();
+    let mut console = fixture.herd.console();
+    let value = |console: &mut Client| {
+        let config = console.run("SHOW CONFIG");
+        let keys = config.column("key");
+        let at = keys.iter().position(|key| key == "query_timeout");
+        config.column("value")[at.expect("a key")].clone()
+    };
+    let mut client = fixture.connect();
+    client.run("SELECT pg_sleep(0.1)");
+    console.run("SET query_timeout = '1s'");
+    assert_eq!(value(&mut console), "1s");
+    let slow = "SELECT pg_sleep(60)";
+    assert_eq!(
+        client.fails(slow).message,
+        "terminating connection due to query_timeout"
+    );
+    for (command, code) in [
+        ("SET query_timeout = 30", "22023"),
+        ("SET default_pool_size = 0", "22023"),
+        ("SET listen = '127.0.0.1:1'", "22023"),
+        ("SET nothing = 1", "22023"),
+        ("SET log.level = debug", "0A000"),
+        ("SET no.such.thing = 1", "22023"),
+    ] {
+        let error = console.fails(command);
+        assert_eq!(error.code, code, "{command}: {error:?}");
+    }
+    assert_eq!(value(&mut console), "1s");
+    console.run("RELOAD");
+    assert_eq!(value(&mut console), "0");
+    fixture.connect().run("SELECT pg_sleep(1.5)");
+}
+
+#[test]
+fn a_reload_tells_what_waits_for_a_restart() {
+    let mut options = Fixture::options("transaction");
+    let fixture = Fixture::with(&mut options);
+    let mut console = fixture.herd.console();
+    let mut warnings = || {
+        console.send(&query("RELOAD"));
+        let replies = console.until_ready().expect("reloaded");
+        let notices = replies.iter().filter(|reply| reply.tag == b'N');
+        notices.map(|notice| notice.field('M')).collect::<Vec<_>>()
+    };
+    assert!(warnings().is_empty());
+    fixture.herd.rewrite(options.set("engines: 3"));
+    for _ in 0..2 {
+        assert_eq!(warnings(), ["\"engines\" waits for a restart"]);
+    }
+    assert!(
+        fixture
+            .herd
+            .log()
+            .contains("\"engines\" waits for a restart")
+    );
+}
+
+/// What `pgherd check --offline` says of a configuration, and whether it passes.
+fn check_offline(path: &std::path::Path) -> (String, bool) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        .args(["check", "--offline", "-c"])
+        .arg(path)
+        .output()
+        .expect("pgherd runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    (text, output.status.success())
+}
+
+#[test]
+fn check_finds_what_run_refuses() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("pgherd.yaml");
+    let check = |text: &str| {
+        let database = "databases: {shop: {shards: {a: host=127.0.0.1}}}";
+        std::fs::write(&path, format!("{text}\n{database}\n")).expect("written");
+        check_offline(&path)
+    };
+    assert_eq!(check(""), ("ok: 0 warnings\n".to_owned(), true));
+    let (text, passes) = check("consistent_reads: true");
+    assert!(
+        text.starts_with("error: ") && text.contains("not yet") && !passes,
+        "{text}"
+    );
+    let (text, passes) = check("tls: {certificate: none.crt, key: none.key}");
+    assert!(text.contains("none.crt") && !passes, "{text}");
+    let (text, passes) = check("server_tls: {mode: verify-ca, ca: none.pem}");
+    assert!(text.contains("none.pem") && !passes, "{text}");
+    let (text, passes) = check("users: [{name: app, password: x}]\nadmin_users: [ghost]");
+    assert!(
+        text.starts_with("warning: ") && text.contains("ghost") && passes,
+        "{text}"
+    );
+    let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (text, passes) = check_offline(&tree.join("conf/woocommerce/pgherd.yaml"));
+    assert!(text.contains("not yet") && !passes, "{text}");
+}

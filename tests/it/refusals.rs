@@ -387,3 +387,24 @@ fn tables_are_not_altered_out_of_their_place() {
     client.run("ALTER TABLE by_jump RENAME v TO w");
     assert_eq!(client.value("SELECT w FROM by_jump WHERE k = 1"), "x");
 }
+
+#[test]
+fn an_unknown_parameter_of_ours_is_refused() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for error in [
+        client.fails("SHOW pgherd.nope"),
+        client
+            .query_with("SHOW pgherd.nope", &[])
+            .expect_err("unknown"),
+    ] {
+        assert_eq!(error.code, "42704", "{error:?}");
+        assert_eq!(
+            error.message,
+            "unrecognized configuration parameter \"pgherd.nope\""
+        );
+    }
+    assert_eq!(client.value("SHOW pgherd.shard"), "");
+    client.run("SET my.own = 'x'");
+    assert_eq!(client.value("SHOW my.own"), "x");
+}

@@ -30,7 +30,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("KILL_CLIENT id", "Drops one client."),
     (
         "SET key = value",
-        "Changes a setting until the next reload.",
+        "Changes a limit or a timeout until the next reload.",
     ),
     (
         "SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]",

@@ -57,6 +57,11 @@ impl Loader<'_> {
             tenant.name("column");
             tenant.name("setting");
         }
+        let unlisted = object.choice("unlisted", &unlisted);
+        let constraints = object.choice("constraints", &constraints);
+        let pool_mode = pool_mode(&object);
+        let default_pool_size = object.count_or_none("default_pool_size");
+        // All has been read: what is wrong anywhere has been told.
         Some(Database {
             name: name.to_owned(),
             shards,
@@ -65,16 +70,12 @@ impl Loader<'_> {
             server_password,
             control_user,
             control_password,
-            pool_mode: pool_mode(&object),
-            default_pool_size: object.count_or_none("default_pool_size"),
+            pool_mode,
+            default_pool_size,
             distributions,
             tables,
-            unlisted: object
-                .choice("unlisted", &unlisted)
-                .unwrap_or(Unlisted::Single),
-            constraints: object
-                .choice("constraints", &constraints)
-                .unwrap_or(Constraints::Enforce),
+            unlisted: unlisted.unwrap_or(Unlisted::Single),
+            constraints: constraints.unwrap_or(Constraints::Enforce),
         })
     }
 

@@ -170,17 +170,18 @@ impl Loader<'_> {
         };
         for item in items(node, "users", &self.faults) {
             let user = Object::open(item, &USER, "users".to_owned(), &self.faults);
-            let Some(name) = user.name("name") else {
-                continue;
-            };
+            let name = user.name("name");
             let user = User {
-                name: name.clone(),
+                name: name.clone().unwrap_or_default(),
                 password: secret(&user, "password"),
                 comment_hints: user.boolean("comment_hints"),
                 tenant: user.name("tenant"),
                 pool_mode: pool_mode(&user),
                 default_pool_size: user.count_or_none("default_pool_size"),
                 max_user_connections: user.count_or_none("max_user_connections"),
+            };
+            let Some(name) = name else {
+                continue;
             };
             if users.insert(name.clone(), user).is_some() {
                 let path = join("users", &name);

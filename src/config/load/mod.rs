@@ -2,14 +2,14 @@
 //!
 //! Two kinds of findings are told apart. *Faults* make a configuration invalid for everyone.
 //! *Not yet* are valid settings whose feature this release lacks, set to something else than their
-//! default: [`Parsed::ready`] turns them into faults, so `run` and reload refuse to start and nothing
-//! is silently ignored, while `check --offline` reports them as warnings and passes a file that a
-//! later release will run as it stands.
+//! default: [`Parsed::ready`] turns them into faults, so `run`, `check` and reload refuse the file and
+//! nothing is silently ignored.
 
 mod check;
 mod database;
 pub(super) mod global;
 mod key_value;
+pub(super) mod limit;
 mod login;
 mod place;
 mod policy;
@@ -69,7 +69,7 @@ impl Parsed {
 /// Reads the text of `file`; the files it names are relative to the folder of `file`.
 ///
 /// # Errors
-/// All faults, in the order of the files and their lines.
+/// All faults, in the order of the files and their lines, and what is not yet with them.
 pub fn parse(text: &str, file: &str, sources: &Sources<'_>) -> Result<Parsed, Vec<ConfigFault>> {
     let folder = Path::new(file)
         .parent()
@@ -81,10 +81,10 @@ pub fn parse(text: &str, file: &str, sources: &Sources<'_>) -> Result<Parsed, Ve
         folder,
     };
     let config = loader.tree(text, file).map(|root| loader.config(&root));
-    let (errors, not_yet) = loader.faults.into_lists();
+    let not_yet = loader.faults.into_result()?;
     match config {
-        Some(config) if errors.is_empty() => Ok(Parsed { config, not_yet }),
-        _ => Err(errors),
+        Some(config) => Ok(Parsed { config, not_yet }),
+        None => Err(not_yet),
     }
 }
 

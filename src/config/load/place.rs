@@ -130,10 +130,12 @@ impl Loader<'_> {
             );
             return None;
         }
-        nodes
+        // Each is read, whatever is wrong with those before.
+        let places: Vec<Option<Place>> = nodes
             .iter()
             .map(|node| self.place(node, path, scope))
-            .collect()
+            .collect();
+        places.into_iter().collect()
     }
 
     fn range(&self, node: &Node, path: &str, scope: Scope<'_>) -> Option<Place> {
@@ -160,10 +162,11 @@ impl Loader<'_> {
             }
             let to = bound.and_then(|entry| self.bound(&entry.value, path, key, &mut below));
             let rules: Vec<Entry> = rules.into_iter().cloned().collect();
-            let place = self.rule(node.at, &rules, path, scope)?;
-            parts.push(RangePart { to, place });
+            let place = self.rule(node.at, &rules, path, scope);
+            parts.push(place.map(|place| RangePart { to, place }));
         }
-        Some(Place::Range(parts))
+        let parts: Option<Vec<RangePart>> = parts.into_iter().collect();
+        parts.map(Place::Range)
     }
 
     /// A bound above the one before it.
@@ -193,6 +196,7 @@ impl Loader<'_> {
         let mut values: Vec<(String, Place)> = Vec::new();
         let mut seen: Vec<Key<'static>> = Vec::new();
         let mut otherwise = None;
+        let mut is_whole = true;
         let all = entries(node, path, &self.faults);
         if all.is_empty() {
             self.fault(
@@ -205,9 +209,10 @@ impl Loader<'_> {
         }
         for entry in all {
             let path = join(path, &entry.key);
-            let place = self.place(&entry.value, &path, scope)?;
+            let place = self.place(&entry.value, &path, scope);
+            is_whole &= place.is_some();
             if entry.key == "else" {
-                otherwise = Some(Box::new(place));
+                otherwise = place.map(Box::new);
                 continue;
             }
             match key_value::read(&entry.key, key) {
@@ -229,11 +234,11 @@ impl Loader<'_> {
                 }
                 Ok(value) => {
                     seen.push(value);
-                    values.push((entry.key.clone(), place));
+                    values.extend(place.map(|place| (entry.key.clone(), place)));
                 }
             }
         }
-        Some(Place::List(values, otherwise))
+        is_whole.then_some(Place::List(values, otherwise))
     }
 
     fn directory(&self, node: &Node, path: &str) -> Option<Place> {

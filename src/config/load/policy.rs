@@ -13,14 +13,14 @@ impl Loader<'_> {
     pub(super) fn ids(
         &self,
         object: &Object<'_>,
-        kind: &TableKind,
+        kind: Option<&TableKind>,
         distributions: &Distributions,
     ) -> Option<(String, bool)> {
         let node = object.node("ids")?;
         let ids = Object::open(node, &IDS, object.child("ids"), &self.faults);
         let column = ids.name("column");
         let carries = ids.name("carries");
-        if let (Some(carries), TableKind::Sharded { distribution, key }) = (&carries, kind) {
+        if let (Some(carries), Some(TableKind::Sharded { distribution, key })) = (&carries, kind) {
             if key.as_slice() != [carries.as_str()] {
                 ids.bad(
                     "carries",

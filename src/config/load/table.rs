@@ -98,7 +98,7 @@ impl Loader<'_> {
                 return self.draft(name, at, &object, distributions);
             }
         };
-        let table = self.named(name, at, &path, kind)?;
+        let table = self.named(name, at, &path, Some(kind))?;
         Some(Draft {
             table,
             at,
@@ -198,8 +198,8 @@ impl Loader<'_> {
                 })
             }
         };
-        let kind = kind?;
-        let ids = self.ids(object, &kind, distributions);
+        let ids = self.ids(object, kind.as_ref(), distributions);
+        let by = object.name("by");
         for name in ["lookup", "unique"] {
             let path = object.child(name);
             let groups = object
@@ -215,7 +215,7 @@ impl Loader<'_> {
             at,
             path: object.path.clone(),
             ids,
-            by: object.name("by"),
+            by,
         })
     }
 
@@ -273,13 +273,13 @@ impl Loader<'_> {
         (!key.is_empty()).then_some(TableKind::Sharded { distribution, key })
     }
 
-    fn named(&self, text: &str, at: At, path: &str, kind: TableKind) -> Option<Table> {
+    fn named(&self, text: &str, at: At, path: &str, kind: Option<TableKind>) -> Option<Table> {
         let Some((schema, name)) = split_name(text) else {
             let hint = "Write name or schema.name as in the catalogs; put a part with a dot in double quotes.";
             self.fault(at, path, format!("\"{text}\" is no name of a table"), hint);
             return None;
         };
-        Some(Table { schema, name, kind })
+        kind.map(|kind| Table { schema, name, kind })
     }
 }
 

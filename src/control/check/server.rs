@@ -15,7 +15,6 @@ const VERSION_MIN: u32 = 130_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Server {
     version: u32,
-    max_prepared_transactions: usize,
     /// Those that any role may have.
     max_connections: usize,
     encoding: String,
@@ -28,7 +27,6 @@ pub(super) struct Server {
 
 const SERVER: &str = "
     SELECT current_setting('server_version_num')::int8,
-           current_setting('max_prepared_transactions')::int8,
            current_setting('max_connections')::int8
              - current_setting('superuser_reserved_connections')::int8,
            pg_encoding_to_char(d.encoding)::text, d.datcollate::text || ' ' || d.datctype::text,
@@ -47,13 +45,12 @@ impl Server {
         let number = |index| column::<i64>(row, index);
         Ok(Server {
             version: u32::try_from(number(0)?).unwrap_or_default(),
-            max_prepared_transactions: usize::try_from(number(1)?).unwrap_or_default(),
-            max_connections: usize::try_from(number(2)?).unwrap_or_default(),
-            encoding: column(row, 3)?,
-            locale: column(row, 4)?,
-            has_schema: column(row, 5)?,
-            may_create: column(row, 6)?,
-            is_replica: column(row, 7)?,
+            max_connections: usize::try_from(number(1)?).unwrap_or_default(),
+            encoding: column(row, 2)?,
+            locale: column(row, 3)?,
+            has_schema: column(row, 4)?,
+            may_create: column(row, 5)?,
+            is_replica: column(row, 6)?,
         })
     }
 }
@@ -81,14 +78,6 @@ pub(super) fn check(
             found(
                 Finding::error("the primary is a standby and takes no writes")
                     .hint("Set primary to the server that takes writes."),
-            );
-        }
-        if server.max_prepared_transactions == 0 && shards.len() > 1 {
-            found(
-                Finding::warning(
-                    "max_prepared_transactions is 0, so no transaction can be prepared",
-                )
-                .hint("Set it to at least max_connections and restart the server."),
             );
         }
         if !server.has_schema && !server.may_create {

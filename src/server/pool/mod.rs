@@ -58,15 +58,17 @@ pub struct PoolLimits {
     pub idle_timeout: Duration,
 }
 
-/// Counters of a pool since it was made.
+/// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
+    /// Connections opened that the engine has not counted yet.
     pub opened: Cell<u64>,
+    /// Connections closed that the engine has not counted yet.
     pub closed: Cell<u64>,
+    /// Attempts to connect that failed and that the engine has not counted yet.
+    pub failed: Cell<u64>,
+    /// Connections closed since it was made because they were out of sync.
     pub out_of_sync: Cell<u64>,
-    pub waits: Cell<u64>,
-    pub wait_micros: Cell<u64>,
-    pub connect_errors: Cell<u64>,
 }
 
 /// Adds to a counter.
@@ -98,6 +100,8 @@ pub struct Pool {
     /// The pool is replaced: nothing is kept idle.
     retired: Cell<bool>,
     last_error: RefCell<Option<Fault>>,
+    /// When the last attempt to connect ended.
+    tried: Cell<Option<Instant>>,
     /// Those that may be followed, and those that still are.
     convoys: RefCell<Vec<Rc<Convoy>>>,
     /// Whether somebody looks after those who follow for too long.
@@ -118,6 +122,7 @@ impl Pool {
             reconnect_before: Cell::new(None),
             retired: Cell::new(false),
             last_error: RefCell::default(),
+            tried: Cell::new(None),
             convoys: RefCell::default(),
             watched: Cell::new(false),
         })
@@ -209,6 +214,7 @@ impl Pool {
                     bump(&pool.counters.opened, 1);
                     *pool.last_error.borrow_mut() = None;
                     let now = Instant::now();
+                    pool.tried.set(Some(now));
                     let connection =
                         ServerConnection::new(connected, pool.target.shard, permit, now);
                     pool.take_back(Box::new(connection), now);
@@ -224,7 +230,8 @@ impl Pool {
     /// Nobody can be served while no connection is open: everyone in line hears why. With some
     /// open, those in line wait for one to come back.
     fn connect_failed(self: &Rc<Pool>, fault: Fault) {
-        bump(&self.counters.connect_errors, 1);
+        bump(&self.counters.failed, 1);
+        self.tried.set(Some(Instant::now()));
         tracing::warn!(shard = %self.target.shard_name, error = %fault, "could not connect");
         if self.open.get() == 0 && self.connecting.get() == 0 {
             for waiter in self.waiters.borrow_mut().drain(..) {
@@ -256,12 +263,6 @@ impl Pool {
         loop {
             let next = self.waiters.borrow_mut().pop_front();
             let Some(waiter) = next else { break };
-            bump(&self.counters.waits, 1);
-            let waited = now.saturating_duration_since(waiter.since).as_micros();
-            bump(
-                &self.counters.wait_micros,
-                u64::try_from(waited).unwrap_or(u64::MAX),
-            );
             match waiter.answer.send(Ok(lease)) {
                 // That client is gone: the next one.
                 Err(Ok(back)) => lease = back,
@@ -329,6 +330,12 @@ impl Pool {
             .map_or(Duration::ZERO, |waiter| {
                 now.saturating_duration_since(waiter.since)
             })
+    }
+
+    /// When the last attempt to connect ended, if there was one, and why it failed, if it did.
+    pub fn last_attempt(&self) -> Option<(Instant, Option<Fault>)> {
+        let tried = self.tried.get()?;
+        Some((tried, self.last_error.borrow().clone()))
     }
 
     /// Whether PAUSE holds it: nothing is lent.
