@@ -188,6 +188,12 @@ fn a_cancel_hits_its_own_client_only() {
         assert_eq!(value(stuck.second.answer()), "other 2");
         way.ask(&mut stuck.first, "kept", 5);
         way.ask(&mut stuck.second, "kept", 6);
+        // A cancel request that comes first is for nothing.
+        eventually("both are under way", || {
+            let clients = shared.herd.console().run("SHOW CLIENTS");
+            let states = clients.column("state");
+            states.iter().filter(|state| *state == "active").count() == 2
+        });
         cancel(shared.herd.port, stuck.second.key);
         let error = stuck.second.answer().expect_err("canceled");
         assert_eq!(error.code, "57014", "{error:?}");
