@@ -27,11 +27,11 @@ pub struct Script {
     pub pace: Pace,
 }
 
-/// How long a statement took the last times: from being sent, or from the end of what was sent before it on
+/// How long a statement took the last times, rather the shorter ones: from being sent, or from the end of what was sent before it on
 /// its connection, to the end of its answer.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
-    /// A moving average in µs; 0 before the first.
+    /// In µs; 0 before the first.
     micros: Cell<u32>,
 }
 
@@ -39,14 +39,16 @@ impl Pace {
     /// Notes one execution.
     pub fn note(&self, took: Duration) {
         let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        // What made it slow once is mostly not the statement: it falls faster than it rises.
         let next = match self.micros.get() {
             0 => took,
-            before => before - before / 8 + took / 8,
+            before if took < before => before - (before - took) / 2,
+            before => before + (took - before) / 16,
         };
         self.micros.set(next.max(1));
     }
 
-    /// The average, if it ran before.
+    /// What it takes, if it ran before.
     pub fn average(&self) -> Option<Duration> {
         let micros = self.micros.get();
         (micros > 0).then(|| Duration::from_micros(micros.into()))
