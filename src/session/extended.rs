@@ -161,6 +161,9 @@ impl Session {
         }
         let prepared = self.plan_extended(&parse);
         let prepared = self.called_on_server(prepared);
+        if self.is_being_judged(&prepared) {
+            self.wait_for_replies()?;
+        }
         if let Some(statement) = prepared.script.statements.first() {
             self.check_failed(statement)?;
             self.check_parse_in_failed(statement)?;
@@ -208,6 +211,19 @@ impl Session {
                 .iter()
                 .any(|statement| statement.effect == Effect::Begin)
         })
+    }
+
+    /// Whether a server has been sent the text and has not said what it thinks of it.
+    fn is_being_judged(&self, prepared: &Prepared) -> bool {
+        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
+            return false;
+        };
+        let ours = self.server_name(prepared);
+        prepared.accepted.get() != Some((u64::from(ours.epoch), ours.fingerprint))
+            && connection
+                .pipeline
+                .notes()
+                .any(|note| matches!(note, Note::Parse { name, .. } if *name == ours))
     }
 
     /// Whether the message at hand is the first behind a Sync.
