@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
-use crate::server::connection::{Note, ServerConnection};
+use crate::server::connection::{CancelTarget, Note, ServerConnection};
 use crate::server::hidden;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
@@ -461,6 +461,8 @@ pub(super) async fn open<C: Conversation>(
 ) -> Result<Vec<Member>, Trouble> {
     let mut members = Vec::with_capacity(shards.len());
     client.park_current();
+    // None of them works yet: until all are there, a cancel request is seen where the client is watched.
+    client.forget_targets();
     for shard in shards.iter() {
         match client.take_part(shard).await {
             Ok(lease) => members.push(Member {
@@ -474,7 +476,22 @@ pub(super) async fn open<C: Conversation>(
             }
         }
     }
+    let seen = poll_fn(|cx| Poll::Ready(client.poll_watch(cx))).await;
+    if let Poll::Ready(interrupted) = seen {
+        close(client, members).await;
+        return Err(interrupted.into());
+    }
+    client.aim_cancels(targets(&members));
     Ok(members)
+}
+
+/// Where cancel requests go that are for all of them.
+fn targets(members: &[Member]) -> Vec<Rc<CancelTarget>> {
+    members
+        .iter()
+        .filter_map(|member| member.lease.peek())
+        .map(|connection| Rc::clone(&connection.cancel))
+        .collect()
 }
 
 /// Gives the connections back; those that are not idle and in sync are rolled back first, or closed:
@@ -513,8 +530,7 @@ pub(super) async fn commit<C: Conversation>(
     client: &mut C,
     members: &mut [Member],
 ) -> Result<(), Trouble> {
-    let targets = members.iter().filter_map(|member| member.lease.peek());
-    client.aim_cancels(targets.map(|it| Rc::clone(&it.cancel)).collect());
+    client.aim_cancels(targets(members));
     for member in members.iter_mut() {
         member.push_hidden("COMMIT")?;
         // A lost connection shows when its answer is read.

@@ -126,8 +126,8 @@ pub(crate) trait Conversation {
     /// The current connection is one among those the client keeps, until the statement is done.
     fn park_current(&mut self);
 
-    /// A connection of this shard, brought to the client's settings, that a cancel request of the
-    /// client reaches: one that the client keeps, else one of the pool.
+    /// A connection of this shard, brought to the client's settings: one that the client keeps, else one
+    /// of the pool.
     ///
     /// # Errors
     /// None was to be had in time, the settings were refused, or the client left or canceled.

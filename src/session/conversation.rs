@@ -153,10 +153,6 @@ impl Conversation for Session {
             }
             return Err(interrupted);
         }
-        if let Some(connection) = lease.peek() {
-            let target = Rc::clone(&connection.cancel);
-            self.client.targets.borrow_mut().push(target);
-        }
         Ok(lease)
     }
 
