@@ -1,7 +1,7 @@
 //! Session settings: what a client has set, what a server connection has, and the way between them.
 //!
 //! A value is kept as the text that stood after `TO` in its SET, so that replaying it means what it
-//! meant. A list that came as one value is kept behind [`VERBATIM`]: SET would take it for one name, so
+//! meant. A list that came as one value is kept behind `VERBATIM`: SET would take it for one name, so
 //! it is replayed by `set_config`. Sans-IO.
 
 use std::cell::RefCell;
