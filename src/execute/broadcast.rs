@@ -3,7 +3,7 @@
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::Effect;
 
-use super::member::{Member, close, commit, open};
+use super::member::{Member, bytes_max, close, commit, open};
 use super::{Conversation, Trouble, Wide};
 
 /// In one transaction a shard; commits start when all have succeeded.
@@ -53,7 +53,7 @@ async fn listen<C: Conversation>(
     shown: bool,
     answer: &mut Vec<u8>,
 ) -> Result<(), Trouble> {
-    let limit = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+    let limit = bytes_max(client);
     let mut size = 0_usize;
     member
         .hear(client, |_, heard| {

@@ -5,6 +5,7 @@
 
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
+use crate::wire::backend;
 
 use super::member::{Heard, Member, close, open};
 use super::{Conversation, Trouble, Wide, complete};
@@ -12,8 +13,7 @@ use super::{Conversation, Trouble, Wide, complete};
 /// What the shards have said so far.
 #[derive(Default)]
 struct Answer {
-    /// The first RowDescription or CopyOutResponse, and what it says of names and types.
-    description: Option<Vec<u8>>,
+    columns: Columns,
     tag: String,
     count: u64,
 }
@@ -70,26 +70,17 @@ fn take<C: Conversation>(
 ) -> Result<(), Trouble> {
     match heard.tag {
         b'T' | b'n' | b'H' => {
-            let signature = signature(heard.tag, heard.body);
-            match &answer.description {
-                None => {
-                    client.out().extend_from_slice(heard.bytes);
-                    answer.description = Some(signature);
-                }
-                Some(first) if *first == signature => {}
-                Some(_) => return Err(Trouble::Fault(unlike())),
+            if answer.columns.are_new(heard)? {
+                client.out().extend_from_slice(heard.bytes);
             }
         }
         b'C' => {
-            let text = heard
-                .body
-                .split(|byte| *byte == 0)
-                .next()
-                .unwrap_or_default();
-            let text = String::from_utf8_lossy(text);
-            if let Some((verb, count)) = text.rsplit_once(' ') {
+            let tag = backend::command_tag(heard.body);
+            if let Some((verb, _)) = tag.rsplit_once(' ') {
                 verb.clone_into(&mut answer.tag);
-                answer.count = answer.count.saturating_add(count.parse().unwrap_or(0));
+                answer.count = answer
+                    .count
+                    .saturating_add(backend::command_count(heard.body));
             }
         }
         // The end of COPY data comes once.
@@ -99,8 +90,30 @@ fn take<C: Conversation>(
     Ok(())
 }
 
+/// What the first RowDescription or CopyOutResponse says of names and types.
+#[derive(Default)]
+pub(super) struct Columns(Option<Vec<u8>>);
+
+impl Columns {
+    /// Whether this description is the first.
+    ///
+    /// # Errors
+    /// It is another than the first.
+    pub(super) fn are_new(&mut self, heard: Heard<'_>) -> Result<bool, Trouble> {
+        let signature = signature(heard.tag, heard.body);
+        match &self.0 {
+            None => {
+                self.0 = Some(signature);
+                Ok(true)
+            }
+            Some(first) if *first == signature => Ok(false),
+            Some(_) => Err(Trouble::Fault(unlike())),
+        }
+    }
+}
+
 /// What must be the same on all shards: names, types and formats, not the tables' oids.
-pub(super) fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
+fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut signature = vec![tag];
     if tag != b'T' {
         signature.extend_from_slice(body);
@@ -117,7 +130,7 @@ pub(super) fn signature(tag: u8, body: &[u8]) -> Vec<u8> {
     signature
 }
 
-pub(super) fn unlike() -> Fault {
+fn unlike() -> Fault {
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
         "the shards describe the answer's columns differently",

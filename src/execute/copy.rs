@@ -14,6 +14,7 @@ use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::CopySplit;
 use crate::sql::scan::Encoding;
 use crate::types::key::{Key, KeyError, KeyType};
+use crate::wire::backend;
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 
@@ -55,10 +56,7 @@ impl Answer {
             }
             b'N' if self.is_shown => client.out().extend_from_slice(heard.bytes),
             b'C' => {
-                let tag = heard.body.split(|byte| *byte == 0).next();
-                let count = tag.and_then(|tag| tag.rsplit(|byte| *byte == b' ').next());
-                let count = count.and_then(|count| std::str::from_utf8(count).ok());
-                self.count = count.and_then(|count| count.parse().ok()).unwrap_or(0);
+                self.count = backend::command_count(heard.body);
             }
             _ => {}
         }
@@ -221,11 +219,7 @@ async fn start<C: Conversation>(
     wide: &Wide,
     lanes: &mut [Lane],
 ) -> Result<(), Trouble> {
-    let text = match &wide.source {
-        Source::Text(text) => text.clone(),
-        Source::Bind { prepared, .. } => prepared.text().to_vec(),
-    };
-    let source = Source::Text(text);
+    let source = Source::Text(wide.source.sql().to_vec());
     for lane in lanes.iter_mut() {
         lane.member.push_hidden("BEGIN")?;
         lane.member.push_statement(client, &source, false)?;

@@ -1,6 +1,7 @@
 //! An INSERT whose rows belong to several shards: each gets its own, in a transaction a shard.
 //!
-//! Commits start when every one has carried out its part. With RETURNING the rows come back in the order in which they were given, where each row given returns one.
+//! Commits start when every one has carried out its part. With RETURNING the rows come back in the
+//! order in which they were given, where each row given returns one.
 
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::Share;
@@ -13,8 +14,8 @@ use crate::wire::backend;
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind};
 
-use super::concat::{signature, unlike};
-use super::member::{Member, close, commit, open};
+use super::concat::Columns;
+use super::member::{Member, bytes_max, close, commit, open};
 use super::{Conversation, Source, Trouble, Wide, complete};
 
 /// What one shard is sent.
@@ -36,8 +37,9 @@ enum Form {
 /// What the shards returned.
 #[derive(Default)]
 struct Returned {
-    /// The first RowDescription, and what it says of names and types.
-    description: Option<(Vec<u8>, Vec<u8>)>,
+    columns: Columns,
+    /// The first RowDescription.
+    description: Vec<u8>,
     /// Of each shard, its DataRows.
     rows: Vec<Vec<Vec<u8>>>,
     bytes: usize,
@@ -96,13 +98,20 @@ async fn listen<C: Conversation>(
     member: &mut Member,
     returned: &mut Returned,
 ) -> Result<(), Trouble> {
-    let limit = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+    let limit = bytes_max(client);
     returned.rows.push(Vec::new());
     member
         .hear(client, |client, heard| {
             match heard.tag {
-                b'T' | b'n' => returned.describe(heard.tag, heard.bytes, heard.body)?,
-                b'C' => returned.count = returned.count.saturating_add(count(heard.body)),
+                b'T' | b'n' => {
+                    if returned.columns.are_new(heard)? {
+                        returned.description = heard.bytes.to_vec();
+                    }
+                }
+                b'C' => {
+                    let count = backend::command_count(heard.body);
+                    returned.count = returned.count.saturating_add(count);
+                }
                 // A row, or more of one.
                 b'D' | 0 => {
                     returned.bytes = returned.bytes.saturating_add(heard.bytes.len());
@@ -119,16 +128,6 @@ async fn listen<C: Conversation>(
 }
 
 impl Returned {
-    fn describe(&mut self, tag: u8, bytes: &[u8], body: &[u8]) -> Result<(), Trouble> {
-        let signature = signature(tag, body);
-        match &self.description {
-            None => self.description = Some((bytes.to_vec(), signature)),
-            Some((_, first)) if *first == signature => {}
-            Some(_) => return Err(Trouble::Fault(unlike())),
-        }
-        Ok(())
-    }
-
     fn take_row(&mut self, is_first: bool, bytes: &[u8]) {
         let Some(rows) = self.rows.last_mut() else {
             return;
@@ -140,20 +139,9 @@ impl Returned {
     }
 }
 
-/// The number at the end of a command tag.
-fn count(body: &[u8]) -> u64 {
-    let text = body.split(|byte| *byte == 0).next().unwrap_or_default();
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(|tag| tag.rsplit(' ').next()?.parse().ok())
-        .unwrap_or(0)
-}
-
 /// Hands on what the shards returned, in the order of the rows given.
 fn answer<C: Conversation>(client: &mut C, shares: &[Share], returned: Returned) {
-    if let Some((description, _)) = &returned.description {
-        client.out().extend_from_slice(description);
-    }
+    client.out().extend_from_slice(&returned.description);
     let each = returned
         .rows
         .iter()
@@ -181,22 +169,15 @@ fn placed(trouble: Trouble, part: &Part, wide: &Wide) -> Trouble {
     let Some(position) = backend::error_fields(body).field(b'P') else {
         return Trouble::Server(error);
     };
-    let whole = match &wide.source {
-        Source::Text(text) => text.as_slice(),
-        Source::Bind { prepared, .. } => prepared.text(),
-    };
     let position = std::str::from_utf8(position)
         .ok()
-        .and_then(|position| part.position_in(whole, position.parse().ok()?));
+        .and_then(|position| part.position_in(wide.source.sql(), position.parse().ok()?));
     Trouble::Server(backend::error_at(body, position))
 }
 
 /// What each shard is sent.
 fn orders<C: Conversation>(client: &C, wide: &Wide, shares: &[Share]) -> Result<Vec<Order>, Fault> {
-    let text = match &wide.source {
-        Source::Text(text) => text.as_slice(),
-        Source::Bind { prepared, .. } => prepared.text(),
-    };
+    let text = wide.source.sql();
     let tokens = scan(text, wide.lexing).map_err(|_unreadable| unread())?;
     let rows = Rows::find(&tokens, text).ok_or_else(unread)?;
     if shares
@@ -205,32 +186,35 @@ fn orders<C: Conversation>(client: &C, wide: &Wide, shares: &[Share]) -> Result<
     {
         return Err(unread());
     }
-    shares
+    let parts = shares
         .iter()
-        .map(|share| {
-            let part = rows.only(text, share.rows.iter().copied());
-            let form = match &wide.source {
-                Source::Text(_) => Form::Query,
-                Source::Bind {
-                    prepared,
-                    after_names,
-                    ..
-                } => {
-                    let body = [b"\0\0", after_names.as_slice()].concat();
-                    let bind = frontend::bind(&body)?;
-                    check_count(&bind, prepared, &parameters(&tokens, text))?;
-                    let used = used(&part, wide)?;
-                    let declared = |index| prepared.parameter_type(index);
-                    Form::Group {
-                        parse: parse(&part, &bind, &used, declared),
-                        bind: trimmed(&bind, &used),
-                        detour: client.detour(prepared),
-                    }
-                }
-            };
-            Ok(Order { part, form })
-        })
-        .collect()
+        .map(|share| rows.only(text, share.rows.iter().copied()));
+    let Source::Bind {
+        prepared,
+        after_names,
+        ..
+    } = &wide.source
+    else {
+        let query = |part| Order {
+            part,
+            form: Form::Query,
+        };
+        return Ok(parts.map(query).collect());
+    };
+    let body = [b"\0\0", after_names.as_slice()].concat();
+    let bind = frontend::bind(&body)?;
+    check_count(&bind, prepared, &parameters(&tokens, text))?;
+    let group = |part: Part| {
+        let used = used(&part, wide)?;
+        let declared = |index| prepared.parameter_type(index);
+        let form = Form::Group {
+            parse: parse(&part, &bind, &used, declared),
+            bind: trimmed(&bind, &used),
+            detour: client.detour(prepared),
+        };
+        Ok(Order { part, form })
+    };
+    parts.map(group).collect()
 }
 
 /// The parameters that a part mentions, counted from 0.

@@ -247,7 +247,7 @@ impl Member {
         data: &[u8],
         mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
     ) -> Result<bool, Trouble> {
-        let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+        let most = bytes_max(client);
         let mut more = true;
         let Member { lease, reading, .. } = self;
         let connection = lease.connection().ok_or_else(gone)?;
@@ -330,6 +330,11 @@ async fn read<C: Conversation>(
         }
     })
     .await
+}
+
+/// Bytes that one statement may hold.
+pub(super) fn bytes_max<C: Conversation>(client: &C) -> usize {
+    usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX)
 }
 
 /// Sends everything to the client.

@@ -55,6 +55,16 @@ pub(crate) enum Source {
     },
 }
 
+impl Source {
+    /// The statement's text.
+    fn sql(&self) -> &[u8] {
+        match self {
+            Source::Text(text) => text,
+            Source::Bind { prepared, .. } => prepared.text(),
+        }
+    }
+}
+
 /// What the client sends while it copies.
 #[derive(Debug)]
 pub(crate) enum Copied {

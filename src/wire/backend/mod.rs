@@ -3,6 +3,8 @@
 //! Each writer appends one whole message to a buffer. Message formats:
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
+use std::borrow::Cow;
+
 use crate::error::{Fault, Severity};
 
 /// The transaction status of ReadyForQuery.
@@ -396,6 +398,21 @@ pub fn result_columns(body: &[u8]) -> Option<Box<[ResultColumn]>> {
             })
         })
         .collect()
+}
+
+/// The tag in the body of a CommandComplete.
+pub fn command_tag(body: &[u8]) -> Cow<'_, str> {
+    let tag = body.split(|byte| *byte == 0).next();
+    String::from_utf8_lossy(tag.unwrap_or_default())
+}
+
+/// The rows that the tag of a CommandComplete counts; 0 when it counts none.
+pub fn command_count(body: &[u8]) -> u64 {
+    command_tag(body)
+        .rsplit(' ')
+        .next()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
 }
 
 /// An ErrorResponse like that with this body, with another position; without one for `None`.
