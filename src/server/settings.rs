@@ -251,10 +251,15 @@ fn set_statement(name: &str, value: Option<&str>, scope: &str) -> String {
     }
 }
 
+/// A name as SQL.
+pub fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// A setting's name as SQL: each part between dots quoted.
-fn quote_name(name: &str) -> String {
+pub fn quote_name(name: &str) -> String {
     name.split('.')
-        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .map(quote_ident)
         .collect::<Vec<_>>()
         .join(".")
 }

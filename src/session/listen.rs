@@ -20,6 +20,7 @@ use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Permit, Pool};
+use crate::server::settings::quote_ident;
 use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;
@@ -167,14 +168,10 @@ fn each<'a>(command: &str, channels: impl Iterator<Item = &'a String>) -> String
     for channel in channels {
         sql.push_str(command);
         sql.push(' ');
-        sql.push_str(&quoted(channel));
+        sql.push_str(&quote_ident(channel));
         sql.push(';');
     }
     sql
-}
-
-fn quoted(channel: &str) -> String {
-    format!("\"{}\"", channel.replace('"', "\"\""))
 }
 
 /// Keeps one connection and hears on it until the hub is gone.
@@ -484,20 +481,19 @@ impl Session {
         let before = self.client.activity.get();
         self.client
             .set_activity(Activity::Waiting, self.engine.now());
-        let sql = format!("LISTEN {}", quoted(channel));
-        let mut listening = Box::pin(hub.run(sql));
+        let sql = format!("LISTEN {}", quote_ident(channel));
         let wait = self.database.limits.query_wait_timeout;
-        let mut late = Box::pin(tokio::time::sleep(wait));
-        let listened = poll_fn(|cx| {
-            if let Poll::Ready(answer) = listening.as_mut().poll(cx) {
-                return Poll::Ready(answer.map_err(Interrupted::Fault));
-            }
-            if !wait.is_zero() && late.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Interrupted::Fault(late_to_listen())));
-            }
-            self.poll_watch(cx).map(Err)
-        })
-        .await;
+        let listened = self
+            .watched(async {
+                if wait.is_zero() {
+                    return hub.run(sql).await;
+                }
+                let listening = tokio::time::timeout(wait, hub.run(sql));
+                listening
+                    .await
+                    .unwrap_or_else(|_elapsed| Err(late_to_listen()))
+            })
+            .await;
         self.client.set_activity(before, self.engine.now());
         listened
     }

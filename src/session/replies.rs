@@ -8,7 +8,7 @@ use crate::planner;
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
-use crate::server::settings::{Settings, difference, of_whole};
+use crate::server::settings::{Settings, difference, of_whole, quote_ident, quote_name};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -766,9 +766,9 @@ impl Session {
     )]
     fn shape_block(&mut self, effect: &Effect) {
         let text = match effect {
-            Effect::Savepoint(name) => format!("SAVEPOINT {}", quoted(name)),
-            Effect::RollbackTo(name) => format!("ROLLBACK TO SAVEPOINT {}", quoted(name)),
-            Effect::Release(name) => format!("RELEASE SAVEPOINT {}", quoted(name)),
+            Effect::Savepoint(name) => format!("SAVEPOINT {}", quote_ident(name)),
+            Effect::RollbackTo(name) => format!("ROLLBACK TO SAVEPOINT {}", quote_ident(name)),
+            Effect::Release(name) => format!("RELEASE SAVEPOINT {}", quote_ident(name)),
             Effect::Set {
                 name,
                 value,
@@ -1052,15 +1052,6 @@ fn is_end(owed: &Owed<Note>) -> bool {
 fn is_snapshot(modes: &str) -> bool {
     let first = modes.split_whitespace().next().unwrap_or_default();
     first.eq_ignore_ascii_case("snapshot")
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The name of a setting, which may have a prefix.
-fn quote_name(name: &str) -> String {
-    name.split('.').map(quoted).collect::<Vec<_>>().join(".")
 }
 
 /// RESET ALL leaves role and session authorization as they are.

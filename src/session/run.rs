@@ -738,17 +738,26 @@ impl Session {
             .set_activity(Activity::Waiting, self.engine.now());
         let settings = Rc::clone(&self.settings);
         let now = self.engine.now();
-        let mut waiting = Box::pin(pool.acquire(&settings, now));
-        let lease = poll_fn(|cx| {
-            if let Poll::Ready(answer) = waiting.as_mut().poll(cx) {
-                return Poll::Ready(answer.map_err(Interrupted::Fault));
-            }
-            self.poll_watch(cx).map(Err)
-        })
-        .await;
+        let lease = self.watched(pool.acquire(&settings, now)).await;
         self.client.set_activity(before, self.engine.now());
         self.count_wait(shard, now, lease.is_ok());
         lease
+    }
+
+    /// Waits for something on behalf of the client, and watches the client meanwhile.
+    ///
+    /// # Cancel safety
+    /// That of `waiting`, which is dropped as well when the client leaves or cancels.
+    pub(crate) async fn watched<T>(
+        &mut self,
+        waiting: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Interrupted> {
+        let mut waiting = Box::pin(waiting);
+        poll_fn(|cx| match waiting.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(answer.map_err(Interrupted::Fault)),
+            Poll::Pending => self.poll_watch(cx).map(Err),
+        })
+        .await
     }
 
     /// Whether the client left, was killed, or canceled what it waits for.
@@ -903,17 +912,15 @@ impl Session {
         let Some(connection) = lease.connection() else {
             return Ok(());
         };
-        let mut running = std::pin::pin!(tokio::time::timeout(limit, run_hidden(connection, sql)));
-        poll_fn(|cx| match running.as_mut().poll(cx) {
-            Poll::Ready(Ok(result)) => Poll::Ready(result.map_err(Interrupted::Fault)),
-            Poll::Ready(Err(_elapsed)) => Poll::Ready(Err(Interrupted::Fault(
-                Fault::error(
+        let running = tokio::time::timeout(limit, run_hidden(connection, sql));
+        self.watched(async {
+            running.await.unwrap_or_else(|_elapsed| {
+                Err(Fault::error(
                     SqlState::CONNECTION_FAILURE,
                     "the server did not carry out what prepares a transaction in time",
                 )
-                .hint("Check the shard's health; raise server_connect_timeout if it is slow."),
-            ))),
-            Poll::Pending => self.poll_watch(cx).map(Err),
+                .hint("Check the shard's health; raise server_connect_timeout if it is slow."))
+            })
         })
         .await
     }
