@@ -52,9 +52,7 @@ impl<'a> Context<'a> {
 
     /// The table of the catalog that a name means.
     pub fn table(&self, name: &Name) -> Option<&'a Table> {
-        self.catalog
-            .resolve(self.search_path, name.schema.as_deref(), &name.name)
-            .map(|(_, table)| table)
+        self.find(name).map(|(_, table)| table)
     }
 
     /// What a name means, by the search path and the config.
@@ -62,9 +60,7 @@ impl<'a> Context<'a> {
         if name.schema.as_deref().is_some_and(is_temporary_schema) {
             return Relation::Single;
         }
-        let found = self
-            .catalog
-            .resolve(self.search_path, name.schema.as_deref(), &name.name);
+        let found = self.find(name);
         let schema = found.map(|(schema, _)| schema).or(name.schema.as_deref());
         if schema.is_some_and(is_system_schema) {
             return Relation::System;
@@ -91,9 +87,7 @@ impl<'a> Context<'a> {
             },
         }
     }
-}
 
-impl<'a> Context<'a> {
     /// The table that a name means, with its schema.
     pub(super) fn find(&self, name: &Name) -> Option<(&'a str, &'a Table)> {
         self.catalog

@@ -27,8 +27,8 @@ pub struct Script {
     pub pace: Pace,
 }
 
-/// How long a statement took the last times, rather the shorter ones: from being sent, or from the end of what was sent before it on
-/// its connection, to the end of its answer.
+/// How long a statement took the last times, rather the shorter ones: from being sent, or from the end
+/// of what was sent before it on its connection, to the end of its answer.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     /// In µs; 0 before the first.
@@ -49,7 +49,7 @@ impl Pace {
     }
 
     /// What it takes, if it ran before.
-    pub fn average(&self) -> Option<Duration> {
+    pub fn usual(&self) -> Option<Duration> {
         let micros = self.micros.get();
         (micros > 0).then(|| Duration::from_micros(micros.into()))
     }
@@ -232,6 +232,19 @@ pub struct Keyed {
     pub hinted: Option<ShardId>,
     /// The first of its sharded tables as written, for messages.
     pub table: Arc<str>,
+}
+
+impl Keyed {
+    /// The same, where only one shard may answer; else `otherwise`.
+    #[must_use]
+    pub fn on_one_shard(&self, otherwise: Fault) -> Keyed {
+        Keyed {
+            concat: false,
+            splits: false,
+            otherwise: Arc::new(otherwise),
+            ..self.clone()
+        }
+    }
 }
 
 /// One value of a key: an operand for each of its columns.

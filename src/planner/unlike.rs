@@ -2,6 +2,7 @@
 
 use crate::planner::functions;
 use crate::planner::literals::may_mean_moment;
+use crate::sql::OBJECT_TYPES;
 use crate::sql::cursor::{Cursor, Name, word_name};
 use crate::sql::scan::{Kind, Token};
 
@@ -55,8 +56,8 @@ const NO_CALLS: [&str; 25] = [
     "when",
     "with",
 ];
-/// Types that read a text by the clock or by the catalogs.
-const READERS: [&str; 18] = [
+/// Types that read a text by the clock. [`OBJECT_TYPES`] read it by the catalogs.
+const CLOCK_READERS: [&str; 11] = [
     "date",
     "time",
     "timestamp",
@@ -68,13 +69,6 @@ const READERS: [&str; 18] = [
     "datemultirange",
     "tsmultirange",
     "tstzmultirange",
-    "regclass",
-    "regproc",
-    "regprocedure",
-    "regtype",
-    "regrole",
-    "regnamespace",
-    "regoper",
 ];
 
 /// What in a statement is a server's own, whatever its expressions do with it.
@@ -122,8 +116,9 @@ fn called(mut rest: Cursor<'_>, before: Option<Token>) -> Option<String> {
         rest.advance();
         let to = rest.parts()?.pop()?;
         let constant = before.is_some_and(|token| is_text(token.kind));
-        let reads = READERS.contains(&to.as_str()) && !constant;
-        return reads.then(|| format!("a conversion to {to}"));
+        let to_is_among = |types: &[&str]| types.contains(&to.as_str());
+        let reads = to_is_among(&CLOCK_READERS) || to_is_among(&OBJECT_TYPES);
+        return (reads && !constant).then(|| format!("a conversion to {to}"));
     }
     let parts = rest.parts()?;
     let call = rest.kind() == Some(Kind::OpenParen);

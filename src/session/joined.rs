@@ -52,7 +52,7 @@ impl Session {
             && self.database.catalog_is_current();
         script
             .pace
-            .average()
+            .usual()
             .filter(|pace| may && *pace < convoy::quick(limits.shared_read_wait))
     }
 

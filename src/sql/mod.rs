@@ -11,5 +11,5 @@ pub mod split;
 pub mod statement;
 mod tokens;
 
-pub use convert::with_stack;
+pub use convert::{OBJECT_TYPES, with_stack};
 pub use tokens::Numbering;

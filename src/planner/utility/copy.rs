@@ -216,16 +216,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {
-            Access::Keyed(Arc::new(Keyed {
-                distribution: keyed.distribution,
-                keys: keyed.keys.clone(),
-                concat: false,
-                splits: false,
-                otherwise: Arc::new(whole_file()),
-                insert: keyed.insert,
-                hinted: keyed.hinted,
-                table: Arc::clone(&keyed.table),
-            }))
+            Access::Keyed(Arc::new(keyed.on_one_shard(whole_file())))
         }
         // Its command tag and rows are those of one COPY; copies answer alike.
         Access::Broadcast { .. } => Access::Refuse(Arc::new(refuse::kind(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::planner::context::Context;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
-use crate::planner::plan::{Access, Effect, Keyed};
+use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 
@@ -56,16 +56,9 @@ fn declare(text: &Text<'_>) -> Option<Draft> {
 pub(super) fn single(context: Context<'_>, access: Access, what: &str, hint: &str) -> Access {
     match access {
         Access::Broadcast { .. } | Access::CopySplit(_) if context.is_one_shard() => Access::Home,
-        Access::Keyed(keyed) => Access::Keyed(Arc::new(Keyed {
-            distribution: keyed.distribution,
-            keys: keyed.keys.clone(),
-            concat: false,
-            splits: false,
-            otherwise: Arc::new(refuse::kind(what, hint)),
-            insert: keyed.insert,
-            hinted: keyed.hinted,
-            table: Arc::clone(&keyed.table),
-        })),
+        Access::Keyed(keyed) => {
+            Access::Keyed(Arc::new(keyed.on_one_shard(refuse::kind(what, hint))))
+        }
         Access::Broadcast { .. } | Access::CopySplit(_) => {
             Access::Refuse(Arc::new(refuse::kind(what, hint)))
         }

@@ -11,6 +11,8 @@ mod query;
 mod source;
 mod write;
 
+pub use names::OBJECT_TYPES;
+
 use sqlparser::ast;
 
 use super::parse::Unread;

@@ -156,23 +156,27 @@ pub(super) fn is_plain_type(data_type: &DataType) -> bool {
     }
 }
 
+/// The types whose values are numbers of objects, which each server gives for itself.
+pub const OBJECT_TYPES: [&str; 9] = [
+    "regclass",
+    "regcollation",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+];
+
 /// Whether values of this type are numbers of objects, which each server gives for itself.
 pub(super) fn is_object_type(data_type: &DataType) -> bool {
-    const OBJECTS: &[&str] = &[
-        "regclass",
-        "regcollation",
-        "regnamespace",
-        "regoper",
-        "regoperator",
-        "regproc",
-        "regprocedure",
-        "regrole",
-        "regtype",
-    ];
     match data_type {
         DataType::Regclass => true,
         DataType::Custom(name, _) => name.0.last().is_some_and(|part| match part {
-            ObjectNamePart::Identifier(last) => OBJECTS.contains(&ident(last.clone()).as_str()),
+            ObjectNamePart::Identifier(last) => {
+                OBJECT_TYPES.contains(&ident(last.clone()).as_str())
+            }
             ObjectNamePart::Function(_) => true,
         }),
         _ => false,
