@@ -7,13 +7,6 @@ use crate::client::{Client, cancel};
 use crate::fixture::Fixture;
 use crate::herd::{Herd, Options};
 use crate::message::{bind, close, execute, parse, query, sync};
-use crate::shared::Databases;
-
-fn rows_of(fixture: &Fixture, key: i64) -> String {
-    fixture
-        .connect()
-        .value(&format!("SELECT count(*) FROM by_modulo WHERE k = {key}"))
-}
 
 fn failed_block(fixture: &Fixture, key: i64) -> Client {
     let mut client = fixture.connect();
@@ -27,15 +20,6 @@ fn failed_block(fixture: &Fixture, key: i64) -> Client {
     client
 }
 
-/// One shard, one connection.
-fn single(mode: &str) -> (Databases, Herd) {
-    let databases = Databases::create(1);
-    let mut options = Options::new(mode);
-    options.set("default_pool_size: 1");
-    let herd = Herd::start(&databases, &options);
-    (databases, herd)
-}
-
 const TIMEOUT: &str = "SELECT current_setting('statement_timeout') FROM by_modulo WHERE k = 1";
 
 #[test]
@@ -45,7 +29,7 @@ fn commit_of_a_failed_block_with_others_in_its_text_rolls_back() {
     let answer = client.query("COMMIT; SELECT 1");
     println!("{answer:?}");
     assert_eq!(
-        rows_of(&fixture, 4),
+        fixture.count_of(4),
         "0",
         "a part of a failed block was committed"
     );
@@ -58,7 +42,7 @@ fn commit_of_a_failed_block_by_the_extended_protocol_rolls_back() {
     let answer = client.query_with("COMMIT", &[]);
     println!("{answer:?}");
     assert_eq!(
-        rows_of(&fixture, 8),
+        fixture.count_of(8),
         "0",
         "a part of a failed block was committed"
     );
@@ -75,7 +59,7 @@ fn commit_in_a_failed_block_behind_prepare_in_time_rolls_back() {
     client.fails("INSERT INTO by_modulo VALUES (13, 1, 'x')");
     client.send(&[bind("", "c", &[], &[], &[]), execute("", 0), sync()].concat());
     println!("{:?}", client.answer());
-    assert_eq!(rows_of(&fixture, 12), "0");
+    assert_eq!(fixture.count_of(12), "0");
 }
 
 #[test]
@@ -154,7 +138,7 @@ fn a_block_with_a_savepoint_of_a_strange_name_moves() {
 
 #[test]
 fn a_portal_of_commit_that_is_executed_again_is_answered() {
-    let (databases, herd) = single("transaction");
+    let (databases, herd) = Herd::single("transaction");
     let run = |port: u16| {
         let mut client = Client::connect(port, "app", &databases.name);
         client.run("BEGIN");
@@ -179,7 +163,7 @@ fn a_portal_of_commit_that_is_executed_again_is_answered() {
 
 #[test]
 fn set_behind_which_commit_stands_counts_although_the_rest_fails() {
-    let (_databases, herd) = single("transaction");
+    let (_databases, herd) = Herd::single("transaction");
     let mut one = herd.connect();
     let mut two = herd.connect();
     let plain = two.value("SHOW statement_timeout");
@@ -191,7 +175,7 @@ fn set_behind_which_commit_stands_counts_although_the_rest_fails() {
 
 #[test]
 fn set_behind_which_rollback_stands_does_not_count() {
-    let (_databases, herd) = single("transaction");
+    let (_databases, herd) = Herd::single("transaction");
     let mut one = herd.connect();
     let mut two = herd.connect();
     let plain = one.value("SHOW statement_timeout");
@@ -238,7 +222,7 @@ fn a_block_that_moves_off_a_frozen_shard_can_be_ended() {
 
 #[test]
 fn a_statement_deallocated_in_a_pipeline_of_texts_is_not_missed_for_ever() {
-    let (_databases, herd) = single("transaction");
+    let (_databases, herd) = Herd::single("transaction");
     let mut one = herd.connect();
     let group = |name: &str| {
         [
@@ -273,7 +257,7 @@ fn a_statement_deallocated_in_a_pipeline_of_texts_is_not_missed_for_ever() {
 
 #[test]
 fn a_statement_deallocated_in_a_pipeline_is_parsed_again_behind_it() {
-    let (_databases, herd) = single("session");
+    let (_databases, herd) = Herd::single("session");
     let mut one = herd.connect();
     one.send(&[parse("s1", "SELECT 43", &[]), sync()].concat());
     one.answer().expect("parsed");

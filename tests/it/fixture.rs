@@ -146,6 +146,12 @@ impl Fixture {
         self.herd.connect()
     }
 
+    /// How many rows of a key `by_modulo` has.
+    pub(crate) fn count_of(&self, key: i64) -> String {
+        self.connect()
+            .value(&format!("SELECT count(*) FROM by_modulo WHERE k = {key}"))
+    }
+
     /// Checks every table as `check_table` does.
     pub(crate) fn check_rows(&self) {
         for table in tables() {

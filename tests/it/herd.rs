@@ -140,6 +140,15 @@ pub(crate) struct Herd {
 }
 
 impl Herd {
+    /// A proxy over one shard that has one connection to it.
+    pub(crate) fn single(mode: &str) -> (Databases, Herd) {
+        let databases = Databases::create(1);
+        let mut options = Options::new(mode);
+        options.set("default_pool_size: 1");
+        let herd = Herd::start(&databases, &options);
+        (databases, herd)
+    }
+
     /// Starts the proxy over a test's databases and waits until it listens.
     pub(crate) fn start(databases: &Databases, options: &Options) -> Herd {
         Herd::start_over(&databases.name, &databases.shard_ports, options)

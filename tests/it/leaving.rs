@@ -8,21 +8,6 @@ use crate::herd::{Herd, Options};
 use crate::message::{frame, query};
 use crate::shared::Databases;
 
-fn rows_of(fixture: &Fixture, key: i64) -> String {
-    fixture
-        .connect()
-        .value(&format!("SELECT count(*) FROM by_modulo WHERE k = {key}"))
-}
-
-/// One shard, one connection.
-fn single(mode: &str) -> (Databases, Herd) {
-    let databases = Databases::create(1);
-    let mut options = Options::new(mode);
-    options.set("default_pool_size: 1");
-    let herd = Herd::start(&databases, &options);
-    (databases, herd)
-}
-
 #[test]
 fn what_was_sent_before_terminate_is_carried_out_although_the_socket_is_closed() {
     let fixture = Fixture::start();
@@ -37,12 +22,12 @@ fn what_was_sent_before_terminate_is_carried_out_although_the_socket_is_closed()
     );
     drop(client);
     sleep(Duration::from_secs(1));
-    assert_eq!(rows_of(&fixture, 16), "1", "PostgreSQL carries it out");
+    assert_eq!(fixture.count_of(16), "1", "PostgreSQL carries it out");
 }
 
 #[test]
 fn a_session_that_breaks_off_ends_what_it_runs() {
-    let (databases, herd) = single("session");
+    let (databases, herd) = Herd::single("session");
     let mut client = herd.connect();
     client.run("SELECT pg_advisory_lock(5)");
     client.send(&query("SELECT pg_sleep(30)"));

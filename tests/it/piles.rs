@@ -25,18 +25,9 @@ fn flood(client: &Client, piece: &[u8], most: usize) -> usize {
     sent
 }
 
-/// One shard, one connection.
-fn single(mode: &str) -> (Databases, Herd) {
-    let databases = Databases::create(1);
-    let mut options = Options::new(mode);
-    options.set("default_pool_size: 1");
-    let herd = Herd::start(&databases, &options);
-    (databases, herd)
-}
-
 #[test]
 fn answers_of_the_proxy_that_nobody_reads_do_not_pile_up() {
-    let (_databases, herd) = single("transaction");
+    let (_databases, herd) = Herd::single("transaction");
     let client = herd.connect();
     let before = herd.resident();
     let piece: Vec<u8> = std::iter::repeat_n(sync(), 10_000).flatten().collect();
@@ -49,7 +40,7 @@ fn answers_of_the_proxy_that_nobody_reads_do_not_pile_up() {
 
 #[test]
 fn requests_behind_a_slow_one_do_not_pile_up() {
-    let (_databases, herd) = single("transaction");
+    let (_databases, herd) = Herd::single("transaction");
     let mut client = herd.connect();
     client.send(&query("SELECT pg_sleep(15)"));
     sleep(Duration::from_millis(200));
@@ -66,7 +57,7 @@ fn requests_behind_a_slow_one_do_not_pile_up() {
 
 #[test]
 fn parses_that_wait_do_not_pile_up() {
-    let (_databases, herd) = single("transaction");
+    let (_databases, herd) = Herd::single("transaction");
     let client = herd.connect();
     let before = herd.resident();
     let text = format!("SELECT '{}'", "x".repeat(1000));
