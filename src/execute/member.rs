@@ -152,7 +152,7 @@ impl Member {
         self.push_bind(client, prepared, after_names)?;
         let connection = self.connection()?;
         push_describe(connection);
-        push_sync(connection);
+        connection.push_hidden_sync();
         self.hear(client, |client, heard| {
             client.out().extend_from_slice(heard.bytes);
             Ok(true)
@@ -290,13 +290,7 @@ fn push_execute(connection: &mut ServerConnection, describe: bool) {
     connection
         .pipeline
         .sent(Request::Execute, false, Note::None);
-    push_sync(connection);
-}
-
-fn push_sync(connection: &mut ServerConnection) {
-    frame::write(&mut connection.out, b'S', &[]);
-    connection.pipeline.sent(Request::Sync, true, Note::None);
-    connection.unsynced = false;
+    connection.push_hidden_sync();
 }
 
 /// Bytes for the client that may wait while a shard is read.

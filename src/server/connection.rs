@@ -266,6 +266,13 @@ impl ServerConnection {
         self.mark_unsynced();
     }
 
+    /// Ends a group; ReadyForQuery goes no further than here.
+    pub fn push_hidden_sync(&mut self) {
+        frame::write(&mut self.out, b'S', &[]);
+        self.pipeline.sent(Request::Sync, true, Note::None);
+        self.unsynced = false;
+    }
+
     /// Queues a Parse of the unnamed statement; `body` is what follows the name. `detour` surrounds it.
     pub fn push_unnamed_parse(&mut self, body: &[u8], detour: &Detour) {
         for step in &detour.there {

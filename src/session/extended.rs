@@ -146,9 +146,10 @@ impl Session {
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = frontend::parse(body).map_err(Fault::from)?;
         self.settle_settings()?;
-        if (self.block.is_some() || self.may_open_block()) && self.begins_group() {
+        if (self.block.is_some() || self.may_open_block) && self.begins_group() {
             // Whether the block has failed decides what the answer is.
             self.wait_for_replies()?;
+            self.may_open_block = false;
         }
         if self.statements.contains_key(statement_key(parse.name)) {
             self.settle_name(parse.name)?;
@@ -195,22 +196,6 @@ impl Session {
             return Err(Session::failed_block_fault());
         }
         Ok(())
-    }
-
-    /// Whether a text that is not answered yet may have opened a block.
-    fn may_open_block(&self) -> bool {
-        let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
-            return false;
-        };
-        connection.pipeline.notes().any(|note| {
-            let Note::Script { script, .. } = note else {
-                return false;
-            };
-            script
-                .statements
-                .iter()
-                .any(|statement| statement.effect == Effect::Begin)
-        })
     }
 
     /// Whether a server has been sent the text and has not said what it thinks of it.
@@ -988,9 +973,7 @@ impl Session {
             && !connection.unsynced
         {
             connection.push_failure();
-            frame::write(&mut connection.out, b'S', &[]);
-            connection.pipeline.sent(Request::Sync, true, Note::None);
-            connection.unsynced = false;
+            connection.push_hidden_sync();
         }
     }
 

@@ -396,9 +396,7 @@ impl Session {
     /// Ends a group that was sent without Sync, so that the connection comes free.
     pub(crate) fn end_group(&mut self) {
         if let Some(connection) = self.connection() {
-            crate::wire::frame::write(&mut connection.out, b'S', &[]);
-            connection.pipeline.sent(Request::Sync, true, Note::None);
-            connection.unsynced = false;
+            connection.push_hidden_sync();
         }
     }
 }

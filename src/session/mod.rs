@@ -191,6 +191,8 @@ pub struct Session {
     pub(crate) skipping: bool,
     /// Whether something was executed since the last Sync was sent.
     pub(crate) executed: bool,
+    /// Whether a text that was sent, its answer perhaps not read yet, has a BEGIN.
+    pub(crate) may_open_block: bool,
     /// The block's server connection was lost, and the client has not heard of it.
     pub(crate) lost: Option<Fault>,
     pub(crate) copy_in: bool,

@@ -336,6 +336,10 @@ impl Session {
         let note = if plain {
             Note::None
         } else {
+            self.may_open_block |= script
+                .statements
+                .iter()
+                .any(|statement| statement.effect == Effect::Begin);
             Note::Script {
                 script: Rc::clone(script),
                 done: 0,

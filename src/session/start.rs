@@ -75,6 +75,7 @@ impl Session {
             tentative: VecDeque::new(),
             skipping: false,
             executed: false,
+            may_open_block: false,
             lost: None,
             copy_in: false,
             departed: false,
