@@ -9,7 +9,8 @@ use std::path::Path;
 
 use pgherd::config::KeyType;
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, Place, Shard, Table as Rule, TableKind, Unlisted,
+    Constraints, Database, Distribution, Host, Place, RangePart, Shard, Table as Rule, TableKind,
+    Unlisted,
 };
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
@@ -117,6 +118,22 @@ impl World {
             };
             (name.to_owned(), distribution)
         };
+        let years = |names: &[String]| match names {
+            [a, b, c, d] => Place::Range(
+                [
+                    (Some("100"), a),
+                    (Some("200"), b),
+                    (Some("300"), c),
+                    (None, d),
+                ]
+                .map(|(to, shard)| RangePart {
+                    to: to.map(String::from),
+                    place: Place::Shard(shard.clone()),
+                })
+                .into(),
+            ),
+            _ => Place::Shard("shard_0".into()),
+        };
         let jump = || Place::Jump(names.iter().cloned().map(Place::Shard).collect());
         let config = Database {
             name: "shop".into(),
@@ -139,6 +156,7 @@ impl World {
                 by("users", &[KeyType::Int8], all()),
                 by("sessions", &[KeyType::Text], jump()),
                 by("stores", &[KeyType::Text, KeyType::Int8], jump()),
+                by("years", &[KeyType::Int8], years(&names)),
             ]
             .into(),
             tables: rules(),
@@ -271,6 +289,7 @@ fn rules() -> Vec<Rule> {
         rule("Account", sharded("users", &["userId"])),
         rule("sessions", sharded("sessions", &["session_id"])),
         rule("stock", sharded("stores", &["store", "product_id"])),
+        rule("events", sharded("years", &["year"])),
         rule("o", TableKind::Reference),
         rule("countries", TableKind::Reference),
         rule("options", TableKind::Single),
@@ -301,6 +320,7 @@ fn catalog() -> Catalog {
     };
     add("t", false, &["id", "user_id", "name", "amount", "country"]);
     add("u", false, &["user_id", "email"]);
+    add("events", false, &["year", "what"]);
     add("o", false, &["id", "label"]);
     add("countries", false, &["code", "name"]);
     add("options", false, &["name", "value"]);

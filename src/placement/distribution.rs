@@ -1,10 +1,13 @@
 //! One distribution: a rule that places keys, and the keys pinned to shards of their own.
 
-use super::rule::{Builder, Rule};
+use super::rule::{Builder, Rule, Span};
 use super::{ShardId, ShardSet};
 use crate::config;
 use crate::error::{Fault, SqlState};
 use crate::types::key::{Key, KeyError, KeyType};
+
+/// Integers of a span that are placed one by one.
+const SPAN_MAX: u64 = 64;
 
 /// A distribution, ready to place keys.
 #[derive(Debug)]
@@ -59,6 +62,25 @@ impl Distribution {
     /// The keys on shards of their own, in ascending order.
     pub fn pins(&self) -> &[(Key<'static>, ShardId)] {
         &self.pins
+    }
+
+    /// Adds every shard that some key within a span is placed on; for keys of one column.
+    pub fn between(&self, span: &Span<'_>, into: &mut ShardSet) {
+        if let Some(values) = span.integers(SPAN_MAX) {
+            // What no placement covers has no rows.
+            for value in values {
+                if let Ok(shard) = self.place(&[Key::Int(value)]) {
+                    into.insert(shard);
+                }
+            }
+            return;
+        }
+        for (pinned, shard) in &self.pins {
+            if span.has(pinned) {
+                into.insert(*shard);
+            }
+        }
+        self.rule.between(span, into);
     }
 
     /// The shard of a key: its pin's, else the rule's. Allocates nothing.

@@ -317,6 +317,11 @@ fn reads_clock(survey: &Survey<'_>, block: &Block) -> bool {
         | Expr::And(_)
         | Expr::Or(_)
         | Expr::Equal(..)
+        | Expr::Same(..)
+        | Expr::Compare(..)
+        | Expr::Computed(..)
+        | Expr::InSubquery(..)
+        | Expr::Subquery(_)
         | Expr::In(..)
         | Expr::Any(..)
         | Expr::Default

@@ -86,6 +86,11 @@ fn argument(expr: &Expr, literals: &Literals<'_>) -> Argument {
         | Expr::And(_)
         | Expr::Or(_)
         | Expr::Equal(..)
+        | Expr::Same(..)
+        | Expr::Compare(..)
+        | Expr::Computed(..)
+        | Expr::InSubquery(..)
+        | Expr::Subquery(_)
         | Expr::In(..)
         | Expr::Any(..)
         | Expr::Default

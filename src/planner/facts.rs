@@ -1,18 +1,27 @@
 //! What predicates prove of key columns: sets of values, and equalities that carry them on.
 //!
-//! A node is one key column of one reference to a sharded table. An edge says that the rows of one
+//! A node is one key column of one reference to a sharded table, or a column of a derived table that has
+//! its values. An edge says that the rows of one
 //! table that matter have a value some row that matters of the other has; it points the way that
 //! values may be carried. *Invariant:* a node's set holds the key of every row that can matter to
 //! the answer, or is not known.
 
+use std::sync::Arc;
+
 use crate::placement::distribution::Distribution;
 use crate::placement::topology::Topology;
-use crate::planner::plan::{KeyOperands, Operand};
-use crate::sql::statement::{Expr, Family, Value};
+use crate::planner::plan::{Bound, Interval, KeyOperands, Operand};
+use crate::sql::statement::{Expr, Family, Order, Value};
 use crate::types::key::KeyType;
 
 /// Key values a statement may list; more are not pruned by.
 pub(super) const KEYS_MAX: usize = 100_000;
+
+/// Values that several columns may have together.
+const UNITED_MAX: usize = 1_000;
+
+/// Ends of an interval that are looked at on each side.
+const BOUNDS_MAX: usize = 8;
 
 /// Index of a key column of a table reference.
 pub(super) type Node = usize;
@@ -31,7 +40,22 @@ pub(super) struct Facts {
     types: Vec<KeyType>,
     sets: Vec<Option<Vec<Operand>>>,
     edges: Vec<(Node, Node)>,
+    /// Nodes whose values are among those of the others together.
+    unions: Vec<(Node, Vec<Node>)>,
     pub links: Vec<Link>,
+    /// What the level at hand compares with its subqueries, by their index, as yet unread.
+    pub asked: Vec<Asked>,
+}
+
+/// A node that has a value of a subquery's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub node: Node,
+    pub subquery: usize,
+    /// The column of the subquery.
+    pub column: usize,
+    /// Whether rows of the subquery with other values say nothing.
+    pub any: bool,
 }
 
 impl Facts {
@@ -51,12 +75,51 @@ impl Facts {
         self.types.get(node).copied()
     }
 
-    /// Learns that a node has one of these values; the smaller of two sets is kept.
-    pub(super) fn confine(&mut self, node: Node, values: Vec<Operand>) {
-        if let Some(set) = self.sets.get_mut(node)
-            && set.as_ref().is_none_or(|set| values.len() < set.len())
+    /// Makes a node for a column that has the values of another.
+    pub(super) fn derived(&mut self, from: Node) -> Option<Node> {
+        let kind = self.key_type(from)?;
+        self.types.push(kind);
+        self.sets.push(None);
+        Some(self.types.len() - 1)
+    }
+
+    /// Learns that a node has one of these values; the smaller of two sets is kept, and of two intervals
+    /// what they have in common. Whether anything was learnt.
+    pub(super) fn confine(&mut self, node: Node, values: Vec<Operand>) -> bool {
+        let Some(set) = self.sets.get_mut(node) else {
+            return false;
+        };
+        match set {
+            Some(set) => {
+                let before = weight(set);
+                let known = std::mem::take(set);
+                *set = narrower(known, values);
+                weight(set) < before
+            }
+            None => {
+                *set = Some(values);
+                true
+            }
+        }
+    }
+
+    /// Learns that a node's values are among those of others together, which are of its type.
+    pub(super) fn unite(&mut self, node: Node, parts: Vec<Node>) {
+        let kind = self.key_type(node).map(width);
+        if parts
+            .iter()
+            .all(|part| self.key_type(*part).map(width) == kind)
         {
-            *set = Some(values);
+            self.unions.push((node, parts));
+        }
+    }
+
+    /// Learns that a node has one of these listed values, if each is known.
+    pub(super) fn list(&mut self, node: Node, values: &[Expr]) {
+        if let Some(key) = self.key_type(node)
+            && let Some(operands) = values.iter().map(|value| operand(value, key)).collect()
+        {
+            self.confine(node, operands);
         }
     }
 
@@ -69,25 +132,61 @@ impl Facts {
 
     /// Carries sets along the edges until nothing is learnt any more.
     pub(super) fn settle(&mut self) {
-        let mut pending = self.edges.clone();
+        let mut edges = std::mem::take(&mut self.edges);
+        edges.sort_unstable();
+        edges.dedup();
+        let mut news: Vec<Node> = (0..self.sets.len()).collect();
         loop {
-            let before = pending.len();
-            pending.retain(|&(from, to)| {
-                let known = matches!(self.sets.get(to), Some(Some(_)));
-                let Some(Some(values)) = self.sets.get(from) else {
-                    return !known;
+            while let Some(from) = news.pop() {
+                let Some(Some(values)) = self.sets.get(from).cloned() else {
+                    continue;
                 };
-                if known {
-                    return false;
+                let first = edges.partition_point(|(node, _)| *node < from);
+                let outgoing = edges.get(first..).unwrap_or_default().iter();
+                for &(_, to) in outgoing.take_while(|(node, _)| *node == from) {
+                    if self.is_lighter(&values, to) && self.confine(to, values.clone()) {
+                        news.push(to);
+                    }
                 }
-                let values = values.clone();
-                self.confine(to, values);
-                false
-            });
-            if pending.len() == before || pending.is_empty() {
+            }
+            for (node, parts) in std::mem::take(&mut self.unions) {
+                match self.together(&parts) {
+                    Some(values) if self.is_lighter(&values, node) => {
+                        if self.confine(node, values) {
+                            news.push(node);
+                        }
+                    }
+                    Some(_) => (),
+                    None => self.unions.push((node, parts)),
+                }
+            }
+            if news.is_empty() {
                 return;
             }
         }
+    }
+
+    fn is_lighter(&self, values: &[Operand], node: Node) -> bool {
+        match self.sets.get(node) {
+            Some(Some(set)) => weight(values) < weight(set),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    fn together(&self, parts: &[Node]) -> Option<Vec<Operand>> {
+        let mut united: Vec<Operand> = Vec::new();
+        for part in parts {
+            for value in self.set(*part)? {
+                if !united.contains(value) {
+                    united.push(value.clone());
+                }
+            }
+            if united.len() > UNITED_MAX {
+                return None;
+            }
+        }
+        Some(united)
     }
 
     /// The values of one node.
@@ -100,7 +199,8 @@ impl Facts {
         let mut keys: Vec<KeyOperands> = vec![Vec::with_capacity(columns)];
         for node in first..first + columns {
             let values = self.set(node)?;
-            if columns > 1 && values.iter().any(is_array) || keys.len() * values.len() > KEYS_MAX {
+            if columns > 1 && values.iter().any(is_several) || keys.len() * values.len() > KEYS_MAX
+            {
                 return None;
             }
             keys = keys
@@ -118,12 +218,94 @@ impl Facts {
     }
 }
 
-fn is_array(operand: &Operand) -> bool {
+/// Whether an operand stands for several values.
+fn is_several(operand: &Operand) -> bool {
     match operand {
-        Operand::Elements(_) | Operand::LiteralElements(_) => true,
-        Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) | Operand::Null => {
-            false
+        Operand::Elements(_) | Operand::LiteralElements(_) | Operand::Between(_) => true,
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Computed(_)
+        | Operand::Null => false,
+    }
+}
+
+/// How much a set leaves open: listed values before intervals.
+fn weight(values: &[Operand]) -> usize {
+    let intervals = values
+        .iter()
+        .filter(|value| matches!(value, Operand::Between(_)));
+    values.len() + intervals.count() * 2 * KEYS_MAX
+}
+
+/// A set that holds all that both sets hold.
+pub(super) fn narrower(left: Vec<Operand>, right: Vec<Operand>) -> Vec<Operand> {
+    if let ([Operand::Between(one)], [Operand::Between(other)]) = (&*left, &*right) {
+        if one == other {
+            return left;
         }
+        let both = |one: &[Bound], other: &[Bound]| -> Vec<Bound> {
+            one.iter().chain(other).take(BOUNDS_MAX).cloned().collect()
+        };
+        return vec![Operand::Between(Arc::new(Interval {
+            lows: both(&one.lows, &other.lows),
+            highs: both(&one.highs, &other.highs),
+        }))];
+    }
+    if weight(&right) < weight(&left) {
+        right
+    } else {
+        left
+    }
+}
+
+/// The interval of the values that compare so with an expression; `None` if it must be computed, or where the
+/// order is not that of the server.
+pub(super) fn interval(order: Order, expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
+    // A collation may order text in any way.
+    if key == KeyType::Text {
+        return None;
+    }
+    let bound = |inclusive| -> Option<Vec<Bound>> {
+        let operand = operand(expr, key)?;
+        Some(vec![Bound { operand, inclusive }])
+    };
+    let interval = match order {
+        Order::Less | Order::LessOrEqual => Interval {
+            lows: Vec::new(),
+            highs: bound(order == Order::LessOrEqual)?,
+        },
+        Order::Greater | Order::GreaterOrEqual => Interval {
+            lows: bound(order == Order::GreaterOrEqual)?,
+            highs: Vec::new(),
+        },
+    };
+    Some(vec![Operand::Between(Arc::new(interval))])
+}
+
+/// Whether an expression is a constant that is not NULL.
+pub(super) fn is_never_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(Value::Literal { .. } | Value::Text(_)) => true,
+        Expr::Cast(inner, _) => is_never_null(inner),
+        Expr::Row(items) => items.iter().all(is_never_null),
+        Expr::Value(Value::Parameter(_) | Value::Null)
+        | Expr::Column(_)
+        | Expr::Array(_)
+        | Expr::And(_)
+        | Expr::Or(_)
+        | Expr::Equal(..)
+        | Expr::Same(..)
+        | Expr::Compare(..)
+        | Expr::Computed(..)
+        | Expr::In(..)
+        | Expr::InSubquery(..)
+        | Expr::Subquery(_)
+        | Expr::Any(..)
+        | Expr::Default
+        | Expr::Boolean(_)
+        | Expr::Call
+        | Expr::Other => false,
     }
 }
 
@@ -137,14 +319,28 @@ pub(super) fn operand(expr: &Expr, key: KeyType) -> Option<Operand> {
     match expr {
         Expr::Value(value) => value_operand(value, key),
         Expr::Cast(inner, family) if matches(*family, key) => operand(inner, key),
-        Expr::Cast(..)
+        Expr::Computed(first, rest) if key.is_int() => {
+            // The server works with the width of the operands, and says so where it is too small.
+            let first = operand(first, KeyType::Int8)?;
+            let rest = rest
+                .iter()
+                .map(|(operator, expr)| Some((*operator, operand(expr, KeyType::Int8)?)))
+                .collect::<Option<_>>()?;
+            Some(Operand::Computed(Arc::new((first, rest))))
+        }
+        Expr::Computed(..)
+        | Expr::Cast(..)
         | Expr::Column(_)
         | Expr::Row(_)
         | Expr::Array(_)
         | Expr::And(_)
         | Expr::Or(_)
         | Expr::Equal(..)
+        | Expr::Same(..)
+        | Expr::Compare(..)
         | Expr::In(..)
+        | Expr::InSubquery(..)
+        | Expr::Subquery(_)
         | Expr::Any(..)
         | Expr::Default
         | Expr::Boolean(_)
@@ -187,7 +383,12 @@ pub(super) fn elements(expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
         | Expr::And(_)
         | Expr::Or(_)
         | Expr::Equal(..)
+        | Expr::Computed(..)
+        | Expr::Same(..)
+        | Expr::Compare(..)
         | Expr::In(..)
+        | Expr::InSubquery(..)
+        | Expr::Subquery(_)
         | Expr::Any(..)
         | Expr::Default
         | Expr::Boolean(_)

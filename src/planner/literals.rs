@@ -31,6 +31,11 @@ impl Literals<'_> {
             | Expr::And(_)
             | Expr::Or(_)
             | Expr::Equal(..)
+            | Expr::Same(..)
+            | Expr::Compare(..)
+            | Expr::Computed(..)
+            | Expr::InSubquery(..)
+            | Expr::Subquery(_)
             | Expr::In(..)
             | Expr::Any(..)
             | Expr::Default

@@ -12,6 +12,7 @@ mod functions;
 mod hint;
 mod literals;
 pub mod memo;
+mod outputs;
 pub mod plan;
 mod predicate;
 pub mod refuse;

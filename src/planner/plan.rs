@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::sql::mask::Literal as Span;
+use crate::sql::statement::Arithmetic;
 use crate::wire::copy::Format;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
@@ -263,8 +264,27 @@ pub enum Operand {
     Elements(u16),
     /// Each element of an array literal, as in `= ANY ('{1,2}')`. Only in keys of one column.
     LiteralElements(u16),
+    /// What is worked out of integers: the first, and each with the operator before it, from left to right.
+    Computed(Arc<(Operand, Vec<(Arithmetic, Operand)>)>),
+    /// Every value between these. Only in keys of one column, of statements that insert no listed rows.
+    Between(Arc<Interval>),
     /// NULL: matches nothing on read, is refused on write.
     Null,
+}
+
+/// All values that are above each of some and below each of others. One of them at least.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    pub lows: Vec<Bound>,
+    pub highs: Vec<Bound>,
+}
+
+/// An end of an interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub operand: Operand,
+    /// Whether the end itself is within.
+    pub inclusive: bool,
 }
 
 /// COPY … FROM STDIN of a sharded table.

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use crate::planner::facts::{self, Facts, KEYS_MAX, Link, Node};
+use crate::planner::facts::{self, Asked, Facts, KEYS_MAX, Link, Node};
 use crate::planner::plan::Operand;
-use crate::planner::scope::{Level, resolve};
-use crate::sql::statement::Expr;
+use crate::planner::scope::{Level, constants, resolve};
+use crate::sql::statement::{Expr, Order};
+use crate::types::key::KeyType;
 
 /// Where a predicate stands.
 #[derive(Clone, Debug)]
@@ -21,7 +22,8 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn node(&self, expr: &Expr, facts: &Facts) -> Option<Node> {
+    /// The node that an expression has the values of.
+    pub(super) fn node(&self, expr: &Expr, facts: &Facts) -> Option<Node> {
         match expr {
             Expr::Column(parts) => resolve(self.levels, parts, &self.visible),
             Expr::Cast(inner, family) => {
@@ -34,6 +36,11 @@ impl Place<'_> {
             | Expr::And(_)
             | Expr::Or(_)
             | Expr::Equal(..)
+            | Expr::Same(..)
+            | Expr::Compare(..)
+            | Expr::Computed(..)
+            | Expr::InSubquery(..)
+            | Expr::Subquery(_)
             | Expr::In(..)
             | Expr::Any(..)
             | Expr::Default
@@ -68,7 +75,19 @@ impl Place<'_> {
                 }
             }
             Expr::Equal(left, right) => self.equal(left, right, targets, facts),
-            Expr::Or(_) | Expr::In(..) | Expr::Any(..) => {
+            Expr::Same(left, right) if self.is_equality(left, right) => {
+                self.equal(left, right, targets, facts);
+            }
+            Expr::InSubquery(left, subquery) => {
+                if let Expr::Row(items) = &**left {
+                    for (column, item) in items.iter().enumerate() {
+                        self.ask(item, *subquery, column, true, targets, facts);
+                    }
+                } else {
+                    self.ask(left, *subquery, 0, true, targets, facts);
+                }
+            }
+            Expr::Or(_) | Expr::In(..) | Expr::Any(..) | Expr::Compare(..) => {
                 for &target in targets {
                     if let Some(values) = self.values(predicate, target, facts) {
                         facts.confine(target, values);
@@ -80,10 +99,42 @@ impl Place<'_> {
             | Expr::Cast(..)
             | Expr::Row(_)
             | Expr::Array(_)
+            | Expr::Same(..)
+            | Expr::Computed(..)
+            | Expr::Subquery(_)
             | Expr::Default
             | Expr::Boolean(_)
             | Expr::Call
             | Expr::Other => (),
+        }
+    }
+
+    /// Whether IS NOT DISTINCT FROM says no more than `=`: keys are never NULL, but for rows that an outer
+    /// join makes up.
+    fn is_equality(&self, left: &Expr, right: &Expr) -> bool {
+        let is_outer = self.levels.iter().any(|level| level.outer) || self.outer.is_some();
+        !is_outer || facts::is_never_null(left) || facts::is_never_null(right)
+    }
+
+    /// Notes that a column has a value that a subquery gives.
+    fn ask(
+        &self,
+        expr: &Expr,
+        subquery: usize,
+        column: usize,
+        any: bool,
+        targets: &[Node],
+        facts: &mut Facts,
+    ) {
+        if let Some(node) = self.node(expr, facts)
+            && targets.contains(&node)
+        {
+            facts.asked.push(Asked {
+                node,
+                subquery,
+                column,
+                any,
+            });
         }
     }
 
@@ -114,8 +165,8 @@ impl Place<'_> {
                     });
                 }
             }
-            (Some(node), None) => confine(node, right, targets, facts),
-            (None, Some(node)) => confine(node, left, targets, facts),
+            (Some(_), None) => self.confine(left, right, targets, facts),
+            (None, Some(_)) => self.confine(right, left, targets, facts),
             (None, None) => (),
         }
     }
@@ -127,7 +178,11 @@ impl Place<'_> {
             Expr::And(all) => all
                 .iter()
                 .filter_map(|one| self.values(one, node, facts))
-                .min_by_key(Vec::len),
+                .reduce(facts::narrower),
+            Expr::Compare(order, left, right) => self.compared(*order, left, right, node, facts),
+            Expr::Same(left, right) if self.is_equality(left, right) => {
+                self.equal_values(left, right, node, facts)
+            }
             Expr::Or(any) => {
                 let mut united = Vec::new();
                 for one in any {
@@ -154,6 +209,10 @@ impl Place<'_> {
                 facts::elements(right, key)
             }
             Expr::Any(..)
+            | Expr::Same(..)
+            | Expr::Computed(..)
+            | Expr::InSubquery(..)
+            | Expr::Subquery(_)
             | Expr::Column(_)
             | Expr::Value(_)
             | Expr::Cast(..)
@@ -190,15 +249,65 @@ impl Place<'_> {
         } else {
             return None;
         };
-        facts::operand(value, key).map(|operand| vec![operand])
+        self.operands(value, key)
     }
-}
 
-fn confine(node: Node, value: &Expr, targets: &[Node], facts: &mut Facts) {
-    if let Some(key) = facts.key_type(node)
-        && targets.contains(&node)
-        && let Some(operand) = facts::operand(value, key)
-    {
-        facts.confine(node, vec![operand]);
+    /// The values of a node that compares so; of rows, their first columns say something.
+    fn compared(
+        &self,
+        order: Order,
+        left: &Expr,
+        right: &Expr,
+        node: Node,
+        facts: &Facts,
+    ) -> Option<Vec<Operand>> {
+        if let (Expr::Row(left), Expr::Row(right)) = (left, right) {
+            let order = match order {
+                Order::Less | Order::LessOrEqual => Order::LessOrEqual,
+                Order::Greater | Order::GreaterOrEqual => Order::GreaterOrEqual,
+            };
+            return self.compared(order, left.first()?, right.first()?, node, facts);
+        }
+        let key = facts.key_type(node)?;
+        if self.node(left, facts) == Some(node) {
+            facts::interval(order, right, key)
+        } else if self.node(right, facts) == Some(node) {
+            facts::interval(order.flipped(), left, key)
+        } else {
+            None
+        }
+    }
+
+    /// The values that an expression may have: its own, or those listed for a column.
+    fn operands(&self, expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
+        match self.listed(expr) {
+            Some(values) => values
+                .iter()
+                .map(|value| facts::operand(value, key))
+                .collect(),
+            None => facts::operand(expr, key).map(|operand| vec![operand]),
+        }
+    }
+
+    /// The listed values that a column holds.
+    pub(super) fn listed(&self, expr: &Expr) -> Option<&[Expr]> {
+        let Expr::Column(parts) = expr else {
+            return None;
+        };
+        constants(self.levels, parts, &self.visible)
+    }
+
+    fn confine(&self, column: &Expr, value: &Expr, targets: &[Node], facts: &mut Facts) {
+        let Some(node) = self.node(column, facts) else {
+            return;
+        };
+        if let Expr::Subquery(subquery) = value {
+            self.ask(column, *subquery, 0, false, targets, facts);
+        } else if let Some(key) = facts.key_type(node)
+            && targets.contains(&node)
+            && let Some(operands) = self.operands(value, key)
+        {
+            facts.confine(node, operands);
+        }
     }
 }

@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
+use crate::placement::rule::Span;
 use crate::placement::topology::Topology;
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
 use crate::planner::plan::{
-    Access, Effect, KeyOperands, Keyed, Literal, Operand, Parameter, Route, Share, Statement,
-    Values,
+    Access, Bound, Effect, Interval, KeyOperands, Keyed, Literal, Operand, Parameter, Route, Share,
+    Statement, Values,
 };
 use crate::planner::refuse;
+use crate::sql::statement::Arithmetic;
 use crate::types::key::{Key, KeyError, KeyType};
 
 /// Works out the route of one execution of a statement.
@@ -245,9 +247,12 @@ fn place_one(
         Ok(())
     };
     match operand {
-        Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) | Operand::Null => {
-            each(decode(operand, kind, values)?)
-        }
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Computed(_)
+        | Operand::Null => each(decode(operand, kind, values)?),
+        Operand::Between(interval) => between(interval, kind, distribution, values, reached),
         Operand::Elements(index) => {
             let Parameter { value, binary, oid } =
                 values.parameter(*index).ok_or(KeyError::Unprovable)?;
@@ -266,6 +271,61 @@ fn place_one(
     }
 }
 
+fn between(
+    interval: &Interval,
+    kind: KeyType,
+    distribution: &Distribution,
+    values: &dyn Values,
+    reached: &mut Reached,
+) -> Result<(), KeyError> {
+    let mut span = Span::default();
+    for (bounds, is_low) in [(&interval.lows, true), (&interval.highs, false)] {
+        for Bound { operand, inclusive } in bounds {
+            match decode(operand, kind, values) {
+                Ok(end) if is_low => span.above(end, *inclusive),
+                Ok(end) => span.below(end, *inclusive),
+                // Without this end there may be more, never less.
+                Err(KeyError::Unprovable) => (),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if span.low.is_none() && span.high.is_none() {
+        return Err(KeyError::Unprovable);
+    }
+    let mut shards = ShardSet::default();
+    distribution.between(&span, &mut shards);
+    for shard in shards.iter() {
+        reached.add(shard);
+    }
+    Ok(())
+}
+
+/// What integers come to; the server computes it again, with the width that their types have.
+fn computed(
+    first: &Operand,
+    rest: &[(Arithmetic, Operand)],
+    values: &dyn Values,
+) -> Result<i64, KeyError> {
+    let integer = |operand: &Operand| match decode(operand, KeyType::Int8, values)? {
+        Key::Int(value) => Ok(value),
+        Key::Text(_) | Key::Uuid(_) | Key::Date(_) | Key::Timestamp(_) | Key::Numeric(_) => {
+            Err(KeyError::Unprovable)
+        }
+    };
+    let mut value = integer(first)?;
+    for (operator, operand) in rest {
+        let operand = integer(operand)?;
+        let next = match operator {
+            Arithmetic::Add => value.checked_add(operand),
+            Arithmetic::Subtract => value.checked_sub(operand),
+            Arithmetic::Multiply => value.checked_mul(operand),
+        };
+        value = next.ok_or(KeyError::Unprovable)?;
+    }
+    Ok(value)
+}
+
 fn decode<'v>(
     operand: &'v Operand,
     kind: KeyType,
@@ -282,8 +342,14 @@ fn decode<'v>(
             Key::from_literal(kind, text, *negative)?
         }
         Operand::Constant(text) => Key::from_text(kind, text.as_bytes())?,
+        Operand::Computed(computation) => {
+            let (first, rest) = &**computation;
+            Key::Int(computed(first, rest, values)?)
+        }
         Operand::Null => return Err(KeyError::Null),
-        Operand::Elements(_) | Operand::LiteralElements(_) => return Err(KeyError::Unprovable),
+        Operand::Elements(_) | Operand::LiteralElements(_) | Operand::Between(_) => {
+            return Err(KeyError::Unprovable);
+        }
     };
     match &key {
         Key::Text(text) if !values.is_utf8() && !text.is_ascii() => Err(KeyError::Unprovable),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::planner::facts::Node;
 use crate::sql::cursor::Name;
+use crate::sql::statement::Expr;
 
 /// A relation that a level's names may refer to.
 #[derive(Clone, Debug)]
@@ -14,6 +15,30 @@ pub(super) struct Binding {
     pub table: Option<Name>,
     /// Its key columns, each with its node; empty for what is not sharded or hides its columns.
     pub key: Vec<(String, Node)>,
+    /// Its columns that hold listed values.
+    pub constants: Vec<(String, Vec<Expr>)>,
+    /// All its columns in order, where they are known.
+    pub columns: Option<Vec<Column>>,
+}
+
+/// A column of a query, as far as it is followed.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    /// `None` where PostgreSQL makes a name up.
+    pub name: Option<String>,
+    pub value: Content,
+    /// Whether rows under it with other values than those asked for cannot matter.
+    pub open: bool,
+}
+
+/// What a column holds.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// The values of a node.
+    Key(Node),
+    /// One of these.
+    Constants(Vec<Expr>),
+    Unknown,
 }
 
 /// The relations of one query level.
@@ -24,6 +49,8 @@ pub(super) struct Level {
     pub merged: Vec<(String, Option<Node>)>,
     /// NATURAL joins merge columns we do not know.
     pub natural: bool,
+    /// Whether a row of it may lack a side of an outer join.
+    pub outer: bool,
 }
 
 impl Level {
@@ -86,6 +113,37 @@ pub(super) fn resolve(levels: &[Level], parts: &[String], visible: &Range<usize>
     for level in outer.iter().rev() {
         if let Some(at) = find(level, table, schema) {
             return node(level, at, column);
+        }
+    }
+    None
+}
+
+/// The listed values that a column's name means, looked up as [`resolve`] does.
+pub(super) fn constants<'l>(
+    levels: &'l [Level],
+    parts: &[String],
+    visible: &Range<usize>,
+) -> Option<&'l [Expr]> {
+    let (current, outer) = levels.split_last()?;
+    let (column, qualifier) = parts.split_last()?;
+    let of = |level: &'l Level, at: usize| {
+        let binding = level.bindings.get(at)?;
+        let found = binding.constants.iter().find(|(name, _)| name == column)?;
+        Some(found.1.as_slice())
+    };
+    let Some((table, schema)) = qualifier.split_last() else {
+        let is_merged = current.natural || current.merged.iter().any(|(name, _)| name == column);
+        let mut found = visible.clone().filter_map(|at| of(current, at));
+        let first = found.next()?;
+        return (!is_merged && found.next().is_none()).then_some(first);
+    };
+    let schema = schema.last();
+    if let Some(at) = find(current, table, schema) {
+        return visible.contains(&at).then(|| of(current, at)).flatten();
+    }
+    for level in outer.iter().rev() {
+        if let Some(at) = find(level, table, schema) {
+            return of(level, at);
         }
     }
     None

@@ -3,10 +3,11 @@
 use crate::error::Fault;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
+use crate::planner::outputs::{Known, Outputs, is_open, opens};
 use crate::planner::plan::KeyOperands;
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
-use crate::planner::scope::{Binding, Level};
+use crate::planner::scope::{Binding, Column, Content, Level};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{
     Block, Body, Call, Expr, Features, Inner, Join, JoinKind, Select, Source,
@@ -71,7 +72,7 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
-    ctes: Vec<String>,
+    pub ctes: Vec<Known>,
     depth: usize,
     outer_joins: usize,
 }
@@ -94,7 +95,7 @@ impl<'a> Survey<'a> {
             depth: 0,
             outer_joins: 0,
         };
-        survey.block(block, None);
+        survey.block(block);
         survey.facts.settle();
         survey
     }
@@ -103,23 +104,24 @@ impl<'a> Survey<'a> {
         self.refusal.get_or_insert(fault);
     }
 
-    /// Walks a level; `insert` is the reference its rows are inserted into, and where in them the
-    /// key columns stand.
-    pub(super) fn block(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
-        with_stack(|| self.block_here(block, insert));
+    /// Walks a level; its columns.
+    pub(super) fn block(&mut self, block: &Block) -> Outputs {
+        with_stack(|| self.block_here(block))
     }
 
-    fn block_here(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+    fn block_here(&mut self, block: &Block) -> Outputs {
         let known = self.ctes.len();
+        let asked = std::mem::take(&mut self.facts.asked);
         if block.recursive {
-            self.ctes
-                .extend(block.ctes.iter().map(|cte| cte.name.clone()));
+            for cte in &block.ctes {
+                self.know(&cte.name, Outputs::default());
+            }
         }
         self.depth += 1;
         for cte in &block.ctes {
-            self.block(&cte.block, None);
+            let outputs = self.block(&cte.block).renamed(&cte.columns);
             if !block.recursive {
-                self.ctes.push(cte.name.clone());
+                self.know(&cte.name, outputs);
             }
         }
         self.depth -= 1;
@@ -129,51 +131,65 @@ impl<'a> Survey<'a> {
         self.calls.extend(block.inner.calls.iter().cloned());
         self.casts.extend(block.inner.casts.iter().cloned());
         self.depth += 1;
-        self.body(block, insert);
+        let outputs = self.body(block);
         self.depth -= 1;
-        self.ctes.truncate(known);
+        self.forget(known);
+        self.facts.asked = asked;
+        outputs
     }
 
-    fn body(&mut self, block: &Block, insert: Option<(usize, &[usize])>) {
+    fn body(&mut self, block: &Block) -> Outputs {
         match &block.body {
-            Body::Select(select) => self.select(select, &block.inner, insert),
+            Body::Select(select) => self.select(select, &block.inner),
             Body::Nested(nested) => {
-                self.block(nested, insert);
+                let outputs = self.block(nested);
                 self.subqueries(&block.inner);
+                if opens(block) {
+                    outputs
+                } else {
+                    outputs.closed()
+                }
             }
             Body::Set(branches) => {
-                for branch in branches {
-                    self.block(branch, None);
-                }
+                let branches: Vec<Outputs> =
+                    branches.iter().map(|branch| self.block(branch)).collect();
                 self.subqueries(&block.inner);
+                self.combined(&branches, opens(block))
             }
-            Body::Values(_) => self.subqueries(&block.inner),
+            Body::Values(rows) => {
+                self.subqueries(&block.inner);
+                Survey::listed(rows)
+            }
             Body::Insert(write) => self.insert(write, &block.inner),
             Body::Update(write) => self.update(write, &block.inner),
             Body::Delete(write) => self.delete(write, &block.inner),
-            Body::Merge(write) => self.merge(write, &block.inner),
+            Body::Merge(write) => {
+                self.merge(write, &block.inner);
+                Outputs::default()
+            }
         }
     }
 
     /// Walks the subqueries in a level's expressions, in sight of the levels on the stack.
     pub(super) fn subqueries(&mut self, inner: &Inner) {
-        for subquery in &inner.subqueries {
-            self.block(subquery, None);
+        let asked = std::mem::take(&mut self.facts.asked);
+        for (index, subquery) in inner.subqueries.iter().enumerate() {
+            let outputs = self.block(subquery);
+            self.answer(&asked, index, &outputs);
         }
     }
 
-    fn select(&mut self, select: &Select, inner: &Inner, insert: Option<(usize, &[usize])>) {
+    fn select(&mut self, select: &Select, inner: &Inner) -> Outputs {
         self.levels.push(Level::default());
         let trees = self.sources(&select.from);
         if self.depth == 1 {
             self.top = trees;
         }
         self.filter(select.filter.as_ref());
-        if let Some((reference, positions)) = insert {
-            self.selected_keys(select, reference, positions);
-        }
         self.subqueries(inner);
+        let outputs = self.projected(&select.projection, is_open(inner));
         self.levels.pop();
+        outputs
     }
 
     /// Learns from WHERE, which confines every table of the level.
@@ -190,6 +206,19 @@ impl<'a> Survey<'a> {
         place.learn(filter, &mut self.facts);
     }
 
+    /// Learns from the ON of MERGE, which confines what is bound from `first` on.
+    pub(super) fn learn_on(&mut self, on: &Expr, first: usize) {
+        let end = self.bound();
+        let place = Place {
+            levels: &self.levels,
+            visible: 0..end,
+            confines: first..end,
+            outer: Some(self.outer_joins),
+        };
+        place.learn(on, &mut self.facts);
+        self.outer_joins += 1;
+    }
+
     pub(super) fn sources(&mut self, sources: &[Source]) -> Vec<Tree> {
         sources.iter().map(|source| self.source(source)).collect()
     }
@@ -201,8 +230,9 @@ impl<'a> Survey<'a> {
                 alias,
                 renamed,
             } => {
-                if name.schema.is_none() && self.ctes.contains(&name.name) {
-                    self.bind_opaque(alias.as_ref().unwrap_or(&name.name));
+                if name.schema.is_none()
+                    && self.bind_known(&name.name, alias.as_ref().unwrap_or(&name.name), *renamed)
+                {
                     return Tree::Leaf(None);
                 }
                 let reference = self.reference(name, false);
@@ -212,17 +242,22 @@ impl<'a> Survey<'a> {
             Source::Derived {
                 block,
                 alias,
+                columns,
                 lateral,
             } => {
-                if *lateral {
-                    self.block(block, None);
+                let joins = self.outer_joins;
+                let outputs = if *lateral {
+                    self.block(block)
                 } else {
                     let level = self.levels.pop();
-                    self.block(block, None);
+                    let outputs = self.block(block);
                     self.levels.extend(level);
-                }
-                if let Some(alias) = alias {
-                    self.bind_opaque(alias);
+                    outputs
+                };
+                let outputs = outputs.renamed(columns);
+                self.bind_outputs(alias.as_deref().unwrap_or_default(), &outputs, true);
+                if let Some(level) = self.levels.last_mut() {
+                    level.outer |= self.outer_joins > joins;
                 }
                 Tree::Leaf(None)
             }
@@ -249,6 +284,9 @@ impl<'a> Survey<'a> {
             JoinKind::Full => (end..end, Some(self.outer_joins)),
         };
         self.outer_joins += usize::from(outer.is_some());
+        if let Some(level) = self.levels.last_mut() {
+            level.outer |= outer.is_some();
+        }
         if let Some(on) = &join.on {
             let place = Place {
                 levels: &self.levels,
@@ -321,7 +359,7 @@ impl<'a> Survey<'a> {
             .push(crate::planner::facts::Link { left, right, outer });
     }
 
-    fn bound(&self) -> usize {
+    pub(super) fn bound(&self) -> usize {
         self.levels.last().map_or(0, |level| level.bindings.len())
     }
 
@@ -371,7 +409,7 @@ impl<'a> Survey<'a> {
             return;
         };
         let name = found.name.clone();
-        let mut key = Vec::new();
+        let mut key: Vec<(String, Node)> = Vec::new();
         if let (Rows::Sharded { first, .. }, Relation::Sharded { key: columns, .. }, false) =
             (found.place, self.context.relation(&name), renamed)
         {
@@ -381,11 +419,30 @@ impl<'a> Survey<'a> {
                 .map(|(at, column)| (column.clone(), first + at))
                 .collect();
         }
+        let columns = match self.context.table(&name) {
+            Some(table) if !renamed => Some(
+                table
+                    .columns
+                    .iter()
+                    .map(|column| Column {
+                        name: Some(column.name.clone()),
+                        value: match key.iter().find(|(name, _)| *name == column.name) {
+                            Some((_, node)) => Content::Key(*node),
+                            None => Content::Unknown,
+                        },
+                        open: true,
+                    })
+                    .collect(),
+            ),
+            Some(_) | None => None,
+        };
         if let Some(level) = self.levels.last_mut() {
             level.bindings.push(Binding {
                 alias: alias.map_or_else(|| name.name.clone(), str::to_owned),
                 table: alias.is_none().then_some(name),
                 key,
+                constants: Vec::new(),
+                columns,
             });
         }
     }
@@ -397,6 +454,8 @@ impl<'a> Survey<'a> {
                 alias: alias.to_owned(),
                 table: None,
                 key: Vec::new(),
+                constants: Vec::new(),
+                columns: None,
             });
         }
     }

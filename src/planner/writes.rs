@@ -2,16 +2,16 @@
 
 use crate::planner::context::Relation;
 use crate::planner::facts;
+use crate::planner::outputs::Outputs;
 use crate::planner::plan::KeyOperands;
 use crate::planner::refuse;
-use crate::planner::scope::{Level, resolve};
+use crate::planner::scope::{Content, Level};
 use crate::planner::survey::{Rows, Survey};
-use crate::sql::statement::{
-    Assignment, Block, Body, Delete, Expr, Inner, Insert, Item, Merge, Select, Update,
-};
+use crate::sql::cursor::Name;
+use crate::sql::statement::{Assignment, Block, Body, Delete, Expr, Inner, Insert, Merge, Update};
 
 impl Survey<'_> {
-    pub(super) fn insert(&mut self, insert: &Insert, inner: &Inner) {
+    pub(super) fn insert(&mut self, insert: &Insert, inner: &Inner) -> Outputs {
         let target = self.reference(&insert.table, true);
         let table = insert.table.to_string();
         match self.context.relation(&insert.table) {
@@ -59,11 +59,19 @@ impl Survey<'_> {
         self.bind_opaque("excluded");
         self.subqueries(inner);
         self.levels.pop();
+        if !insert.update.is_empty() {
+            return Outputs::default();
+        }
+        self.levels.push(Level::default());
+        self.bind(target, insert.alias.as_deref(), false);
+        let outputs = self.projected(&insert.returning, false);
+        self.levels.pop();
+        outputs
     }
 
     fn each_source(&mut self, insert: &Insert) {
         if let Some(source) = &insert.source {
-            self.block(source, None);
+            self.block(source);
         }
     }
 
@@ -102,9 +110,14 @@ impl Survey<'_> {
         };
         let table = insert.table.to_string();
         if let Some(rows) = values(source) {
-            self.block(source, None);
+            self.block(source);
             match self.rows(rows, target, positions) {
                 Ok(rows) => {
+                    let first = self.sharded(target).map_or(0, |(first, _)| first);
+                    for column in 0..positions.len() {
+                        let values = rows.iter().filter_map(|row| row.get(column).cloned());
+                        self.facts.confine(first + column, values.collect());
+                    }
                     if let Some(reference) = self.references.get_mut(target) {
                         reference.rows = Some(rows);
                     }
@@ -117,7 +130,17 @@ impl Survey<'_> {
             return;
         }
         // Every combination of the key columns' values: proven by the query, or refused at the end.
-        self.block(source, Some((target, positions)));
+        let outputs = self.block(source);
+        let Some((first, _)) = self.sharded(target).filter(|_| outputs.ordered) else {
+            return;
+        };
+        for (column, &at) in positions.iter().enumerate() {
+            match outputs.columns.get(at).map(|column| &column.value) {
+                Some(Content::Key(from)) => self.facts.carry(*from, first + column),
+                Some(Content::Constants(values)) => self.facts.list(first + column, values),
+                Some(Content::Unknown) | None => (),
+            }
+        }
     }
 
     /// The keys of listed rows, or the key column that has none and why.
@@ -153,34 +176,6 @@ impl Survey<'_> {
         Ok(keys)
     }
 
-    /// The keys that a SELECT gives to the rows it inserts.
-    pub(super) fn selected_keys(&mut self, select: &Select, target: usize, positions: &[usize]) {
-        let Some((first, _)) = self.sharded(target) else {
-            return;
-        };
-        for (column, &at) in positions.iter().enumerate() {
-            let before = select.projection.get(..=at).unwrap_or_default();
-            if before.iter().any(|item| matches!(item, Item::Star)) {
-                return;
-            }
-            let Some(Item::Expr { expr, .. }) = before.last() else {
-                return;
-            };
-            let node = first + column;
-            let Some(key) = self.facts.key_type(node) else {
-                return;
-            };
-            if let Some(operand) = facts::operand(expr, key) {
-                self.facts.confine(node, vec![operand]);
-            } else if let Expr::Column(parts) = expr
-                && let Some(level) = self.levels.last()
-                && let Some(from) = resolve(&self.levels, parts, &level.all())
-            {
-                self.facts.carry(from, node);
-            }
-        }
-    }
-
     /// ON CONFLICT DO UPDATE may set the key only to the one of the row that was to be inserted.
     fn conflict(&mut self, sets: &[Assignment], key: &[String], table: &str) {
         for set in sets {
@@ -194,18 +189,13 @@ impl Survey<'_> {
         }
     }
 
-    pub(super) fn update(&mut self, update: &Update, inner: &Inner) {
+    pub(super) fn update(&mut self, update: &Update, inner: &Inner) -> Outputs {
         let target = self.reference(&update.table, true);
         self.levels.push(Level::default());
         self.bind(target, update.alias.as_deref(), false);
         self.sources(&update.from);
         self.filter(update.filter.as_ref());
-        if let Relation::Sharded { key, .. } = self.context.relation(&update.table) {
-            let mut sets = update.sets.iter().flat_map(|set| &set.columns);
-            if let Some(column) = sets.find(|column| key.contains(column)) {
-                self.refuse(refuse::key_update(&update.table.to_string(), column));
-            }
-        }
+        self.keeps_key(&update.table, &update.sets);
         if let Some(reference) = self.references.get(target)
             && reference.place == Rows::Reference
             && update.sets.iter().any(|set| set.value == Expr::Default)
@@ -213,40 +203,91 @@ impl Survey<'_> {
             self.refuse(refuse::copies(&update.table.to_string(), "a DEFAULT"));
         }
         self.subqueries(inner);
+        let outputs = self.projected(&update.returning, false);
         self.levels.pop();
+        outputs
     }
 
-    pub(super) fn delete(&mut self, delete: &Delete, inner: &Inner) {
+    pub(super) fn delete(&mut self, delete: &Delete, inner: &Inner) -> Outputs {
         let target = self.reference(&delete.table, true);
         self.levels.push(Level::default());
         self.bind(target, delete.alias.as_deref(), false);
         self.sources(&delete.using);
         self.filter(delete.filter.as_ref());
         self.subqueries(inner);
+        let outputs = self.projected(&delete.returning, false);
+        self.levels.pop();
+        outputs
+    }
+
+    /// Refuses to set a column of the key.
+    fn keeps_key(&mut self, table: &Name, sets: &[Assignment]) {
+        if let Relation::Sharded { key, .. } = self.context.relation(table) {
+            let mut columns = sets.iter().flat_map(|set| &set.columns);
+            if let Some(column) = columns.find(|column| key.contains(column)) {
+                self.refuse(refuse::key_update(&table.to_string(), column));
+            }
+        }
+    }
+
+    /// The source's rows are kept, the target's are looked up by ON, as on the far side of an outer join.
+    pub(super) fn merge(&mut self, merge: &Merge, inner: &Inner) {
+        self.levels.push(Level::default());
+        self.source(&merge.source);
+        let sources = self.bound();
+        let target = self.reference(&merge.table, true);
+        self.bind(target, merge.alias.as_deref(), false);
+        self.learn_on(&merge.on, sources);
+        if let Relation::Reference(_) = self.context.relation(&merge.table) {
+            self.refuse(refuse::kind(
+                "MERGE into a reference table",
+                "Use INSERT … ON CONFLICT, UPDATE and DELETE.",
+            ));
+        }
+        self.keeps_key(&merge.table, &merge.sets);
+        for (columns, values) in &merge.inserts {
+            self.merged_row(merge, columns, values);
+        }
+        self.subqueries(inner);
         self.levels.pop();
     }
 
-    pub(super) fn merge(&mut self, merge: &Merge, inner: &Inner) {
-        let first = self.references.len();
-        self.reference(&merge.table, true);
-        self.levels.push(Level::default());
-        self.source(&merge.source);
-        self.subqueries(inner);
-        self.levels.pop();
-        let spread = self
-            .references
-            .iter()
-            .skip(first)
-            .any(|reference| match reference.place {
-                Rows::Sharded { .. } => true,
-                Rows::Reference => reference.written,
-                Rows::Single | Rows::System => false,
-            });
-        if spread {
-            self.refuse(refuse::kind(
-                "MERGE",
-                "Use INSERT … ON CONFLICT, UPDATE and DELETE with the key.",
-            ));
+    /// A row that MERGE may insert: a reference of its own, since its key need not be that of ON.
+    fn merged_row(&mut self, merge: &Merge, columns: &[String], values: &[Expr]) {
+        let Relation::Sharded { key, table, .. } = self.context.relation(&merge.table) else {
+            return;
+        };
+        self.inserts = true;
+        let name = merge.table.to_string();
+        let columns: Vec<&str> = if columns.is_empty() {
+            let Some(table) = table else {
+                self.refuse(refuse::columns(&name));
+                return;
+            };
+            let all = table.insert_columns();
+            all.map(|column| column.name.as_str()).collect()
+        } else {
+            columns.iter().map(String::as_str).collect()
+        };
+        let row = self.reference(&merge.table, true);
+        let Some((first, _)) = self.sharded(row) else {
+            return;
+        };
+        for (at, wanted) in key.iter().enumerate() {
+            let position = columns.iter().position(|column| column == wanted);
+            let Some(value) = position.and_then(|position| values.get(position)) else {
+                self.refuse(refuse::no_key(&name, wanted, "is not among the columns"));
+                return;
+            };
+            match self.content_here(value) {
+                Content::Key(from) => self.facts.carry(from, first + at),
+                Content::Constants(values) => self.facts.list(first + at, &values),
+                Content::Unknown => {
+                    let why = "is an expression that the server computes";
+                    self.refuse(refuse::no_key(&name, wanted, why));
+                    return;
+                }
+            }
         }
     }
 }

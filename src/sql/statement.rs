@@ -19,6 +19,8 @@ pub struct Block {
 #[derive(Clone, Debug)]
 pub struct Cte {
     pub name: String,
+    /// Its names for the columns, as far as it has any.
+    pub columns: Vec<String>,
     pub block: Block,
 }
 
@@ -26,7 +28,7 @@ pub struct Cte {
 #[derive(Clone, Debug)]
 pub enum Body {
     Select(Box<Select>),
-    /// UNION, INTERSECT, EXCEPT of these.
+    /// UNION, INTERSECT, EXCEPT of these, from left to right.
     Set(Vec<Block>),
     /// A query in parentheses.
     Nested(Box<Block>),
@@ -43,6 +45,7 @@ pub struct Inner {
     pub calls: Vec<Call>,
     /// What is cast to a type of [`Features::TYPE`].
     pub casts: Vec<Expr>,
+    /// In the order that [`Expr::Subquery`] counts.
     pub subqueries: Vec<Block>,
     pub features: Features,
 }
@@ -128,8 +131,8 @@ pub enum Into {
 /// One item of a target list.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// `*` or `t.*`.
-    Star,
+    /// `*`, or `t.*` with the name before the dot.
+    Star(Option<String>),
     Expr {
         expr: Expr,
         alias: Option<String>,
@@ -148,6 +151,8 @@ pub enum Source {
     Derived {
         block: Box<Block>,
         alias: Option<String>,
+        /// The alias' names for the columns, as far as it has any.
+        columns: Vec<String>,
         lateral: bool,
     },
     /// A function; its call is among the block's calls.
@@ -189,6 +194,7 @@ pub struct Insert {
     /// ON CONFLICT DO UPDATE SET.
     pub update: Vec<Assignment>,
     pub has_conflict: bool,
+    pub returning: Vec<Item>,
 }
 
 /// `columns = value`.
@@ -206,6 +212,7 @@ pub struct Update {
     pub sets: Vec<Assignment>,
     pub from: Vec<Source>,
     pub filter: Option<Expr>,
+    pub returning: Vec<Item>,
 }
 
 /// DELETE.
@@ -215,13 +222,20 @@ pub struct Delete {
     pub alias: Option<String>,
     pub using: Vec<Source>,
     pub filter: Option<Expr>,
+    pub returning: Vec<Item>,
 }
 
-/// MERGE: its tables only.
+/// MERGE.
 #[derive(Clone, Debug)]
 pub struct Merge {
     pub table: Name,
+    pub alias: Option<String>,
     pub source: Source,
+    pub on: Expr,
+    /// Of all its UPDATEs.
+    pub sets: Vec<Assignment>,
+    /// Each INSERT: its columns (none: all, in order) and its values.
+    pub inserts: Vec<(Vec<String>, Vec<Expr>)>,
 }
 
 /// An expression, as far as keys can be read from it.
@@ -238,7 +252,17 @@ pub enum Expr {
     Or(Vec<Expr>),
     /// `=`, which is true of no NULL.
     Equal(Box<Expr>, Box<Expr>),
+    /// `IS NOT DISTINCT FROM`, which is true of two NULLs.
+    Same(Box<Expr>, Box<Expr>),
+    /// `<`, `<=`, `>` or `>=`.
+    Compare(Order, Box<Expr>, Box<Expr>),
+    /// Operands and the operators before them, from left to right.
+    Computed(Box<Expr>, Vec<(Arithmetic, Expr)>),
     In(Box<Expr>, Vec<Expr>),
+    /// `left IN (subquery)`, the subquery by its index in [`Inner`].
+    InSubquery(Box<Expr>, usize),
+    /// A subquery that gives a value, by its index in [`Inner`].
+    Subquery(usize),
     /// `left = ANY (right)`.
     Any(Box<Expr>, Box<Expr>),
     /// DEFAULT in VALUES or SET.
@@ -248,6 +272,36 @@ pub enum Expr {
     Call,
     /// Anything else; what it calls and queries is in [`Inner`].
     Other,
+}
+
+/// How two values compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Order {
+    /// The same, its sides exchanged.
+    #[must_use]
+    pub fn flipped(self) -> Order {
+        match self {
+            Order::Less => Order::Greater,
+            Order::LessOrEqual => Order::GreaterOrEqual,
+            Order::Greater => Order::Less,
+            Order::GreaterOrEqual => Order::LessOrEqual,
+        }
+    }
+}
+
+/// What is done with two integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
 }
 
 /// A constant or a parameter.

@@ -29,6 +29,67 @@ pub trait Rule: Debug + Send + Sync {
 
     /// Adds every shard that some key may be placed on.
     fn shards(&self, into: &mut ShardSet);
+
+    /// Adds every shard that some key of one column within these ends may be placed on.
+    fn between(&self, _span: &Span<'_>, into: &mut ShardSet) {
+        self.shards(into);
+    }
+}
+
+/// The values between two ends, each with whether it is within; `None` for no end.
+#[derive(Clone, Debug, Default)]
+pub struct Span<'a> {
+    pub low: Option<(Key<'a>, bool)>,
+    pub high: Option<(Key<'a>, bool)>,
+}
+
+impl<'a> Span<'a> {
+    /// Moves the lower end up to this one, if it is above.
+    pub fn above(&mut self, end: Key<'a>, inclusive: bool) {
+        let is_narrower = match &self.low {
+            None => true,
+            Some((low, within)) => end > *low || (end == *low && *within && !inclusive),
+        };
+        if is_narrower {
+            self.low = Some((end, inclusive));
+        }
+    }
+
+    /// Moves the upper end down to this one, if it is below.
+    pub fn below(&mut self, end: Key<'a>, inclusive: bool) {
+        let is_narrower = match &self.high {
+            None => true,
+            Some((high, within)) => end < *high || (end == *high && *within && !inclusive),
+        };
+        if is_narrower {
+            self.high = Some((end, inclusive));
+        }
+    }
+
+    /// Whether a value is within.
+    pub fn has(&self, key: &Key<'_>) -> bool {
+        let above = match &self.low {
+            None => true,
+            Some((low, inclusive)) => key > low || (*inclusive && key == low),
+        };
+        above
+            && match &self.high {
+                None => true,
+                Some((high, inclusive)) => key < high || (*inclusive && key == high),
+            }
+    }
+
+    /// Its values where they are integers and at most `max`.
+    pub fn integers(&self, max: u64) -> Option<std::ops::RangeInclusive<i64>> {
+        let (Some((Key::Int(low), within)), Some((Key::Int(high), up_to))) =
+            (&self.low, &self.high)
+        else {
+            return None;
+        };
+        let low = if *within { *low } else { low.checked_add(1)? };
+        let high = if *up_to { *high } else { high.checked_sub(1)? };
+        (low > high || low.abs_diff(high) < max).then_some(low..=high)
+    }
 }
 
 /// A rule made from the configuration, or the configuration's fault.

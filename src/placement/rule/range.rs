@@ -3,7 +3,7 @@
 //! Numbers, dates, times and uuids are ordered as PostgreSQL orders them, text by its bytes as
 //! COLLATE "C" does, so that the order depends on no server's locale.
 
-use super::{Builder, Built, Rule, uncovered};
+use super::{Builder, Built, Rule, Span, uncovered};
 use crate::config::{Place, RangePart};
 use crate::placement::{ShardId, ShardSet};
 use crate::types::key::{Key, KeyError};
@@ -74,6 +74,23 @@ impl Rule for Range {
         }
         if let Some(rule) = &self.last {
             rule.shards(into);
+        }
+    }
+
+    fn between(&self, span: &Span<'_>, into: &mut ShardSet) {
+        let first = span.low.as_ref().map_or(0, |(low, _)| {
+            self.parts.partition_point(|(to, _)| to <= low)
+        });
+        let end = span
+            .high
+            .as_ref()
+            .map_or(self.parts.len(), |(high, inclusive)| {
+                self.parts
+                    .partition_point(|(to, _)| if *inclusive { to <= high } else { to < high })
+            });
+        let rules = self.parts.iter().map(|(_, rule)| rule).chain(&self.last);
+        for rule in rules.skip(first).take((end + 1).saturating_sub(first)) {
+            rule.between(span, into);
         }
     }
 }

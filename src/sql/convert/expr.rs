@@ -8,7 +8,7 @@ use sqlparser::ast::{self, BinaryOperator, Expr as Node, UnaryOperator};
 
 use super::names::{family, ident, is_plain_type};
 use super::{Converter, Result, unknown, with_stack};
-use crate::sql::statement::{Expr, Family, Features, Value};
+use crate::sql::statement::{Arithmetic, Expr, Family, Features, Order, Value};
 use crate::sql::tokens::constant;
 
 impl Converter<'_> {
@@ -150,6 +150,41 @@ impl Converter<'_> {
                     Expr::Other
                 })
             }
+            Node::InSubquery {
+                expr,
+                subquery,
+                negated,
+            } => {
+                let read = self.expr(*expr)?;
+                let index = self.subquery(*subquery)?;
+                Ok(if negated {
+                    Expr::Other
+                } else {
+                    Expr::InSubquery(Box::new(read), index)
+                })
+            }
+            Node::Subquery(subquery) => Ok(Expr::Subquery(self.subquery(*subquery)?)),
+            Node::IsNotDistinctFrom(left, right) => Ok(Expr::Same(
+                Box::new(self.expr(*left)?),
+                Box::new(self.expr(*right)?),
+            )),
+            Node::Between {
+                expr,
+                negated,
+                low,
+                high,
+            } => {
+                let (read, low, high) = (self.expr(*expr)?, self.expr(*low)?, self.expr(*high)?);
+                Ok(if negated {
+                    Expr::Other
+                } else {
+                    let (from, to) = (Box::new(read.clone()), Box::new(read));
+                    Expr::And(vec![
+                        Expr::Compare(Order::GreaterOrEqual, from, Box::new(low)),
+                        Expr::Compare(Order::LessOrEqual, to, Box::new(high)),
+                    ])
+                })
+            }
             Node::Tuple(items) => Ok(Expr::Row(self.exprs(items)?)),
             Node::Array(array) => Ok(Expr::Array(self.exprs(array.elem)?)),
             Node::Function(function) => self.function(function),
@@ -187,10 +222,51 @@ impl Converter<'_> {
                 Box::new(self.expr(right)?),
             )),
             op => {
+                if let (Some(order), false) = (order(&op), matches!(left, Node::BinaryOp { .. })) {
+                    let (left, right) = (self.expr(left)?, self.expr(right)?);
+                    return Ok(Expr::Compare(order, Box::new(left), Box::new(right)));
+                }
+                if let Some(operator) = arithmetic(&op) {
+                    return self.computed(left, operator, right);
+                }
                 self.operator(&op)?;
                 self.expr(right)?;
                 self.chain(left)?;
                 Ok(Expr::Other)
+            }
+        }
+    }
+
+    /// A chain of additions, subtractions and multiplications, its left side walked in a loop.
+    fn computed(&mut self, left: Node, operator: Arithmetic, right: Node) -> Result<Expr> {
+        let mut rest = vec![(operator, self.expr(right)?)];
+        let mut node = left;
+        loop {
+            match node {
+                Node::BinaryOp { left, op, right } if arithmetic(&op).is_some() => {
+                    if let Some(operator) = arithmetic(&op) {
+                        rest.push((operator, self.expr(*right)?));
+                    }
+                    node = *left;
+                }
+                Node::BinaryOp { .. } => {
+                    self.chain(node)?;
+                    return Ok(Expr::Other);
+                }
+                first => {
+                    let first = Box::new(self.expr(first)?);
+                    rest.reverse();
+                    let constant = |expr: &Expr| {
+                        matches!(expr, Expr::Value(_) | Expr::Cast(..) | Expr::Computed(..))
+                    };
+                    let is_constant =
+                        constant(&first) && rest.iter().all(|(_, expr)| constant(expr));
+                    return Ok(if is_constant {
+                        Expr::Computed(first, rest)
+                    } else {
+                        Expr::Other
+                    });
+                }
             }
         }
     }
@@ -267,10 +343,30 @@ impl Converter<'_> {
         }
     }
 
-    pub(super) fn subquery(&mut self, query: ast::Query) -> Result<()> {
+    /// Reads a subquery; its index among those of the level.
+    pub(super) fn subquery(&mut self, query: ast::Query) -> Result<usize> {
         let block = self.query(query)?;
         self.inner.subqueries.push(block);
-        Ok(())
+        Ok(self.inner.subqueries.len() - 1)
+    }
+}
+
+fn order(op: &BinaryOperator) -> Option<Order> {
+    match op {
+        BinaryOperator::Lt => Some(Order::Less),
+        BinaryOperator::LtEq => Some(Order::LessOrEqual),
+        BinaryOperator::Gt => Some(Order::Greater),
+        BinaryOperator::GtEq => Some(Order::GreaterOrEqual),
+        _ => None,
+    }
+}
+
+fn arithmetic(op: &BinaryOperator) -> Option<Arithmetic> {
+    match op {
+        BinaryOperator::Plus => Some(Arithmetic::Add),
+        BinaryOperator::Minus => Some(Arithmetic::Subtract),
+        BinaryOperator::Multiply => Some(Arithmetic::Multiply),
+        _ => None,
     }
 }
 
@@ -350,9 +446,10 @@ fn negative(expr: Expr) -> Expr {
 fn wrap(expr: Expr, cast: Option<Family>) -> Expr {
     match (cast, expr) {
         (None, expr) => expr,
-        (Some(family), expr @ (Expr::Value(_) | Expr::Column(_) | Expr::Array(_))) => {
-            Expr::Cast(Box::new(expr), family)
-        }
+        (
+            Some(family),
+            expr @ (Expr::Value(_) | Expr::Column(_) | Expr::Array(_) | Expr::Computed(..)),
+        ) => Expr::Cast(Box::new(expr), family),
         (Some(_), _) => Expr::Other,
     }
 }

@@ -13,11 +13,7 @@ impl Converter<'_> {
     /// Expressions that say nothing about keys, read for what they hold.
     pub(super) fn opaque(&mut self, node: Node) -> Result<()> {
         match node {
-            Node::InSubquery { expr, subquery, .. } => {
-                self.expr(*expr)?;
-                self.subquery(*subquery)
-            }
-            Node::Exists { subquery, .. } | Node::Subquery(subquery) => self.subquery(*subquery),
+            Node::Exists { subquery, .. } => self.subquery(*subquery).map(|_index| ()),
             Node::AllOp {
                 left,
                 compare_op,
@@ -26,13 +22,7 @@ impl Converter<'_> {
                 self.operator(&compare_op)?;
                 self.each([*left, *right])
             }
-            // IS NOT DISTINCT FROM is true of NULLs, which an outer join makes where there is no row.
-            Node::IsDistinctFrom(left, right) | Node::IsNotDistinctFrom(left, right) => {
-                self.each([*left, *right])
-            }
-            Node::Between {
-                expr, low, high, ..
-            } => self.each([*expr, *low, *high]),
+            Node::IsDistinctFrom(left, right) => self.each([*left, *right]),
             Node::Like {
                 expr,
                 pattern,

@@ -6,7 +6,8 @@
 
 use sqlparser::ast::{self, SetExpr};
 
-use super::names::ident;
+use super::names::{ident, name};
+use super::source::names_of;
 use super::{Converter, Result, unknown, with_stack};
 use crate::sql::statement::{Block, Body, Cte, Features, Into, Item, Select};
 
@@ -60,6 +61,7 @@ impl Converter<'_> {
                 return unknown("WITH … FROM");
             }
             ctes.push(Cte {
+                columns: names_of(cte.alias.columns),
                 name: ident(cte.alias.name),
                 block: self.query(*cte.query)?,
             });
@@ -214,17 +216,18 @@ impl Converter<'_> {
                     expr: self.expr(expr)?,
                     alias: Some(ident(alias)),
                 },
-                ast::SelectItem::Wildcard(options) if is_plain(&options) => Item::Star,
+                ast::SelectItem::Wildcard(options) if is_plain(&options) => Item::Star(None),
                 ast::SelectItem::QualifiedWildcard(
-                    ast::SelectItemQualifiedWildcardKind::ObjectName(_),
+                    ast::SelectItemQualifiedWildcardKind::ObjectName(table),
                     options,
-                ) if is_plain(&options) => Item::Star,
+                ) if is_plain(&options) => Item::Star(Some(name(table)?.name)),
                 ast::SelectItem::QualifiedWildcard(
                     ast::SelectItemQualifiedWildcardKind::Expr(expr),
                     options,
                 ) if is_plain(&options) => {
                     self.expr(expr)?;
-                    Item::Star
+                    // Of a value's fields, which have names of their own.
+                    Item::Star(Some(String::new()))
                 }
                 ast::SelectItem::ExprWithAliases { .. }
                 | ast::SelectItem::Wildcard(_)

@@ -77,11 +77,21 @@ impl Converter<'_> {
                 subquery,
                 alias,
                 sample: None,
-            } => Ok(Source::Derived {
-                block: Box::new(self.query(*subquery)?),
-                alias: alias.map(|alias| ident(alias.name)),
-                lateral,
-            }),
+            } => {
+                let (alias, columns) = match alias {
+                    Some(alias) => {
+                        let columns = names_of(alias.columns);
+                        (Some(ident(alias.name)), columns)
+                    }
+                    None => (None, Vec::new()),
+                };
+                Ok(Source::Derived {
+                    block: Box::new(self.query(*subquery)?),
+                    alias,
+                    columns,
+                    lateral,
+                })
+            }
             TableFactor::Function {
                 name: function,
                 args,
@@ -177,6 +187,14 @@ impl Converter<'_> {
             alias: Some(alias.map_or(own, |alias| ident(alias.name))),
         })
     }
+}
+
+/// The names that an alias gives to columns.
+pub(super) fn names_of(columns: Vec<ast::TableAliasColumnDef>) -> Vec<String> {
+    columns
+        .into_iter()
+        .map(|column| ident(column.name))
+        .collect()
 }
 
 fn built_in(name: &str) -> Name {

@@ -43,6 +43,7 @@ impl Converter<'_> {
                 .transpose()?,
             update: Vec::new(),
             has_conflict: insert.on.is_some(),
+            returning: Vec::new(),
         };
         match insert.on {
             None => (),
@@ -55,13 +56,8 @@ impl Converter<'_> {
             },
             Some(_) => return unknown("ON DUPLICATE KEY UPDATE"),
         }
-        self.returning(insert.returning)?;
+        read.returning = self.projection(insert.returning.unwrap_or_default())?;
         Ok(Body::Insert(Box::new(read)))
-    }
-
-    fn returning(&mut self, returning: Option<Vec<ast::SelectItem>>) -> Result<()> {
-        self.projection(returning.unwrap_or_default())?;
-        Ok(())
     }
 
     fn assignments(&mut self, assignments: Vec<ast::Assignment>) -> Result<Vec<Assignment>> {
@@ -105,8 +101,8 @@ impl Converter<'_> {
                 .selection
                 .map(|filter| self.expr(filter))
                 .transpose()?,
+            returning: self.projection(update.returning.unwrap_or_default())?,
         };
-        self.returning(update.returning)?;
         Ok(Body::Update(Box::new(read)))
     }
 
@@ -135,8 +131,8 @@ impl Converter<'_> {
                 .selection
                 .map(|filter| self.expr(filter))
                 .transpose()?,
+            returning: self.projection(delete.returning.unwrap_or_default())?,
         };
-        self.returning(delete.returning)?;
         Ok(Body::Delete(Box::new(read)))
     }
 
@@ -159,36 +155,55 @@ impl Converter<'_> {
         if merge.output.is_some() {
             return unknown("a clause of MERGE that is not PostgreSQL's");
         }
-        let (table, _) = self.target(merge.table)?;
-        let source = self.source(merge.source)?;
-        self.expr(*merge.on)?;
+        let (table, alias) = self.target(merge.table)?;
+        let mut read = Merge {
+            table,
+            alias,
+            source: self.source(merge.source)?,
+            on: self.expr(*merge.on)?,
+            sets: Vec::new(),
+            inserts: Vec::new(),
+        };
         for clause in merge.clauses {
+            if clause.clause_kind == ast::MergeClauseKind::NotMatchedBySource {
+                return unknown("WHEN NOT MATCHED BY SOURCE");
+            }
             self.each(clause.predicate)?;
-            self.merge_action(clause.action)?;
+            self.merge_action(clause.action, &mut read)?;
         }
         // What a MERGE may do to several shards' rows is not worked out: it never concatenates.
         self.feature(Features::LOCK);
-        Ok(Body::Merge(Box::new(Merge { table, source })))
+        Ok(Body::Merge(Box::new(read)))
     }
 
-    fn merge_action(&mut self, action: ast::MergeAction) -> Result<()> {
+    fn merge_action(&mut self, action: ast::MergeAction, read: &mut Merge) -> Result<()> {
         match action {
             ast::MergeAction::Delete { .. } | ast::MergeAction::DoNothing { .. } => Ok(()),
-            ast::MergeAction::Insert(insert) => match insert.kind {
-                ast::MergeInsertKind::Values(values) => values
-                    .rows
-                    .into_iter()
-                    .try_for_each(|row| self.each(row.content)),
-                ast::MergeInsertKind::Row | ast::MergeInsertKind::Wildcard => {
-                    unknown("a MERGE that is not PostgreSQL's")
+            ast::MergeAction::Insert(insert) => {
+                if insert.insert_predicate.is_some() {
+                    return unknown("a MERGE that is not PostgreSQL's");
                 }
-            },
-            ast::MergeAction::Update(update) => match update.kind {
-                ast::MergeUpdateKind::Set(assignments) => {
-                    self.assignments(assignments).map(|_sets| ())
+                let ast::MergeInsertKind::Values(mut values) = insert.kind else {
+                    return unknown("a MERGE that is not PostgreSQL's");
+                };
+                let (Some(row), true) = (values.rows.pop(), values.rows.is_empty()) else {
+                    return unknown("a MERGE that is not PostgreSQL's");
+                };
+                let columns = insert.columns.into_iter().map(column);
+                let columns = columns.collect::<Result<_>>()?;
+                read.inserts.push((columns, self.exprs(row.content)?));
+                Ok(())
+            }
+            ast::MergeAction::Update(update) => {
+                let ast::MergeUpdateKind::Set(assignments) = update.kind else {
+                    return unknown("a MERGE that is not PostgreSQL's");
+                };
+                if update.update_predicate.is_some() || update.delete_predicate.is_some() {
+                    return unknown("a MERGE that is not PostgreSQL's");
                 }
-                ast::MergeUpdateKind::Wildcard => unknown("a MERGE that is not PostgreSQL's"),
-            },
+                read.sets.extend(self.assignments(assignments)?);
+                Ok(())
+            }
         }
     }
 }
