@@ -11,7 +11,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 
 use crate::planner::context::Context;
-use crate::planner::plan::{Access, Script};
+use crate::planner::plan::{Access, Operand, Script};
 use crate::planner::script::script;
 use crate::sql::mask::Masked;
 use crate::sql::scan::Lexing;
@@ -205,6 +205,30 @@ impl Memo {
     }
 }
 
+/// Bytes an operand takes, about.
+fn weight(operand: &Operand) -> usize {
+    let own = size_of::<Operand>();
+    match operand {
+        Operand::Computed(computation) => {
+            let rest = computation.1.iter().map(|(_, operand)| 8 + weight(operand));
+            own + 64 + weight(&computation.0) + rest.sum::<usize>()
+        }
+        Operand::Between(interval) => {
+            let bounds = interval.lows.iter().chain(&interval.highs);
+            own + 64
+                + bounds
+                    .map(|bound| 16 + weight(&bound.operand))
+                    .sum::<usize>()
+        }
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Elements(_)
+        | Operand::LiteralElements(_)
+        | Operand::Null => own,
+    }
+}
+
 /// Bytes a plan takes, about: the text, the entry and the statements with their keys.
 fn size(text: &[u8], script: &Script) -> usize {
     let keys: usize = script
@@ -215,7 +239,7 @@ fn size(text: &[u8], script: &Script) -> usize {
                 .keys
                 .iter()
                 .flatten()
-                .map(|key| 24 + key.len() * 24)
+                .map(|key| 24 + key.iter().map(weight).sum::<usize>())
                 .sum(),
             Access::Session
             | Access::Anywhere

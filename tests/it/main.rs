@@ -35,6 +35,7 @@ mod pipelines;
 mod placement;
 mod pooling;
 mod postgres;
+mod proofs;
 mod random;
 mod refusals;
 mod routing;
