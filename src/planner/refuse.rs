@@ -248,6 +248,61 @@ pub fn copies_read(table: &str, other: &str) -> Fault {
     .hint("A write of a reference table may read reference tables only: read the others first, and send their values as constants or parameters.")
 }
 
+/// Code that touches a table whose rows are not all on the shard where it runs.
+pub fn reaches(what: &str, kind: &str, table: &str) -> Fault {
+    unsupported(format!("{what} may touch {kind} \"{table}\""))
+        .detail("It runs on one shard, and would find only the rows that are there.")
+        .hint(format!(
+            "Send its statements over \"{table}\" themselves, with their keys, or name the shard that it runs on with SET pgherd.shard."
+        ))
+}
+
+/// Code of the home shard in a statement that runs on others.
+pub fn home_only(what: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "{what} cannot be called in a statement over table \"{table}\""
+    ))
+    .detail("It touches single tables, catalogs, sequences or listeners, which are those of the home shard.")
+    .hint(format!(
+        "Call it in a statement without \"{table}\" first, and send what it answers as a constant or a parameter."
+    ))
+}
+
+/// Code of which it cannot be told what it touches.
+pub fn opaque(what: &str, why: &str) -> Fault {
+    unsupported(format!("what {what} touches is not known"))
+        .detail(format!(
+            "{}{}, and it would find only the rows of the shard where it runs.",
+            why.get(..1).unwrap_or_default().to_uppercase(),
+            why.get(1..).unwrap_or_default()
+        ))
+        .hint("Send its statements themselves, or name the shard that it runs on with SET pgherd.shard.")
+}
+
+/// Code that writes a reference table on the shard where it runs.
+pub fn copies_called(what: &str, table: &str) -> Fault {
+    unsupported(format!("{COPIES} \"{table}\" would differ"))
+        .detail(format!(
+            "{}{} may write it, on the shard where it runs only.",
+            what.get(..1).unwrap_or_default().to_uppercase(),
+            what.get(1..).unwrap_or_default()
+        ))
+        .hint(format!(
+            "Write \"{table}\" by a statement of its own, which runs on every shard."
+        ))
+}
+
+/// A table whose own triggers, rules or expressions touch rows of other shards.
+pub fn astray(table: &str, why: &str) -> Fault {
+    unsupported(format!(
+        "table \"{table}\" runs code that reaches beyond its rows' shard"
+    ))
+    .detail(format!(
+        "A trigger, rule, policy, default, check or index runs where the row is: {why}."
+    ))
+    .hint("Drop it, or let it touch only what is beside the table's rows; constraints: allow in the configuration accepts what it does on each shard.")
+}
+
 /// NOTIFY from a shard where nobody listens.
 pub fn notify(table: &str) -> Fault {
     unsupported("pg_notify in a statement over sharded tables is not supported".into())

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::planner::calls;
 use crate::planner::context::Context;
 use crate::planner::data;
 use crate::planner::draft::Draft;
@@ -11,6 +12,7 @@ use crate::planner::hint;
 use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Effect, Pace, Script};
 use crate::planner::refuse;
+use crate::planner::stored;
 use crate::planner::tables;
 use crate::planner::utility;
 use crate::sql::Numbering;
@@ -195,7 +197,18 @@ fn by_names(text: &Text<'_>, verb: &'static str, reason: &Unread) -> Draft {
             text.context.is_one_shard() || is_home(text)
         }
     };
-    let draft = if home {
+    let called = match reason {
+        _ if !home || text.context.is_one_shard() => None,
+        Unread::TooLarge => None,
+        Unread::TooDeep | Unread::Syntax(_) | Unread::Unknown(_) => {
+            let context = text.context;
+            let code = stored::of_text(context.catalog, text.bytes(), context.lexing);
+            calls::reach(context, "the statement", &code).err()
+        }
+    };
+    let draft = if let Some(fault) = called {
+        Draft::refused(verb, fault)
+    } else if home {
         Draft::writing(verb, effect, Access::Home)
     } else {
         Draft::refused(verb, refuse::unread(reason))

@@ -1,4 +1,5 @@
-//! Keeping the catalogs: read at the start, after each reload and DDL, and until each home shard answers.
+//! Keeping the catalogs: read at the start, after each reload and DDL, until each home shard answers, and
+//! when a look at it shows that the schema was changed past the proxy.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,12 +10,16 @@ use crate::session::engine::Shared;
 /// How soon a reload or DDL is followed by a reading, and the longest wait after failures.
 const CATALOGS_EVERY: Duration = Duration::from_millis(500);
 const CATALOGS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How many of these rounds go by between two looks for changes that went past the proxy.
+const ROUNDS: u32 = 4;
 
 /// The catalogs of all databases.
 #[derive(Debug, Default)]
 pub(super) struct Catalogs {
     /// By database, the generation of the configuration under which it was read.
     known: HashMap<String, u64>,
+    /// By database, what its home shard's catalogs were marked with when they were last looked at.
+    marks: HashMap<String, String>,
 }
 
 impl Catalogs {
@@ -43,15 +48,44 @@ impl Catalogs {
         complete
     }
 
-    /// Reads them again after each reload, and while one cannot be reached.
+    /// Looks for changes that went past the proxy. A home shard that does not answer is looked at again
+    /// next time; what it means for clients they hear from its pool.
+    ///
+    /// # Cancel safety
+    /// Safe: those read stay read.
+    async fn look(&mut self, shared: &Arc<Shared>) {
+        let snapshot = shared.snapshot.load_full();
+        self.marks
+            .retain(|name, _| snapshot.config.databases.contains_key(name));
+        for name in snapshot.config.databases.keys() {
+            let seen = self.marks.get(name).map(String::as_str);
+            match shared.notice_changes(name, seen).await {
+                Ok(mark) => {
+                    self.marks.insert(name.clone(), mark);
+                }
+                Err(fault) => {
+                    tracing::debug!(database = %name, error = %fault, "could not look at the catalogs");
+                }
+            }
+        }
+    }
+
+    /// Reads them again after each reload, while one cannot be reached, and after changes past the proxy.
     ///
     /// # Cancel safety
     /// Safe: those read stay read.
     pub(super) async fn keep(mut self, shared: Arc<Shared>) {
         let mut wait = CATALOGS_EVERY;
+        let mut round = 0;
         loop {
             tokio::time::sleep(wait).await;
-            wait = if self.read(&shared).await {
+            let complete = self.read(&shared).await;
+            round = if complete { round + 1 } else { 0 };
+            if round == ROUNDS {
+                round = 0;
+                self.look(&shared).await;
+            }
+            wait = if complete {
                 CATALOGS_EVERY
             } else {
                 wait.saturating_mul(2).min(CATALOGS_WAIT_MAX)

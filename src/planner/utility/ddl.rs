@@ -6,7 +6,7 @@ use crate::planner::effects;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
-use crate::planner::utility::alter;
+use crate::planner::utility::{alter, attached};
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
@@ -93,6 +93,10 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         return made_temporary(text, cursor, verb);
     }
     if names_temporary_schema(cursor) {
+        let is_code = cursor.at("function") || cursor.at("procedure");
+        if let Some(fault) = attached::temporary(text).filter(|_| is_code) {
+            return Draft::refused("CREATE", fault);
+        }
         return made_temporary(text, cursor, "CREATE");
     }
     if !text.context.is_one_shard() && text.context.makes_temporary() {
@@ -121,7 +125,14 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         "extension",
         "role",
         "user",
+        "trigger",
+        "rule",
+        "policy",
     ]) {
+        Some(word @ ("trigger" | "rule" | "policy")) => match attached::made(text, word, cursor) {
+            Some(fault) => Draft::refused("CREATE", fault),
+            None => ddl("CREATE", EVERYWHERE),
+        },
         Some("database") => at_home("CREATE DATABASE"),
         Some("tablespace") => ddl("CREATE TABLESPACE", ONE_BY_ONE),
         Some("subscription") => subscription(text, "CREATE SUBSCRIPTION"),
@@ -165,6 +176,13 @@ fn subscription(text: &Text<'_>, verb: &'static str) -> Draft {
 
 fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     if let Some(fault) = alter::created(text.context, cursor) {
+        return Draft::refused("CREATE TABLE", fault);
+    }
+    let mut ahead = cursor;
+    ahead.take_words(&["if", "not", "exists"]);
+    if let Some(name) = ahead.qualified()
+        && let Some(fault) = attached::called(text, &name)
+    {
         return Draft::refused("CREATE TABLE", fault);
     }
     // CREATE TABLE … AS, with the query behind it, at the top level only.
@@ -271,6 +289,16 @@ fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         && let Some(fault) = alter::refusal(text.context, ahead)
     {
         return Draft::refused("ALTER TABLE", fault);
+    }
+    let mut ahead = cursor;
+    if ahead.take("table") {
+        ahead.take_words(&["if", "exists"]);
+        ahead.take("only");
+        if let Some(name) = ahead.qualified()
+            && let Some(fault) = attached::called(text, &name)
+        {
+            return Draft::refused("ALTER TABLE", fault);
+        }
     }
     match cursor.take_any(&[
         "database",

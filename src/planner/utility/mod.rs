@@ -1,6 +1,7 @@
 //! Statements that are no data statements, by their own words.
 
 mod alter;
+mod attached;
 mod code;
 mod copy;
 mod cursors;
