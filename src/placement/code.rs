@@ -163,7 +163,12 @@ impl Routines {
 
     /// What a call of this name may run: in the schema it is qualified with, else in any of the search
     /// path. `None` for built-in functions, and those that are not known.
-    pub fn function(&self, search_path: &[String], schema: Option<&str>, name: &str) -> Option<Code> {
+    pub fn function(
+        &self,
+        search_path: &[String],
+        schema: Option<&str>,
+        name: &str,
+    ) -> Option<Code> {
         let named = self.functions.get(name)?;
         let schemas: Vec<&str> = match schema {
             Some(schema) => vec![schema],

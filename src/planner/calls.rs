@@ -83,7 +83,10 @@ pub(super) fn of_statement(survey: &Survey<'_>, cursor: Cursor<'_>) -> Result<Re
             add(named(&call.name), &code)?;
         } else if functions::runs_sql(&call.name.name) {
             let what = named(&call.name);
-            return Err(refuse::opaque(&what, &format!("{what} runs SQL that it is given")));
+            return Err(refuse::opaque(
+                &what,
+                &format!("{what} runs SQL that it is given"),
+            ));
         }
     }
     if !context.catalog.routines.is_empty() {
@@ -126,7 +129,12 @@ pub(super) fn is_plain(context: Context<'_>, name: &Name) -> bool {
 pub(super) fn is_read_only(context: Context<'_>, name: &Name) -> bool {
     let listed = functions::is_read_only(name);
     is_so(context, name, listed, |code| {
+        // What is declared stable may still call what is not, and that is not known of every built-in.
         code.volatility != Volatility::Volatile
+            && !code.unlike
+            && !code.notifies
+            && !code.sequences
+            && code.opaque.is_none()
     })
 }
 
@@ -233,9 +241,15 @@ pub(super) fn misfit(context: Context<'_>, kind: &Kind, code: &Code) -> Option<S
         };
         let other = match context.relation(&name) {
             Relation::System => continue,
-            Relation::View => return Some(format!("it may read view \"{table}\", whose rows cannot be placed")),
+            Relation::View => {
+                return Some(format!(
+                    "it may read view \"{table}\", whose rows cannot be placed"
+                ));
+            }
             Relation::Refused => {
-                return Some(format!("it may touch table \"{table}\", which is not listed"));
+                return Some(format!(
+                    "it may touch table \"{table}\", which is not listed"
+                ));
             }
             Relation::Sharded { distribution, .. } => Some(distribution),
             Relation::Reference(_) if !written => continue,
@@ -266,9 +280,10 @@ pub(super) fn misfit(context: Context<'_>, kind: &Kind, code: &Code) -> Option<S
         return Some(format!("{why}, so that it may touch any table"));
     }
     match kind {
-        Kind::Sharded { .. } if code.notifies => {
-            Some("it notifies on the shard of the row, and listeners hear the home shard only".to_owned())
-        }
+        Kind::Sharded { .. } if code.notifies => Some(
+            "it notifies on the shard of the row, and listeners hear the home shard only"
+                .to_owned(),
+        ),
         Kind::Reference if code.unlike => {
             Some("it may work out something else on each shard".to_owned())
         }

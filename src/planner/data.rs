@@ -108,11 +108,14 @@ fn access(
         return into(survey, block, decision);
     }
     if let Some(what) = &called.home
-        && let Some(table) = survey.references.iter().find(|reference| match reference.place {
-            Rows::Sharded { .. } => true,
-            Rows::Reference => reference.written,
-            Rows::Single | Rows::System => false,
-        })
+        && let Some(table) = survey
+            .references
+            .iter()
+            .find(|reference| match reference.place {
+                Rows::Sharded { .. } => true,
+                Rows::Reference => reference.written,
+                Rows::Single | Rows::System => false,
+            })
     {
         return refused(refuse::home_only(what, &table.name.to_string()));
     }

@@ -303,6 +303,70 @@ pub fn astray(table: &str, why: &str) -> Fault {
     .hint("Drop it, or let it touch only what is beside the table's rows; constraints: allow in the configuration accepts what it does on each shard.")
 }
 
+const ALLOW: &str = "constraints: allow in the configuration accepts it on each shard by itself";
+
+/// UNIQUE, PRIMARY KEY or EXCLUDE that does not contain the key.
+pub fn not_unique(what: &str, columns: &[String], table: &str, missing: &str) -> Fault {
+    let list = if columns.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", columns.join(", "))
+    };
+    unsupported(format!(
+        "{what}{list} of sharded table \"{table}\" would hold on each shard only"
+    ))
+    .detail(format!(
+        "Rows of equal values may lie on different shards, since it does not contain key column \"{missing}\"."
+    ))
+    .hint(format!("Add \"{missing}\" to its columns; {ALLOW}."))
+}
+
+/// A constraint on a sharded table whose columns the statement does not show.
+pub fn unread_constraint(what: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "{what} of table \"{table}\" cannot be checked"
+    ))
+    .detail("The statement does not list its columns, or not in a form that is read here, so that it may hold on each shard only.")
+    .hint(format!(
+        "Write the constraint with its list of columns, the key among them; {ALLOW}."
+    ))
+}
+
+/// A column that a sequence of each shard would number.
+pub fn local_sequence(column: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "column \"{column}\" of sharded table \"{table}\" would take its values from a sequence of each shard"
+    ))
+    .detail("The same values would come up on every shard.")
+    .hint(format!(
+        "Leave serial, identity and nextval out and give the values yourself; {ALLOW}."
+    ))
+}
+
+/// A foreign key to a table whose rows are elsewhere.
+pub fn leaves_shard(table: &str, target: &str) -> Fault {
+    unsupported(format!(
+        "the foreign key of table \"{table}\" to \"{target}\" leaves the shard"
+    ))
+    .detail("The rows that it names are not on the shard of its own rows, or not all of them.")
+    .hint(format!(
+        "Place both tables by the same distribution, or make \"{target}\" a reference table, or leave the foreign key out; {ALLOW}."
+    ))
+}
+
+/// A foreign key between co-located tables that does not contain the key.
+pub fn loses_key(table: &str, target: &str, key: &[String], other: &[String]) -> Fault {
+    unsupported(format!(
+        "the foreign key of table \"{table}\" to \"{target}\" leaves the shard"
+    ))
+    .detail("It does not contain the key of both tables, so that it may name a row of another shard.")
+    .hint(format!(
+        "Let ({}) be among its columns and reference ({}) of \"{target}\" in the same places, both lists written out; {ALLOW}.",
+        key.join(", "),
+        other.join(", ")
+    ))
+}
+
 /// NOTIFY from a shard where nobody listens.
 pub fn notify(table: &str) -> Fault {
     unsupported("pg_notify in a statement over sharded tables is not supported".into())

@@ -38,7 +38,9 @@ pub struct Function {
 /// Something that runs a function without naming it.
 #[derive(Clone, Debug)]
 pub enum Runner {
-    Operator { symbol: String },
+    Operator {
+        symbol: String,
+    },
     Cast {
         types: [String; 2],
         oids: [u32; 2],
@@ -339,12 +341,7 @@ impl Reader<'_> {
     }
 
     /// What a text does by itself. `called` is told of what it may call, and says whether that is known.
-    fn read(
-        &self,
-        text: &[u8],
-        lexing: Lexing,
-        called: &mut dyn FnMut(Called) -> bool,
-    ) -> Code {
+    fn read(&self, text: &[u8], lexing: Lexing, called: &mut dyn FnMut(Called) -> bool) -> Code {
         let mut code = Code {
             volatility: self.volatility,
             ..Code::default()
@@ -462,7 +459,8 @@ impl Reader<'_> {
             }
             "pg_notify" => code.notifies = true,
             name if functions::runs_sql(name) => {
-                code.opaque.get_or_insert(format!("calls {name}, which runs SQL"));
+                code.opaque
+                    .get_or_insert(format!("calls {name}, which runs SQL"));
             }
             name if functions::is_of_server(name) => code.unlike = true,
             name => *strange |= !(functions::is_alike(name) || unlike::is_keyword(name)),

@@ -6,6 +6,7 @@
 
 mod cancelling;
 mod client;
+mod constraints;
 mod control;
 mod copy_rows;
 mod copying;

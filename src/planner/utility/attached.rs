@@ -54,7 +54,13 @@ pub(super) fn temporary(text: &Text<'_>) -> Option<Fault> {
             let code = stored::of_text(context.catalog, body.as_bytes(), Lexing::default());
             refusal(&code)
         })
-        .or_else(|| refusal(&stored::of_text(context.catalog, text.bytes(), context.lexing)))
+        .or_else(|| {
+            refusal(&stored::of_text(
+                context.catalog,
+                text.bytes(),
+                context.lexing,
+            ))
+        })
 }
 
 fn misfit(text: &Text<'_>, table: &Name, code: &Code) -> Option<Fault> {

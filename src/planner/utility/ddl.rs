@@ -6,7 +6,7 @@ use crate::planner::effects;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
-use crate::planner::utility::{alter, attached};
+use crate::planner::utility::{alter, attached, constraints};
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
@@ -108,7 +108,19 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
             ),
         );
     }
-    cursor.take_any(&["unlogged", "unique", "recursive", "constraint", "trusted"]);
+    let first = cursor.take_any(&["unlogged", "unique", "recursive", "constraint", "trusted"]);
+    let mut ahead = cursor;
+    if first == Some("unique")
+        && ahead.take("index")
+        && let Some(fault) = constraints::indexed(text.context, ahead)
+    {
+        return Draft::refused("CREATE INDEX", fault);
+    }
+    if ahead.take("schema")
+        && let Some(fault) = constraints::in_schema(text.context, ahead)
+    {
+        return Draft::refused("CREATE SCHEMA", fault);
+    }
     cursor.take("procedural");
     match cursor.take_any(&[
         "database",
@@ -175,7 +187,9 @@ fn subscription(text: &Text<'_>, verb: &'static str) -> Draft {
 }
 
 fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
-    if let Some(fault) = alter::created(text.context, cursor) {
+    let refusal =
+        alter::created(text.context, cursor).or_else(|| constraints::created(text.context, cursor));
+    if let Some(fault) = refusal {
         return Draft::refused("CREATE TABLE", fault);
     }
     let mut ahead = cursor;
@@ -292,6 +306,9 @@ fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
     }
     let mut ahead = cursor;
     if ahead.take("table") {
+        if let Some(fault) = constraints::altered(text.context, ahead) {
+            return Draft::refused("ALTER TABLE", fault);
+        }
         ahead.take_words(&["if", "exists"]);
         ahead.take("only");
         if let Some(name) = ahead.qualified()

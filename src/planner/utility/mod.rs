@@ -3,6 +3,7 @@
 mod alter;
 mod attached;
 mod code;
+mod constraints;
 mod copy;
 mod cursors;
 mod ddl;
