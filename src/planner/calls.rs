@@ -14,8 +14,9 @@ use crate::placement::topology::{Kind, Topology};
 use crate::planner::context::{Context, Relation};
 use crate::planner::functions;
 use crate::planner::refuse;
+use crate::planner::stored;
 use crate::planner::survey::Survey;
-use crate::sql::cursor::{Cursor, Name, word_name};
+use crate::sql::cursor::{Cursor, Name, string_value, word_name};
 use crate::sql::scan::{Kind as Token, Lexing};
 
 /// Where the code may run that a statement calls.
@@ -102,6 +103,61 @@ pub(super) fn of_statement(survey: &Survey<'_>, cursor: Cursor<'_>) -> Result<Re
         }
     }
     Ok(all)
+}
+
+/// Why the function that a CREATE FUNCTION makes must not be called.
+pub(super) fn of_definition(context: Context<'_>, cursor: Cursor<'_>) -> Option<Fault> {
+    if !context.topology.has_spread() {
+        return None;
+    }
+    let text = cursor.text();
+    let refusal = |code: &Code| reach(context, "the new function", code).err();
+    let mut bodies = cursor
+        .tokens()
+        .iter()
+        .filter_map(|token| string_value(*token, text));
+    bodies
+        .find_map(|body| {
+            let body = body.as_bytes();
+            refusal(&stored::of_text(context.catalog, body, Lexing::default()))
+        })
+        .or_else(|| {
+            let whole = text.get(cursor.rest()).unwrap_or_default();
+            refusal(&stored::of_text(context.catalog, whole, context.lexing))
+        })
+}
+
+/// The functions that earlier statements of a text make, and that no snapshot knows yet.
+#[derive(Debug, Default)]
+pub(super) struct Made(Vec<(String, Fault)>);
+
+impl Made {
+    /// Notes what a statement makes.
+    pub(super) fn note(&mut self, context: Context<'_>, cursor: Cursor<'_>) {
+        let mut ahead = cursor;
+        if !ahead.take("create") {
+            return;
+        }
+        ahead.take_words(&["or", "replace"]);
+        if ahead.take_any(&["function", "procedure"]).is_some()
+            && let Some(name) = ahead.qualified()
+            && let Some(fault) = of_definition(context, cursor)
+        {
+            self.0.push((name.name, fault));
+        }
+    }
+
+    /// Why a statement behind them must not run.
+    pub(super) fn refusal(&self, cursor: Cursor<'_>) -> Option<Fault> {
+        if self.0.is_empty() {
+            return None;
+        }
+        cursor.tokens().iter().find_map(|token| {
+            let word = word_name(*token, cursor.text())?;
+            let made = self.0.iter().find(|(name, _)| *name == word);
+            made.map(|(_, fault)| fault.clone())
+        })
+    }
 }
 
 fn named(name: &Name) -> String {

@@ -367,6 +367,17 @@ pub fn loses_key(table: &str, target: &str, key: &[String], other: &[String]) ->
     ))
 }
 
+/// A foreign key whose action gives a row another key.
+pub fn key_cascades(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "an action of the foreign key would change key column \"{column}\" of sharded table \"{table}\""
+    ))
+    .detail("The row would stay where it is, and belong to another shard or to none.")
+    .hint(format!(
+        "Use ON DELETE CASCADE, RESTRICT or NO ACTION, and ON UPDATE RESTRICT or NO ACTION; {ALLOW}."
+    ))
+}
+
 /// NOTIFY from a shard where nobody listens.
 pub fn notify(table: &str) -> Fault {
     unsupported("pg_notify in a statement over sharded tables is not supported".into())

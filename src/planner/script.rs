@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::planner::calls;
+use crate::planner::calls::{self, Made};
 use crate::planner::context::Context;
 use crate::planner::data;
 use crate::planner::draft::Draft;
@@ -77,6 +77,8 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
     let hints = context.comment_hints.then(|| Hints::of(text)).flatten();
     let mut statements = Vec::with_capacity(pieces.len());
     let mut reusable = masked.is_shared() && pieces.len() == 1;
+    let several = pieces.len() > 1;
+    let mut made = Made::default();
     for piece in pieces {
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else {
             continue;
@@ -95,6 +97,11 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             numbering,
         };
         let mut draft = plan_one(&one);
+        if several && draft.effect == Effect::Ddl {
+            made.note(context, one.cursor);
+        } else if let Some(fault) = made.refusal(one.cursor) {
+            draft = Draft::refused(draft.verb, fault);
+        }
         if !one.cursor.at("insert") {
             // An INSERT within another statement cannot be sent in parts.
             draft.keep_whole();

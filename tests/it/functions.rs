@@ -296,7 +296,7 @@ fn triggers_stay_beside_their_rows() {
         "CREATE RULE x AS ON DELETE TO spread DO ALSO DELETE FROM alone",
         "CREATE POLICY x ON spread USING (n IN (SELECT id FROM alone))",
         "ALTER TABLE alone ADD CHECK (id < total())",
-        "ALTER TABLE spread ALTER COLUMN n SET DEFAULT total()",
+        "ALTER TABLE elsewhere ALTER COLUMN n SET DEFAULT total()",
         "CREATE TABLE other (id int DEFAULT total(), v int)",
     ] {
         refused(&mut client, sql);

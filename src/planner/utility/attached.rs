@@ -8,7 +8,6 @@ use crate::planner::refuse;
 use crate::planner::script::Text;
 use crate::planner::stored;
 use crate::sql::cursor::{Cursor, Name};
-use crate::sql::scan::Lexing;
 
 /// Why CREATE TRIGGER, RULE or POLICY must not run; `cursor` stands behind that word.
 pub(super) fn made(text: &Text<'_>, word: &str, mut cursor: Cursor<'_>) -> Option<Fault> {
@@ -38,29 +37,6 @@ pub(super) fn called(text: &Text<'_>, table: &Name) -> Option<Fault> {
         ..stored::of_calls(text.context.catalog, text.bytes(), text.context.lexing)
     };
     misfit(text, table, &code)
-}
-
-/// Why a function that only this session sees must not be made: it would be known to nobody.
-pub(super) fn temporary(text: &Text<'_>) -> Option<Fault> {
-    let context = text.context;
-    let mut bodies = text
-        .cursor
-        .tokens()
-        .iter()
-        .filter_map(|token| crate::sql::cursor::string_value(*token, text.cursor.text()));
-    let refusal = |code: &Code| calls::reach(context, "the temporary function", code).err();
-    bodies
-        .find_map(|body| {
-            let code = stored::of_text(context.catalog, body.as_bytes(), Lexing::default());
-            refusal(&code)
-        })
-        .or_else(|| {
-            refusal(&stored::of_text(
-                context.catalog,
-                text.bytes(),
-                context.lexing,
-            ))
-        })
 }
 
 fn misfit(text: &Text<'_>, table: &Name, code: &Code) -> Option<Fault> {

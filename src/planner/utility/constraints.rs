@@ -330,6 +330,9 @@ impl Table<'_> {
         } else {
             self.context.kind(&target)?
         };
+        if let Some(fault) = self.key_changed(columns, kind, cursor) {
+            return Some(fault);
+        }
         let leaves = || refuse::leaves_shard(&self.name.to_string(), &target.to_string());
         match (self.kind, kind) {
             (_, Kind::Reference) | (Kind::Single, Kind::Single) => None,
@@ -359,6 +362,40 @@ impl Table<'_> {
             (Kind::Sharded { .. } | Kind::Reference, Kind::Single)
             | (Kind::Single | Kind::Reference, Kind::Sharded { .. }) => Some(leaves()),
         }
+    }
+
+    /// A foreign key whose actions would give rows another key, or none, where they lie; `cursor` stands
+    /// behind the columns that it references.
+    fn key_changed(
+        &self,
+        columns: &[String],
+        target: &Kind,
+        mut cursor: Cursor<'_>,
+    ) -> Option<Fault> {
+        let Kind::Sharded { key, .. } = self.kind else {
+            return None;
+        };
+        while cursor.peek().is_some() {
+            if !cursor.take("on") {
+                cursor.advance();
+                continue;
+            }
+            let Some(event) = cursor.take_any(&["delete", "update"]) else {
+                continue;
+            };
+            let sets =
+                cursor.take_words(&["set", "null"]) || cursor.take_words(&["set", "default"]);
+            let listed = if sets { names(&mut cursor) } else { None };
+            // The key of a row that is referenced does not change itself where that is sharded as well.
+            let cascades = event == "update" && *target == Kind::Reference && cursor.at("cascade");
+            let changed = listed.as_deref().unwrap_or(columns);
+            if (sets || cascades)
+                && let Some(column) = key.iter().find(|column| changed.contains(column))
+            {
+                return Some(refuse::key_cascades(&self.name.to_string(), column));
+            }
+        }
+        None
     }
 
     /// LIKE with what it takes over: all of a table that is placed alike may be.

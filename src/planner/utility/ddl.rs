@@ -1,5 +1,6 @@
 //! DDL and maintenance: on every shard, but for what belongs to one server.
 
+use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
@@ -93,8 +94,9 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         return made_temporary(text, cursor, verb);
     }
     if names_temporary_schema(cursor) {
+        // Nobody else sees it, so that it is in no snapshot.
         let is_code = cursor.at("function") || cursor.at("procedure");
-        if let Some(fault) = attached::temporary(text).filter(|_| is_code) {
+        if let Some(fault) = calls::of_definition(text.context, text.cursor).filter(|_| is_code) {
             return Draft::refused("CREATE", fault);
         }
         return made_temporary(text, cursor, "CREATE");
