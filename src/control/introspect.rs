@@ -50,9 +50,9 @@ const FUNCTIONS: &str = "
                    WHERE b.proname = p.proname AND b.oid < 16384
                      AND b.pronamespace = 'pg_catalog'::pg_catalog.regnamespace),
            CASE WHEN p.prokind = 'a' OR l.lanname NOT IN ('sql', 'plpgsql') THEN ''
-                WHEN p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid)
+                WHEN p.prosrc = '' THEN COALESCE(pg_catalog.pg_get_functiondef(p.oid), '')
                 WHEN p.pronargdefaults = 0 THEN p.prosrc
-                ELSE pg_catalog.pg_get_function_arguments(p.oid) || E'\n' || p.prosrc END,
+                ELSE COALESCE(pg_catalog.pg_get_function_arguments(p.oid), '') || E'\n' || p.prosrc END,
            CASE WHEN a.aggfnoid IS NULL THEN '{}'
                 ELSE ARRAY[a.aggtransfn::oid, a.aggfinalfn::oid, a.aggcombinefn::oid,
                            a.aggmtransfn::oid, a.aggminvtransfn::oid, a.aggmfinalfn::oid] END
@@ -77,7 +77,7 @@ const RUNNERS: &str = "
 
 /// The checks of domains.
 const DOMAINS: &str = "
-    SELECT t.typname::text, t.oid, pg_catalog.pg_get_constraintdef(c.oid)
+    SELECT t.typname::text, t.oid, COALESCE(pg_catalog.pg_get_constraintdef(c.oid), '')
     FROM pg_catalog.pg_constraint c
     JOIN pg_catalog.pg_type t ON t.oid = c.contypid
     WHERE c.oid >= 16384
@@ -85,7 +85,7 @@ const DOMAINS: &str = "
 
 /// What tables run by themselves: triggers and rules, then what is worked out for a row.
 const EXPRESSIONS: &str = "
-    SELECT n.nspname::text, c.relname::text, e.written, e.acts, e.text
+    SELECT n.nspname::text, c.relname::text, e.written, e.acts, COALESCE(e.text, '')
     FROM (
         SELECT t.tgrelid, true, true, pg_catalog.pg_get_triggerdef(t.oid)
         FROM pg_catalog.pg_trigger t

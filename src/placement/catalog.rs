@@ -54,6 +54,8 @@ pub struct Catalog {
     pub epoch: u64,
     /// Schema → table → columns.
     schemas: BTreeMap<String, BTreeMap<String, Table>>,
+    /// Table → the schemas that have one of this name.
+    names: BTreeMap<String, Vec<String>>,
     /// Functions, operators and casts that are not the server's own.
     pub routines: Routines,
 }
@@ -64,6 +66,7 @@ impl Catalog {
         Catalog {
             epoch,
             schemas: BTreeMap::new(),
+            names: BTreeMap::new(),
             routines: Routines::default(),
         }
     }
@@ -75,6 +78,10 @@ impl Catalog {
 
     /// Adds a table, in place of one of the same name.
     pub fn insert(&mut self, schema: &str, name: &str, table: Table) {
+        let schemas = self.names.entry(name.to_owned()).or_default();
+        if !schemas.iter().any(|known| known == schema) {
+            schemas.push(schema.to_owned());
+        }
         self.schemas
             .entry(schema.to_owned())
             .or_default()
@@ -113,10 +120,11 @@ impl Catalog {
 
     /// The schemas that have a table of this name.
     pub fn schemas_of(&self, table: &str) -> impl Iterator<Item = &str> {
-        self.schemas
-            .iter()
-            .filter(move |(_, tables)| tables.contains_key(table))
-            .map(|(schema, _)| schema.as_str())
+        self.names
+            .get(table)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     }
 
     /// Notes that a table is a partition or an inheritance child of another.

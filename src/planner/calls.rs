@@ -16,6 +16,7 @@ use crate::planner::functions;
 use crate::planner::refuse;
 use crate::planner::stored;
 use crate::planner::survey::Survey;
+use crate::planner::unlike::is_text;
 use crate::sql::cursor::{Cursor, Name, string_value, word_name};
 use crate::sql::scan::{Kind as Token, Lexing};
 
@@ -112,12 +113,13 @@ pub(super) fn of_definition(context: Context<'_>, cursor: Cursor<'_>) -> Option<
     }
     let text = cursor.text();
     let refusal = |code: &Code| reach(context, "the new function", code).err();
-    let mut bodies = cursor
-        .tokens()
-        .iter()
-        .filter_map(|token| string_value(*token, text));
-    bodies
-        .find_map(|body| {
+    let mut strings = cursor.tokens().iter().filter(|token| is_text(token.kind));
+    strings
+        .find_map(|token| {
+            let Some(body) = string_value(*token, text) else {
+                let why = "its body is in a string that is not read here";
+                return Some(refuse::opaque("the new function", why));
+            };
             let body = body.as_bytes();
             refusal(&stored::of_text(context.catalog, body, Lexing::default()))
         })

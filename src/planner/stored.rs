@@ -428,7 +428,7 @@ impl Reader<'_> {
             .as_deref()
             .filter(|schema| is_system(schema) || self.catalog.has_schema(schema));
         if is_word && qualifier.is_none() {
-            let made_up = name == "execute" && !place.word(1, &["function", "procedure"]);
+            let made_up = name == "execute" && !place.word(1, &["function", "procedure", "on"]);
             if made_up {
                 let what = "runs SQL that it makes up".to_owned();
                 code.opaque.get_or_insert(what);

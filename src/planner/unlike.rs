@@ -199,7 +199,8 @@ fn called(mut rest: Cursor<'_>, before: Option<Token>) -> Option<String> {
     (call && !is_known).then(|| format!("a call of {name}"))
 }
 
-fn is_text(kind: Kind) -> bool {
+/// Whether a token is a string.
+pub(super) fn is_text(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::Text

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::session::engine::Shared;
 
@@ -12,6 +12,8 @@ const CATALOGS_EVERY: Duration = Duration::from_millis(500);
 const CATALOGS_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How many of these rounds go by between two looks for changes that went past the proxy.
 const ROUNDS: u32 = 4;
+/// How much longer than a look the wait for the next is, at least.
+const COST: u32 = 50;
 
 /// The catalogs of all databases.
 #[derive(Debug, Default)]
@@ -77,13 +79,19 @@ impl Catalogs {
     pub(super) async fn keep(mut self, shared: Arc<Shared>) {
         let mut wait = CATALOGS_EVERY;
         let mut round = 0;
+        let mut rounds = ROUNDS;
         loop {
             tokio::time::sleep(wait).await;
             let complete = self.read(&shared).await;
             round = if complete { round + 1 } else { 0 };
-            if round == ROUNDS {
+            if round >= rounds {
                 round = 0;
+                let began = Instant::now();
                 self.look(&shared).await;
+                // Of large catalogs a look takes time, and is taken more seldom.
+                let cost = began.elapsed().saturating_mul(COST).as_millis();
+                let cost = cost / CATALOGS_EVERY.as_millis().max(1);
+                rounds = u32::try_from(cost).unwrap_or(u32::MAX).max(ROUNDS);
             }
             wait = if complete {
                 CATALOGS_EVERY

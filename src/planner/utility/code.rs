@@ -10,8 +10,9 @@ use crate::planner::refuse;
 use crate::planner::script::Text;
 use crate::planner::stored;
 use crate::planner::tables::mentions_absent;
+use crate::planner::unlike::is_text;
 use crate::sql::cursor::{Cursor, string_value, word_name};
-use crate::sql::scan::{Kind, Lexing};
+use crate::sql::scan::Lexing;
 
 /// Plans one of them; `None` for another kind.
 pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
@@ -82,7 +83,7 @@ fn block(text: &Text<'_>, mut cursor: Cursor<'_>) -> Code {
             });
             continue;
         }
-        if matches!(token.kind, Kind::TextPieces | Kind::UnicodeText) {
+        if value.is_none() && is_text(token.kind) {
             return opaque("is in a string that is not read here");
         }
         body = body.or(value);
@@ -104,8 +105,7 @@ fn block(text: &Text<'_>, mut cursor: Cursor<'_>) -> Code {
         }
         (Some(_), Some(_)) => opaque("is written in a language that is not read here"),
         // No block: the server says so.
-        (None, _) if cursor.is_done() => Code::default(),
-        (None, _) => opaque("cannot be read"),
+        (None, _) => Code::default(),
     }
 }
 
