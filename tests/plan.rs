@@ -14,9 +14,11 @@ use pgherd::config::{
 };
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Access, Effect, Literal, Parameter, Route, Statement, Values};
+use pgherd::planner::stored::{self, Function, Runner, Stored};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;
@@ -331,7 +333,94 @@ fn catalog() -> Catalog {
     catalog.inherit(("public", "t_2024"), ("public", "t"));
     catalog.inherit(("public", "t_2024_may"), ("public", "t_2024"));
     catalog.inherit(("public", "o_old"), ("public", "o"));
+    stored::settle(&mut catalog, &functions());
     catalog
+}
+
+/// Functions by what they touch.
+fn functions() -> Stored {
+    use Volatility::{Immutable, Stable, Volatile};
+    let function = |oid, name: &str, volatility, language: &str, text: &str| Function {
+        oid,
+        schema: "public".into(),
+        name: name.into(),
+        volatility,
+        language: language.into(),
+        text: text.into(),
+        ..Function::default()
+    };
+    let more = Function {
+        gathers: true,
+        parts: vec![20_001],
+        ..function(20_020, "f_sum", Immutable, "internal", "")
+    };
+    Stored {
+        functions: vec![
+            function(20_001, "f_plain", Immutable, "sql", "SELECT $1 + 1"),
+            function(
+                20_002,
+                "f_label",
+                Stable,
+                "sql",
+                "SELECT label FROM o WHERE id = $1",
+            ),
+            function(20_003, "f_clock", Stable, "sql", "SELECT now()"),
+            function(
+                20_004,
+                "f_loud",
+                Volatile,
+                "plpgsql",
+                "BEGIN RAISE NOTICE 'x'; END",
+            ),
+            function(20_005, "f_spread", Stable, "sql", "SELECT count(*) FROM t"),
+            function(
+                20_006,
+                "f_nested",
+                Volatile,
+                "plpgsql",
+                "BEGIN RETURN f_spread(); END",
+            ),
+            function(
+                20_007,
+                "f_made_up",
+                Volatile,
+                "plpgsql",
+                "BEGIN EXECUTE $1; END",
+            ),
+            function(20_008, "f_home", Stable, "sql", "SELECT value FROM options"),
+            function(
+                20_009,
+                "f_copies",
+                Volatile,
+                "sql",
+                "DELETE FROM o WHERE id = $1",
+            ),
+            function(20_010, "f_python", Volatile, "plpython3u", "return 1"),
+            function(
+                20_011,
+                "f_view",
+                Stable,
+                "sql",
+                "SELECT count(*) FROM report",
+            ),
+            function(20_012, "round", Stable, "sql", "SELECT count(*) FROM u"),
+            function(
+                20_013,
+                "f_child",
+                Stable,
+                "sql",
+                "SELECT count(*) FROM public.t_2024",
+            ),
+            more,
+        ],
+        runners: vec![(
+            Runner::Operator {
+                symbol: "<->".into(),
+            },
+            20_005,
+        )],
+        ..Stored::default()
+    }
 }
 
 struct Bound<'a> {

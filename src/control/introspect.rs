@@ -1,9 +1,11 @@
-//! Reads the home shard's tables into a [`Catalog`].
+//! Reads the home shard's tables, and the code that is stored beside them, into a [`Catalog`].
 
 use super::Control;
-use super::pool::column;
+use super::pool::{Connection, column};
 use crate::error::Fault;
 use crate::placement::catalog::{Catalog, Column, Table};
+use crate::placement::code::Volatility;
+use crate::planner::stored::{self, Expression, Function, Runner, Stored};
 
 /// Tables and views of every schema but the temporary ones, with their columns in order.
 ///
@@ -36,7 +38,138 @@ const PARENTS: &str = "
     WHERE c.relkind IN ('r', 'p', 'f')
     ORDER BY 1, 2, i.inhseqno";
 
+/// Functions, procedures and aggregates that are not the server's own. Where the body is kept parsed, it
+/// is written out again.
+const FUNCTIONS: &str = "
+    SELECT p.oid, n.nspname::text, p.proname::text, p.provolatile::text,
+           p.prokind IN ('a', 'w'), l.lanname::text,
+           EXISTS (SELECT FROM pg_catalog.pg_depend d
+                   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                     AND d.objid = p.oid AND d.deptype = 'e'),
+           EXISTS (SELECT FROM pg_catalog.pg_proc b
+                   WHERE b.proname = p.proname AND b.oid < 16384
+                     AND b.pronamespace = 'pg_catalog'::pg_catalog.regnamespace),
+           CASE WHEN p.prokind = 'a' OR l.lanname NOT IN ('sql', 'plpgsql') THEN ''
+                WHEN p.prosrc = '' THEN COALESCE(pg_catalog.pg_get_functiondef(p.oid), '')
+                WHEN p.pronargdefaults = 0 THEN p.prosrc
+                ELSE COALESCE(pg_catalog.pg_get_function_arguments(p.oid), '') || E'\n' || p.prosrc END,
+           CASE WHEN a.aggfnoid IS NULL THEN '{}'
+                ELSE ARRAY[a.aggtransfn::oid, a.aggfinalfn::oid, a.aggcombinefn::oid,
+                           a.aggmtransfn::oid, a.aggminvtransfn::oid, a.aggmfinalfn::oid] END
+    FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+    LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
+    WHERE p.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
+    ORDER BY 2, 3, 1";
+
+/// Operators and casts of the users', with the functions behind them.
+const RUNNERS: &str = "
+    SELECT o.oprname::text, NULL::text, NULL::text, 0::oid, 0::oid, false, o.oprcode::oid
+    FROM pg_catalog.pg_operator o WHERE o.oid >= 16384
+    UNION ALL
+    SELECT NULL, s.typname::text, t.typname::text, s.oid, t.oid, c.castcontext <> 'e', c.castfunc
+    FROM pg_catalog.pg_cast c
+    JOIN pg_catalog.pg_type s ON s.oid = c.castsource
+    JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+    WHERE c.oid >= 16384
+    ORDER BY 1, 2, 3, 7";
+
+/// The checks of domains.
+const DOMAINS: &str = "
+    SELECT t.typname::text, t.oid, COALESCE(pg_catalog.pg_get_constraintdef(c.oid), '')
+    FROM pg_catalog.pg_constraint c
+    JOIN pg_catalog.pg_type t ON t.oid = c.contypid
+    WHERE c.oid >= 16384
+    ORDER BY 1, 2, 3";
+
+/// What tables run by themselves: triggers and rules, then what is worked out for a row.
+const EXPRESSIONS: &str = "
+    SELECT n.nspname::text, c.relname::text, e.written, e.acts, COALESCE(e.text, '')
+    FROM (
+        SELECT t.tgrelid, true, true, pg_catalog.pg_get_triggerdef(t.oid)
+        FROM pg_catalog.pg_trigger t
+        WHERE (NOT t.tgisinternal OR t.tgparentid <> 0) AND t.tgenabled IN ('O', 'A')
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                          WHERE k.oid = t.tgconstraint AND k.contype <> 't')
+        UNION ALL
+        SELECT r.ev_class, true, true, pg_catalog.pg_get_ruledef(r.oid)
+        FROM pg_catalog.pg_rewrite r WHERE r.ev_type <> '1' AND r.oid >= 16384
+        UNION ALL
+        SELECT p.polrelid, false, false,
+               pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
+                                    pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
+        FROM pg_catalog.pg_policy p
+        UNION ALL
+        SELECT d.adrelid, true, false, pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_catalog.pg_attrdef d
+        UNION ALL
+        SELECT k.conrelid, true, false, pg_catalog.pg_get_constraintdef(k.oid)
+        FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND k.conrelid <> 0
+        UNION ALL
+        SELECT a.attrelid, true, false, pg_catalog.pg_get_constraintdef(k.oid)
+        FROM pg_catalog.pg_constraint k
+        JOIN pg_catalog.pg_attribute a ON a.atttypid = k.contypid AND a.attrelid >= 16384
+        WHERE k.contypid <> 0
+        UNION ALL
+        SELECT x.indrelid, true, false, pg_catalog.pg_get_indexdef(x.indexrelid)
+        FROM pg_catalog.pg_index x
+        WHERE (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL) AND x.indrelid >= 16384
+    ) e (relation, written, acts, text)
+    JOIN pg_catalog.pg_class c ON c.oid = e.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
+    ORDER BY 1, 2, 3, 4, 5";
+
+/// A text that is another after any change of what [`Control::introspect`] reads: how many rows of each
+/// catalog there are, and a sum over the transactions that wrote them. Temporary tables do not count.
+const MARK: &str = "
+    WITH c AS MATERIALIZED (
+        SELECT oid, xmin FROM pg_catalog.pg_class
+        WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'p', 'f', 'v', 'm', 'i', 'I')
+    )
+    SELECT pg_catalog.concat_ws(' ',
+        (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8)) FROM c),
+        (SELECT pg_catalog.concat(count(*), ':', sum(a.xmin::text::int8))
+         FROM pg_catalog.pg_attribute a WHERE a.attrelid IN (SELECT oid FROM c)),
+        (SELECT pg_catalog.concat(count(*), ':', sum(d.xmin::text::int8))
+         FROM pg_catalog.pg_attrdef d WHERE d.adrelid IN (SELECT oid FROM c)),
+        (SELECT pg_catalog.concat(count(*), ':', sum(i.xmin::text::int8))
+         FROM pg_catalog.pg_inherits i WHERE i.inhrelid IN (SELECT oid FROM c)),
+        (SELECT pg_catalog.concat(count(*), ':', sum(t.xmin::text::int8))
+         FROM pg_catalog.pg_trigger t WHERE t.tgrelid IN (SELECT oid FROM c)),
+        (SELECT pg_catalog.concat(count(*), ':', sum(r.xmin::text::int8))
+         FROM pg_catalog.pg_rewrite r WHERE r.ev_class IN (SELECT oid FROM c)),
+        (SELECT pg_catalog.concat(count(*), ':', sum(p.xmin::text::int8))
+         FROM pg_catalog.pg_policy p WHERE p.polrelid IN (SELECT oid FROM c)),
+        (SELECT pg_catalog.concat(count(*), ':', sum(k.xmin::text::int8))
+         FROM pg_catalog.pg_constraint k
+         WHERE k.oid >= 16384 AND (k.conrelid = 0 OR k.conrelid IN (SELECT oid FROM c))),
+        (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
+         FROM pg_catalog.pg_proc WHERE oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
+         FROM pg_catalog.pg_operator WHERE oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
+         FROM pg_catalog.pg_cast WHERE oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
+         FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_'))";
+
 impl Control {
+    /// What the catalogs of the database's home shard are marked with: another text after each change of
+    /// what a snapshot holds.
+    ///
+    /// # Errors
+    /// What kept the home shard from answering.
+    ///
+    /// # Cancel safety
+    /// Safe: the answer is dropped.
+    pub async fn schema_mark(&self, database: &str) -> Result<String, Fault> {
+        let home = &self.database(database)?.home;
+        let mut connection = self.pool(database, home)?.connect().await?;
+        let rows = connection.rows(MARK, &[]).await?;
+        column(rows.first(), 0)
+    }
+
     /// A snapshot of the tables of the database's home shard, numbered after the ones before it.
     ///
     /// # Errors
@@ -80,6 +213,59 @@ impl Control {
             let child = (column(row, 0)?, column(row, 1)?);
             catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
         }
+        stored::settle(&mut catalog, &stored(&mut connection).await?);
         Ok(catalog)
     }
+}
+
+/// The code that is stored in the database.
+async fn stored(connection: &mut Connection<'_>) -> Result<Stored, Fault> {
+    let mut stored = Stored::default();
+    for row in &connection.rows(FUNCTIONS, &[]).await? {
+        let row = Some(row);
+        stored.functions.push(Function {
+            oid: column(row, 0)?,
+            schema: column(row, 1)?,
+            name: column(row, 2)?,
+            volatility: match column(row, 3)? {
+                "i" => Volatility::Immutable,
+                "s" => Volatility::Stable,
+                _ => Volatility::Volatile,
+            },
+            gathers: column(row, 4)?,
+            language: column(row, 5)?,
+            extension: column(row, 6)?,
+            shared: column(row, 7)?,
+            text: column(row, 8)?,
+            parts: column(row, 9)?,
+        });
+    }
+    for row in &connection.rows(RUNNERS, &[]).await? {
+        let row = Some(row);
+        let runner = match column(row, 0)? {
+            Some(symbol) => Runner::Operator { symbol },
+            None => Runner::Cast {
+                types: [column(row, 1)?, column(row, 2)?],
+                oids: [column(row, 3)?, column(row, 4)?],
+                implicit: column(row, 5)?,
+            },
+        };
+        stored.runners.push((runner, column(row, 6)?));
+    }
+    for row in &connection.rows(DOMAINS, &[]).await? {
+        let row = Some(row);
+        let domain = (column(row, 0)?, column(row, 1)?, column(row, 2)?);
+        stored.domains.push(domain);
+    }
+    for row in &connection.rows(EXPRESSIONS, &[]).await? {
+        let row = Some(row);
+        stored.expressions.push(Expression {
+            schema: column(row, 0)?,
+            table: column(row, 1)?,
+            written: column(row, 2)?,
+            acts: column(row, 3)?,
+            text: column(row, 4)?,
+        });
+    }
+    Ok(stored)
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::code::{Code, Routines};
+
 /// One column, as INSERT and COPY without a column list see it: generated and dropped ones are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -27,6 +29,10 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The tables it is a partition or an inheritance child of, as (schema, name).
     pub parents: Vec<(String, String)>,
+    /// What PostgreSQL runs when it is read, and when it is written: policies, triggers, rules, checks,
+    /// defaults, expressions of indexes. `None`: nothing but the server's own.
+    pub reads: Option<Box<Code>>,
+    pub writes: Option<Box<Code>>,
 }
 
 impl Table {
@@ -48,6 +54,10 @@ pub struct Catalog {
     pub epoch: u64,
     /// Schema → table → columns.
     schemas: BTreeMap<String, BTreeMap<String, Table>>,
+    /// Table → the schemas that have one of this name.
+    names: BTreeMap<String, Vec<String>>,
+    /// Functions, operators and casts that are not the server's own.
+    pub routines: Routines,
 }
 
 impl Catalog {
@@ -56,15 +66,65 @@ impl Catalog {
         Catalog {
             epoch,
             schemas: BTreeMap::new(),
+            names: BTreeMap::new(),
+            routines: Routines::default(),
         }
+    }
+
+    /// Whether another snapshot says the same.
+    pub fn says(&self, other: &Catalog) -> bool {
+        self.schemas == other.schemas && self.routines == other.routines
     }
 
     /// Adds a table, in place of one of the same name.
     pub fn insert(&mut self, schema: &str, name: &str, table: Table) {
+        let schemas = self.names.entry(name.to_owned()).or_default();
+        if !schemas.iter().any(|known| known == schema) {
+            schemas.push(schema.to_owned());
+        }
         self.schemas
             .entry(schema.to_owned())
             .or_default()
             .insert(name.to_owned(), table);
+    }
+
+    /// Notes what PostgreSQL runs when a table is written (else read), by itself or by those above it:
+    /// their statements reach its rows.
+    pub fn runs(&mut self, (schema, name): (&str, &str), written: bool, code: &Code) {
+        let Some(table) = self.table(schema, name) else {
+            return;
+        };
+        let mut names: Vec<(String, String)> = self
+            .ancestors(table)
+            .into_iter()
+            .map(|(schema, name)| (schema.to_owned(), name.to_owned()))
+            .collect();
+        names.push((schema.to_owned(), name.to_owned()));
+        for (schema, name) in names {
+            let tables = self.schemas.get_mut(&schema);
+            if let Some(table) = tables.and_then(|tables| tables.get_mut(&name)) {
+                let runs = if written {
+                    &mut table.writes
+                } else {
+                    &mut table.reads
+                };
+                runs.get_or_insert_default().add(code);
+            }
+        }
+    }
+
+    /// Whether there is a schema of this name.
+    pub fn has_schema(&self, schema: &str) -> bool {
+        self.schemas.contains_key(schema)
+    }
+
+    /// The schemas that have a table of this name.
+    pub fn schemas_of(&self, table: &str) -> impl Iterator<Item = &str> {
+        self.names
+            .get(table)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     }
 
     /// Notes that a table is a partition or an inheritance child of another.

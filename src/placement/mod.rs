@@ -6,6 +6,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 pub mod catalog;
+pub mod code;
 pub mod distribution;
 pub mod moved;
 pub mod rule;

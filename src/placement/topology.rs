@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{self, Database, TableKind, Unlisted};
+use crate::config::{self, Constraints, Database, TableKind, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.
@@ -40,6 +40,7 @@ pub struct Topology {
     distributions: Vec<Distribution>,
     tables: BTreeMap<String, Vec<TableRule>>,
     unlisted: Unlisted,
+    constraints: Constraints,
 }
 
 impl Topology {
@@ -72,6 +73,7 @@ impl Topology {
             distributions: Vec::with_capacity(config.distributions.len()),
             tables: BTreeMap::new(),
             unlisted: config.unlisted,
+            constraints: config.constraints,
             dbnames: config
                 .shards
                 .iter()
@@ -196,6 +198,18 @@ impl Topology {
     /// Every table's rule, by name.
     pub fn tables(&self) -> impl Iterator<Item = &TableRule> {
         self.tables.values().flatten()
+    }
+
+    /// Whether what would hold on each shard only is refused.
+    pub fn constraints(&self) -> Constraints {
+        self.constraints
+    }
+
+    /// Whether any table's rows are elsewhere than on the home shard alone.
+    pub fn has_spread(&self) -> bool {
+        self.shards.len() > 1
+            && (self.unlisted != Unlisted::Single
+                || self.tables().any(|rule| rule.kind != Kind::Single))
     }
 
     /// What a table that is not listed is.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::planner::functions;
+use crate::planner::calls;
 use crate::planner::survey::{Reference, Rows, Survey, Tree};
 use crate::sql::statement::{Block, Body, JoinKind};
 
@@ -43,7 +43,7 @@ pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'stati
         return Err("a subquery that sorts, groups or limits".into());
     }
     for call in &survey.calls {
-        if !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name)) {
+        if !calls::is_plain(survey.context, &call.name) {
             return Err(format!("a call of {}", call.name).into());
         }
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::placement::catalog::Table;
+use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
-use crate::planner::functions;
 use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Effect, KeyOperands, Keyed};
 use crate::planner::refuse;
@@ -100,8 +100,24 @@ fn access(
         .references
         .iter()
         .find(|reference| reference.written && reference.place == Rows::Reference);
+    let called = match calls::of_statement(survey, *cursor) {
+        Ok(called) => called,
+        Err(fault) => return refused(fault),
+    };
     if is_into(block) {
         return into(survey, block, decision);
+    }
+    if let Some(what) = &called.home
+        && let Some(table) = survey
+            .references
+            .iter()
+            .find(|reference| match reference.place {
+                Rows::Sharded { .. } => true,
+                Rows::Reference => reference.written,
+                Rows::Single | Rows::System => false,
+            })
+    {
+        return refused(refuse::home_only(what, &table.name.to_string()));
     }
     match copied {
         _ if spread => keyed(survey, block, cursor),
@@ -110,7 +126,7 @@ fn access(
             broadcast(survey, block, copied, cursor)
         }
         None if matches!(decision.effect, Effect::SetConfig { .. }) => Access::Anywhere,
-        None => local(survey, block, decision.writes),
+        None => local(survey, block, decision.writes, &called),
     }
 }
 
@@ -127,7 +143,7 @@ fn has_effects(survey: &Survey<'_>, block: &Block) -> bool {
         || survey
             .calls
             .iter()
-            .any(|call| !functions::is_read_only(&call.name))
+            .any(|call| !calls::is_read_only(survey.context, &call.name))
         || is_into(block)
 }
 
@@ -187,11 +203,11 @@ fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
         && survey
             .calls
             .iter()
-            .all(|call| functions::is_harmless(&call.name))
+            .all(|call| calls::is_harmless(survey.context, &call.name))
 }
 
 /// No sharded table is read or written, and no copy is written.
-fn local(survey: &Survey<'_>, block: &Block, writes: bool) -> Access {
+fn local(survey: &Survey<'_>, block: &Block, writes: bool, called: &Reach) -> Access {
     if is_harmless(survey, block) {
         return Access::Anywhere;
     }
@@ -200,12 +216,11 @@ fn local(survey: &Survey<'_>, block: &Block, writes: bool) -> Access {
             .references
             .iter()
             .all(|reference| reference.place == Rows::Reference);
-    let plain = survey.calls.iter().all(|call| {
-        functions::is_plain(&call.name)
-            || functions::is_plain_set(&call.name)
-            || functions::is_read_only(&call.name)
-    });
-    if copies && plain && !writes {
+    let plain = survey
+        .calls
+        .iter()
+        .all(|call| calls::is_read_only(survey.context, &call.name));
+    if copies && plain && !writes && called.home.is_none() {
         Access::AnyShard
     } else {
         Access::Home
@@ -257,7 +272,7 @@ fn broadcast(
     let strange = survey
         .calls
         .iter()
-        .find(|call| !(functions::is_plain(&call.name) || functions::is_plain_set(&call.name)));
+        .find(|call| !calls::is_plain(survey.context, &call.name));
     let limits = |features: Features| {
         features.has(Features::LIMIT)
             || features.has(Features::LOCK)

@@ -287,6 +287,77 @@ const READ_ONLY: &[&str] = &[
     "xmlagg",
 ];
 
+/// Aggregates and window functions that answer alike wherever the rows are the same.
+const AGGREGATES: &[&str] = &[
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "count",
+    "every",
+    "json_agg",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "max",
+    "min",
+    "string_agg",
+    "sum",
+];
+
+/// Answer by the clock, by chance, or by the server and its connection.
+const OF_SERVER: &[&str] = &[
+    "clock_timestamp",
+    "gen_random_bytes",
+    "gen_random_uuid",
+    "inet_client_addr",
+    "inet_client_port",
+    "inet_server_addr",
+    "inet_server_port",
+    "now",
+    "pg_backend_pid",
+    "pg_current_wal_lsn",
+    "pg_current_xact_id",
+    "pg_postmaster_start_time",
+    "random",
+    "statement_timestamp",
+    "timeofday",
+    "transaction_timestamp",
+    "txid_current",
+    "uuid_generate_v1",
+    "uuid_generate_v1mc",
+    "uuid_generate_v4",
+];
+
+/// Run SQL that they are given, or read tables that they are given the names of.
+const RUN_SQL: &[&str] = &[
+    "connectby",
+    "crosstab",
+    "crosstab2",
+    "crosstab3",
+    "crosstab4",
+    "crosstabn",
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "database_to_xmlschema",
+    "query_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "schema_to_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "table_to_xmlschema",
+    "ts_stat",
+    "xpath_table",
+];
+
 /// What a call does to the session, if anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionEffect {
@@ -331,6 +402,23 @@ pub(super) fn is_harmless(name: &Name) -> bool {
 /// Free of side effects.
 pub(super) fn is_read_only(name: &Name) -> bool {
     listed(name, &[PLAIN, PLAIN_SETS, HARMLESS, READ_ONLY])
+}
+
+/// Whether a built-in function of this name answers alike wherever the rows that it is given are the same.
+pub(super) fn is_alike(name: &str) -> bool {
+    [PLAIN, PLAIN_SETS, HARMLESS, AGGREGATES]
+        .iter()
+        .any(|list| list.contains(&name))
+}
+
+/// Whether a function of this name answers by the clock, by chance, or by its server.
+pub(super) fn is_of_server(name: &str) -> bool {
+    OF_SERVER.contains(&name)
+}
+
+/// Whether a function of this name runs SQL that it is given.
+pub(super) fn runs_sql(name: &str) -> bool {
+    RUN_SQL.contains(&name)
 }
 
 /// What a call of this name does to the session.

@@ -1,6 +1,7 @@
 //! Statement and values in, route or refusal out.
 
 mod array;
+mod calls;
 mod concat;
 pub mod context;
 mod data;
@@ -19,12 +20,14 @@ pub mod refuse;
 mod route;
 mod scope;
 mod script;
+pub mod stored;
 mod survey;
 mod tables;
 mod unlike;
 mod utility;
 mod writes;
 
+pub use calls::misfits;
 pub use context::Context;
 pub use effects::{FUNCTION, hides_settings, makes_relations};
 pub use explain::{RouteReport, explain};

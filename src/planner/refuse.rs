@@ -248,6 +248,136 @@ pub fn copies_read(table: &str, other: &str) -> Fault {
     .hint("A write of a reference table may read reference tables only: read the others first, and send their values as constants or parameters.")
 }
 
+/// Code that touches a table whose rows are not all on the shard where it runs.
+pub fn reaches(what: &str, kind: &str, table: &str) -> Fault {
+    unsupported(format!("{what} may touch {kind} \"{table}\""))
+        .detail("It runs on one shard, and would find only the rows that are there.")
+        .hint(format!(
+            "Send its statements over \"{table}\" themselves, with their keys, or name the shard that it runs on with SET pgherd.shard."
+        ))
+}
+
+/// Code of the home shard in a statement that runs on others.
+pub fn home_only(what: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "{what} cannot be called in a statement over table \"{table}\""
+    ))
+    .detail("It touches single tables, catalogs, sequences or listeners, which are those of the home shard.")
+    .hint(format!(
+        "Call it in a statement without \"{table}\" first, and send what it answers as a constant or a parameter."
+    ))
+}
+
+/// Code of which it cannot be told what it touches.
+pub fn opaque(what: &str, why: &str) -> Fault {
+    unsupported(format!("what {what} touches is not known"))
+        .detail(format!(
+            "{}{}, and it would find only the rows of the shard where it runs.",
+            why.get(..1).unwrap_or_default().to_uppercase(),
+            why.get(1..).unwrap_or_default()
+        ))
+        .hint("Send its statements themselves, or name the shard that it runs on with SET pgherd.shard.")
+}
+
+/// Code that writes a reference table on the shard where it runs.
+pub fn copies_called(what: &str, table: &str) -> Fault {
+    unsupported(format!("{COPIES} \"{table}\" would differ"))
+        .detail(format!(
+            "{}{} may write it, on the shard where it runs only.",
+            what.get(..1).unwrap_or_default().to_uppercase(),
+            what.get(1..).unwrap_or_default()
+        ))
+        .hint(format!(
+            "Write \"{table}\" by a statement of its own, which runs on every shard."
+        ))
+}
+
+/// A table whose own triggers, rules or expressions touch rows of other shards.
+pub fn astray(table: &str, why: &str) -> Fault {
+    unsupported(format!(
+        "table \"{table}\" runs code that reaches beyond its rows' shard"
+    ))
+    .detail(format!(
+        "A trigger, rule, policy, default, check or index runs where the row is: {why}."
+    ))
+    .hint("Drop it, or let it touch only what is beside the table's rows; constraints: allow in the configuration accepts what it does on each shard.")
+}
+
+const ALLOW: &str = "constraints: allow in the configuration accepts it on each shard by itself";
+
+/// UNIQUE, PRIMARY KEY or EXCLUDE that does not contain the key.
+pub fn not_unique(what: &str, columns: &[String], table: &str, missing: &str) -> Fault {
+    let list = if columns.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", columns.join(", "))
+    };
+    unsupported(format!(
+        "{what}{list} of sharded table \"{table}\" would hold on each shard only"
+    ))
+    .detail(format!(
+        "Rows of equal values may lie on different shards, since it does not contain key column \"{missing}\"."
+    ))
+    .hint(format!("Add \"{missing}\" to its columns; {ALLOW}."))
+}
+
+/// A constraint on a sharded table whose columns the statement does not show.
+pub fn unread_constraint(what: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "{what} of table \"{table}\" cannot be checked"
+    ))
+    .detail("The statement does not list its columns, or not in a form that is read here, so that it may hold on each shard only.")
+    .hint(format!(
+        "Write the constraint with its list of columns, the key among them; {ALLOW}."
+    ))
+}
+
+/// A column that a sequence of each shard would number.
+pub fn local_sequence(column: &str, table: &str) -> Fault {
+    unsupported(format!(
+        "column \"{column}\" of sharded table \"{table}\" would take its values from a sequence of each shard"
+    ))
+    .detail("The same values would come up on every shard.")
+    .hint(format!(
+        "Leave serial, identity and nextval out and give the values yourself; {ALLOW}."
+    ))
+}
+
+/// A foreign key to a table whose rows are elsewhere.
+pub fn leaves_shard(table: &str, target: &str) -> Fault {
+    unsupported(format!(
+        "the foreign key of table \"{table}\" to \"{target}\" leaves the shard"
+    ))
+    .detail("The rows that it names are not on the shard of its own rows, or not all of them.")
+    .hint(format!(
+        "Place both tables by the same distribution, or make \"{target}\" a reference table, or leave the foreign key out; {ALLOW}."
+    ))
+}
+
+/// A foreign key between co-located tables that does not contain the key.
+pub fn loses_key(table: &str, target: &str, key: &[String], other: &[String]) -> Fault {
+    unsupported(format!(
+        "the foreign key of table \"{table}\" to \"{target}\" leaves the shard"
+    ))
+    .detail("It does not contain the key of both tables, so that it may name a row of another shard.")
+    .hint(format!(
+        "Let ({}) be among its columns and reference ({}) of \"{target}\" in the same places, both lists written out; {ALLOW}.",
+        key.join(", "),
+        other.join(", ")
+    ))
+}
+
+/// A foreign key whose action gives a row another key.
+pub fn key_cascades(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "an action of the foreign key would change key column \"{column}\" of sharded table \"{table}\""
+    ))
+    .detail("The row would stay where it is, and belong to another shard or to none.")
+    .hint(format!(
+        "Use ON DELETE CASCADE, RESTRICT or NO ACTION, and ON UPDATE RESTRICT or NO ACTION; {ALLOW}."
+    ))
+}
+
 /// NOTIFY from a shard where nobody listens.
 pub fn notify(table: &str) -> Fault {
     unsupported("pg_notify in a statement over sharded tables is not supported".into())

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::planner::calls::{self, Made};
 use crate::planner::context::Context;
 use crate::planner::data;
 use crate::planner::draft::Draft;
@@ -11,6 +12,7 @@ use crate::planner::hint;
 use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Effect, Pace, Script};
 use crate::planner::refuse;
+use crate::planner::stored;
 use crate::planner::tables;
 use crate::planner::utility;
 use crate::sql::Numbering;
@@ -75,6 +77,8 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
     let hints = context.comment_hints.then(|| Hints::of(text)).flatten();
     let mut statements = Vec::with_capacity(pieces.len());
     let mut reusable = masked.is_shared() && pieces.len() == 1;
+    let several = pieces.len() > 1;
+    let mut made = Made::default();
     for piece in pieces {
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else {
             continue;
@@ -93,6 +97,11 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             numbering,
         };
         let mut draft = plan_one(&one);
+        if several && draft.effect == Effect::Ddl {
+            made.note(context, one.cursor);
+        } else if let Some(fault) = made.refusal(one.cursor) {
+            draft = Draft::refused(draft.verb, fault);
+        }
         if !one.cursor.at("insert") {
             // An INSERT within another statement cannot be sent in parts.
             draft.keep_whole();
@@ -195,7 +204,18 @@ fn by_names(text: &Text<'_>, verb: &'static str, reason: &Unread) -> Draft {
             text.context.is_one_shard() || is_home(text)
         }
     };
-    let draft = if home {
+    let called = match reason {
+        _ if !home || text.context.is_one_shard() => None,
+        Unread::TooLarge => None,
+        Unread::TooDeep | Unread::Syntax(_) | Unread::Unknown(_) => {
+            let context = text.context;
+            let code = stored::of_text(context.catalog, text.bytes(), context.lexing);
+            calls::reach(context, "the statement", &code).err()
+        }
+    };
+    let draft = if let Some(fault) = called {
+        Draft::refused(verb, fault)
+    } else if home {
         Draft::writing(verb, effect, Access::Home)
     } else {
         Draft::refused(verb, refuse::unread(reason))

@@ -1,6 +1,7 @@
 //! Walks a statement: every table reference at every level, and what predicates prove of each.
 
 use crate::error::Fault;
+use crate::planner::calls;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
 use crate::planner::outputs::{Known, Outputs, is_open, opens};
@@ -385,6 +386,9 @@ impl<'a> Survey<'a> {
                 Rows::Single
             }
         };
+        if let Some(fault) = calls::astray(self.context, name, written) {
+            self.refuse(fault);
+        }
         self.references.push(Reference {
             name: name.clone(),
             place,

@@ -3,7 +3,7 @@
 use crate::placement::topology::{Kind, Topology};
 use crate::planner::context::Context;
 use crate::sql::cursor::Cursor;
-use crate::sql::scan::{self, Kind as Token};
+use crate::sql::scan::Kind as Token;
 
 /// A sharded or reference table, or an unlisted view, that a name among the tokens could mean.
 pub(super) fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String> {
@@ -24,19 +24,18 @@ pub(super) fn spread(context: Context<'_>, cursor: Cursor<'_>) -> Option<String>
     None
 }
 
-/// The same for code in a string: names are looked for in its bytes.
-pub(super) fn mentions_spread(context: Context<'_>, text: &[u8]) -> Option<String> {
-    if context.is_one_shard() {
-        return None;
-    }
-    if let Ok(tokens) = scan::scan(text, context.lexing)
-        && let Some(name) = spread(context, Cursor::new(text, &tokens))
-    {
-        return Some(name);
-    }
+/// A table among the words of code that the configuration lists as sharded or reference, and that the
+/// catalogs do not have: the code may be what makes it.
+pub(super) fn mentions_absent(context: Context<'_>, text: &[u8]) -> Option<String> {
     text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte < 0x80)
         .filter_map(|word| std::str::from_utf8(word).ok())
-        .find(|word| is_spread(context, word) || is_spread(context, &word.to_ascii_lowercase()))
+        .find(|word| {
+            let folded = word.to_ascii_lowercase();
+            [*word, folded.as_str()].into_iter().any(|name| {
+                listed_as_spread(context.topology, name)
+                    && context.catalog.schemas_of(name).next().is_none()
+            })
+        })
         .map(str::to_owned)
 }
 

@@ -71,6 +71,69 @@ const CLOCK_READERS: [&str; 11] = [
     "tstzmultirange",
 ];
 
+/// Words that a parenthesis follows in code, where nothing is called.
+const CODE_WORDS: [&str; 49] = [
+    "all",
+    "begin",
+    "between",
+    "by",
+    "case",
+    "conflict",
+    "distinct",
+    "elseif",
+    "elsif",
+    "end",
+    "except",
+    "exception",
+    "exists",
+    "filter",
+    "for",
+    "from",
+    "foreach",
+    "group",
+    "having",
+    "if",
+    "insert",
+    "intersect",
+    "into",
+    "is",
+    "join",
+    "key",
+    "lateral",
+    "like",
+    "limit",
+    "loop",
+    "materialized",
+    "notice",
+    "offset",
+    "on",
+    "only",
+    "order",
+    "over",
+    "partition",
+    "perform",
+    "query",
+    "return",
+    "select",
+    "set",
+    "some",
+    "union",
+    "values",
+    "varchar",
+    "where",
+    "while",
+];
+
+/// Whether this word is a call without parentheses, or makes a sequence.
+pub(super) fn is_call(word: &str) -> bool {
+    CALLS.contains(&word) && word != "user"
+}
+
+/// Whether a parenthesis behind this word calls nothing.
+pub(super) fn is_keyword(word: &str) -> bool {
+    NO_CALLS.contains(&word) || CODE_WORDS.contains(&word)
+}
+
 /// What in a statement is a server's own, whatever its expressions do with it.
 pub(super) fn of_server(cursor: Cursor<'_>) -> Option<String> {
     let text = cursor.text();
@@ -136,7 +199,8 @@ fn called(mut rest: Cursor<'_>, before: Option<Token>) -> Option<String> {
     (call && !is_known).then(|| format!("a call of {name}"))
 }
 
-fn is_text(kind: Kind) -> bool {
+/// Whether a token is a string.
+pub(super) fn is_text(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::Text

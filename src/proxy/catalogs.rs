@@ -1,20 +1,27 @@
-//! Keeping the catalogs: read at the start, after each reload and DDL, and until each home shard answers.
+//! Keeping the catalogs: read at the start, after each reload and DDL, until each home shard answers, and
+//! when a look at it shows that the schema was changed past the proxy.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::session::engine::Shared;
 
 /// How soon a reload or DDL is followed by a reading, and the longest wait after failures.
 const CATALOGS_EVERY: Duration = Duration::from_millis(500);
 const CATALOGS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How many of these rounds go by between two looks for changes that went past the proxy.
+const ROUNDS: u32 = 4;
+/// How much longer than a look the wait for the next is, at least.
+const COST: u32 = 50;
 
 /// The catalogs of all databases.
 #[derive(Debug, Default)]
 pub(super) struct Catalogs {
     /// By database, the generation of the configuration under which it was read.
     known: HashMap<String, u64>,
+    /// By database, what its home shard's catalogs were marked with when they were last looked at.
+    marks: HashMap<String, String>,
 }
 
 impl Catalogs {
@@ -43,15 +50,50 @@ impl Catalogs {
         complete
     }
 
-    /// Reads them again after each reload, and while one cannot be reached.
+    /// Looks for changes that went past the proxy. A home shard that does not answer is looked at again
+    /// next time; what it means for clients they hear from its pool.
+    ///
+    /// # Cancel safety
+    /// Safe: those read stay read.
+    async fn look(&mut self, shared: &Arc<Shared>) {
+        let snapshot = shared.snapshot.load_full();
+        self.marks
+            .retain(|name, _| snapshot.config.databases.contains_key(name));
+        for name in snapshot.config.databases.keys() {
+            let seen = self.marks.get(name).map(String::as_str);
+            match shared.notice_changes(name, seen).await {
+                Ok(mark) => {
+                    self.marks.insert(name.clone(), mark);
+                }
+                Err(fault) => {
+                    tracing::debug!(database = %name, error = %fault, "could not look at the catalogs");
+                }
+            }
+        }
+    }
+
+    /// Reads them again after each reload, while one cannot be reached, and after changes past the proxy.
     ///
     /// # Cancel safety
     /// Safe: those read stay read.
     pub(super) async fn keep(mut self, shared: Arc<Shared>) {
         let mut wait = CATALOGS_EVERY;
+        let mut round = 0;
+        let mut rounds = ROUNDS;
         loop {
             tokio::time::sleep(wait).await;
-            wait = if self.read(&shared).await {
+            let complete = self.read(&shared).await;
+            round = if complete { round + 1 } else { 0 };
+            if round >= rounds {
+                round = 0;
+                let began = Instant::now();
+                self.look(&shared).await;
+                // Of large catalogs a look takes time, and is taken more seldom.
+                let cost = began.elapsed().saturating_mul(COST).as_millis();
+                let cost = cost / CATALOGS_EVERY.as_millis().max(1);
+                rounds = u32::try_from(cost).unwrap_or(u32::MAX).max(ROUNDS);
+            }
+            wait = if complete {
                 CATALOGS_EVERY
             } else {
                 wait.saturating_mul(2).min(CATALOGS_WAIT_MAX)

@@ -67,6 +67,19 @@ impl SharedDatabase {
     pub fn schema_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
+
+    /// Makes a catalog the one in force that was read when the epoch was `before`.
+    fn take(&self, mut catalog: Catalog, before: u32) {
+        let last = self.epoch.fetch_add(1, Ordering::AcqRel);
+        // It is not of today if the schema changed while it was read.
+        let epoch = if last == before {
+            last.wrapping_add(1)
+        } else {
+            before
+        };
+        catalog.epoch = u64::from(epoch);
+        self.catalog.store(Arc::new(catalog));
+    }
 }
 
 /// What an engine is told.
@@ -220,20 +233,40 @@ impl Shared {
         let snapshot = self.snapshot.load_full();
         let database = self.database(name);
         let before = database.epoch.load(Ordering::Acquire);
-        let mut catalog = snapshot.control.introspect(name).await?;
-        let last = database.epoch.fetch_add(1, Ordering::AcqRel);
-        // It is not of today if the schema changed while it was read.
-        let epoch = if last == before {
-            last.wrapping_add(1)
-        } else {
-            before
-        };
-        catalog.epoch = u64::from(epoch);
-        database.catalog.store(Arc::new(catalog));
+        let catalog = snapshot.control.introspect(name).await?;
+        database.take(catalog, before);
         Ok(())
     }
-}
 
+    /// Reads the catalog again if the schema was changed past the proxy: if the home shard's catalogs are
+    /// not marked as they were when `seen` was their mark. Returns the mark of now.
+    ///
+    /// # Errors
+    /// Why the home shard could not be asked; the old catalog stays.
+    ///
+    /// # Cancel safety
+    /// Safe: the old catalog stays.
+    pub async fn notice_changes(
+        self: &Arc<Shared>,
+        name: &str,
+        seen: Option<&str>,
+    ) -> Result<String, Fault> {
+        let snapshot = self.snapshot.load_full();
+        let mark = snapshot.control.schema_mark(name).await?;
+        if seen == Some(mark.as_str()) {
+            return Ok(mark);
+        }
+        let database = self.database(name);
+        let before = database.epoch.load(Ordering::Acquire);
+        let catalog = snapshot.control.introspect(name).await?;
+        // Plans and prepared statements stay where nothing changed that they depend on.
+        if !database.catalog.load().says(&catalog) {
+            tracing::info!(database = %name, "the schema was changed past the proxy");
+            database.take(catalog, before);
+        }
+        Ok(mark)
+    }
+}
 /// A database as one engine sees it: where it is, and what is memoised for it.
 #[derive(Debug)]
 pub struct Database {

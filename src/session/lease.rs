@@ -95,8 +95,10 @@ impl Session {
             | Effect::DiscardAll
             | Effect::DiscardOther
             | Effect::Listen { .. }
-            | Effect::Unlisten { .. }
-            | Effect::Prepare { .. } => return here(false),
+            | Effect::Unlisten { .. } => return here(false),
+            Effect::Prepare { .. } if !matches!(statement.access, Access::Refuse(_)) => {
+                return here(false);
+            }
             Effect::Execute { name, .. }
                 if !self
                     .statements
@@ -104,7 +106,8 @@ impl Session {
             {
                 return here(true);
             }
-            Effect::Execute { .. }
+            Effect::Prepare { .. }
+            | Effect::Execute { .. }
             | Effect::None
             | Effect::TwoPhase
             | Effect::Pin(_)

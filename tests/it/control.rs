@@ -224,6 +224,36 @@ fn what_does_not_hold_across_shards_is_found() {
 }
 
 #[test]
+fn triggers_that_reach_beyond_their_shard_are_found() {
+    let tables = "      customers: {distribution: customers, key: id}
+      orders: {distribution: customers, key: customer_id}
+      countries: reference
+";
+    let herd = Herd::start(tables);
+    herd.everywhere(
+        "CREATE TABLE customers (id bigint PRIMARY KEY);
+         CREATE TABLE orders (customer_id bigint);
+         CREATE TABLE countries (code text);
+         CREATE TABLE log (what text);
+         CREATE FUNCTION beside() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO orders VALUES (NEW.id); RETURN NULL; END $$;
+         CREATE FUNCTION logged() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO log VALUES ('x'); RETURN NULL; END $$;
+         CREATE FUNCTION opaque() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN EXECUTE TG_ARGV[0]; RETURN NULL; END $$;
+         CREATE TRIGGER a AFTER INSERT ON customers FOR EACH ROW EXECUTE FUNCTION beside();
+         CREATE TRIGGER b AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION logged();
+         CREATE TRIGGER c AFTER INSERT ON countries EXECUTE FUNCTION opaque('');",
+    );
+    let expected = [
+        "error - table \"public.countries\" runs code that reaches beyond its rows' shard: function \"opaque\" runs SQL that it makes up, so that it may touch any table",
+        "error - table \"public.orders\" runs code that reaches beyond its rows' shard: it may touch single table \"log\", whose rows are elsewhere",
+    ];
+    let findings = block_on(herd.control().check("shop")).expect("a database");
+    assert_eq!(lines(&findings), expected);
+}
+
+#[test]
 fn servers_that_do_not_serve_are_found() {
     let mut herd = Herd::start(TABLES);
     herd.everywhere(SCHEMA);

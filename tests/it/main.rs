@@ -6,6 +6,7 @@
 
 mod cancelling;
 mod client;
+mod constraints;
 mod control;
 mod copy_rows;
 mod copying;
@@ -14,6 +15,7 @@ mod everywhere;
 mod failed_blocks;
 mod faults;
 mod fixture;
+mod functions;
 mod groups;
 mod handshake;
 mod herd;

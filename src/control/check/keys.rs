@@ -4,8 +4,10 @@
 use crate::config::{Constraints, Unlisted};
 use crate::control::finding::{Finding, Level};
 use crate::control::schema::{Column, Constraint, Reference, Schema, Source, Table};
+use crate::placement::catalog::Catalog;
 use crate::placement::distribution::Distribution;
 use crate::placement::topology::{Kind, TableRule, Topology};
+use crate::planner;
 use crate::types::key::KeyType;
 use crate::types::oid;
 
@@ -33,13 +35,36 @@ pub(super) fn check(
                 topology,
                 rule,
                 name: format!("{schema}.{name}"),
-                local: match constraints {
-                    Constraints::Enforce => Level::Error,
-                    Constraints::Allow => Level::Warning,
-                },
+                local: local(constraints),
             };
             check.table(table, findings);
         }
+    }
+}
+
+/// Checks the triggers, rules, policies and expressions of every table: what they touch must be where the
+/// table's rows are.
+pub(super) fn code(
+    topology: &Topology,
+    constraints: Constraints,
+    catalog: &Catalog,
+    findings: &mut Vec<Finding>,
+) {
+    for (schema, table, why) in planner::misfits(topology, catalog) {
+        let what = format!(
+            "table \"{schema}.{table}\" runs code that reaches beyond its rows' shard: {why}"
+        );
+        findings.push(Finding::new(local(constraints), what).hint(
+            "Drop the trigger, rule, policy or expression, or let it touch only what is beside the table's rows.",
+        ));
+    }
+}
+
+/// The level of what holds on each shard only.
+fn local(constraints: Constraints) -> Level {
+    match constraints {
+        Constraints::Enforce => Level::Error,
+        Constraints::Allow => Level::Warning,
     }
 }
 

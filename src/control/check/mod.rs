@@ -50,6 +50,10 @@ impl Control {
                 same::check(&topology, home, shard, &mut findings);
             }
             keys::check(&topology, config.constraints, &home.schema, &mut findings);
+            match self.introspect(database).await {
+                Ok(catalog) => keys::code(&topology, config.constraints, &catalog, &mut findings),
+                Err(fault) => findings.push(from_fault(&fault).on(&home.name)),
+            }
         }
         if let Err(fault) = self.auth_query(database, "pgherd").await {
             findings.push(from_fault(&fault).hint(

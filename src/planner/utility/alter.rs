@@ -49,8 +49,8 @@ pub(super) fn created(context: Context<'_>, mut cursor: Cursor<'_>) -> Option<Fa
     Some(refuse::apart(&name.to_string(), &other.to_string()))
 }
 
-/// The parts of an ALTER TABLE between commas.
-fn actions(cursor: Cursor<'_>) -> impl Iterator<Item = Cursor<'_>> {
+/// The parts of an ALTER TABLE, or of a list, between commas.
+pub(super) fn actions(cursor: Cursor<'_>) -> impl Iterator<Item = Cursor<'_>> {
     let mut depth = 0_usize;
     let mut pieces = cursor.tokens().split(move |token| {
         if matches!(token.kind, Token::OpenParen | Token::OpenBracket) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
@@ -82,6 +83,9 @@ fn copy_in(
     columns: Option<Vec<String>>,
     options: &Options,
 ) -> Draft {
+    if let Some(fault) = calls::astray(text.context, table, true) {
+        return Draft::refused("COPY", fault);
+    }
     let access = match text.context.relation(table) {
         _ if text.context.is_one_shard() => Access::Home,
         Relation::Sharded {
@@ -165,6 +169,9 @@ fn split(
 }
 
 fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
+    if let Some(fault) = calls::astray(text.context, table, false) {
+        return Draft::refused("COPY", fault);
+    }
     let access = match text.context.relation(table) {
         _ if text.context.is_one_shard() => Access::Home,
         Relation::Sharded { distribution, .. } => Access::Keyed(Arc::new(Keyed {

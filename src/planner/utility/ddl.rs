@@ -1,12 +1,13 @@
 //! DDL and maintenance: on every shard, but for what belongs to one server.
 
+use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
-use crate::planner::utility::alter;
+use crate::planner::utility::{alter, attached, constraints};
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
@@ -93,6 +94,11 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         return made_temporary(text, cursor, verb);
     }
     if names_temporary_schema(cursor) {
+        // Nobody else sees it, so that it is in no snapshot.
+        let is_code = cursor.at("function") || cursor.at("procedure");
+        if let Some(fault) = calls::of_definition(text.context, text.cursor).filter(|_| is_code) {
+            return Draft::refused("CREATE", fault);
+        }
         return made_temporary(text, cursor, "CREATE");
     }
     if !text.context.is_one_shard() && text.context.makes_temporary() {
@@ -104,7 +110,19 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
             ),
         );
     }
-    cursor.take_any(&["unlogged", "unique", "recursive", "constraint", "trusted"]);
+    let first = cursor.take_any(&["unlogged", "unique", "recursive", "constraint", "trusted"]);
+    let mut ahead = cursor;
+    if first == Some("unique")
+        && ahead.take("index")
+        && let Some(fault) = constraints::indexed(text.context, ahead)
+    {
+        return Draft::refused("CREATE INDEX", fault);
+    }
+    if ahead.take("schema")
+        && let Some(fault) = constraints::in_schema(text.context, ahead)
+    {
+        return Draft::refused("CREATE SCHEMA", fault);
+    }
     cursor.take("procedural");
     match cursor.take_any(&[
         "database",
@@ -121,7 +139,14 @@ fn create(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         "extension",
         "role",
         "user",
+        "trigger",
+        "rule",
+        "policy",
     ]) {
+        Some(word @ ("trigger" | "rule" | "policy")) => match attached::made(text, word, cursor) {
+            Some(fault) => Draft::refused("CREATE", fault),
+            None => ddl("CREATE", EVERYWHERE),
+        },
         Some("database") => at_home("CREATE DATABASE"),
         Some("tablespace") => ddl("CREATE TABLESPACE", ONE_BY_ONE),
         Some("subscription") => subscription(text, "CREATE SUBSCRIPTION"),
@@ -164,7 +189,16 @@ fn subscription(text: &Text<'_>, verb: &'static str) -> Draft {
 }
 
 fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
-    if let Some(fault) = alter::created(text.context, cursor) {
+    let refusal =
+        alter::created(text.context, cursor).or_else(|| constraints::created(text.context, cursor));
+    if let Some(fault) = refusal {
+        return Draft::refused("CREATE TABLE", fault);
+    }
+    let mut ahead = cursor;
+    ahead.take_words(&["if", "not", "exists"]);
+    if let Some(name) = ahead.qualified()
+        && let Some(fault) = attached::called(text, &name)
+    {
         return Draft::refused("CREATE TABLE", fault);
     }
     // CREATE TABLE … AS, with the query behind it, at the top level only.
@@ -271,6 +305,19 @@ fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         && let Some(fault) = alter::refusal(text.context, ahead)
     {
         return Draft::refused("ALTER TABLE", fault);
+    }
+    let mut ahead = cursor;
+    if ahead.take("table") {
+        if let Some(fault) = constraints::altered(text.context, ahead) {
+            return Draft::refused("ALTER TABLE", fault);
+        }
+        ahead.take_words(&["if", "exists"]);
+        ahead.take("only");
+        if let Some(name) = ahead.qualified()
+            && let Some(fault) = attached::called(text, &name)
+        {
+            return Draft::refused("ALTER TABLE", fault);
+        }
     }
     match cursor.take_any(&[
         "database",

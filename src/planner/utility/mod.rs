@@ -1,7 +1,9 @@
 //! Statements that are no data statements, by their own words.
 
 mod alter;
+mod attached;
 mod code;
+mod constraints;
 mod copy;
 mod cursors;
 mod ddl;

@@ -1,9 +1,12 @@
 //! SQL's own PREPARE, EXECUTE and DEALLOCATE.
 
+use crate::error::Fault;
+use crate::planner::calls;
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
+use crate::planner::stored;
 use crate::sql::cursor::Cursor;
 
 /// Plans one of them; `None` for another kind.
@@ -11,9 +14,22 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     match cursor.take_any(&["prepare", "execute", "deallocate"])? {
         "prepare" => prepare(text, cursor),
-        "execute" => Some(execute(cursor, "EXECUTE").unwrap_or_else(Draft::unread)),
+        "execute" => Some(match arguments(text) {
+            Some(fault) => Draft::refused("EXECUTE", fault),
+            None => execute(cursor, "EXECUTE").unwrap_or_else(Draft::unread),
+        }),
         _ => Some(deallocate(cursor).unwrap_or_else(Draft::unread)),
     }
+}
+
+/// Why what the arguments call must not run, on whatever shard it is prepared.
+fn arguments(text: &Text<'_>) -> Option<Fault> {
+    let context = text.context;
+    if context.catalog.routines.is_empty() || !context.topology.has_spread() {
+        return None;
+    }
+    let code = stored::of_calls(context.catalog, text.bytes(), context.lexing);
+    calls::reach(context, "an argument of EXECUTE", &code).err()
 }
 
 fn deallocate(mut cursor: Cursor<'_>) -> Option<Draft> {
