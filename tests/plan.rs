@@ -144,6 +144,7 @@ impl World {
             tables: rules(),
             unlisted: Unlisted::Single,
             constraints: Constraints::Enforce,
+            tenant: None,
         };
         World {
             topology: Topology::new(&config).unwrap(),
@@ -159,6 +160,7 @@ impl World {
             search_path: &self.path,
             lexing: Lexing::default(),
             comment_hints: true,
+            tenant: false,
         }
     }
 
@@ -345,6 +347,7 @@ fn scope(database: u32) -> Scope {
         search_path: 1,
         lexing: Lexing::default(),
         comment_hints: false,
+        tenant: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{self, Database, TableKind, Unlisted};
+use crate::config::{self, Database, TableKind, Tenancy, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.
@@ -40,6 +40,7 @@ pub struct Topology {
     distributions: Vec<Distribution>,
     tables: BTreeMap<String, Vec<TableRule>>,
     unlisted: Unlisted,
+    tenant: Option<Tenancy>,
 }
 
 impl Topology {
@@ -72,6 +73,7 @@ impl Topology {
             distributions: Vec::with_capacity(config.distributions.len()),
             tables: BTreeMap::new(),
             unlisted: config.unlisted,
+            tenant: config.tenant.clone(),
             dbnames: config
                 .shards
                 .iter()
@@ -202,6 +204,11 @@ impl Topology {
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
     }
+
+    /// How tenants are confined, if the configuration says so.
+    pub fn tenant(&self) -> Option<&Tenancy> {
+        self.tenant.as_ref()
+    }
 }
 
 fn position(shards: &[String], name: &str) -> Option<ShardId> {
@@ -265,6 +272,7 @@ mod tests {
             tables: tables.iter().map(table).collect(),
             unlisted: Unlisted::Single,
             constraints: Constraints::Enforce,
+            tenant: None,
         })
     }
 

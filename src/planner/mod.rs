@@ -20,12 +20,13 @@ mod scope;
 mod script;
 mod survey;
 mod tables;
+pub mod tenant;
 mod unlike;
 mod utility;
 mod writes;
 
 pub use context::Context;
-pub use effects::{FUNCTION, hides_settings, makes_relations};
+pub use effects::{FUNCTION, hides_settings, makes_relations, makes_unseen, sets_unseen};
 pub use explain::{RouteReport, explain};
 pub use route::{hinted, key_fault, route};
 pub use script::script;

@@ -68,6 +68,12 @@ impl Place<'_> {
                 }
             }
             Expr::Equal(left, right) => self.equal(left, right, targets, facts),
+            // PostgreSQL takes a list of one for an equality.
+            Expr::In(left, list) if list.len() == 1 => {
+                for item in list {
+                    self.equal(left, item, targets, facts);
+                }
+            }
             Expr::Or(_) | Expr::In(..) | Expr::Any(..) => {
                 for &target in targets {
                     if let Some(values) = self.values(predicate, target, facts) {
@@ -97,12 +103,16 @@ impl Place<'_> {
             return;
         }
         match (self.node(left, facts), self.node(right, facts)) {
-            (Some(left), Some(right)) => {
-                if targets.contains(&right) {
-                    facts.carry(left, right);
-                }
-                if targets.contains(&left) {
-                    facts.carry(right, left);
+            (Some(from), Some(to)) => {
+                let plain = is_column(left) && is_column(right);
+                let (left, right) = (from, to);
+                for (from, to) in [(left, right), (right, left)] {
+                    if targets.contains(&to) {
+                        facts.carry(from, to);
+                        if plain {
+                            facts.carry_plain(from, to);
+                        }
+                    }
                 }
                 // A link joins tables of this level: one that mentions outer rows only says nothing
                 // of where their own level keeps them.
@@ -114,8 +124,8 @@ impl Place<'_> {
                     });
                 }
             }
-            (Some(node), None) => confine(node, right, targets, facts),
-            (None, Some(node)) => confine(node, left, targets, facts),
+            (Some(node), None) => confine((node, left), right, targets, facts),
+            (None, Some(node)) => confine((node, right), left, targets, facts),
             (None, None) => (),
         }
     }
@@ -194,11 +204,18 @@ impl Place<'_> {
     }
 }
 
-fn confine(node: Node, value: &Expr, targets: &[Node], facts: &mut Facts) {
+fn confine((node, column): (Node, &Expr), value: &Expr, targets: &[Node], facts: &mut Facts) {
     if let Some(key) = facts.key_type(node)
         && targets.contains(&node)
         && let Some(operand) = facts::operand(value, key)
     {
+        if is_column(column) {
+            facts.equal(node, operand.clone());
+        }
         facts.confine(node, vec![operand]);
     }
+}
+
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(_))
 }

@@ -266,7 +266,8 @@ fn place_one(
     }
 }
 
-fn decode<'v>(
+/// The value of an operand that is no array.
+pub(super) fn decode<'v>(
     operand: &'v Operand,
     kind: KeyType,
     values: &'v dyn Values,

@@ -7,6 +7,7 @@ use crate::planner::plan::KeyOperands;
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
 use crate::planner::scope::{Binding, Level};
+use crate::planner::tenant;
 use crate::sql::cursor::Name;
 use crate::sql::statement::{
     Block, Body, Call, Expr, Features, Inner, Join, JoinKind, Select, Source,
@@ -71,6 +72,7 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
+    pub tenant: tenant::Found,
     ctes: Vec<String>,
     depth: usize,
     outer_joins: usize,
@@ -90,6 +92,7 @@ impl<'a> Survey<'a> {
             refusal: None,
             levels: Vec::new(),
             inserts: false,
+            tenant: tenant::Found::default(),
             ctes: Vec::new(),
             depth: 0,
             outer_joins: 0,
@@ -312,9 +315,11 @@ impl<'a> Survey<'a> {
         };
         if matches!(kind, JoinKind::Inner | JoinKind::Left) {
             self.facts.carry(left, right);
+            self.facts.carry_plain(left, right);
         }
         if matches!(kind, JoinKind::Inner | JoinKind::Right) {
             self.facts.carry(right, left);
+            self.facts.carry_plain(right, left);
         }
         self.facts
             .links
@@ -381,6 +386,8 @@ impl<'a> Survey<'a> {
                 .map(|(at, column)| (column.clone(), first + at))
                 .collect();
         }
+        self.tenant
+            .call(alias.unwrap_or(&name.name), Some(reference));
         if let Some(level) = self.levels.last_mut() {
             level.bindings.push(Binding {
                 alias: alias.map_or_else(|| name.name.clone(), str::to_owned),

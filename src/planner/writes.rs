@@ -29,6 +29,7 @@ impl Survey<'_> {
                     self.inserted(insert, target, key, &positions);
                 }
                 self.conflict(&insert.update, key, &table);
+                self.tenant_conflict(insert, target);
             }
             Relation::Reference(known) => {
                 let complete = known.is_some_and(|known| {
@@ -171,12 +172,14 @@ impl Survey<'_> {
                 return;
             };
             if let Some(operand) = facts::operand(expr, key) {
+                self.facts.equal(node, operand.clone());
                 self.facts.confine(node, vec![operand]);
             } else if let Expr::Column(parts) = expr
                 && let Some(level) = self.levels.last()
                 && let Some(from) = resolve(&self.levels, parts, &level.all())
             {
                 self.facts.carry(from, node);
+                self.facts.carry_plain(from, node);
             }
         }
     }
@@ -206,6 +209,7 @@ impl Survey<'_> {
                 self.refuse(refuse::key_update(&update.table.to_string(), column));
             }
         }
+        self.tenant_assigned(&update.sets, target);
         if let Some(reference) = self.references.get(target)
             && reference.place == Rows::Reference
             && update.sets.iter().any(|set| set.value == Expr::Default)

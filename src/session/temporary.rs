@@ -63,6 +63,7 @@ impl Session {
     pub(crate) fn keep_temporary(&mut self, setting: &str, value: &str) {
         if makes_temporary(setting, value) {
             self.pin(TEMPORARY);
+            self.doubt_tenant(TEMPORARY);
         }
     }
 
@@ -75,7 +76,9 @@ impl Session {
         statement: &Statement,
         text: &[u8],
     ) -> Result<Option<Place>, Fault> {
-        if self.temporary.is_empty() || !self.names_temporary(text) {
+        // A tenant's session that has any is refused as such.
+        let looks = !self.temporary.is_empty() && statement.confined.is_none();
+        if !looks || !self.names_temporary(text) {
             return Ok(None);
         }
         let here = Place::Shard {

@@ -43,16 +43,22 @@ impl Converter<'_> {
                 .transpose()?,
             update: Vec::new(),
             has_conflict: insert.on.is_some(),
+            conflict: Vec::new(),
         };
         match insert.on {
             None => (),
-            Some(ast::OnInsert::OnConflict(conflict)) => match conflict.action {
-                ast::OnConflictAction::DoNothing => (),
-                ast::OnConflictAction::DoUpdate(update) => {
-                    read.update = self.assignments(update.assignments)?;
-                    self.each(update.selection)?;
+            Some(ast::OnInsert::OnConflict(conflict)) => {
+                if let Some(ast::ConflictTarget::Columns(columns)) = conflict.conflict_target {
+                    read.conflict = columns.into_iter().map(ident).collect();
                 }
-            },
+                match conflict.action {
+                    ast::OnConflictAction::DoNothing => (),
+                    ast::OnConflictAction::DoUpdate(update) => {
+                        read.update = self.assignments(update.assignments)?;
+                        self.each(update.selection)?;
+                    }
+                }
+            }
             Some(_) => return unknown("ON DUPLICATE KEY UPDATE"),
         }
         self.returning(insert.returning)?;
