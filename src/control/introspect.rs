@@ -36,6 +36,17 @@ const PARENTS: &str = "
     WHERE c.relkind IN ('r', 'p', 'f')
     ORDER BY 1, 2, i.inhseqno";
 
+/// The functions that are neither built in nor an extension's.
+const FUNCTIONS: &str = "
+    SELECT DISTINCT p.proname::text
+    FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                        AND d.objid = p.oid AND d.deptype = 'e')
+    ORDER BY 1";
+
 impl Control {
     /// A snapshot of the tables of the database's home shard, numbered after the ones before it.
     ///
@@ -79,6 +90,9 @@ impl Control {
             let row = Some(row);
             let child = (column(row, 0)?, column(row, 1)?);
             catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
+        }
+        for row in &connection.rows(FUNCTIONS, &[]).await? {
+            catalog.insert_function(column(Some(row), 0)?);
         }
         Ok(catalog)
     }

@@ -4,7 +4,7 @@
 //! unqualified name means. The snapshot may be stale after DDL that went around the proxy;
 //! `epoch` tells one snapshot from the next, so that plans made from an older one can be dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One column, as INSERT and COPY without a column list see it: generated and dropped ones are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Catalog {
     pub epoch: u64,
     /// Schema → table → columns.
     schemas: BTreeMap<String, BTreeMap<String, Table>>,
+    /// Names of functions that are neither built in nor an extension's.
+    functions: BTreeSet<String>,
 }
 
 impl Catalog {
@@ -56,6 +58,7 @@ impl Catalog {
         Catalog {
             epoch,
             schemas: BTreeMap::new(),
+            functions: BTreeSet::new(),
         }
     }
 
@@ -65,6 +68,16 @@ impl Catalog {
             .entry(schema.to_owned())
             .or_default()
             .insert(name.to_owned(), table);
+    }
+
+    /// Notes a function of the users'.
+    pub fn insert_function(&mut self, name: &str) {
+        self.functions.insert(name.to_owned());
+    }
+
+    /// Whether the users have a function of this name, in any schema.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.functions.contains(name)
     }
 
     /// Notes that a table is a partition or an inheritance child of another.

@@ -42,4 +42,5 @@ mod search_paths;
 mod shared;
 mod sharing;
 mod statistics;
+mod tenants;
 mod transcript;
