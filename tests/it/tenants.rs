@@ -531,7 +531,8 @@ fn a_session_is_confined_by_what_it_sets() {
         client.run("CREATE TEMP TABLE mine AS SELECT 1 AS one");
         client.run("SET app.current_tenant = '42'");
         assert_eq!(code(&mut client, "SELECT * FROM mine"), REFUSED);
-        assert_eq!(code(&mut client, own), REFUSED);
+        let told = client.fails(own);
+        assert_eq!(told.code, REFUSED, "{told:?}");
         // At the start.
         let with = |name: &str, value: &str, user: &str| {
             Client::try_connect_with(
@@ -564,6 +565,45 @@ fn a_session_is_confined_by_what_it_sets() {
         );
         // Where nobody is confined, a tenant has no business.
         assert_eq!(herd.console().run("SHOW TENANTS").rows.len(), 1);
+    }
+}
+
+/// Statements that fail on some row: on one of the tenant's alone, or not at all.
+#[test]
+fn errors_tell_of_own_rows() {
+    const PEEKS: [&str; 13] = [
+        "SELECT id FROM orders WHERE note::int = 1 AND tenant_id = 42",
+        "SELECT id FROM orders WHERE note::bool AND tenant_id = 42",
+        "SELECT id FROM orders WHERE to_date(note, 'YYYY') = '2024-01-01' AND tenant_id = 42",
+        "SELECT id FROM orders WHERE date_trunc(note, at) = at AND tenant_id = 42",
+        "SELECT id FROM orders WHERE note::jsonb = '1' AND (tenant_id, id) = (42, 1)",
+        "SELECT id FROM orders WHERE CASE WHEN id > 0 THEN note::bool END AND tenant_id = 42",
+        "SELECT o.id FROM orders o JOIN items i ON i.sku::bool AND i.tenant_id = o.tenant_id WHERE o.tenant_id = 42",
+        "SELECT o.id FROM orders o LEFT JOIN items i ON i.sku::bool AND i.tenant_id = o.tenant_id WHERE o.tenant_id = 42",
+        "SELECT o.id FROM orders o JOIN items i USING (tenant_id) WHERE i.sku::bool AND o.note::bool AND o.tenant_id = 42",
+        "SELECT o.id FROM orders o WHERE o.tenant_id = 42 AND EXISTS (SELECT 1 FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id)",
+        "SELECT o.id FROM orders o WHERE o.tenant_id = 42 AND (o.id < 0 OR EXISTS (SELECT 1 FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id))",
+        "SELECT (SELECT max(i.qty) FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id) FROM orders o WHERE o.tenant_id = 42",
+        "SELECT s.n FROM orders o, LATERAL (SELECT count(*) AS n FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id OFFSET 0) s WHERE o.tenant_id = 42",
+    ];
+    for shards in [1, SHARDS] {
+        let (databases, herd) = herd(shards);
+        let mut client = tenant(&herd);
+        for setting in [
+            "enable_indexscan",
+            "enable_bitmapscan",
+            "enable_hashjoin",
+            "enable_mergejoin",
+        ] {
+            for sql in PEEKS {
+                let answer = client.query(sql);
+                check_own(sql, &answer);
+                let told = answer.expect_err(sql).message;
+                assert!(told.contains("own"), "{sql}\n{told}");
+            }
+            client.run(&format!("SET {setting} = off"));
+        }
+        drop(databases);
     }
 }
 
