@@ -104,8 +104,9 @@ impl Place<'_> {
         }
         match (self.node(left, facts), self.node(right, facts)) {
             (Some(from), Some(to)) => {
-                let plain = is_column(left) && is_column(right);
-                let (left, right) = (from, to);
+                let (columns, left, right) = (is_column(left) && is_column(right), from, to);
+                // An equality with an outer row may be left to a hash table of all the rows within.
+                let plain = columns && self.is_own(left) && self.is_own(right);
                 for (from, to) in [(left, right), (right, left)] {
                     if targets.contains(&to) {
                         facts.carry(from, to);

@@ -1,7 +1,7 @@
 //! Confines a tenant's session to the tenant's rows.
 //!
 //! Of each reference to a sharded table, a conjunct of WHERE or of a join's ON must say that the tenant's
-//! column itself is equal to one value, or to such a column of another reference; the session holds that
+//! column itself is equal to one value, or to such a column of a reference beside it; the session holds that
 //! value against the tenant at each execution ([`check`]). Sets of values, OR and what is made of the
 //! column prove nothing here: PostgreSQL would look at other tenants' rows with the rest of WHERE before
 //! it compares their tenant, and an error could tell of them. A single equality comes before all that

