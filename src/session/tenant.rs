@@ -44,16 +44,17 @@ fn constant(kept: &str) -> Option<String> {
     let text = kept.as_bytes();
     let tokens = scan(text, Lexing::default()).ok()?;
     let mut cursor = Cursor::new(text, &tokens);
-    let value = match cursor.kind()? {
-        Kind::Word | Kind::Quoted => cursor.name()?,
-        Kind::Integer => {
-            let digits = String::from_utf8(cursor.bytes().to_vec()).ok()?;
-            cursor.advance();
-            // PostgreSQL keeps the number, not its spelling.
-            let plain = digits.parse::<u64>().ok()?;
-            (plain.to_string() == digits).then_some(digits)?
-        }
-        _ => cursor.string()?,
+    let kind = cursor.kind()?;
+    let value = if matches!(kind, Kind::Word | Kind::Quoted) {
+        cursor.name()?
+    } else if kind == Kind::Integer {
+        let digits = String::from_utf8(cursor.bytes().to_vec()).ok()?;
+        cursor.advance();
+        // PostgreSQL keeps the number, not its spelling.
+        let plain = digits.parse::<u64>().ok()?;
+        (plain.to_string() == digits).then_some(digits)?
+    } else {
+        cursor.string()?
     };
     cursor.is_done().then_some(value)
 }

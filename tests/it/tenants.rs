@@ -249,6 +249,9 @@ fn nobody_escapes_from_four_shards() {
     nobody_escapes(SHARDS);
 }
 
+/// A statement, its parameter's type, format and value, and whether it is answered.
+type Case = (&'static str, u32, i16, Option<Vec<u8>>, bool);
+
 #[test]
 fn parameters_of_others_are_refused() {
     let eight = |value: i64| Some(value.to_be_bytes().to_vec());
@@ -258,7 +261,7 @@ fn parameters_of_others_are_refused() {
         let before = others(&databases);
         let mut client = tenant(&herd);
         let one = "SELECT note FROM orders WHERE tenant_id = $1 ORDER BY id";
-        let cases: [(&str, u32, i16, Option<Vec<u8>>, bool); 20] = [
+        let cases: [Case; 20] = [
             (one, 0, 0, text("42"), true),
             (one, 0, 0, text(" 042 "), true),
             (one, 20, 1, eight(42), true),
@@ -313,7 +316,8 @@ fn parameters_of_others_are_refused() {
         for (sql, oid, format, value, own) in cases {
             // Twice and more, so that what is kept of the first is used.
             for _ in 0..4 {
-                let answer = client.query_values(sql, &[oid], &[format], &[value.clone()]);
+                let answer =
+                    client.query_values(sql, &[oid], &[format], std::slice::from_ref(&value));
                 check_own(sql, &answer);
                 match answer {
                     Ok(answer) => assert!(own && answer.rows.len() == 4, "{sql} {oid} {value:?}"),
@@ -533,7 +537,19 @@ fn a_session_is_confined_by_what_it_sets() {
         assert_eq!(code(&mut client, "SELECT * FROM mine"), REFUSED);
         let told = client.fails(own);
         assert_eq!(told.code, REFUSED, "{told:?}");
-        // At the start.
+    }
+}
+
+#[test]
+fn a_session_is_confined_from_its_start() {
+    for shards in [1, SHARDS] {
+        let (_databases, herd) = herd(shards);
+        let code = |client: &mut Client, sql: &str| {
+            let answer = client.query(sql);
+            answer.map_or_else(|error| error.code, |answer| answer.rows.len().to_string())
+        };
+        let own = "SELECT note FROM orders WHERE tenant_id = 42";
+        let all = "SELECT note FROM orders";
         let with = |name: &str, value: &str, user: &str| {
             Client::try_connect_with(
                 herd.port,
