@@ -29,6 +29,7 @@ fn main() {
         search_path: &path,
         lexing: Lexing::default(),
         comment_hints: false,
+        tenant: false,
     };
     let scope = Scope {
         database: 1,
@@ -36,6 +37,7 @@ fn main() {
         search_path: 1,
         lexing: Lexing::default(),
         comment_hints: false,
+        tenant: false,
     };
     let mut memo = Memo::new(1 << 20, 7);
     let mut masked = Masked::default();
@@ -147,6 +149,7 @@ fn topology() -> Topology {
         }],
         unlisted: Unlisted::Single,
         constraints: Constraints::Enforce,
+        tenant: None,
     })
     .unwrap()
 }

@@ -34,6 +34,7 @@ fn topology() -> Topology {
         tables: Vec::new(),
         unlisted: Unlisted::Refuse,
         constraints: Constraints::Enforce,
+        tenant: None,
     })
     .unwrap()
 }
@@ -49,6 +50,7 @@ fn codes(text: &[u8]) -> Vec<&'static str> {
         search_path: &path,
         lexing: Lexing::default(),
         comment_hints: false,
+        tenant: false,
     };
     planner::script(text, context)
         .statements

@@ -298,7 +298,6 @@ fn later_features_are_told_apart_from_faults() {
             "cache: {invalidate_on: [{channel: a, table: b}]}",
             "cache.invalidate_on",
         ),
-        ("users: [{name: a, password: b, tenant: 7}]", "users.tenant"),
     ] {
         let parsed = with(text);
         let paths: Vec<&str> = parsed

@@ -10,7 +10,7 @@ use std::path::Path;
 use pgherd::config::KeyType;
 use pgherd::config::{
     Constraints, Database, Distribution, Host, Place, RangePart, Shard, Table as Rule, TableKind,
-    Unlisted,
+    Tenancy, Unlisted,
 };
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
@@ -35,8 +35,9 @@ fn plans_are_as_written() {
     let mut wrong = Vec::new();
     for path in paths {
         let text = std::fs::read_to_string(&path).unwrap();
-        let one_shard = path.file_stem().unwrap() == "one_shard";
-        let found = replay(&text, one_shard);
+        let stem = path.file_stem().unwrap();
+        let (one_shard, tenant) = (stem == "one_shard", stem == "tenant");
+        let found = replay(&text, one_shard, tenant);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, found).unwrap();
         } else if found != text {
@@ -62,8 +63,9 @@ fn difference(old: &str, new: &str) -> String {
 }
 
 /// The same file with the plans as they are now.
-fn replay(text: &str, one_shard: bool) -> String {
-    let world = World::new(if one_shard { 1 } else { 4 });
+fn replay(text: &str, one_shard: bool, tenant: bool) -> String {
+    let mut world = World::new(if one_shard { 1 } else { 4 });
+    world.tenant = tenant;
     let mut out = String::new();
     for block in text.split("\n\n") {
         let block = block.trim_end_matches('\n');
@@ -99,6 +101,8 @@ struct World {
     topology: Topology,
     catalog: Catalog,
     path: Vec<String>,
+    /// Whether it is for tenant 5.
+    tenant: bool,
 }
 
 impl World {
@@ -164,11 +168,16 @@ impl World {
             tables: rules(),
             unlisted: Unlisted::Single,
             constraints: Constraints::Enforce,
+            tenant: Some(Tenancy {
+                column: "user_id".into(),
+                setting: None,
+            }),
         };
         World {
             topology: Topology::new(&config).unwrap(),
             catalog: catalog(),
             path: vec!["public".into()],
+            tenant: false,
         }
     }
 
@@ -178,7 +187,8 @@ impl World {
             catalog: &self.catalog,
             search_path: &self.path,
             lexing: Lexing::default(),
-            comment_hints: true,
+            comment_hints: !self.tenant,
+            tenant: self.tenant,
         }
     }
 
@@ -193,7 +203,9 @@ impl World {
             writeln!(out, "= nothing").unwrap();
         }
         for statement in &script.statements {
-            let route = planner::route(statement, &self.topology, &values);
+            let confined = statement.confined.as_deref().unwrap_or_default();
+            let route = planner::tenant::check(confined, "5", &values)
+                .and_then(|()| planner::route(statement, &self.topology, &values));
             let route = match route {
                 Ok(route) => self.route(&route),
                 Err(fault) => {
@@ -454,6 +466,7 @@ fn scope(database: u32) -> Scope {
         search_path: 1,
         lexing: Lexing::default(),
         comment_hints: false,
+        tenant: false,
     }
 }
 

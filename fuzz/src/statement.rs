@@ -37,12 +37,14 @@ impl World {
             ..Lexing::default()
         };
         let comment_hints = flags & 2 != 0;
+        let tenant = flags & 4 != 0;
         let context = Context {
             topology: &self.topology,
             catalog: &self.catalog,
             search_path: &self.path,
             lexing,
             comment_hints,
+            tenant,
         };
         let scope = Scope {
             database: 1,
@@ -50,6 +52,7 @@ impl World {
             search_path: 1,
             lexing,
             comment_hints,
+            tenant,
         };
         let mut memo = Memo::new(1 << 20, 1);
         let mut masked = Masked::default();
@@ -167,6 +170,7 @@ impl World {
             ],
             unlisted: Unlisted::Single,
             constraints: Constraints::Enforce,
+            tenant: None,
         };
         let mut catalog = Catalog::new(1);
         for (name, view, columns) in [

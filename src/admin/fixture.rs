@@ -278,6 +278,7 @@ fn shop() -> Database {
         ],
         unlisted: Unlisted::Single,
         constraints: Constraints::Enforce,
+        tenant: None,
     }
 }
 

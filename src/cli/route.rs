@@ -35,6 +35,7 @@ pub(super) fn run(arguments: &RouteArguments) -> Outcome {
         search_path: &search_path,
         lexing: Lexing::default(),
         comment_hints: true,
+        tenant: false,
     };
     let script = planner::script(arguments.sql.as_bytes(), context);
     let given = Given {

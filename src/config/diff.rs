@@ -155,6 +155,7 @@ fn databases(
         ("tables", old.tables != new.tables),
         ("unlisted", old.unlisted != new.unlisted),
         ("constraints", old.constraints != new.constraints),
+        ("tenant", old.tenant != new.tenant),
     ];
     for (field, _) in fields.into_iter().filter(|(_, differs)| *differs) {
         changed(format!("databases.{name}.{field}"));

@@ -377,6 +377,16 @@ pub struct Database {
     pub tables: Vec<Table>,
     pub unlisted: Unlisted,
     pub constraints: Constraints,
+    pub tenant: Option<Tenancy>,
+}
+
+/// How the statements of a tenant are confined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenancy {
+    /// The column that holds the tenant.
+    pub column: String,
+    /// The setting that names it, lower case; a session that sets it is confined.
+    pub setting: Option<String>,
 }
 
 /// The `"*"` database.

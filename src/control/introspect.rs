@@ -153,6 +153,16 @@ const MARK: &str = "
          FROM pg_catalog.pg_cast WHERE oid >= 16384),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
          FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_'))";
+/// The functions that are neither built in nor an extension's.
+const OWN_FUNCTIONS: &str = "
+    SELECT DISTINCT p.proname::text
+    FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                        AND d.objid = p.oid AND d.deptype = 'e')
+    ORDER BY 1";
 
 impl Control {
     /// What the catalogs of the database's home shard are marked with: another text after each change of
@@ -214,6 +224,9 @@ impl Control {
             catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
         }
         stored::settle(&mut catalog, &stored(&mut connection).await?);
+        for row in &connection.rows(OWN_FUNCTIONS, &[]).await? {
+            catalog.insert_function(column(Some(row), 0)?);
+        }
         Ok(catalog)
     }
 }

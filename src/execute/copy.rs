@@ -12,6 +12,7 @@ use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::CopySplit;
+use crate::planner::tenant;
 use crate::sql::scan::Encoding;
 use crate::types::key::{Key, KeyError, KeyType};
 use crate::wire::backend;
@@ -80,6 +81,8 @@ struct Placing<'a> {
     distribution: &'a Distribution,
     /// Whether the client's data has the encoding of the servers.
     is_utf8: bool,
+    /// Which column of the key must be what.
+    tenant: Option<(usize, Key<'a>)>,
 }
 
 /// Runs the COPY of a sharded table.
@@ -95,16 +98,36 @@ pub(super) async fn run<C: Conversation>(
             "the distribution is gone",
         )));
     };
+    let tenant = own_rows(wide, split, distribution)?;
     let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
     let rows = Rows::ByKey {
         placing: Placing {
             split,
             distribution,
             is_utf8: wide.lexing.encoding == Encoding::Utf8,
+            tenant,
         },
         splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
     };
     carry_out(client, wide, distribution.shards(), rows).await
+}
+
+/// What each row's key must hold where the COPY is a tenant's.
+fn own_rows<'a>(
+    wide: &'a Wide,
+    split: &CopySplit,
+    distribution: &Distribution,
+) -> Result<Option<(usize, Key<'a>)>, Trouble> {
+    let Some(at) = split.tenant else {
+        return Ok(None);
+    };
+    let (Some(tenant), Some(kind)) = (wide.tenant.as_deref(), distribution.key().get(at)) else {
+        return Err(Trouble::Fault(tenant::another(&split.table)));
+    };
+    match tenant::own(*kind, tenant) {
+        Ok(key) => Ok(Some((at, key))),
+        Err(fault) => Err(Trouble::Fault(fault)),
+    }
 }
 
 /// Runs the COPY of a reference table.
@@ -291,6 +314,7 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
         split,
         distribution,
         is_utf8,
+        tenant,
     } = placing;
     let binary = split.format == Format::Binary;
     let kinds = distribution.key();
@@ -308,6 +332,11 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
             Key::from_text(*kind, bytes)
         }
     };
+    if let Some((at, own)) = tenant
+        && !read(*at).is_ok_and(|key| key == *own)
+    {
+        return Err(tenant::another(&split.table));
+    }
     let placed = if kinds.len() == 1 {
         read(0).and_then(|key| distribution.place(std::slice::from_ref(&key)))
     } else {

@@ -39,6 +39,8 @@ pub(crate) struct Wide {
     pub(crate) effect: Effect,
     /// How its text is read.
     pub(crate) lexing: Lexing,
+    /// The tenant it is confined to, for rows that are looked at one by one.
+    pub(crate) tenant: Option<Rc<str>>,
 }
 
 /// What the client sent.

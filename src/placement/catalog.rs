@@ -4,7 +4,7 @@
 //! unqualified name means. The snapshot may be stale after DDL that went around the proxy;
 //! `epoch` tells one snapshot from the next, so that plans made from an older one can be dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::code::{Code, Routines};
 
@@ -58,6 +58,8 @@ pub struct Catalog {
     names: BTreeMap<String, Vec<String>>,
     /// Functions, operators and casts that are not the server's own.
     pub routines: Routines,
+    /// Names of functions that are neither built in nor an extension's.
+    functions: BTreeSet<String>,
 }
 
 impl Catalog {
@@ -68,6 +70,7 @@ impl Catalog {
             schemas: BTreeMap::new(),
             names: BTreeMap::new(),
             routines: Routines::default(),
+            functions: BTreeSet::new(),
         }
     }
 
@@ -125,6 +128,16 @@ impl Catalog {
             .into_iter()
             .flatten()
             .map(String::as_str)
+    }
+
+    /// Notes a function of the users'.
+    pub fn insert_function(&mut self, name: &str) {
+        self.functions.insert(name.to_owned());
+    }
+
+    /// Whether the users have a function of this name, in any schema.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.functions.contains(name)
     }
 
     /// Notes that a table is a partition or an inheritance child of another.

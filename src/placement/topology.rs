@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{self, Constraints, Database, TableKind, Unlisted};
+use crate::config::{self, Constraints, Database, TableKind, Tenancy, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.
@@ -41,6 +41,7 @@ pub struct Topology {
     tables: BTreeMap<String, Vec<TableRule>>,
     unlisted: Unlisted,
     constraints: Constraints,
+    tenant: Option<Tenancy>,
 }
 
 impl Topology {
@@ -74,6 +75,7 @@ impl Topology {
             tables: BTreeMap::new(),
             unlisted: config.unlisted,
             constraints: config.constraints,
+            tenant: config.tenant.clone(),
             dbnames: config
                 .shards
                 .iter()
@@ -216,6 +218,11 @@ impl Topology {
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
     }
+
+    /// How tenants are confined, if the configuration says so.
+    pub fn tenant(&self) -> Option<&Tenancy> {
+        self.tenant.as_ref()
+    }
 }
 
 fn position(shards: &[String], name: &str) -> Option<ShardId> {
@@ -279,6 +286,7 @@ mod tests {
             tables: tables.iter().map(table).collect(),
             unlisted: Unlisted::Single,
             constraints: Constraints::Enforce,
+            tenant: None,
         })
     }
 

@@ -357,6 +357,7 @@ pub fn misfits(topology: &Topology, catalog: &Catalog) -> Vec<(String, String, S
         search_path: &[],
         lexing: Lexing::default(),
         comment_hints: false,
+        tenant: false,
     };
     if !topology.has_spread() {
         return Vec::new();

@@ -16,6 +16,8 @@ pub struct Context<'a> {
     pub lexing: Lexing,
     /// Whether hints in comments count for this user.
     pub comment_hints: bool,
+    /// Whether it is for a tenant: what is not proven to be confined to it is refused.
+    pub tenant: bool,
 }
 
 /// Where a relation's rows are.

@@ -9,9 +9,10 @@ use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
 use crate::planner::literals::Literals;
-use crate::planner::plan::{Access, Effect, KeyOperands, Keyed};
+use crate::planner::plan::{Access, Confined, Effect, KeyOperands, Keyed};
 use crate::planner::refuse;
 use crate::planner::survey::{Reference, Rows, Survey};
+use crate::planner::tenant;
 use crate::planner::unlike;
 use crate::planner::writes::has_default;
 use crate::sql::cursor::{Cursor, Name, word_name};
@@ -35,6 +36,7 @@ pub(super) struct Decision {
     /// Whether the values of literals were looked at, so that the plan holds for its text alone.
     pub exact: bool,
     pub block_only: bool,
+    pub confined: Option<Arc<[Confined]>>,
 }
 
 /// Plans a statement that reads or writes rows.
@@ -65,7 +67,18 @@ pub(super) fn decide(
         exact: matches!(effect, Effect::SetConfig { .. }),
         block_only: effects::reads_sequence_state(&survey.calls),
         effect,
+        confined: None,
     };
+    if context.tenant {
+        match tenant::confine(&survey, block, cursor, &decision.effect) {
+            Ok(confined) => decision.confined = Some(confined),
+            Err(fault) => {
+                decision.effect = Effect::None;
+                decision.access = refused(fault);
+                return decision;
+            }
+        }
+    }
     decision.access = access(&survey, block, cursor, &mut decision);
     decision
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Fault;
-use crate::planner::plan::{Access, Effect, Statement};
+use crate::planner::plan::{Access, Confined, Effect, Statement};
 
 /// What planning one statement gives, before it is put into a script.
 #[expect(
@@ -23,6 +23,8 @@ pub(super) struct Draft {
     pub block_only: bool,
     /// Whether values of literals were looked at.
     pub exact: bool,
+    /// As of [`Statement`].
+    pub confined: Option<Arc<[Confined]>>,
 }
 
 impl Draft {
@@ -38,6 +40,7 @@ impl Draft {
             no_block: false,
             block_only: false,
             exact: true,
+            confined: None,
         }
     }
 
@@ -89,6 +92,7 @@ impl Draft {
             has_tables: self.has_tables,
             no_block: self.no_block,
             block_only: self.block_only,
+            confined: self.confined,
         }
     }
 }

@@ -23,6 +23,16 @@ pub fn hides_settings(reason: &str) -> bool {
     [CONFIG, OPAQUE, MADE, FUNCTION].contains(&reason)
 }
 
+/// Whether it sets something that its text tells of, and no more than that.
+pub fn sets_unseen(reason: &str) -> bool {
+    reason == CONFIG
+}
+
+/// Whether names may mean something else after what a client is pinned for, or a setting may be another.
+pub fn makes_unseen(reason: &str) -> bool {
+    ![LOCK, HOLD].contains(&reason)
+}
+
 /// Whether a client is pinned for something that is DDL as well.
 pub fn makes_relations(reason: &str) -> bool {
     reason == MADE

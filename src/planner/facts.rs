@@ -45,6 +45,10 @@ pub(super) struct Facts {
     pub links: Vec<Link>,
     /// What the level at hand compares with its subqueries, by their index, as yet unread.
     pub asked: Vec<Asked>,
+    /// What conjuncts say of columns that nothing is made of: one value each.
+    equals: Vec<(Node, Operand)>,
+    /// The edges between such columns.
+    plain: Vec<(Node, Node)>,
 }
 
 /// A node that has a value of a subquery's.
@@ -128,6 +132,34 @@ impl Facts {
         if self.key_type(from).map(width) == self.key_type(to).map(width) {
             self.edges.push((from, to));
         }
+    }
+
+    /// Learns that a column itself, not what is made of it, is compared with one value.
+    pub(super) fn equal(&mut self, node: Node, value: Operand) {
+        self.equals.push((node, value));
+    }
+
+    /// Learns of an edge between columns themselves.
+    pub(super) fn carry_plain(&mut self, from: Node, to: Node) {
+        if self.key_type(from).map(width) == self.key_type(to).map(width) {
+            self.plain.push((from, to));
+        }
+    }
+
+    /// The values that a node is equal to in every row that matters, by conjuncts of columns alone.
+    pub(super) fn equals(&self, node: Node) -> Vec<Operand> {
+        let mut reached = vec![node];
+        let mut next = 0;
+        while let Some(&at) = reached.get(next) {
+            next += 1;
+            for &(from, to) in &self.plain {
+                if to == at && !reached.contains(&from) {
+                    reached.push(from);
+                }
+            }
+        }
+        let known = self.equals.iter().filter(|(at, _)| reached.contains(at));
+        known.map(|(_, value)| value.clone()).collect()
     }
 
     /// Carries sets along the edges until nothing is learnt any more.

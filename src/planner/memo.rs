@@ -25,6 +25,7 @@ pub struct Scope {
     pub search_path: u32,
     pub lexing: Lexing,
     pub comment_hints: bool,
+    pub tenant: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

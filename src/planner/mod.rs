@@ -23,13 +23,14 @@ mod script;
 pub mod stored;
 mod survey;
 mod tables;
+pub mod tenant;
 mod unlike;
 mod utility;
 mod writes;
 
 pub use calls::misfits;
 pub use context::Context;
-pub use effects::{FUNCTION, hides_settings, makes_relations};
+pub use effects::{FUNCTION, hides_settings, makes_relations, makes_unseen, sets_unseen};
 pub use explain::{RouteReport, explain};
 pub use route::{hinted, key_fault, route};
 pub use script::script;

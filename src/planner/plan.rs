@@ -13,6 +13,7 @@ use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
 use crate::sql::mask::Literal as Span;
 use crate::sql::statement::Arithmetic;
+use crate::types::key::KeyType;
 use crate::wire::copy::Format;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
@@ -83,6 +84,19 @@ pub struct Statement {
     /// `currval()`): outside a block that would be another client's, so it is refused there unless
     /// the client holds its connection. The fault to send is [`crate::planner::refuse::unbound`].
     pub block_only: bool,
+    /// For a tenant: what must hold at each execution; `None` for everyone else.
+    pub confined: Option<Arc<[Confined]>>,
+}
+
+/// The rows of one reference to a sharded table, as far as they are a tenant's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confined {
+    /// Of the column that holds the tenant.
+    pub kind: KeyType,
+    /// Each of these is the value of that column in all those rows: one must be the tenant.
+    pub any: Vec<Operand>,
+    /// The table as written, for messages.
+    pub table: Arc<str>,
 }
 
 /// What a statement does to the session.
@@ -296,6 +310,8 @@ pub struct CopySplit {
     pub format: Format,
     /// The table as written, for messages.
     pub table: String,
+    /// For a tenant: which of the key's columns must be the tenant in each row.
+    pub tenant: Option<usize>,
 }
 
 /// Where one execution runs.

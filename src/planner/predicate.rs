@@ -76,7 +76,7 @@ impl Place<'_> {
             }
             Expr::Equal(left, right) => self.equal(left, right, targets, facts),
             Expr::Same(left, right) if self.is_equality(left, right) => {
-                self.equal(left, right, targets, facts);
+                self.same(left, right, targets, facts);
             }
             Expr::InSubquery(left, subquery) => {
                 if let Expr::Row(items) = &**left {
@@ -85,6 +85,12 @@ impl Place<'_> {
                     }
                 } else {
                     self.ask(left, *subquery, 0, true, targets, facts);
+                }
+            }
+            // PostgreSQL takes a list of one for an equality.
+            Expr::In(left, list) if list.len() == 1 => {
+                for item in list {
+                    self.equal(left, item, targets, facts);
                 }
             }
             Expr::Or(_) | Expr::In(..) | Expr::Any(..) | Expr::Compare(..) => {
@@ -148,12 +154,17 @@ impl Place<'_> {
             return;
         }
         match (self.node(left, facts), self.node(right, facts)) {
-            (Some(left), Some(right)) => {
-                if targets.contains(&right) {
-                    facts.carry(left, right);
-                }
-                if targets.contains(&left) {
-                    facts.carry(right, left);
+            (Some(from), Some(to)) => {
+                let (columns, left, right) = (is_column(left) && is_column(right), from, to);
+                // An equality with an outer row may be left to a hash table of all the rows within.
+                let plain = columns && self.is_own(left) && self.is_own(right);
+                for (from, to) in [(left, right), (right, left)] {
+                    if targets.contains(&to) {
+                        facts.carry(from, to);
+                        if plain {
+                            facts.carry_plain(from, to);
+                        }
+                    }
                 }
                 // A link joins tables of this level: one that mentions outer rows only says nothing
                 // of where their own level keeps them.
@@ -165,8 +176,32 @@ impl Place<'_> {
                     });
                 }
             }
-            (Some(_), None) => self.confine(left, right, targets, facts),
-            (None, Some(_)) => self.confine(right, left, targets, facts),
+            (Some(node), None) => self.confine((node, left), right, targets, facts),
+            (None, Some(node)) => self.confine((node, right), left, targets, facts),
+            (None, None) => (),
+        }
+    }
+
+    /// IS NOT DISTINCT FROM, where it says as much as `=`.
+    fn same(&self, left: &Expr, right: &Expr, targets: &[Node], facts: &mut Facts) {
+        if let (Expr::Row(left), Expr::Row(right)) = (left, right) {
+            if left.len() == right.len() {
+                for (left, right) in left.iter().zip(right) {
+                    self.same(left, right, targets, facts);
+                }
+            }
+            return;
+        }
+        match (self.node(left, facts), self.node(right, facts)) {
+            (Some(left), Some(right)) => {
+                for (from, to) in [(left, right), (right, left)] {
+                    if targets.contains(&to) {
+                        facts.carry(from, to);
+                    }
+                }
+            }
+            (Some(node), None) => self.confine_set((node, left), right, targets, facts),
+            (None, Some(node)) => self.confine_set((node, right), left, targets, facts),
             (None, None) => (),
         }
     }
@@ -297,10 +332,32 @@ impl Place<'_> {
         constants(self.levels, parts, &self.visible)
     }
 
-    fn confine(&self, column: &Expr, value: &Expr, targets: &[Node], facts: &mut Facts) {
-        let Some(node) = self.node(column, facts) else {
-            return;
-        };
+    fn confine(
+        &self,
+        (node, column): (Node, &Expr),
+        value: &Expr,
+        targets: &[Node],
+        facts: &mut Facts,
+    ) {
+        if let Some(key) = facts.key_type(node)
+            && targets.contains(&node)
+            && is_column(column)
+            && matches!(value, Expr::Value(_) | Expr::Cast(..))
+            && let Some(operand) = facts::operand(value, key)
+        {
+            facts.equal(node, operand);
+        }
+        self.confine_set((node, column), value, targets, facts);
+    }
+
+    /// Learns the values of a column, however it is said that it has them.
+    fn confine_set(
+        &self,
+        (node, column): (Node, &Expr),
+        value: &Expr,
+        targets: &[Node],
+        facts: &mut Facts,
+    ) {
         if let Expr::Subquery(subquery) = value {
             self.ask(column, *subquery, 0, false, targets, facts);
         } else if let Some(key) = facts.key_type(node)
@@ -310,4 +367,8 @@ impl Place<'_> {
             facts.confine(node, operands);
         }
     }
+}
+
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(_))
 }

@@ -450,9 +450,10 @@ pub fn no_distribution() -> Fault {
 }
 
 /// Whether a refusal stands against a hint: on one shard alone the statement would make copies
-/// differ, or leave a row where its key does not belong.
+/// differ, or leave a row where its key does not belong; or it would show a tenant other rows.
 pub fn stands(fault: &Fault) -> bool {
-    [COPIES, KEY_UPDATE]
-        .iter()
-        .any(|start| fault.message.starts_with(start))
+    fault.code == SqlState::INSUFFICIENT_PRIVILEGE
+        || [COPIES, KEY_UPDATE]
+            .iter()
+            .any(|start| fault.message.starts_with(start))
 }

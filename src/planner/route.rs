@@ -326,7 +326,8 @@ fn computed(
     Ok(value)
 }
 
-fn decode<'v>(
+/// The value of an operand that is no array.
+pub(super) fn decode<'v>(
     operand: &'v Operand,
     kind: KeyType,
     values: &'v dyn Values,

@@ -14,6 +14,7 @@ use crate::planner::plan::{Access, Effect, Pace, Script};
 use crate::planner::refuse;
 use crate::planner::stored;
 use crate::planner::tables;
+use crate::planner::tenant;
 use crate::planner::utility;
 use crate::sql::Numbering;
 use crate::sql::cursor::Cursor;
@@ -102,6 +103,9 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         } else if let Some(fault) = made.refusal(one.cursor) {
             draft = Draft::refused(draft.verb, fault);
         }
+        if context.tenant {
+            draft = tenant::admit(draft);
+        }
         if !one.cursor.at("insert") {
             // An INSERT within another statement cannot be sent in parts.
             draft.keep_whole();
@@ -188,6 +192,7 @@ fn data_statement(text: &Text<'_>, verb: &'static str) -> Draft {
                 no_block: false,
                 block_only: decision.block_only,
                 exact: decision.exact,
+                confined: decision.confined,
             }
         }
         Err(reason) => by_names(text, verb, &reason),
@@ -196,6 +201,9 @@ fn data_statement(text: &Text<'_>, verb: &'static str) -> Draft {
 
 /// A statement nobody parsed: home, if no name in it could mean a table that is elsewhere.
 fn by_names(text: &Text<'_>, verb: &'static str, reason: &Unread) -> Draft {
+    if text.context.tenant {
+        return Draft::refused(verb, tenant::unread(&reason.to_string()));
+    }
     let (effect, block_only) = effects::of_tokens(text.cursor);
     let home = match reason {
         // Each name would be looked up; a text of this size is not worth it.
@@ -238,7 +246,9 @@ pub(super) fn is_home(text: &Text<'_>) -> bool {
 
 /// The plan of a text that the lexical rules do not settle.
 fn unreadable(text: &[u8], context: Context<'_>, reason: Unreadable) -> Script {
-    let draft = if context.is_one_shard() {
+    let draft = if context.tenant {
+        Draft::refused("", tenant::unread(&reason.to_string()))
+    } else if context.is_one_shard() {
         // What it does to the session is not known either.
         Draft::writing("", Effect::Pin(effects::OPAQUE), Access::Home)
     } else {

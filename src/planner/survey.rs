@@ -9,6 +9,7 @@ use crate::planner::plan::KeyOperands;
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
 use crate::planner::scope::{Binding, Column, Content, Level};
+use crate::planner::tenant;
 use crate::sql::cursor::Name;
 use crate::sql::statement::{
     Block, Body, Call, Expr, Features, Inner, Join, JoinKind, Select, Source,
@@ -73,6 +74,7 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
+    pub tenant: tenant::Found,
     pub ctes: Vec<Known>,
     depth: usize,
     outer_joins: usize,
@@ -92,6 +94,7 @@ impl<'a> Survey<'a> {
             refusal: None,
             levels: Vec::new(),
             inserts: false,
+            tenant: tenant::Found::default(),
             ctes: Vec::new(),
             depth: 0,
             outer_joins: 0,
@@ -351,9 +354,11 @@ impl<'a> Survey<'a> {
         };
         if matches!(kind, JoinKind::Inner | JoinKind::Left) {
             self.facts.carry(left, right);
+            self.facts.carry_plain(left, right);
         }
         if matches!(kind, JoinKind::Inner | JoinKind::Right) {
             self.facts.carry(right, left);
+            self.facts.carry_plain(right, left);
         }
         self.facts
             .links
@@ -423,6 +428,8 @@ impl<'a> Survey<'a> {
                 .map(|(at, column)| (column.clone(), first + at))
                 .collect();
         }
+        self.tenant
+            .call(alias.unwrap_or(&name.name), Some(reference));
         let columns = match self.context.table(&name) {
             Some(table) if !renamed => Some(
                 table

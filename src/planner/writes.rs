@@ -29,6 +29,7 @@ impl Survey<'_> {
                     self.inserted(insert, target, key, &positions);
                 }
                 self.conflict(&insert.update, key, &table);
+                self.tenant_conflict(insert, target);
             }
             Relation::Reference(known) => {
                 let complete = known.is_some_and(|known| {
@@ -136,8 +137,18 @@ impl Survey<'_> {
         };
         for (column, &at) in positions.iter().enumerate() {
             match outputs.columns.get(at).map(|column| &column.value) {
-                Some(Content::Key(from)) => self.facts.carry(*from, first + column),
-                Some(Content::Constants(values)) => self.facts.list(first + column, values),
+                Some(Content::Key(from)) => {
+                    self.facts.carry(*from, first + column);
+                    self.facts.carry_plain(*from, first + column);
+                }
+                Some(Content::Constants(values)) => {
+                    if let ([value], Some(key)) = (&**values, self.facts.key_type(first + column))
+                        && let Some(operand) = facts::operand(value, key)
+                    {
+                        self.facts.equal(first + column, operand);
+                    }
+                    self.facts.list(first + column, values);
+                }
                 Some(Content::Unknown) | None => (),
             }
         }
@@ -196,6 +207,7 @@ impl Survey<'_> {
         self.sources(&update.from);
         self.filter(update.filter.as_ref());
         self.keeps_key(&update.table, &update.sets);
+        self.tenant_assigned(&update.sets, target);
         if let Some(reference) = self.references.get(target)
             && reference.place == Rows::Reference
             && update.sets.iter().any(|set| set.value == Expr::Default)

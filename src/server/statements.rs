@@ -221,6 +221,8 @@ pub struct Reading {
     pub search_path: u32,
     /// Whether hints in comments count.
     pub comment_hints: bool,
+    /// Whether it is for a tenant.
+    pub tenant: bool,
     pub lexing: Lexing,
     /// Fingerprint of the settings that decide what literals mean; 0 for a text without any.
     pub literals: u32,

@@ -211,5 +211,6 @@ fn fallback_database(fallback: &config::Fallback, name: &str) -> config::Databas
         tables: Vec::new(),
         unlisted: config::Unlisted::Single,
         constraints: config::Constraints::Allow,
+        tenant: None,
     }
 }

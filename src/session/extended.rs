@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::config::KeepUnnamed;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
+use crate::planner;
 use crate::planner::plan::{Argument, Effect, Literal, Parameter, Statement, Values};
 use crate::server::connection::Note;
 use crate::server::pool::Lease;
@@ -567,7 +568,7 @@ impl Session {
     fn widen_extended(
         &mut self,
         statement: &Statement,
-        route: crate::planner::plan::Route,
+        route: planner::plan::Route,
         bind: &Bind<'_>,
         prepared: &Rc<Prepared>,
     ) -> Stop {
@@ -595,6 +596,7 @@ impl Session {
             verb: statement.verb,
             effect: statement.effect.clone(),
             lexing: prepared.reading.lexing,
+            tenant: self.tenant_value(),
         })))
     }
 
@@ -685,6 +687,13 @@ impl Session {
 
     /// A statement that SQL PREPARE made lives on the pinned connection under its own name.
     fn bind_as_is(&mut self, body: &[u8], bind: &Bind<'_>) -> Result<(), Stop> {
+        self.settle_settings()?;
+        if self.is_tenant() {
+            return Err(Stop::Fault(planner::tenant::not_allowed(
+                "a statement prepared by SQL",
+                "Prepare it with the extended protocol, as drivers do, or send it directly.",
+            )));
+        }
         let shard = self.here_or_home();
         self.lease(shard, true)?;
         self.flush_pending(None);

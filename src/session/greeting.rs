@@ -48,7 +48,7 @@ impl Engine {
             search_path: "\"$user\", public".to_owned(),
             role: user.to_owned(),
         };
-        if pools.len() > 1
+        if database.minds_names()
             && let Some(connection) = lease.connection()
         {
             let asked = hidden::ask_row(connection, NAMES);

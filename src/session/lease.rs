@@ -44,7 +44,22 @@ impl Session {
     }
 
     /// Decides where a statement runs.
+    ///
+    /// # Errors
+    /// What the planner refuses; 42501 for what is not confined to the session's tenant.
     pub(crate) fn place(&self, statement: &Statement, values: &dyn Values) -> Result<Place, Fault> {
+        if statement.confined.is_some() || self.database.topology.tenant().is_some() {
+            self.check_tenant(statement, values)?;
+        }
+        self.place_confined(statement, values)
+    }
+
+    /// The same for what the tenant may run.
+    pub(super) fn place_confined(
+        &self,
+        statement: &Statement,
+        values: &dyn Values,
+    ) -> Result<Place, Fault> {
         let here = |binds| {
             Ok(Place::Shard {
                 shard: self.here_or_home(),

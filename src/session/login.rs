@@ -23,6 +23,7 @@ use super::console_client;
 use super::engine::{Database, Engine, Greeting, Message, RUNNING, Snapshot};
 use super::greeting::startup_settings;
 use super::startup::{self, Startup};
+use super::tenant::at_start;
 
 /// How long a login may take where there is no client_login_timeout.
 const NO_TIMEOUT: Duration = Duration::from_hours(1);
@@ -314,6 +315,9 @@ async fn greet(
     }
     let pools = engine.pools(&database, snapshot, &identity)?;
     let (settings, application_name) = startup_settings(client, &database);
+    let user = snapshot.config.users.get(&identity.user);
+    let tenant = user.and_then(|user| user.tenant.as_deref());
+    let settings = at_start(settings, tenant, &database.topology)?;
     let known = engine
         .greeting(&database, &pools, &identity.user, &settings)
         .await?;
@@ -323,7 +327,7 @@ async fn greet(
         }
     }
     backend::parameter_status(greeting, "application_name", &application_name);
-    let settings = if pools.len() > 1 {
+    let settings = if database.minds_names() {
         known.with_path(&settings)
     } else {
         settings
@@ -382,7 +386,6 @@ impl Login {
                 let snapshot = engine.snapshot.borrow();
                 let user = snapshot.config.users.get(&client.user);
                 let pool_mode = database.pool_mode(user);
-                let hints = user.is_some_and(|user| user.comment_hints);
                 Opened::Session(Session::start(
                     Rc::clone(engine),
                     shown,
@@ -393,7 +396,7 @@ impl Login {
                     settings,
                     greeting,
                     identity,
-                    hints,
+                    user,
                 ))
             }
         }

@@ -251,7 +251,8 @@ impl Session {
     /// A Query too long to be analysed can only go to the one shard there is; what it does to the session is
     /// not known, so the client keeps its connection.
     fn pass_query(&mut self, header: &[u8], body: &[u8], left: usize) -> Result<bool, Stop> {
-        if self.pools.len() != 1 {
+        self.settle_settings()?;
+        if self.pools.len() != 1 || self.is_tenant() {
             return Err(too_long("the statement"));
         }
         self.settle_pending()?;

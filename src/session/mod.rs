@@ -33,6 +33,7 @@ pub mod simple;
 pub mod start;
 pub mod startup;
 pub mod temporary;
+mod tenant;
 mod view;
 
 use std::collections::{HashMap, VecDeque};
@@ -207,6 +208,10 @@ pub struct Session {
     pub(crate) facts: Option<Rc<plan::Facts>>,
     /// Whether hints in comments count for this user.
     pub(crate) identity_hints: bool,
+    /// The tenant that the configuration binds the user to.
+    pub(crate) tenant: Option<Rc<str>>,
+    /// What names mean to a tenant cannot be told any more.
+    pub(crate) tenant_unsure: bool,
     /// What it did that is not counted yet.
     pub(crate) account: counting::Account,
     /// Set by `SET pgherd.…`, by name.

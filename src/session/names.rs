@@ -71,7 +71,7 @@ impl Names {
 impl Session {
     /// What runs now may set `search_path` unseen.
     pub(crate) fn doubt_names(&mut self, reason: &str) {
-        if self.pools.len() > 1 && planner::hides_settings(reason) {
+        if self.database.minds_names() && planner::hides_settings(reason) {
             self.names_unsure = true;
             if let Some(block) = &mut self.block {
                 block.hides_names = true;
@@ -82,7 +82,10 @@ impl Session {
     /// SET LOCAL outside a block: it holds until the Sync.
     pub(crate) fn doubt_names_of_group(&mut self, setting: &str) {
         let names = ["search_path", "role", "session_authorization"];
-        if self.pools.len() > 1 && self.block.is_none() && names.contains(&setting) {
+        let tenancy = self.database.topology.tenant();
+        let of_tenant = tenancy.is_some_and(|tenancy| tenancy.setting.as_deref() == Some(setting));
+        let counts = of_tenant || names.contains(&setting);
+        if self.database.minds_names() && self.block.is_none() && counts {
             self.names_unsure = true;
         }
     }
@@ -157,14 +160,14 @@ impl Session {
         text: &[u8],
         values: &dyn Values,
     ) -> Result<Place, Fault> {
-        if !statement.has_tables || self.pools.len() < 2 {
+        if !statement.has_tables || !self.database.minds_names() {
             return self.place(statement, values);
         }
         let settings = names.settings.as_ref().ok_or_else(unknown_names)?;
         if self.names_mean_the_same(settings) {
             return self.place(statement, values);
         }
-        let script = self.plan_under_settings(text, settings);
+        let (script, tenant) = self.plan_under_settings(text, settings);
         let [statement] = script.statements.as_slice() else {
             return Err(unknown_names());
         };
@@ -173,7 +176,10 @@ impl Session {
             literals: &script.literals,
             is_utf8: self.is_utf8(),
         };
-        self.place(statement, &values)
+        if let Some(confined) = &statement.confined {
+            self.check_confined(statement, confined, tenant.as_ref(), &values)?;
+        }
+        self.place_confined(statement, &values)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::wire::frontend::Parse;
 
 use super::Session;
 use super::engine::{Database, Greeting};
+use super::tenant::Tenant;
 
 /// What of a session's settings decides how a text is read and what its names mean.
 #[derive(Debug)]
@@ -24,11 +25,19 @@ pub(crate) struct Facts {
     /// The number of the search path in its database.
     path: u32,
     pub(crate) lexing: Lexing,
+    pub(crate) tenant: Option<Tenant>,
 }
 
 impl Facts {
     /// Reads the settings of a session that was greeted so.
-    pub(crate) fn read(settings: &Rc<Settings>, greeting: &Greeting, database: &Database) -> Facts {
+    ///
+    /// `bound` is the tenant of the session's user.
+    pub(crate) fn read(
+        settings: &Rc<Settings>,
+        greeting: &Greeting,
+        database: &Database,
+        bound: Option<&Rc<str>>,
+    ) -> Facts {
         let search_path = match settings.get("search_path") {
             Some(kept) => names_of_path(kept),
             None => names_of_list(&greeting.search_path),
@@ -55,6 +64,7 @@ impl Facts {
                 standard_conforming_strings: conforming,
                 encoding,
             },
+            tenant: Tenant::of(bound, settings, &database.topology),
         }
     }
 }
@@ -114,9 +124,14 @@ impl Session {
         {
             return Rc::clone(facts);
         }
-        let facts = Rc::new(Facts::read(settings, &self.greeting, &self.database));
+        let facts = Rc::new(self.facts_under(settings));
         self.facts = Some(Rc::clone(&facts));
         facts
+    }
+
+    fn facts_under(&self, settings: &Rc<Settings>) -> Facts {
+        let bound = self.tenant.as_ref();
+        Facts::read(settings, &self.greeting, &self.database, bound)
     }
 
     /// Whether the client sends UTF-8.
@@ -149,6 +164,7 @@ impl Session {
         prepared.epoch == self.database.epoch()
             && prepared.generation == self.database.generation
             && prepared.reading.search_path == self.facts().path
+            && prepared.reading.tenant == self.is_tenant()
     }
 
     /// The same statement under the schema and search path of now. As PostgreSQL keeps them, the types
@@ -160,6 +176,7 @@ impl Session {
             search_path: facts.search_path.clone(),
             path: facts.path,
             lexing: prepared.reading.lexing,
+            tenant: facts.tenant.clone(),
         };
         let renewed = self.plan_under(&prepared.typed_body(), prepared.text(), &facts);
         renewed
@@ -168,22 +185,30 @@ impl Session {
         renewed
     }
 
-    /// Whether names mean under these settings what they mean now.
+    /// Whether names mean under these settings what they mean now, to the same tenant.
     pub(crate) fn names_mean_the_same(&mut self, settings: &Rc<Settings>) -> bool {
         let now = self.facts();
-        now.settings.same(settings)
-            || Facts::read(settings, &self.greeting, &self.database).path == now.path
+        if now.settings.same(settings) {
+            return true;
+        }
+        let then = self.facts_under(settings);
+        then.path == now.path && then.tenant == now.tenant
     }
 
     /// The plan of a text that was read under the settings of now and runs under others; not kept.
-    pub(crate) fn plan_under_settings(&mut self, text: &[u8], settings: &Rc<Settings>) -> Script {
+    pub(crate) fn plan_under_settings(
+        &mut self,
+        text: &[u8],
+        settings: &Rc<Settings>,
+    ) -> (Script, Option<Tenant>) {
         let facts = Facts {
             lexing: self.facts().lexing,
-            ..Facts::read(settings, &self.greeting, &self.database)
+            ..self.facts_under(settings)
         };
         let catalog = self.database.shared.catalog.load();
         let (_, context) = self.scope(&self.database, &facts, &catalog);
-        planner::script(text, context)
+        let script = planner::script(text, context);
+        (script, facts.tenant)
     }
 
     pub(crate) fn plan_body(&mut self, body: &[u8], query: &[u8]) -> Rc<Prepared> {
@@ -198,6 +223,7 @@ impl Session {
         let reading = Reading {
             search_path: facts.path,
             comment_hints: self.identity_hints,
+            tenant: facts.tenant.is_some(),
             lexing: facts.lexing,
             literals: if literals != 0 && Prepared::has_literals(query) {
                 literals
@@ -235,19 +261,22 @@ impl Session {
         facts: &'a Facts,
         catalog: &'a crate::placement::catalog::Catalog,
     ) -> (Scope, Context<'a>) {
+        let tenant = facts.tenant.is_some();
         let scope = Scope {
             database: 0,
             epoch: u64::from(database.planned_epoch.get()),
             search_path: facts.path,
             lexing: facts.lexing,
             comment_hints: self.identity_hints,
+            tenant,
         };
         let context = Context {
             topology: &database.topology,
             catalog,
             search_path: &facts.search_path,
             lexing: facts.lexing,
-            comment_hints: self.identity_hints,
+            comment_hints: self.identity_hints && !tenant,
+            tenant,
         };
         (scope, context)
     }
@@ -261,6 +290,11 @@ impl Database {
             self.statements.borrow_mut().clear();
             self.memo.borrow_mut().clear();
         }
+    }
+
+    /// Whether it matters what names mean: by its shards or its tenants.
+    pub(crate) fn minds_names(&self) -> bool {
+        self.topology.shards().len() > 1 || self.topology.tenant().is_some()
     }
 
     /// A memo for this database's plans.

@@ -586,6 +586,7 @@ impl Session {
             Effect::Pin(reason) => {
                 self.pin(reason);
                 self.doubt_names(reason);
+                self.doubt_tenant(reason);
                 if planner::makes_relations(reason) {
                     self.database.schema_may_change();
                 }
@@ -832,6 +833,7 @@ impl Session {
         ) {
             let name = name.to_ascii_lowercase();
             let value = of_whole(&name, value);
+            self.doubt_names_of_group(&name);
             self.keep_temporary(&name, &value);
             self.set_local(|settings| settings.with(&name, &value));
             if let Some(block) = &mut self.block {

@@ -574,6 +574,17 @@ impl Session {
             return Ok(());
         }
         self.settle_pending()?;
+        self.settle_settings()?;
+        if self.is_tenant() {
+            let fault = planner::tenant::not_allowed(
+                "a function call of the protocol",
+                "Call the function in a SELECT.",
+            );
+            self.wait_for_replies()?;
+            self.reply_fault(&fault);
+            self.reply_ready();
+            return Ok(());
+        }
         self.drop_portals(false);
         if self.block.as_ref().is_some_and(|block| block.failed) {
             // Failed by an error of our own, which the server does not know.

@@ -173,6 +173,7 @@ impl Session {
             verb: statement.verb,
             effect: statement.effect.clone(),
             lexing: self.facts().lexing,
+            tenant: self.tenant_value(),
         })))
     }
 
@@ -208,10 +209,15 @@ impl Session {
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
+            let own = text.get(statement.span.clone()).unwrap_or_default();
             if is_shardless(statement) {
+                if self.database.topology.tenant().is_some() {
+                    self.check_tenant(statement, values)?;
+                    // Where it runs is for the others to say.
+                    self.place_under(&names, statement, own, values)?;
+                }
                 continue;
             }
-            let own = text.get(statement.span.clone()).unwrap_or_default();
             match self.place_under(&names, statement, own, values)? {
                 Place::Local => {}
                 Place::Shard {
@@ -248,6 +254,7 @@ impl Session {
                 verb,
                 effect,
                 lexing: self.facts().lexing,
+                tenant: self.tenant_value(),
             }))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
@@ -684,7 +691,9 @@ impl Session {
     /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
     fn explain_route(&mut self, statement: &Statement, text: &[u8], values: &dyn Values) {
         let topology = std::sync::Arc::clone(&self.database.topology);
-        let route = planner::route(statement, &topology, values);
+        let route = self
+            .check_tenant(statement, values)
+            .and_then(|()| planner::route(statement, &topology, values));
         let report = planner::explain(statement, text, &route, &topology);
         let text = report.to_string();
         self.reply(|out| {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::config::PoolMode;
+use crate::config::{PoolMode, User};
 use crate::error::{Fault, SqlState};
 use crate::net::Stream;
 use crate::server::pool::Pool;
@@ -31,7 +31,7 @@ impl Session {
         settings: Rc<Settings>,
         greeting: Rc<Greeting>,
         identity: Identity,
-        identity_hints: bool,
+        user: Option<&User>,
     ) -> Box<Session> {
         Box::new(Session {
             engine,
@@ -83,7 +83,9 @@ impl Session {
             rolled_back: false,
             pinned: None,
             facts: None,
-            identity_hints,
+            identity_hints: user.is_some_and(|user| user.comment_hints),
+            tenant: user.and_then(|user| user.tenant.as_deref()).map(Rc::from),
+            tenant_unsure: false,
             account: super::counting::Account::default(),
             own_settings: Vec::new(),
         })
@@ -106,12 +108,9 @@ impl Session {
                 self.pool_mode = database.pool_mode(snapshot.config.users.get(&self.identity.user));
                 self.database = database;
                 self.pools = pools;
-                self.facts = None;
-                self.identity_hints = snapshot
-                    .config
-                    .users
-                    .get(&self.identity.user)
-                    .is_some_and(|user| user.comment_hints);
+                let user = snapshot.config.users.get(&self.identity.user);
+                self.identity_hints = user.is_some_and(|user| user.comment_hints);
+                self.follow_tenant(user.and_then(|user| user.tenant.as_deref()));
                 self.parked.clear();
             }
             Err(fault) => self.client.kill(

@@ -63,6 +63,7 @@ impl Session {
     pub(crate) fn keep_temporary(&mut self, setting: &str, value: &str) {
         if makes_temporary(setting, value) {
             self.pin(TEMPORARY);
+            self.doubt_tenant(TEMPORARY);
         }
     }
 
@@ -75,7 +76,10 @@ impl Session {
         statement: &Statement,
         text: &[u8],
     ) -> Result<Option<Place>, Fault> {
-        if self.temporary.is_empty() || !self.names_temporary(text) {
+        // A tenant's session that has any is refused as such.
+        let is_tenants = statement.confined.is_some()
+            || matches!(&statement.access, Access::Refuse(fault) if fault.code == SqlState::INSUFFICIENT_PRIVILEGE);
+        if is_tenants || self.temporary.is_empty() || !self.names_temporary(text) {
             return Ok(None);
         }
         let here = Place::Shard {

@@ -72,6 +72,9 @@ impl Features {
     pub const TYPE: Features = Features(1024);
     /// A cast to a type whose values are numbers of a server's own objects, as `regclass`.
     pub const OBJECT: Features = Features(2048);
+    /// `IS NULL` and its like of what is worked out, or a subscript that is: an error of it is seen
+    /// however little it costs. In no clause's way either.
+    pub const TEST: Features = Features(4096);
 
     pub fn add(&mut self, other: Features) {
         self.0 |= other.0;
@@ -195,6 +198,8 @@ pub struct Insert {
     pub update: Vec<Assignment>,
     pub has_conflict: bool,
     pub returning: Vec<Item>,
+    /// The columns that ON CONFLICT names; empty for none and for a constraint.
+    pub conflict: Vec<String>,
 }
 
 /// `columns = value`.

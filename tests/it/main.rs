@@ -45,4 +45,5 @@ mod search_paths;
 mod shared;
 mod sharing;
 mod statistics;
+mod tenants;
 mod transcript;

@@ -26,6 +26,7 @@ mod stats;
 mod stats_averages;
 mod stats_totals;
 mod tables;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -70,6 +71,7 @@ pub static SHOWS: &[&Show] = &[
     &users::SHOW,
     &shards::SHOW,
     &tables::SHOW,
+    &tenants::SHOW,
     &distributions::SHOW,
     &errors::SHOW,
     &stats::SHOW,
@@ -96,7 +98,6 @@ const NOT_YET: &[&str] = &[
     "replicas",
     "reshard",
     "routes",
-    "tenants",
     "transactions",
     "twins",
 ];

@@ -55,7 +55,7 @@ pub(in crate::config) static DATABASE: Section = Section {
         Key::new("tables_from", Kind::Texts, "[]", "Files with one table each, as in tables/*.yaml, with the keys of a table and `table`."),
         Key::new("unlisted", Kind::Word(&["single", "reference", "refuse"]), "single", "What a table that is not listed is."),
         Key::new("constraints", Kind::Word(&["enforce", "allow"]), "enforce", "Whether unique constraints without the key and foreign keys that leave the shard are refused."),
-        Key::new("tenant", Kind::Section(&TENANT), "null", "How the statements of a tenant's user are confined.").not_yet(),
+        Key::new("tenant", Kind::Section(&TENANT), "null", "How the statements of a tenant's user are confined."),
     ],
 };
 
@@ -280,14 +280,14 @@ static TENANT: Section = Section {
             "column",
             Kind::Text,
             "null",
-            "The column that holds the tenant.",
+            "The column that holds the tenant: one of the key's of each sharded table.",
         )
         .required(),
         Key::new(
             "setting",
             Kind::Text,
             "null",
-            "The setting that row-level security policies read, as in app.current_tenant.",
+            "The setting that names the tenant to row-level security policies; a session that sets it is confined.",
         ),
     ],
 };

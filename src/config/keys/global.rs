@@ -171,7 +171,7 @@ pub(in crate::config) static USER: Section = Section {
         Key::new("name", Kind::Text, "null", "The role's name.").required().example("app"),
         Key::new("password", Kind::Secret, "null", "A password, or a verifier as in pg_authid (SCRAM verifiers need server_user in each database).").example("change-me"),
         Key::new("comment_hints", Kind::Bool, "false", "Whether routing hints in comments are followed."),
-        Key::new("tenant", Kind::Text, "null", "The tenant all of the user's statements are confined to.").not_yet(),
+        Key::new("tenant", Kind::Text, "null", "The tenant all of the user's statements are confined to."),
         Key::new("pool_mode", Kind::Word(POOL_MODES), "null", "In place of the general one."),
         Key::new("default_pool_size", SOME_COUNT, "null", "In place of the general one."),
         Key::new("max_user_connections", ANY_COUNT, "null", "In place of the general one."),

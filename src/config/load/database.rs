@@ -11,7 +11,8 @@ use crate::config::keys::database::{DATABASE, DISTRIBUTION, FALLBACK, SHARD};
 use crate::config::read::{Object, entries, items, join, scalar, texts};
 use crate::config::yaml::{Node, Value};
 use crate::config::{
-    Constraints, Database, Distribution, Fallback, Host, KeyType, Secret, Shard, Unlisted, connect,
+    Constraints, Database, Distribution, Fallback, Host, KeyType, Secret, Shard, Tenancy, Unlisted,
+    connect,
 };
 
 /// Bytes of a shard's name: it is a label of metrics and part of what SHOW prints.
@@ -52,11 +53,7 @@ impl Loader<'_> {
         let replicas = object.section("replicas");
         replicas.choice("reads", &[(), (), ()]);
         replicas.duration("max_lag");
-        if object.has("tenant") {
-            let tenant = object.section("tenant");
-            tenant.name("column");
-            tenant.name("setting");
-        }
+        let tenant = tenancy(&object);
         let unlisted = object.choice("unlisted", &unlisted);
         let constraints = object.choice("constraints", &constraints);
         let pool_mode = pool_mode(&object);
@@ -76,6 +73,7 @@ impl Loader<'_> {
             tables,
             unlisted: unlisted.unwrap_or(Unlisted::Single),
             constraints: constraints.unwrap_or(Constraints::Enforce),
+            tenant,
         })
     }
 
@@ -244,6 +242,30 @@ impl Loader<'_> {
         }
         types
     }
+}
+
+/// How tenants are confined, if anything says so.
+fn tenancy(object: &Object<'_>) -> Option<Tenancy> {
+    if !object.has("tenant") {
+        return None;
+    }
+    let tenant = object.section("tenant");
+    let setting = tenant
+        .name("setting")
+        .map(|setting| setting.to_ascii_lowercase());
+    if let Some(setting) = &setting
+        && (!setting.contains('.') || setting.starts_with("pgherd."))
+    {
+        tenant.bad(
+            "setting",
+            format!("\"{setting}\" is no setting of the application"),
+            "Give it a prefix of your own, as in app.current_tenant.",
+        );
+    }
+    Some(Tenancy {
+        column: tenant.name("column")?,
+        setting,
+    })
 }
 
 /// A role and the password it logs in to servers with.

@@ -85,6 +85,7 @@ impl Check<'_> {
             for (name, kind) in key.iter().zip(types) {
                 findings.extend(self.key_column(table, name, *kind));
             }
+            findings.extend(self.tenant(key));
             self.unique(table, key, findings);
             self.defaults(table, findings);
         }
@@ -112,6 +113,20 @@ impl Check<'_> {
                 Some(Finding::warning(what))
             }
         }
+    }
+
+    fn tenant(&self, key: &[String]) -> Option<Finding> {
+        let column = &self.topology.tenant()?.column;
+        if key.contains(column) {
+            return None;
+        }
+        let what = format!(
+            "the key of table \"{}\" does not contain \"{column}\", so tenants are refused it",
+            self.name
+        );
+        Some(Finding::warning(what).hint(
+            "Make the tenant's column one of the key's, or let only users without a tenant use the table.",
+        ))
     }
 
     fn unique(&self, table: &Table, key: &[String], findings: &mut Vec<Finding>) {

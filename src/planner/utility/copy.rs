@@ -8,6 +8,7 @@ use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
+use crate::planner::tenant;
 use crate::sql::cursor::{Cursor, Name};
 use crate::sql::scan::Kind;
 use crate::wire::copy::Format;
@@ -87,7 +88,12 @@ fn copy_in(
         return Draft::refused("COPY", fault);
     }
     let access = match text.context.relation(table) {
-        _ if text.context.is_one_shard() => Access::Home,
+        Relation::System | Relation::Single | Relation::View | Relation::Reference(_)
+            if text.context.tenant =>
+        {
+            return single(text, table, Effect::CopyIn, true);
+        }
+        _ if text.context.is_one_shard() && !text.context.tenant => Access::Home,
         Relation::Sharded {
             distribution,
             key,
@@ -101,13 +107,26 @@ fn copy_in(
                         .collect(),
                 )
             });
+            let tenant = match tenant::copied(text.context, table, key) {
+                Ok(tenant) => tenant,
+                Err(fault) => return Draft::refused("COPY", fault),
+            };
             match split(table, columns, key, options) {
-                Ok((key_columns, format)) => Access::CopySplit(Arc::new(CopySplit {
-                    distribution,
-                    key_columns,
-                    format,
-                    table: table.to_string(),
-                })),
+                Ok((key_columns, format)) => {
+                    let split = CopySplit {
+                        distribution,
+                        key_columns,
+                        format,
+                        table: table.to_string(),
+                        tenant,
+                    };
+                    let draft =
+                        Draft::writing("COPY", Effect::CopyIn, Access::CopySplit(Arc::new(split)));
+                    return Draft {
+                        confined: tenant.map(|_| Arc::from([])),
+                        ..draft
+                    };
+                }
                 Err(fault) => Access::Refuse(Arc::new(fault)),
             }
         }
@@ -172,6 +191,9 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
     if let Some(fault) = calls::astray(text.context, table, false) {
         return Draft::refused("COPY", fault);
     }
+    if text.context.tenant {
+        return single(text, table, Effect::CopyOut, false);
+    }
     let access = match text.context.relation(table) {
         _ if text.context.is_one_shard() => Access::Home,
         Relation::Sharded { distribution, .. } => Access::Keyed(Arc::new(Keyed {
@@ -192,6 +214,26 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
     Draft {
         has_tables: true,
         ..Draft::server("COPY", Effect::CopyOut, access)
+    }
+}
+
+/// COPY by a tenant of a table that is not sharded.
+fn single(text: &Text<'_>, table: &Name, effect: Effect, written: bool) -> Draft {
+    if let Err(fault) = tenant::readable(text.context, table, written) {
+        return Draft::refused("COPY", fault);
+    }
+    let access = match text.context.relation(table) {
+        Relation::Reference(_) => Access::AnyShard,
+        Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
+        Relation::Single | Relation::System | Relation::View | Relation::Sharded { .. } => {
+            Access::Home
+        }
+    };
+    Draft {
+        writes: written,
+        has_tables: true,
+        confined: Some(Arc::from([])),
+        ..Draft::server("COPY", effect, access)
     }
 }
 
@@ -241,6 +283,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     if matches!(end, End::Server) {
         draft.effect = Effect::None;
         draft.writes = true;
+        draft.confined = None;
     }
     Some(draft)
 }

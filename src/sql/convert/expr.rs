@@ -50,6 +50,9 @@ impl Converter<'_> {
                 | Node::IsNotNull(inner)
                 | Node::IsUnknown(inner)
                 | Node::IsNotUnknown(inner) => {
+                    if !is_stored(&inner) {
+                        self.feature(Features::TEST);
+                    }
                     opaque = true;
                     *inner
                 }
@@ -367,6 +370,31 @@ fn arithmetic(op: &BinaryOperator) -> Option<Arithmetic> {
         BinaryOperator::Minus => Some(Arithmetic::Subtract),
         BinaryOperator::Multiply => Some(Arithmetic::Multiply),
         _ => None,
+    }
+}
+
+/// Whether a value is as the row has it, or a member of it, which no row can make fail.
+fn is_stored(node: &Node) -> bool {
+    let mut node = node;
+    loop {
+        node = match node {
+            Node::Nested(inner) => inner,
+            Node::BinaryOp {
+                left,
+                op:
+                    BinaryOperator::Arrow
+                    | BinaryOperator::LongArrow
+                    | BinaryOperator::HashArrow
+                    | BinaryOperator::HashLongArrow,
+                right,
+            } if matches!(**right, Node::Value(_)) => left,
+            other => {
+                return matches!(
+                    other,
+                    Node::Identifier(_) | Node::CompoundIdentifier(_) | Node::Value(_)
+                );
+            }
+        };
     }
 }
 

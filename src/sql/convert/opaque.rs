@@ -69,7 +69,15 @@ impl Converter<'_> {
     fn access(&mut self, access: ast::AccessExpr) -> Result<()> {
         match access {
             ast::AccessExpr::Dot(expr) => self.each([expr]),
-            ast::AccessExpr::Subscript(ast::Subscript::Index { index }) => self.each([index]),
+            ast::AccessExpr::Subscript(ast::Subscript::Index { index }) => {
+                if !matches!(
+                    index,
+                    Node::Value(_) | Node::Identifier(_) | Node::CompoundIdentifier(_)
+                ) {
+                    self.feature(Features::TEST);
+                }
+                self.each([index])
+            }
             ast::AccessExpr::Subscript(ast::Subscript::Slice {
                 lower_bound,
                 upper_bound,

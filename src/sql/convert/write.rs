@@ -44,16 +44,22 @@ impl Converter<'_> {
             update: Vec::new(),
             has_conflict: insert.on.is_some(),
             returning: Vec::new(),
+            conflict: Vec::new(),
         };
         match insert.on {
             None => (),
-            Some(ast::OnInsert::OnConflict(conflict)) => match conflict.action {
-                ast::OnConflictAction::DoNothing => (),
-                ast::OnConflictAction::DoUpdate(update) => {
-                    read.update = self.assignments(update.assignments)?;
-                    self.each(update.selection)?;
+            Some(ast::OnInsert::OnConflict(conflict)) => {
+                if let Some(ast::ConflictTarget::Columns(columns)) = conflict.conflict_target {
+                    read.conflict = columns.into_iter().map(ident).collect();
                 }
-            },
+                match conflict.action {
+                    ast::OnConflictAction::DoNothing => (),
+                    ast::OnConflictAction::DoUpdate(update) => {
+                        read.update = self.assignments(update.assignments)?;
+                        self.each(update.selection)?;
+                    }
+                }
+            }
             Some(_) => return unknown("ON DUPLICATE KEY UPDATE"),
         }
         read.returning = self.projection(insert.returning.unwrap_or_default())?;
