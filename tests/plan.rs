@@ -9,7 +9,8 @@ use std::path::Path;
 
 use pgherd::config::KeyType;
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, Place, Shard, Table as Rule, TableKind, Unlisted,
+    Constraints, Database, Distribution, Host, Ids, Place, Shard, Table as Rule, TableKind,
+    Unlisted,
 };
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
@@ -259,6 +260,7 @@ fn rules() -> Vec<Rule> {
         schema: None,
         name: name.into(),
         kind,
+        ids: Ids::default(),
     };
     let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
         distribution: distribution.into(),

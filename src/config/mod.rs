@@ -344,6 +344,18 @@ pub struct Table {
     pub schema: Option<String>,
     pub name: String,
     pub kind: TableKind,
+    pub ids: Ids,
+}
+
+/// What a sharded table says of ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// The column whose values are generated where a statement leaves them out.
+    pub column: Option<String>,
+    /// Whether the ids of `column` carry the bucket of the key, in their low 14 bits.
+    pub carries: bool,
+    /// Whether the key holds ids of another table, which carry the bucket.
+    pub by: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

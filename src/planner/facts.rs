@@ -1,10 +1,12 @@
 //! What predicates prove of key columns: sets of values, and equalities that carry them on.
 //!
-//! A node is one key column of one reference to a sharded table. An edge says that the rows of one
+//! A node is one key column of one reference to a sharded table, or its column of ids that carry the
+//! key's bucket. An edge says that the rows of one
 //! table that matter have a value some row that matters of the other has; it points the way that
 //! values may be carried. *Invariant:* a node's set holds the key of every row that can matter to
 //! the answer, or is not known.
 
+use crate::config::Ids;
 use crate::placement::distribution::Distribution;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{KeyOperands, Operand};
@@ -29,22 +31,94 @@ pub(super) struct Link {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     types: Vec<KeyType>,
+    /// Whether each node is a column of ids that carry their bucket.
+    ids: Vec<bool>,
     sets: Vec<Option<Vec<Operand>>>,
     edges: Vec<(Node, Node)>,
+    /// The key and the id of one reference, which have one bucket.
+    carriers: Vec<(Node, Node)>,
     pub links: Vec<Link>,
 }
 
 impl Facts {
-    /// Makes the nodes of a reference to a table of this distribution; the first of them.
-    pub(super) fn reference(&mut self, topology: &Topology, distribution: usize) -> Node {
+    /// Makes the nodes of a reference to a table of this distribution: the first of its key, and that of
+    /// ids that carry their bucket.
+    pub(super) fn reference(
+        &mut self,
+        topology: &Topology,
+        distribution: usize,
+        ids: &Ids,
+    ) -> (Node, Option<Node>) {
         let first = self.types.len();
         let key = topology
             .distribution(distribution)
             .map(Distribution::key)
             .unwrap_or_default();
-        self.types.extend_from_slice(key);
+        if ids.by {
+            self.types.push(KeyType::Int8);
+        } else {
+            self.types.extend_from_slice(key);
+        }
+        self.ids.resize(self.types.len(), ids.by);
+        let mut id = ids.by.then_some(first);
+        if ids.carries {
+            let own = self.types.len();
+            self.types.push(KeyType::Int8);
+            self.ids.push(true);
+            self.carriers.push((first, own));
+            self.edges.extend([(first, own), (own, first)]);
+            id = Some(own);
+        }
         self.sets.resize(self.types.len(), None);
-        first
+        (first, id)
+    }
+
+    /// Whether a node is a column of ids that carry their bucket.
+    pub(super) fn is_id(&self, node: Node) -> bool {
+        self.ids.get(node).copied().unwrap_or_default()
+    }
+
+    /// Nodes of the same bucket as this one, in the same row.
+    pub(super) fn of_same_row(&self, node: Node) -> impl Iterator<Item = Node> {
+        let pairs = self.carriers.iter().flat_map(|&(key, id)| [(key, id), (id, key)]);
+        pairs.filter(move |(from, _)| *from == node).map(|(_, to)| to)
+    }
+
+    /// A value of a node, as a plan holds it.
+    pub(super) fn valued(&self, node: Node, operand: Operand) -> Operand {
+        match operand {
+            Operand::Id(_) | Operand::Carried(_) | Operand::Null => operand,
+            Operand::Parameter(_)
+            | Operand::Literal { .. }
+            | Operand::Constant(_)
+            | Operand::Elements(_)
+            | Operand::LiteralElements(_)
+                if self.is_id(node) =>
+            {
+                Operand::Id(Box::new(operand))
+            }
+            Operand::Parameter(_)
+            | Operand::Literal { .. }
+            | Operand::Constant(_)
+            | Operand::Elements(_)
+            | Operand::LiteralElements(_) => operand,
+        }
+    }
+
+    /// What the values of one node say of another that they are carried to.
+    fn carried(&self, from: Node, to: Node, values: Vec<Operand>) -> Vec<Operand> {
+        if self.is_id(from) || !self.is_id(to) {
+            return values;
+        }
+        let bucket = |value: Operand| match value {
+            Operand::Id(_) | Operand::Carried(_) | Operand::Null => value,
+            Operand::Parameter(_)
+            | Operand::Literal { .. }
+            | Operand::Constant(_)
+            | Operand::Elements(_)
+            | Operand::LiteralElements(_) => Operand::Carried(Box::new(value)),
+        };
+        values.into_iter().map(bucket).collect()
     }
 
     pub(super) fn key_type(&self, node: Node) -> Option<KeyType> {
@@ -53,6 +127,12 @@ impl Facts {
 
     /// Learns that a node has one of these values; the smaller of two sets is kept.
     pub(super) fn confine(&mut self, node: Node, values: Vec<Operand>) {
+        let values: Vec<Operand> = if self.is_id(node) {
+            let values = values.into_iter();
+            values.map(|value| self.valued(node, value)).collect()
+        } else {
+            values
+        };
         if let Some(set) = self.sets.get_mut(node)
             && set.as_ref().is_none_or(|set| values.len() < set.len())
         {
@@ -62,7 +142,9 @@ impl Facts {
 
     /// Learns that values may be carried from one node to another.
     pub(super) fn carry(&mut self, from: Node, to: Node) {
-        if self.key_type(from).map(width) == self.key_type(to).map(width) {
+        if self.key_type(from).map(width) == self.key_type(to).map(width)
+            && self.is_id(from) == self.is_id(to)
+        {
             self.edges.push((from, to));
         }
     }
@@ -80,7 +162,7 @@ impl Facts {
                 if known {
                     return false;
                 }
-                let values = values.clone();
+                let values = self.carried(from, to, values.clone());
                 self.confine(to, values);
                 false
             });
@@ -121,9 +203,12 @@ impl Facts {
 fn is_array(operand: &Operand) -> bool {
     match operand {
         Operand::Elements(_) | Operand::LiteralElements(_) => true,
-        Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) | Operand::Null => {
-            false
-        }
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Null
+        | Operand::Id(_)
+        | Operand::Carried(_) => false,
     }
 }
 

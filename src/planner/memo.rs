@@ -217,6 +217,7 @@ fn size(text: &[u8], script: &Script) -> usize {
                 .flatten()
                 .map(|key| 24 + key.len() * 24)
                 .sum(),
+            Access::Generate(generate) => 512 + generate.keys.len() * 96,
             Access::Session
             | Access::Anywhere
             | Access::Bound

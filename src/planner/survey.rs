@@ -3,6 +3,7 @@
 use crate::error::Fault;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
+use crate::planner::ids::Generates;
 use crate::planner::plan::KeyOperands;
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
@@ -32,6 +33,8 @@ pub(super) enum Rows {
         distribution: usize,
         first: Node,
         columns: usize,
+        /// The column of ids that carry their bucket, which may be the key itself.
+        id: Option<Node>,
     },
     Reference,
     Single,
@@ -71,8 +74,12 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
+    /// The new rows that are to be given ids.
+    pub generates: Option<Generates>,
+    /// Whether ids that carry their bucket are written, which is minded on one shard as well.
+    pub minds_ids: bool,
     ctes: Vec<String>,
-    depth: usize,
+    pub depth: usize,
     outer_joins: usize,
 }
 
@@ -90,6 +97,8 @@ impl<'a> Survey<'a> {
             refusal: None,
             levels: Vec::new(),
             inserts: false,
+            generates: None,
+            minds_ids: false,
             ctes: Vec::new(),
             depth: 0,
             outer_joins: 0,
@@ -329,12 +338,20 @@ impl<'a> Survey<'a> {
     pub(super) fn reference(&mut self, name: &Name, written: bool) -> usize {
         let place = match self.context.relation(name) {
             Relation::Sharded {
-                distribution, key, ..
-            } => Rows::Sharded {
                 distribution,
-                first: self.facts.reference(self.context.topology, distribution),
-                columns: key.len(),
-            },
+                key,
+                ids,
+                ..
+            } => {
+                let topology = self.context.topology;
+                let (first, id) = self.facts.reference(topology, distribution, ids);
+                Rows::Sharded {
+                    distribution,
+                    first,
+                    columns: key.len(),
+                    id,
+                }
+            }
             Relation::Reference(_) => Rows::Reference,
             Relation::Single => Rows::Single,
             Relation::System => Rows::System,
@@ -365,6 +382,14 @@ impl<'a> Survey<'a> {
         }
     }
 
+    /// The node of a reference's ids that carry their bucket.
+    pub(super) fn id(&self, reference: usize) -> Option<Node> {
+        match self.references.get(reference)?.place {
+            Rows::Sharded { id, .. } => id,
+            Rows::Reference | Rows::Single | Rows::System => None,
+        }
+    }
+
     /// Makes a reference known to the level's names.
     pub(super) fn bind(&mut self, reference: usize, alias: Option<&str>, renamed: bool) {
         let Some(found) = self.references.get(reference) else {
@@ -372,14 +397,22 @@ impl<'a> Survey<'a> {
         };
         let name = found.name.clone();
         let mut key = Vec::new();
-        if let (Rows::Sharded { first, .. }, Relation::Sharded { key: columns, .. }, false) =
-            (found.place, self.context.relation(&name), renamed)
+        if let (
+            Rows::Sharded { first, id, .. },
+            Relation::Sharded {
+                key: columns, ids, ..
+            },
+            false,
+        ) = (found.place, self.context.relation(&name), renamed)
         {
             key = columns
                 .iter()
                 .enumerate()
                 .map(|(at, column)| (column.clone(), first + at))
                 .collect();
+            if let (Some(id), true) = (id, ids.carries) {
+                key.extend(ids.column.iter().map(|column| (column.clone(), id)));
+            }
         }
         if let Some(level) = self.levels.last_mut() {
             level.bindings.push(Binding {

@@ -104,7 +104,16 @@ impl Session {
             {
                 return here(true);
             }
+            Effect::Execute { name, .. }
+                if self
+                    .statements
+                    .get(super::simple::statement_key(name.as_bytes()))
+                    .is_some_and(|prepared| prepared.fills.is_some()) =>
+            {
+                return Err(refuse::ids_within());
+            }
             Effect::Execute { .. }
+            | Effect::LastId { .. }
             | Effect::None
             | Effect::TwoPhase
             | Effect::Pin(_)
@@ -114,6 +123,10 @@ impl Session {
         }
         if let Access::Bound = statement.access {
             return here(true);
+        }
+        if let Access::Generate(_) = statement.access {
+            // Where they can be, they have been put in before.
+            return Err(refuse::ids_within());
         }
         // What reads no table of the database's own reads the same on every shard.
         let reads_catalogs = matches!(statement.access, Access::Home)

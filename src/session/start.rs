@@ -85,6 +85,8 @@ impl Session {
             facts: None,
             identity_hints,
             account: super::counting::Account::default(),
+            last_ids: super::generate::LastIds::default(),
+            spare_numbers: Vec::new(),
             own_settings: Vec::new(),
         })
     }

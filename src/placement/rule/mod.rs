@@ -29,6 +29,11 @@ pub trait Rule: Debug + Send + Sync {
 
     /// Adds every shard that some key may be placed on.
     fn shards(&self, into: &mut ShardSet);
+
+    /// The shard of every key of a bucket; `None` where the bucket alone does not say.
+    fn place_bucket(&self, _bucket: u64) -> Option<ShardId> {
+        None
+    }
 }
 
 /// A rule made from the configuration, or the configuration's fault.

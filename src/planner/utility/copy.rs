@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::Ids;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
@@ -83,10 +84,21 @@ fn copy_in(
     options: &Options,
 ) -> Draft {
     let access = match text.context.relation(table) {
-        _ if text.context.is_one_shard() => Access::Home,
+        Relation::Sharded { ids, .. }
+            if text.context.is_one_shard() && ids.column.is_none() =>
+        {
+            Access::Home
+        }
+        Relation::Reference(_) | Relation::Single | Relation::System | Relation::View
+        | Relation::Refused
+            if text.context.is_one_shard() =>
+        {
+            Access::Home
+        }
         Relation::Sharded {
             distribution,
             key,
+            ids,
             table: known,
         } => {
             let columns = columns.or_else(|| {
@@ -97,10 +109,13 @@ fn copy_in(
                         .collect(),
                 )
             });
-            match split(table, columns, key, options) {
+            match split(table, columns, (key, ids), options) {
+                Ok(_) if text.context.is_one_shard() && !ids.carries => Access::Home,
                 Ok((key_columns, format)) => Access::CopySplit(Arc::new(CopySplit {
                     distribution,
                     key_columns,
+                    by_id: ids.by,
+                    checks_id: ids.carries,
                     format,
                     table: table.to_string(),
                 })),
@@ -134,7 +149,7 @@ fn copy_in(
 fn split(
     table: &Name,
     columns: Option<Vec<String>>,
-    key: &[String],
+    (key, ids): (&[String], &Ids),
     options: &Options,
 ) -> Result<(Vec<usize>, Format), crate::error::Fault> {
     let columns = columns.ok_or_else(|| refuse::columns(&table.to_string()))?;
@@ -144,7 +159,9 @@ fn split(
             "Leave the option out, or load each shard by itself.",
         ));
     }
-    if key.iter().any(|column| options.forced.contains(column)) {
+    let id = ids.column.as_ref();
+    let mut read = key.iter().chain(id.filter(|_| ids.carries));
+    if read.any(|column| options.forced.contains(column)) {
         return Err(refuse::kind(
             "COPY with FORCE NULL or FORCE NOT NULL of a key column into a sharded table",
             "Leave the key column out of the option.",
@@ -154,6 +171,11 @@ fn split(
     for wanted in key {
         let at = columns.iter().position(|column| column == wanted);
         positions.push(at.ok_or_else(|| refuse::no_key_copied(&table.to_string(), wanted))?);
+    }
+    if let Some(id) = id {
+        let at = columns.iter().position(|column| column == id);
+        let at = at.ok_or_else(|| refuse::no_id_copied(&table.to_string(), id))?;
+        positions.extend(ids.carries.then_some(at));
     }
     let format = options.format().ok_or_else(|| {
         refuse::kind(
@@ -213,6 +235,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         draft.effect = Effect::CopyOut;
     }
     draft.access = match draft.access {
+        Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {

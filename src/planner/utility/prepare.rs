@@ -1,5 +1,7 @@
 //! SQL's own PREPARE, EXECUTE and DEALLOCATE.
 
+use std::sync::Arc;
+
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
@@ -51,6 +53,7 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     cursor.take("as").then_some(())?;
     let inner = plan_one(&text.from(cursor));
     let access = match inner.access {
+        Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Session | Access::Anywhere | Access::Home | Access::AnyShard | Access::Bound => {
             Access::Home
