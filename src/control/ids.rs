@@ -52,13 +52,14 @@ impl Control {
         let blocks = blocks.saturating_add(i64::from(BLOCK).saturating_sub(1)) / i64::from(BLOCK);
         let home = &self.database(database)?.home;
         let name = sequence(stream);
-        let mut connection = self.pool(database, home)?.connect().await?;
-        let mut taken = take(&mut connection, &name, blocks).await?;
-        if taken.is_empty() {
-            self.make_sequence(database, stream).await?;
-            taken = take(&mut connection, &name, blocks).await?;
+        let pool = self.pool(database, home)?;
+        // One connection at a time: there are few.
+        let taken = take(&mut pool.connect().await?, &name, blocks).await?;
+        if !taken.is_empty() {
+            return Ok(taken);
         }
-        Ok(taken)
+        self.make_sequence(database, stream).await?;
+        take(&mut pool.connect().await?, &name, blocks).await
     }
 
     /// Makes the sequence of a table's ids on the home shard, its start above the ids that are there.
@@ -92,13 +93,11 @@ impl Control {
             "CREATE SEQUENCE IF NOT EXISTS {name} AS bigint INCREMENT BY {BLOCK} MINVALUE 1 MAXVALUE {} START WITH {start}",
             most.saturating_sub(1)
         );
-        let mut connection = self.pool(database, home)?.connect().await?;
-        super::setup::make_schema(&mut connection).await?;
-        match connection.rows(&sql, &[]).await {
-            Ok(_none) => Ok(true),
-            // Another proxy may have made it at the same moment.
+        match self.make(database, home, &sql).await {
+            Ok(()) => Ok(true),
+            // Another proxy may have made the schema or it at the same moment.
             Err(fault) => {
-                if exists().await? {
+                if exists().await? || self.make(database, home, &sql).await.is_ok() {
                     return Ok(false);
                 }
                 Err(fault.hint(
@@ -106,6 +105,12 @@ impl Control {
                 ))
             }
         }
+    }
+
+    async fn make(&self, database: &str, home: &str, sql: &str) -> Result<(), Fault> {
+        let mut connection = self.pool(database, home)?.connect().await?;
+        super::setup::make_schema(&mut connection).await?;
+        connection.rows(sql, &[]).await.map(drop)
     }
 
     /// The greatest id that a table has on any shard; 0 without rows.
@@ -138,11 +143,10 @@ async fn take(
     let block = |row| -> Result<Range<i64>, Fault> {
         let (first, length): (i64, i64) = (column(Some(row), 0)?, column(Some(row), 1)?);
         if length < 1 {
-            return Err(Fault::error(
-                SqlState::CONFIG,
-                format!("sequence {name} does not ascend"),
-            )
-            .hint("Drop it: it is made anew."));
+            return Err(
+                Fault::error(SqlState::CONFIG, format!("sequence {name} does not ascend"))
+                    .hint("Drop it: it is made anew."),
+            );
         }
         Ok(first..first.saturating_add(length))
     };

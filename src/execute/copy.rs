@@ -361,9 +361,9 @@ fn by_id(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, Key
     }
     let mut shards = ShardSet::new();
     distribution.of_bucket(bucket, |shard| shards.insert(shard))?;
-    shards.single().ok_or_else(|| {
-        KeyError::Invalid(Box::new(planner::refuse::pinned_id(&split.table)))
-    })
+    shards
+        .single()
+        .ok_or_else(|| KeyError::Invalid(Box::new(planner::refuse::pinned_id(&split.table))))
 }
 
 fn key_fault(error: &KeyError, split: &CopySplit) -> Fault {

@@ -121,7 +121,11 @@ impl Topology {
             );
         }
         let carried = table.ids.carries || table.ids.by;
-        if carried && !self.distribution(index).is_some_and(Distribution::is_of_bucket) {
+        if carried
+            && !self
+                .distribution(index)
+                .is_some_and(Distribution::is_of_bucket)
+        {
             return fault(
                 format!(
                     "ids of table \"{}\" cannot carry their bucket: distribution \"{name}\" does not place by bucket",

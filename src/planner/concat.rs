@@ -171,7 +171,6 @@ impl Colocated<'_, '_> {
 
     /// Whether the ON of an outer join equates the keys of two references.
     fn linked(&self, left: usize, right: usize, id: Option<usize>) -> bool {
-        let ids = self.survey.id(left).zip(self.survey.id(right));
         let (Some((left, columns)), Some((right, others))) =
             (self.survey.sharded(left), self.survey.sharded(right))
         else {
@@ -187,8 +186,10 @@ impl Colocated<'_, '_> {
         let keys = |column| {
             self.are_alike(left + column, right + column) && pair(left + column, right + column)
         };
-        ids.is_some_and(|(left, right)| pair(left, right))
-            || columns == others && (0..columns).all(keys)
+        let row = |key: usize| [key].into_iter().chain(self.survey.facts.of_same_row(key));
+        let by_id = |left| row(right).any(|right| self.are_alike(left, right) && pair(left, right));
+        columns == others && (0..columns).all(keys)
+            || columns == 1 && others == 1 && row(left).any(by_id)
     }
 }
 

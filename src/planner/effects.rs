@@ -85,7 +85,11 @@ pub(super) fn of_last_id(block: &Block, calls: &[Call], literals: &Literals<'_>)
         return None;
     };
     let plain = is_plain_select(block)
-        && call.name.schema.as_ref().is_none_or(|schema| schema == "pg_catalog");
+        && call
+            .name
+            .schema
+            .as_ref()
+            .is_none_or(|schema| schema == "pg_catalog");
     let sequence = match (call.name.name.as_str(), call.args.as_slice()) {
         ("lastval", []) => None,
         ("currval", [sequence]) => Some(argument(sequence, literals)),

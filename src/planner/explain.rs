@@ -83,7 +83,7 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
         Route::Session => "answered by the proxy itself, or where the transaction is".into(),
         Route::Anywhere => "no table: any server answers alike".into(),
         Route::AnyShard if matches!(statement.access, Access::Generate(_)) => {
-            "the one of these that the id is placed on which the row is given".into()
+            "the one of these on which the id is placed that the row is given".into()
         }
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),

@@ -80,8 +80,13 @@ impl Facts {
 
     /// Nodes of the same bucket as this one, in the same row.
     pub(super) fn of_same_row(&self, node: Node) -> impl Iterator<Item = Node> {
-        let pairs = self.carriers.iter().flat_map(|&(key, id)| [(key, id), (id, key)]);
-        pairs.filter(move |(from, _)| *from == node).map(|(_, to)| to)
+        let pairs = self
+            .carriers
+            .iter()
+            .flat_map(|&(key, id)| [(key, id), (id, key)]);
+        pairs
+            .filter(move |(from, _)| *from == node)
+            .map(|(_, to)| to)
     }
 
     /// A value of a node, as a plan holds it.

@@ -236,10 +236,7 @@ fn everywhere(
 
 /// Whether a key is an id that carries its bucket.
 fn is_id(key: &KeyOperands) -> bool {
-    matches!(
-        key.first(),
-        Some(Operand::Id(_) | Operand::Carried(_))
-    )
+    matches!(key.first(), Some(Operand::Id(_) | Operand::Carried(_)))
 }
 
 fn place(

@@ -382,14 +382,6 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// The node of a reference's ids that carry their bucket.
-    pub(super) fn id(&self, reference: usize) -> Option<Node> {
-        match self.references.get(reference)?.place {
-            Rows::Sharded { id, .. } => id,
-            Rows::Reference | Rows::Single | Rows::System => None,
-        }
-    }
-
     /// Makes a reference known to the level's names.
     pub(super) fn bind(&mut self, reference: usize, alias: Option<&str>, renamed: bool) {
         let Some(found) = self.references.get(reference) else {

@@ -17,6 +17,7 @@ use crate::sql::cursor::Cursor;
 use crate::sql::fill::quote;
 use crate::sql::mask::{self, Masked};
 use crate::sql::scan::{Kind, Lexing, scan};
+use crate::sql::split::split;
 use crate::types::oid;
 use crate::wire::frame::{self, Split};
 use crate::wire::frontend::{self, Bind};
@@ -126,15 +127,13 @@ impl Session {
         let tokens = scan(text, lexing).map_err(|_unreadable| unfilled())?;
         let mut filled = Filled::default();
         let mut done = 0;
-        for statement in statements {
+        // Spans within a plan that is kept are those of another text.
+        for (statement, own) in statements.iter().zip(split(&tokens, text)) {
             let Access::Generate(generate) = &statement.access else {
                 continue;
             };
             let ids = self.new_ids(generate, values, given)?;
-            let span = &statement.span;
-            let start = tokens.partition_point(|token| token.start < span.start);
-            let end = tokens.partition_point(|token| token.start < span.end);
-            let own = tokens.get(start..end).unwrap_or_default();
+            let span = Cursor::new(text, own).rest();
             let mut next = ids.iter();
             let written = generate.fill.write(own, text, |_, out| {
                 let id = next.next().copied().unwrap_or_default();
@@ -164,7 +163,9 @@ impl Session {
         let numbers = self.take_numbers(&generate.stream, generate.fill.rows.len())?;
         let ids: Option<Vec<i64>> = if generate.stream.carries {
             let pairs = numbers.iter().zip(&buckets);
-            pairs.map(|(number, bucket)| id_of_bucket(*number, *bucket)).collect()
+            pairs
+                .map(|(number, bucket)| id_of_bucket(*number, *bucket))
+                .collect()
         } else {
             Some(numbers.clone())
         };
@@ -184,7 +185,13 @@ impl Session {
         if missing == 0 {
             return Ok(numbers);
         }
-        match self.database.shared.ids.of(stream).take(missing, &mut numbers) {
+        match self
+            .database
+            .shared
+            .ids
+            .of(stream)
+            .take(missing, &mut numbers)
+        {
             Taken::All => {}
             Taken::LastOnes => {
                 let shared = Arc::clone(&self.engine.shared);
@@ -436,7 +443,9 @@ impl LastIds {
         let name = cursor.qualified().filter(|_| cursor.is_done())?;
         let mut found = self.by_table.iter().filter(|(stream, _)| {
             name.name == format!("{}_{}_seq", stream.table, stream.column)
-                && (stream.schema.is_none() || name.schema.is_none() || name.schema == stream.schema)
+                && (stream.schema.is_none()
+                    || name.schema.is_none()
+                    || name.schema == stream.schema)
         });
         let (_, last) = found.next()?;
         found.next().is_none().then_some(*last)
@@ -473,10 +482,12 @@ fn filled_body(
     let mut next = parameters;
     let end = tokens.partition_point(|token| token.start < statement.span.end);
     let start = tokens.partition_point(|token| token.start < statement.span.start);
-    let filled = generate.fill.write(tokens.get(start..end)?, text, |_, out| {
-        next = next.saturating_add(1);
-        out.extend_from_slice(format!("${next}").as_bytes());
-    })?;
+    let filled = generate
+        .fill
+        .write(tokens.get(start..end)?, text, |_, out| {
+            next = next.saturating_add(1);
+            out.extend_from_slice(format!("${next}").as_bytes());
+        })?;
     let mut body = text.get(..statement.span.start)?.to_vec();
     body.extend_from_slice(&filled);
     body.extend_from_slice(text.get(statement.span.end..)?);
@@ -508,7 +519,9 @@ fn bind_body<'a>(
     let ids = ids.iter().map(|id| id.to_be_bytes()).collect::<Vec<_>>();
     let mut values: Vec<(bool, Option<&[u8]>)> = parameters.collect();
     values.extend(ids.iter().map(|id| (true, Some(id.as_slice()))));
-    let count = u16::try_from(values.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let count = u16::try_from(values.len())
+        .unwrap_or(u16::MAX)
+        .to_be_bytes();
     let mut body = [bind.portal, b"\0", bind.statement, b"\0", &count].concat();
     for (binary, _) in &values {
         body.extend_from_slice(&u16::from(*binary).to_be_bytes());

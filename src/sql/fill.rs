@@ -139,8 +139,7 @@ fn default_at(tokens: &[Token], text: &[u8], row: Range<usize>, at: usize) -> Op
     let [token] = items.nth(at)? else {
         return None;
     };
-    let is_default =
-        token.kind == Kind::Word && token.of(text).eq_ignore_ascii_case(b"default");
+    let is_default = token.kind == Kind::Word && token.of(text).eq_ignore_ascii_case(b"default");
     is_default.then(|| token.start..token.end)
 }
 
@@ -156,7 +155,13 @@ mod tests {
     use super::Fill;
     use crate::sql::scan::{Lexing, scan};
 
-    fn check(text: &str, at: Option<usize>, unnamed: Option<&[&str]>, rows: &[usize], expect: &str) {
+    fn check(
+        text: &str,
+        at: Option<usize>,
+        unnamed: Option<&[&str]>,
+        rows: &[usize],
+        expect: &str,
+    ) {
         let tokens = scan(text.as_bytes(), Lexing::default()).expect("readable");
         let own = |names: &[&str]| names.iter().map(|name| String::from(*name)).collect();
         let fill = Fill {
@@ -207,9 +212,27 @@ mod tests {
     #[test]
     fn other_forms_are_left_alone() {
         check("insert into t (a) select 1", None, None, &[0], "none");
-        check("insert into t (a, id) values (1, 2)", Some(1), None, &[0], "none");
-        check("insert into t (a, id) values (1)", Some(1), None, &[0], "none");
-        check("with x as (select) insert into t values (1)", None, None, &[0], "none");
+        check(
+            "insert into t (a, id) values (1, 2)",
+            Some(1),
+            None,
+            &[0],
+            "none",
+        );
+        check(
+            "insert into t (a, id) values (1)",
+            Some(1),
+            None,
+            &[0],
+            "none",
+        );
+        check(
+            "with x as (select) insert into t values (1)",
+            None,
+            None,
+            &[0],
+            "none",
+        );
         check("insert into t (a) values (1)", None, None, &[1], "none");
     }
 }

@@ -19,6 +19,7 @@ mod handshake;
 mod herd;
 mod hostile;
 mod hostile_servers;
+mod ids;
 mod inserting;
 mod kinds;
 mod leaks;

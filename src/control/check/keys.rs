@@ -100,7 +100,10 @@ impl Check<'_> {
     fn id_column(&self, table: &Table, ids: &Ids) -> Option<Finding> {
         let name = ids.column.as_ref()?;
         let finding = |why: &str, hint: &str| {
-            let what = format!("column \"{name}\" of table \"{}\", its ids: {why}", self.name);
+            let what = format!(
+                "column \"{name}\" of table \"{}\", its ids: {why}",
+                self.name
+            );
             Some(Finding::error(what).hint(hint))
         };
         let Some(column) = table.columns.iter().find(|column| column.name == *name) else {

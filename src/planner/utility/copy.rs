@@ -84,12 +84,13 @@ fn copy_in(
     options: &Options,
 ) -> Draft {
     let access = match text.context.relation(table) {
-        Relation::Sharded { ids, .. }
-            if text.context.is_one_shard() && ids.column.is_none() =>
-        {
+        Relation::Sharded { ids, .. } if text.context.is_one_shard() && ids.column.is_none() => {
             Access::Home
         }
-        Relation::Reference(_) | Relation::Single | Relation::System | Relation::View
+        Relation::Reference(_)
+        | Relation::Single
+        | Relation::System
+        | Relation::View
         | Relation::Refused
             if text.context.is_one_shard() =>
         {

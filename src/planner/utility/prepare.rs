@@ -1,7 +1,6 @@
 //! SQL's own PREPARE, EXECUTE and DEALLOCATE.
 
-use std::sync::Arc;
-
+use crate::error::Fault;
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
@@ -53,13 +52,14 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     cursor.take("as").then_some(())?;
     let inner = plan_one(&text.from(cursor));
     let access = match inner.access {
-        Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
+        Access::Generate(_) => return Some(Draft::refused("PREPARE", refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Session | Access::Anywhere | Access::Home | Access::AnyShard | Access::Bound => {
             Access::Home
         }
         Access::Shard(shard) => Access::Shard(shard),
-        Access::Refuse(fault) => Access::Refuse(fault),
+        // It makes nothing, so it has no effect.
+        Access::Refuse(fault) => return Some(Draft::refused("PREPARE", Fault::clone(&fault))),
         Access::Keyed(_) | Access::Broadcast { .. } | Access::CopySplit(_) => {
             return Some(Draft::refused(
                 "PREPARE",
