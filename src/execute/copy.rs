@@ -345,9 +345,12 @@ fn by_id(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, Key
         }
     };
     let key = read(kind, key)?;
-    let bucket = match key {
-        Key::Int(id) if split.by_id => bucket_of_id(id),
-        _ => distribution.bucket(std::slice::from_ref(&key)),
+    let bucket = if let Key::Int(id) = key
+        && split.by_id
+    {
+        bucket_of_id(id)
+    } else {
+        distribution.bucket(std::slice::from_ref(&key))
     };
     if let Some(Some(id)) = fields.get(1).filter(|_| split.checks_id)
         && let Key::Int(id) = read(KeyType::Int8, id)?

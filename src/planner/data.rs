@@ -102,10 +102,10 @@ fn generated(
     } else {
         access(survey, block, cursor, decision)
     };
-    match within {
-        refused @ Access::Refuse(_) => refused,
-        within => generates.access(within),
+    if let Access::Refuse(_) = within {
+        return within;
     }
+    generates.access(within)
 }
 
 /// An INSERT of rows whose ids carry the bucket of their key, where there is one shard.

@@ -91,22 +91,10 @@ impl Facts {
 
     /// A value of a node, as a plan holds it.
     pub(super) fn valued(&self, node: Node, operand: Operand) -> Operand {
-        match operand {
-            Operand::Id(_) | Operand::Carried(_) | Operand::Null => operand,
-            Operand::Parameter(_)
-            | Operand::Literal { .. }
-            | Operand::Constant(_)
-            | Operand::Elements(_)
-            | Operand::LiteralElements(_)
-                if self.is_id(node) =>
-            {
-                Operand::Id(Box::new(operand))
-            }
-            Operand::Parameter(_)
-            | Operand::Literal { .. }
-            | Operand::Constant(_)
-            | Operand::Elements(_)
-            | Operand::LiteralElements(_) => operand,
+        if self.is_id(node) && is_value(&operand) {
+            Operand::Id(Box::new(operand))
+        } else {
+            operand
         }
     }
 
@@ -115,13 +103,12 @@ impl Facts {
         if self.is_id(from) || !self.is_id(to) {
             return values;
         }
-        let bucket = |value: Operand| match value {
-            Operand::Id(_) | Operand::Carried(_) | Operand::Null => value,
-            Operand::Parameter(_)
-            | Operand::Literal { .. }
-            | Operand::Constant(_)
-            | Operand::Elements(_)
-            | Operand::LiteralElements(_) => Operand::Carried(Box::new(value)),
+        let bucket = |value: Operand| {
+            if is_value(&value) {
+                Operand::Carried(Box::new(value))
+            } else {
+                value
+            }
         };
         values.into_iter().map(bucket).collect()
     }
@@ -214,6 +201,18 @@ fn is_array(operand: &Operand) -> bool {
         | Operand::Null
         | Operand::Id(_)
         | Operand::Carried(_) => false,
+    }
+}
+
+/// Whether an operand is the value of a column itself, and not NULL.
+fn is_value(operand: &Operand) -> bool {
+    match operand {
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Elements(_)
+        | Operand::LiteralElements(_) => true,
+        Operand::Id(_) | Operand::Carried(_) | Operand::Null => false,
     }
 }
 

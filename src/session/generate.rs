@@ -34,11 +34,10 @@ pub(crate) type Numbered = Vec<(Arc<Stream>, Vec<i64>)>;
 #[derive(Debug, Default)]
 pub(crate) struct LastIds {
     last: Last,
-    /// `None`: a server may have given out a later one.
-    by_table: Vec<(Arc<Stream>, Option<i64>)>,
+    by_table: Vec<(Arc<Stream>, Last)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Last {
     /// None was given: servers know.
     #[default]
@@ -332,12 +331,8 @@ impl Session {
         let Effect::LastId { sequence, column } = effect else {
             return Ok(None);
         };
-        let value = match sequence {
-            None => match self.last_ids.last {
-                Last::Unset => return Ok(None),
-                Last::Known(id) => Some(id),
-                Last::Unclear => None,
-            },
+        let last = match sequence {
+            None => self.last_ids.last,
             Some(sequence) => {
                 let name = match sequence {
                     Argument::Literal(name) => Some(name.clone()),
@@ -349,13 +344,14 @@ impl Session {
                     Argument::Unknown => None,
                 };
                 let found = name.and_then(|name| self.last_ids.of_sequence(&name));
-                let Some(found) = found else {
-                    return Ok(None);
-                };
-                found
+                found.unwrap_or_default()
             }
         };
-        let value = value.ok_or_else(refuse::unclear_id)?;
+        let value = match last {
+            Last::Unset => return Ok(None),
+            Last::Known(id) => id,
+            Last::Unclear => return Err(refuse::unclear_id()),
+        };
         let column = column.clone();
         Ok(Some(KnownId { value, column }))
     }
@@ -421,8 +417,8 @@ impl LastIds {
     fn given(&mut self, stream: &Arc<Stream>, id: i64) {
         self.last = Last::Known(id);
         match self.by_table.iter_mut().find(|(known, _)| known == stream) {
-            Some((_, last)) => *last = Some(id),
-            None => self.by_table.push((Arc::clone(stream), Some(id))),
+            Some((_, last)) => *last = Last::Known(id),
+            None => self.by_table.push((Arc::clone(stream), Last::Known(id))),
         }
     }
 
@@ -431,13 +427,13 @@ impl LastIds {
         // An INSERT advances the sequences of other tables; what else does may name any.
         if verb != "INSERT" {
             for (_, last) in &mut self.by_table {
-                *last = None;
+                *last = Last::Unclear;
             }
         }
     }
 
     /// What was given last of the sequence that PostgreSQL would have made for a column.
-    fn of_sequence(&self, name: &str) -> Option<Option<i64>> {
+    fn of_sequence(&self, name: &str) -> Option<Last> {
         let tokens = scan(name.as_bytes(), Lexing::default()).ok()?;
         let mut cursor = Cursor::new(name.as_bytes(), &tokens);
         let name = cursor.qualified().filter(|_| cursor.is_done())?;

@@ -97,21 +97,7 @@ impl Session {
             | Effect::Listen { .. }
             | Effect::Unlisten { .. }
             | Effect::Prepare { .. } => return here(false),
-            Effect::Execute { name, .. }
-                if !self
-                    .statements
-                    .contains_key(super::simple::statement_key(name.as_bytes())) =>
-            {
-                return here(true);
-            }
-            Effect::Execute { name, .. }
-                if self
-                    .statements
-                    .get(super::simple::statement_key(name.as_bytes()))
-                    .is_some_and(|prepared| prepared.fills.is_some()) =>
-            {
-                return Err(refuse::ids_within());
-            }
+            Effect::Execute { name, .. } if !self.is_of_protocol(name)? => return here(true),
             Effect::Execute { .. }
             | Effect::LastId { .. }
             | Effect::None
@@ -148,6 +134,16 @@ impl Session {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
+        }
+    }
+
+    /// Whether SQL EXECUTE names a statement that was prepared by the protocol.
+    fn is_of_protocol(&self, name: &str) -> Result<bool, Fault> {
+        let key = super::simple::statement_key(name.as_bytes());
+        match self.statements.get(key) {
+            None => Ok(false),
+            Some(prepared) if prepared.fills.is_some() => Err(refuse::ids_within()),
+            Some(_) => Ok(true),
         }
     }
 

@@ -140,7 +140,7 @@ fn default_at(tokens: &[Token], text: &[u8], row: Range<usize>, at: usize) -> Op
         return None;
     };
     let is_default = token.kind == Kind::Word && token.of(text).eq_ignore_ascii_case(b"default");
-    is_default.then(|| token.start..token.end)
+    is_default.then_some(token.start..token.end)
 }
 
 /// Writes a name in double quotes.
