@@ -251,6 +251,11 @@ impl Herd {
         fs::write(self.folder.join("pgherd.yaml"), text).expect("written");
     }
 
+    /// Its configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.join("pgherd.yaml")
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }

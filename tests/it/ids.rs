@@ -463,3 +463,95 @@ fn a_home_shard_that_is_gone_is_told_of() {
         "0"
     );
 }
+
+/// Runs a command of pgherd on a proxy's configuration: what it prints, and whether it succeeds.
+fn command(herd: &Herd, command: &str) -> (String, bool) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        .args([command, "-c"])
+        .arg(herd.config())
+        .output()
+        .expect("pgherd runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    (text, output.status.success())
+}
+
+#[test]
+fn setup_makes_the_sequences_and_check_is_content() {
+    let shop = Shop::start();
+    let (text, done) = command(&shop.herd, "setup");
+    assert!(
+        done && text.matches("created the sequence of ids").count() == 3,
+        "{text}"
+    );
+    let (text, done) = command(&shop.herd, "setup");
+    assert!(done && text.matches("ids of table").count() == 3, "{text}");
+    assert!(!text.contains("created"), "{text}");
+    let (text, passes) = command(&shop.herd, "check");
+    assert!(passes && !text.contains("wc_"), "{text}");
+    let mut client = shop.connect();
+    let id = client.value("INSERT INTO wc_customers (name) VALUES ('a') RETURNING customer_id");
+    assert_eq!(id, "1");
+    shop.databases
+        .run_everywhere("ALTER TABLE wc_orders ALTER order_id TYPE int");
+    let (text, passes) = command(&shop.herd, "check");
+    assert!(
+        !passes && text.contains("its ids: its type is integer"),
+        "{text}"
+    );
+}
+
+/// A key whose bucket is known.
+const PINNED: (i64, i64) = (4711, 4627);
+
+#[test]
+fn orders_of_a_pinned_customer_are_found_by_their_ids() {
+    let databases = Databases::create(SHARDS);
+    databases.run_everywhere(SHOP);
+    let pin = (shard_of(PINNED.1) + 1) % SHARDS;
+    let mut options = Options::new("session");
+    options
+        .distribution(&format!(
+            "customers: {{key: bigint, place: {{jump: all}}, pins: {{\"{}\": shard_{pin}}}}}",
+            PINNED.0
+        ))
+        .table(
+            "wc_orders",
+            "{distribution: customers, key: customer_id, ids: {column: order_id, carries: customer_id}}",
+        )
+        .table(
+            "wc_order_items",
+            "{distribution: customers, key: order_id, by: wc_orders.order_id}",
+        );
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    let order = client.value(&format!(
+        "INSERT INTO wc_orders (customer_id) VALUES ({}) RETURNING order_id",
+        PINNED.0
+    ));
+    assert_eq!(order.parse::<i64>().expect("a number") % 16_384, PINNED.1);
+    let count = "SELECT count(*) FROM wc_orders";
+    assert_eq!(databases.shard(pin).value(count), "1");
+    let by_id = format!("SELECT customer_id FROM wc_orders WHERE order_id = {order}");
+    assert_eq!(client.value(&by_id), PINNED.0.to_string());
+    let item = format!("INSERT INTO wc_order_items (order_id, product_id) VALUES ({order}, 5)");
+    assert_eq!(client.fails(&item).code, "0A000");
+    client.run(&format!("SET pgherd.shard = 'shard_{pin}'"));
+    client.run(&item);
+    client.run("RESET pgherd.shard");
+    let joined = format!(
+        "SELECT product_id FROM wc_orders JOIN wc_order_items USING (order_id) WHERE customer_id = {}",
+        PINNED.0
+    );
+    assert_eq!(client.value(&joined), "5");
+    client.run(&format!(
+        "SET pgherd.shard = 'shard_{}'",
+        (pin + 1) % SHARDS
+    ));
+    assert_eq!(client.fails(&item).code, "0A000");
+    assert_eq!(
+        client
+            .fails("INSERT INTO wc_orders (customer_id) VALUES (4711)")
+            .code,
+        "0A000"
+    );
+}
