@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, KeyType, Place, Shard, Table, TableKind, Unlisted,
+    Constraints, Database, Distribution, Host, Ids, KeyType, Place, Shard, Table, TableKind,
+    Unlisted,
 };
 use pgherd::placement::catalog::Catalog;
 use pgherd::placement::topology::Topology;
@@ -146,6 +147,7 @@ fn topology() -> Topology {
                 distribution: "accounts".into(),
                 key: vec!["aid".into()],
             },
+            ids: Ids::default(),
         }],
         unlisted: Unlisted::Single,
         constraints: Constraints::Enforce,

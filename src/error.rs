@@ -21,6 +21,7 @@ impl SqlState {
     pub const NUMERIC_OUT_OF_RANGE: SqlState = SqlState("22003");
     pub const CHARACTER_NOT_IN_REPERTOIRE: SqlState = SqlState("22021");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
+    pub const SEQUENCE_LIMIT: SqlState = SqlState("2200H");
     pub const INVALID_BINARY: SqlState = SqlState("22P03");
     pub const BAD_COPY_FORMAT: SqlState = SqlState("22P04");
     pub const INVALID_TEXT: SqlState = SqlState("22P02");

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use pgherd::config::KeyType;
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, Place, RangePart, Shard, Table as Rule, TableKind,
-    Tenancy, Unlisted,
+    Constraints, Database, Distribution, Host, Ids, Place, RangePart, Shard, Table as Rule,
+    TableKind, Tenancy, Unlisted,
 };
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Column, Table};
@@ -140,6 +140,11 @@ impl World {
             ),
             _ => Place::Shard("shard_0".into()),
         };
+        let pinned = |(name, mut distribution): (String, Distribution)| {
+            let last = names.last().unwrap().clone();
+            distribution.pins.push(("4711".into(), last));
+            (name, distribution)
+        };
         let jump = || Place::Jump(names.iter().cloned().map(Place::Shard).collect());
         let config = Database {
             name: "shop".into(),
@@ -160,6 +165,8 @@ impl World {
             default_pool_size: None,
             distributions: [
                 by("users", &[KeyType::Int8], all()),
+                by("customers", &[KeyType::Int8], jump()),
+                pinned(by("products", &[KeyType::Int8], jump())),
                 by("sessions", &[KeyType::Text], jump()),
                 by("stores", &[KeyType::Text, KeyType::Int8], jump()),
                 by("years", &[KeyType::Int8], years(&names)),
@@ -263,6 +270,7 @@ fn brief(statement: &Statement) -> String {
         Access::Keyed(_) => "unkeyed",
         Access::Broadcast { .. } => "broadcast",
         Access::CopySplit(_) => "split",
+        Access::Generate(_) => "given ids",
         Access::Shard(_) => "hinted",
         Access::Refuse(_) => "refused",
     };
@@ -291,6 +299,7 @@ fn rules() -> Vec<Rule> {
         schema: None,
         name: name.into(),
         kind,
+        ids: Ids::default(),
     };
     let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
         distribution: distribution.into(),
@@ -304,10 +313,44 @@ fn rules() -> Vec<Rule> {
         rule("sessions", sharded("sessions", &["session_id"])),
         rule("stock", sharded("stores", &["store", "product_id"])),
         rule("events", sharded("years", &["year"])),
+        with_ids(
+            rule("wc_customers", sharded("customers", &["customer_id"])),
+            Some("customer_id"),
+            false,
+        ),
+        with_ids(
+            rule("wc_orders", sharded("customers", &["customer_id"])),
+            Some("order_id"),
+            true,
+        ),
+        by_id(with_ids(
+            rule("wc_order_items", sharded("customers", &["order_id"])),
+            Some("item_id"),
+            true,
+        )),
+        by_id(rule("wc_item_meta", sharded("customers", &["item_id"]))),
+        with_ids(
+            rule("reviews", sharded("products", &["product_id"])),
+            Some("review_id"),
+            true,
+        ),
+        by_id(rule("votes", sharded("products", &["review_id"]))),
         rule("o", TableKind::Reference),
         rule("countries", TableKind::Reference),
         rule("options", TableKind::Single),
     ]
+}
+
+fn with_ids(mut rule: Rule, column: Option<&str>, carries: bool) -> Rule {
+    rule.ids.column = column.map(String::from);
+    rule.ids.carries = carries;
+    rule
+}
+
+/// The key holds ids that carry their bucket.
+fn by_id(mut rule: Rule) -> Rule {
+    rule.ids.by = true;
+    rule
 }
 
 fn catalog() -> Catalog {
@@ -335,6 +378,13 @@ fn catalog() -> Catalog {
     add("t", false, &["id", "user_id", "name", "amount", "country"]);
     add("u", false, &["user_id", "email"]);
     add("events", false, &["year", "what"]);
+    add("wc_customers", false, &["name", "customer_id"]);
+    add("wc_orders", false, &["customer_id", "status", "order_id"]);
+    add(
+        "wc_order_items",
+        false,
+        &["item_id", "order_id", "quantity"],
+    );
     add("o", false, &["id", "label"]);
     add("countries", false, &["code", "name"]);
     add("options", false, &["name", "value"]);

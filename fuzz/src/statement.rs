@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, KeyType, Place, Shard, Table as Rule, TableKind,
-    Unlisted,
+    Constraints, Database, Distribution, Host, Ids, KeyType, Place, Shard, Table as Rule,
+    TableKind, Unlisted,
 };
 use pgherd::placement::catalog::{Catalog, Column, Table};
 use pgherd::placement::topology::Topology;
@@ -134,6 +134,7 @@ impl World {
             schema: None,
             name: name.into(),
             kind,
+            ids: Ids::default(),
         };
         let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
             distribution: distribution.into(),

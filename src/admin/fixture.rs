@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
 use crate::config::{
     Auth, AuthMethod, ClientTls, ClientTlsMode, Config, Constraints, Database, Distribution,
-    Fallback, Host, KeyType, Limits, Listen, Log, LogFormat, Place, PoolMode, RangePart, Secret,
-    ServerTls, ServerTlsMode, Setting, Shard, Table, TableKind, Unlisted, User,
+    Fallback, Host, Ids, KeyType, Limits, Listen, Log, LogFormat, Place, PoolMode, RangePart,
+    Secret, ServerTls, ServerTlsMode, Setting, Shard, Table, TableKind, Unlisted, User,
 };
 use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
@@ -246,6 +246,7 @@ fn shop() -> Database {
         schema: None,
         name: name.into(),
         kind,
+        ids: Ids::default(),
     };
     let sharded = TableKind::Sharded {
         distribution: "products".into(),

@@ -344,6 +344,26 @@ pub struct Table {
     pub schema: Option<String>,
     pub name: String,
     pub kind: TableKind,
+    pub ids: Ids,
+}
+
+/// What a sharded table says of ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// The column whose values are generated where a statement leaves them out.
+    pub column: Option<String>,
+    /// Whether the ids of `column` carry the bucket of the key, in their low 14 bits.
+    pub carries: bool,
+    /// Whether the key holds ids of another table, which carry the bucket.
+    pub by: bool,
+}
+
+impl Ids {
+    /// The columns of a table with this key whose values carry the bucket of its rows.
+    pub fn carriers<'a>(&'a self, key: &'a [String]) -> impl Iterator<Item = &'a String> + Clone {
+        let own = self.column.iter().filter(|_| self.carries);
+        own.chain(key.iter().filter(|_| self.by))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 mod check;
 mod finding;
+pub mod ids;
 mod introspect;
 mod pool;
 mod schema;

@@ -35,6 +35,8 @@ pub(super) struct Column {
     /// Of the default or the generation expression.
     pub(super) default: Option<String>,
     pub(super) source: Source,
+    /// Whether it is GENERATED ALWAYS AS IDENTITY.
+    pub(super) always: bool,
     /// False for a collation under which different texts can be equal.
     pub(super) deterministic: bool,
 }
@@ -77,7 +79,8 @@ const COLUMNS: &str = "
     SELECT n.nspname::text, c.relname::text, a.attname::text,
            pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid, t.typtype::text, a.atttypmod,
            a.attnotnull, pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity <> '',
-           a.attgenerated <> '', COALESCE(l.collisdeterministic, true)
+           a.attgenerated <> '', COALESCE(l.collisdeterministic, true),
+           a.attidentity = 'a'
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_attribute a
@@ -145,6 +148,7 @@ impl Schema {
                     (false, false) => Source::Default,
                 },
                 deterministic: column(row, 11)?,
+                always: column(row, 12)?,
             });
         }
         for row in &connection.rows(INDEXES, &[]).await? {

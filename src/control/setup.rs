@@ -1,15 +1,17 @@
 //! Creates what the proxy keeps on the shards: the schema `pgherd`. Running it again changes nothing.
 
-use super::pool::{Pool, column};
+use super::pool::{Connection, Pool, column};
 use super::{Control, Finding, Level};
 use crate::error::Fault;
+use crate::planner::plan::Stream;
 
 const EXISTS: &str = "SELECT pg_catalog.to_regnamespace('pgherd') IS NOT NULL";
 const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS pgherd";
 const COMMENT: &str = "COMMENT ON SCHEMA pgherd IS 'What pgherd keeps for itself'";
 
 impl Control {
-    /// Creates the schema `pgherd` on every shard that has none, and says what it did on each.
+    /// Creates the schema `pgherd` on every shard that has none, and the sequences of ids on the home shard;
+    /// says what it did on each.
     ///
     /// # Errors
     /// 3D000 for a database that is not in the configuration. A shard that fails is a finding.
@@ -27,13 +29,39 @@ impl Control {
             };
             findings.push(finding.on(&shard));
         }
+        let config = self.database(database)?;
+        for table in &config.tables {
+            let Some(column) = &table.ids.column else {
+                continue;
+            };
+            let stream = Stream {
+                schema: table.schema.clone(),
+                table: table.name.clone(),
+                column: column.clone(),
+                carries: table.ids.carries,
+            };
+            let name = &table.name;
+            let finding = match self.make_sequence(database, &stream).await {
+                Ok(true) => format!("created the sequence of ids of table \"{name}\""),
+                Ok(false) => format!("the sequence of ids of table \"{name}\" is there already"),
+                Err(fault) => {
+                    findings.push(from_fault(&fault));
+                    continue;
+                }
+            };
+            findings.push(Finding::new(Level::Note, finding).on(&config.home));
+        }
         Ok(findings)
     }
 }
 
 /// Whether the schema had to be created.
 async fn create(pool: &Pool) -> Result<bool, Fault> {
-    let mut connection = pool.connect().await?;
+    make_schema(&mut pool.connect().await?).await
+}
+
+/// The same on one connection.
+pub(super) async fn make_schema(connection: &mut Connection<'_>) -> Result<bool, Fault> {
     let rows = connection.rows(EXISTS, &[]).await?;
     if column(rows.first(), 0)? {
         return Ok(false);

@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 
 use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
-use crate::placement::{ShardId, ShardSet};
+use crate::placement::{ShardId, ShardSet, bucket_of_id};
+use crate::planner;
 use crate::planner::plan::CopySplit;
 use crate::planner::tenant;
 use crate::sql::scan::Encoding;
@@ -337,7 +338,9 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
     {
         return Err(tenant::another(&split.table));
     }
-    let placed = if kinds.len() == 1 {
+    let placed = if split.by_id || split.checks_id {
+        by_id(fields, placing)
+    } else if kinds.len() == 1 {
         read(0).and_then(|key| distribution.place(std::slice::from_ref(&key)))
     } else {
         (0..kinds.len())
@@ -348,8 +351,56 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
     placed.map_err(|error| key_fault(&error, split))
 }
 
+/// The shard of a row whose key is an id that carries its bucket, or that has such an id beside its key.
+fn by_id(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, KeyError> {
+    let Placing {
+        split,
+        distribution,
+        is_utf8,
+        tenant: _,
+    } = placing;
+    let key = fields.first().copied().flatten().ok_or(KeyError::Null)?;
+    let kind = match distribution.key().first() {
+        Some(kind) if !split.by_id => *kind,
+        Some(_) | None => KeyType::Int8,
+    };
+    if kind == KeyType::Text && !is_utf8 && !key.is_ascii() {
+        return Err(KeyError::Unprovable);
+    }
+    let read = |kind, bytes| {
+        if split.format == Format::Binary {
+            Key::from_binary(kind, bytes)
+        } else {
+            Key::from_text(kind, bytes)
+        }
+    };
+    let key = read(kind, key)?;
+    let bucket = if let Key::Int(id) = key
+        && split.by_id
+    {
+        bucket_of_id(id)
+    } else {
+        distribution.bucket(std::slice::from_ref(&key))
+    };
+    if let Some(Some(id)) = fields.get(1).filter(|_| split.checks_id)
+        && let Key::Int(id) = read(KeyType::Int8, id)?
+        && bucket_of_id(id) != bucket
+    {
+        let fault = planner::refuse::wrong_id(&id.to_string(), bucket_of_id(id), bucket);
+        return Err(KeyError::Invalid(Box::new(fault)));
+    }
+    if !split.by_id {
+        return distribution.place(std::slice::from_ref(&key));
+    }
+    let mut shards = ShardSet::new();
+    distribution.of_bucket(bucket, |shard| shards.insert(shard))?;
+    shards
+        .single()
+        .ok_or_else(|| KeyError::Invalid(Box::new(planner::refuse::pinned_id(&split.table))))
+}
+
 fn key_fault(error: &KeyError, split: &CopySplit) -> Fault {
-    crate::planner::key_fault(error, &split.table)
+    planner::key_fault(error, &split.table)
 }
 
 fn with_line(mut fault: Fault, split: &CopySplit, line: u64) -> Fault {

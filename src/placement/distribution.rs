@@ -1,10 +1,10 @@
 //! One distribution: a rule that places keys, and the keys pinned to shards of their own.
 
 use super::rule::{Builder, Rule, Span};
-use super::{ShardId, ShardSet};
+use super::{BUCKETS, ShardId, ShardSet};
 use crate::config;
 use crate::error::{Fault, SqlState};
-use crate::types::key::{Key, KeyError, KeyType};
+use crate::types::key::{Key, KeyError, KeyType, row_hash};
 
 /// Integers of a span that are placed one by one.
 const SPAN_MAX: u64 = 64;
@@ -17,6 +17,8 @@ pub struct Distribution {
     rule: Box<dyn Rule>,
     /// Ascending by key.
     pins: Vec<(Key<'static>, ShardId)>,
+    /// The bucket of each pin, and its shard.
+    pin_buckets: Vec<(u64, ShardId)>,
     shards: ShardSet,
 }
 
@@ -36,7 +38,11 @@ impl Distribution {
             pins.push(pin);
         }
         pins.sort();
+        let bucket = |(key, shard): &(Key<'static>, ShardId)| {
+            (row_hash(std::slice::from_ref(key)) % BUCKETS, *shard)
+        };
         Ok(Distribution {
+            pin_buckets: pins.iter().map(bucket).collect(),
             name: config.name.clone(),
             key: config.key.clone(),
             rule,
@@ -81,6 +87,32 @@ impl Distribution {
             }
         }
         self.rule.between(span, into);
+    }
+
+    /// Whether a bucket alone says where its keys are, so that an id can carry it.
+    pub fn is_of_bucket(&self) -> bool {
+        self.key.len() == 1 && (0..BUCKETS).all(|bucket| self.rule.place_bucket(bucket).is_some())
+    }
+
+    /// The bucket of a key.
+    pub fn bucket(&self, key: &[Key<'_>]) -> u64 {
+        row_hash(key) % BUCKETS
+    }
+
+    /// Calls `each` with every shard that has keys of a bucket: the bucket's own, and those of the pins
+    /// of keys in it. A shard may come twice. Allocates nothing.
+    ///
+    /// # Errors
+    /// `Unprovable` where the bucket alone does not say.
+    pub fn of_bucket(&self, bucket: u64, mut each: impl FnMut(ShardId)) -> Result<(), KeyError> {
+        let own = self.rule.place_bucket(bucket);
+        each(own.ok_or(KeyError::Unprovable)?);
+        for (pinned, shard) in &self.pin_buckets {
+            if *pinned == bucket {
+                each(*shard);
+            }
+        }
+        Ok(())
     }
 
     /// The shard of a key: its pin's, else the rule's. Allocates nothing.
@@ -144,7 +176,7 @@ mod tests {
     use super::Distribution;
     use crate::config::{self, Place, RangePart};
     use crate::error::Fault;
-    use crate::placement::ShardId;
+    use crate::placement::{ShardId, bucket_of_id, id_of_bucket};
     use crate::types::key::{Key, KeyError, KeyType};
 
     fn names() -> Vec<String> {
@@ -197,6 +229,33 @@ mod tests {
             }
         }
         assert!((19_000..=21_000).contains(&moved), "{moved} of 100000");
+    }
+
+    #[test]
+    fn an_id_names_the_shard_of_its_key() {
+        let rule = build(&[KeyType::Int8], Place::Jump(shards("abcd")), &[("7", "d")]).unwrap();
+        assert!(rule.is_of_bucket());
+        for value in 0..1_000_i64 {
+            let key = [Key::Int(value)];
+            let bucket = rule.bucket(&key);
+            for sequence in [0, 1, 77, (1 << 39) - 1] {
+                let id = id_of_bucket(sequence, bucket).unwrap();
+                assert_eq!(bucket_of_id(id), bucket);
+                let mut found = Vec::new();
+                rule.of_bucket(bucket_of_id(id), |shard| found.push(shard))
+                    .unwrap();
+                assert!(found.contains(&rule.place(&key).unwrap()), "{value}");
+                assert_eq!(
+                    found.len() > 1,
+                    bucket == rule.bucket(&[Key::Int(7)]),
+                    "{value}"
+                );
+            }
+        }
+        assert_eq!(id_of_bucket(1 << 39, 0), None);
+        assert_eq!(bucket_of_id(-1), 16_383);
+        let rule = build(&[KeyType::Int8], Place::Modulo(shards("ab")), &[]).unwrap();
+        assert!(!rule.is_of_bucket() && rule.of_bucket(3, |_| ()).is_err());
     }
 
     #[test]

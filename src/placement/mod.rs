@@ -21,3 +21,19 @@ pub struct ShardId(pub u16);
 
 /// The number of buckets of a hashed distribution: the unit that moves when shards come and go.
 pub const BUCKETS: u64 = 16_384;
+
+/// Ids stay below this, so that a double holds each of them.
+pub const ID_LIMIT: i64 = 1 << 53;
+
+/// The bucket that an id carries, in its low 14 bits.
+pub fn bucket_of_id(id: i64) -> u64 {
+    id.cast_unsigned() % BUCKETS
+}
+
+/// The id that is number `sequence` of those that carry a bucket; `None` from [`ID_LIMIT`] on.
+pub fn id_of_bucket(sequence: i64, bucket: u64) -> Option<i64> {
+    let id = sequence
+        .checked_mul(i64::try_from(BUCKETS).ok()?)?
+        .checked_add(i64::try_from(bucket).ok()?)?;
+    (id < ID_LIMIT).then_some(id)
+}

@@ -15,7 +15,8 @@ struct View<'a> {
 /// How a table's rows are spread, comparable between configurations.
 #[derive(PartialEq)]
 enum Spread<'a> {
-    Sharded(&'a Distribution, &'a [String]),
+    /// The column whose ids carry their bucket, and whether the key holds such ids, come last.
+    Sharded(&'a Distribution, &'a [String], (Option<&'a str>, bool)),
     Reference,
     Single,
     Refused,
@@ -24,10 +25,17 @@ enum Spread<'a> {
 impl<'a> View<'a> {
     fn spread(self, rule: Option<&'a TableRule>) -> Spread<'a> {
         match rule.map(|rule| &rule.kind) {
-            Some(Kind::Sharded { distribution, key }) => {
+            Some(Kind::Sharded {
+                distribution,
+                key,
+                ids,
+            }) => {
                 let name = self.topology.distribution(*distribution);
                 let found = name.and_then(|one| self.config.distributions.get(one.name()));
-                found.map_or(Spread::Refused, |found| Spread::Sharded(found, key))
+                let carrying = ids.column.as_deref().filter(|_| ids.carries);
+                found.map_or(Spread::Refused, |found| {
+                    Spread::Sharded(found, key, (carrying, ids.by))
+                })
             }
             Some(Kind::Reference) => Spread::Reference,
             Some(Kind::Single) => Spread::Single,
@@ -94,8 +102,8 @@ fn in_database(old: View<'_>, new: View<'_>) -> BTreeSet<String> {
         let after = new.topology.table(schema, &rule.name);
         match (old.spread(Some(before)), new.spread(after)) {
             (before, after) if before == after => (),
-            (Spread::Sharded(one, key), Spread::Sharded(other, same))
-                if one.name == other.name && key == same =>
+            (Spread::Sharded(one, key, ids), Spread::Sharded(other, same, also))
+                if one.name == other.name && key == same && ids == also =>
             {
                 changes.insert(format!("distributions.{}", one.name));
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{self, Constraints, Database, TableKind, Tenancy, Unlisted};
+use crate::config::{self, Constraints, Database, Ids, TableKind, Tenancy, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.
@@ -23,6 +23,7 @@ pub enum Kind {
     Sharded {
         distribution: usize,
         key: Vec<String>,
+        ids: Ids,
     },
     /// A full copy on every shard.
     Reference,
@@ -123,9 +124,24 @@ impl Topology {
                 "Name one column for each column of the distribution's key.",
             );
         }
+        let carried = table.ids.carries || table.ids.by;
+        if carried
+            && !self
+                .distribution(index)
+                .is_some_and(Distribution::is_of_bucket)
+        {
+            return fault(
+                format!(
+                    "ids of table \"{}\" cannot carry their bucket: distribution \"{name}\" does not place by bucket",
+                    table.name
+                ),
+                "Use a distribution by jump.",
+            );
+        }
         Ok(Kind::Sharded {
             distribution: index,
             key: key.clone(),
+            ids: table.ids.clone(),
         })
     }
 
@@ -244,7 +260,7 @@ mod tests {
 
     use super::{Kind, Topology};
     use crate::config::{
-        Constraints, Database, Distribution, Host, Place, Shard, Table, TableKind, Unlisted,
+        Constraints, Database, Distribution, Host, Ids, Place, Shard, Table, TableKind, Unlisted,
     };
     use crate::error::Fault;
     use crate::placement::ShardId;
@@ -265,6 +281,7 @@ mod tests {
             schema: schema.map(String::from),
             name: String::from(*name),
             kind: kind.clone(),
+            ids: Ids::default(),
         };
         let distribution = Distribution {
             name: "d".into(),
@@ -313,6 +330,7 @@ mod tests {
         let expect = Some(Kind::Sharded {
             distribution: 0,
             key,
+            ids: Ids::default(),
         });
         assert_eq!(kind(Some("app"), "u"), expect);
         assert_eq!(kind(None, "u"), expect);

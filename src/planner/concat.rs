@@ -126,7 +126,8 @@ impl Colocated<'_, '_> {
         Ok(left)
     }
 
-    /// Whether the keys of two references are equal by what WHERE and inner joins say.
+    /// Whether the keys of two references are equal, or in one bucket by ids that carry it, by what WHERE
+    /// and inner joins say.
     fn connected(&self, left: usize, right: usize) -> bool {
         let (Some((left, columns)), Some((right, others))) =
             (self.survey.sharded(left), self.survey.sharded(right))
@@ -144,24 +145,28 @@ impl Colocated<'_, '_> {
                 return true;
             }
             next += 1;
-            for link in self
-                .survey
-                .facts
+            let facts = &self.survey.facts;
+            let equal = facts
                 .links
                 .iter()
-                .filter(|link| link.outer.is_none())
-            {
-                let other = match node {
-                    node if node == link.left => link.right,
-                    node if node == link.right => link.left,
-                    _ => continue,
-                };
+                .filter(|link| link.outer.is_none() && self.are_alike(link.left, link.right))
+                .filter_map(|link| match node {
+                    node if node == link.left => Some(link.right),
+                    node if node == link.right => Some(link.left),
+                    _ => None,
+                });
+            for other in equal.chain(facts.of_same_row(node)) {
                 if !seen.contains(&other) {
                     seen.push(other);
                 }
             }
         }
         false
+    }
+
+    /// Whether equal values of both are placed alike: an id is not placed as a key of the same number.
+    fn are_alike(&self, left: usize, right: usize) -> bool {
+        self.survey.facts.is_id(left) == self.survey.facts.is_id(right)
     }
 
     /// Whether the ON of an outer join equates the keys of two references.
@@ -178,7 +183,13 @@ impl Colocated<'_, '_> {
                         || (link.left, link.right) == (right, left))
             })
         };
-        columns == others && (0..columns).all(|column| pair(left + column, right + column))
+        let keys = |column| {
+            self.are_alike(left + column, right + column) && pair(left + column, right + column)
+        };
+        let row = |key: usize| [key].into_iter().chain(self.survey.facts.of_same_row(key));
+        let by_id = |left| row(right).any(|right| self.are_alike(left, right) && pair(left, right));
+        columns == others && (0..columns).all(keys)
+            || columns == 1 && others == 1 && row(left).any(by_id)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What planning looks things up in, and what a table's name means there.
 
-use crate::config::Unlisted;
+use crate::config::{Ids, Unlisted};
 use crate::placement::catalog::{Catalog, Table};
 use crate::placement::topology::{Kind, TableRule, Topology};
 use crate::sql::cursor::Name;
@@ -26,6 +26,7 @@ pub enum Relation<'a> {
     Sharded {
         distribution: usize,
         key: &'a [String],
+        ids: &'a Ids,
         /// What the catalog knows of it.
         table: Option<&'a Table>,
     },
@@ -74,9 +75,14 @@ impl<'a> Context<'a> {
             return Relation::System;
         }
         match rule.map(|rule| &rule.kind) {
-            Some(Kind::Sharded { distribution, key }) => Relation::Sharded {
+            Some(Kind::Sharded {
+                distribution,
+                key,
+                ids,
+            }) => Relation::Sharded {
                 distribution: *distribution,
                 key,
+                ids,
                 table,
             },
             Some(Kind::Reference) => Relation::Reference(table),

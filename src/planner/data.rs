@@ -8,6 +8,7 @@ use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
+use crate::planner::ids::Generates;
 use crate::planner::literals::Literals;
 use crate::planner::plan::{Access, Confined, Effect, KeyOperands, Keyed};
 use crate::planner::refuse;
@@ -79,8 +80,70 @@ pub(super) fn decide(
             }
         }
     }
-    decision.access = access(&survey, block, cursor, &mut decision);
+    if decision.effect == Effect::None
+        && decision.block_only
+        && let Some(effect) = effects::of_last_id(block, &survey.calls, literals)
+    {
+        decision.exact = true;
+        decision.effect = effect;
+    }
+    decision.access = match &survey.generates {
+        None => access(&survey, block, cursor, &mut decision),
+        Some(generates) => generated(&survey, generates, block, cursor, &mut decision),
+    };
     decision
+}
+
+/// An INSERT of rows that are to be given ids.
+fn generated(
+    survey: &Survey<'_>,
+    generates: &Generates,
+    block: &Block,
+    cursor: &Cursor<'_>,
+    decision: &mut Decision,
+) -> Access {
+    if let Some(fault) = &survey.refusal {
+        return refused(fault.clone());
+    }
+    if !generates.fits(cursor) {
+        return refused(refuse::ids_within());
+    }
+    let within = if survey.context.is_one_shard() {
+        Access::Home
+    } else if generates.is_key {
+        Access::AnyShard
+    } else {
+        access(survey, block, cursor, decision)
+    };
+    if let Access::Refuse(_) = within {
+        return within;
+    }
+    generates.access(within)
+}
+
+/// An INSERT of rows whose ids carry the bucket of their key, where there is one shard.
+fn checked(survey: &Survey<'_>) -> Access {
+    if let Some(fault) = &survey.refusal {
+        return refused(fault.clone());
+    }
+    let mut references = survey.references.iter();
+    let target = references.find(|reference| reference.written && reference.rows.is_some());
+    let Some((Rows::Sharded { distribution, .. }, reference)) =
+        target.map(|target| (target.place, target))
+    else {
+        return Access::Home;
+    };
+    let table = reference.name.to_string();
+    Access::Keyed(Arc::new(Keyed {
+        distribution,
+        keys: reference.rows.clone(),
+        concat: false,
+        splits: false,
+        otherwise: Arc::new(refuse::insert(&table)),
+        insert: true,
+        hinted: None,
+        table: table.into(),
+    }))
 }
 
 fn access(
@@ -89,6 +152,9 @@ fn access(
     cursor: &Cursor<'_>,
     decision: &mut Decision,
 ) -> Access {
+    if survey.context.is_one_shard() && survey.minds_ids {
+        return checked(survey);
+    }
     if survey.context.is_one_shard() {
         match into_kind(block) {
             Some(Into::Temporary) => decision.effect = Effect::Pin(effects::TEMPORARY),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::planner::plan::{Access, Confined, Effect, Statement};
+use crate::planner::refuse;
 
 /// What planning one statement gives, before it is put into a script.
 #[expect(
@@ -78,6 +79,9 @@ impl Draft {
             && keyed.splits
         {
             Arc::make_mut(keyed).splits = false;
+        }
+        if let Access::Generate(_) = &self.access {
+            self.access = Access::Refuse(Arc::new(refuse::ids_within()));
         }
     }
 

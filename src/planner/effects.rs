@@ -62,12 +62,7 @@ pub(super) fn of_calls(block: &Block, calls: &[Call], literals: &Literals<'_>) -
     let (Body::Select(select), [call]) = (&block.body, calls) else {
         return Effect::Pin(CONFIG);
     };
-    let plain = block.ctes.is_empty()
-        && block.inner.subqueries.is_empty()
-        && block.inner.features == Features::default()
-        && select.from.is_empty()
-        && select.filter.is_none()
-        && select.into.is_none();
+    let plain = is_plain_select(block);
     let alone = matches!(
         select.projection.as_slice(),
         [Item::Expr {
@@ -83,6 +78,50 @@ pub(super) fn of_calls(block: &Block, calls: &[Call], literals: &Literals<'_>) -
         },
         _ => Effect::Pin(CONFIG),
     }
+}
+
+/// The effect of SELECT lastval() or currval(sequence) and nothing else.
+pub(super) fn of_last_id(block: &Block, calls: &[Call], literals: &Literals<'_>) -> Option<Effect> {
+    let (Body::Select(select), [call]) = (&block.body, calls) else {
+        return None;
+    };
+    let [
+        Item::Expr {
+            expr: Expr::Call,
+            alias,
+        },
+    ] = select.projection.as_slice()
+    else {
+        return None;
+    };
+    let plain = is_plain_select(block)
+        && call
+            .name
+            .schema
+            .as_ref()
+            .is_none_or(|schema| schema == "pg_catalog");
+    let sequence = match (call.name.name.as_str(), call.args.as_slice()) {
+        ("lastval", []) => None,
+        ("currval", [sequence]) => Some(argument(sequence, literals)),
+        _ => return None,
+    };
+    plain.then(|| Effect::LastId {
+        sequence,
+        column: alias.as_ref().unwrap_or(&call.name.name).clone(),
+    })
+}
+
+/// Whether it is a SELECT of a list of values.
+fn is_plain_select(block: &Block) -> bool {
+    let Body::Select(select) = &block.body else {
+        return false;
+    };
+    block.ctes.is_empty()
+        && block.inner.subqueries.is_empty()
+        && block.inner.features == Features::default()
+        && select.from.is_empty()
+        && select.filter.is_none()
+        && select.into.is_none()
 }
 
 fn argument(expr: &Expr, literals: &Literals<'_>) -> Argument {

@@ -82,6 +82,9 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
     match route {
         Route::Session => "answered by the proxy itself, or where the transaction is".into(),
         Route::Anywhere => "no table: any server answers alike".into(),
+        Route::AnyShard if matches!(statement.access, Access::Generate(_)) => {
+            "the one of these on which the id is placed that the row is given".into()
+        }
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),
         Route::Concat(_) => "each shard's rows, one after another, are the answer".into(),
@@ -102,6 +105,7 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
 fn single(access: &Access, topology: &Topology) -> String {
     match access {
         _ if topology.shards().len() == 1 => "the database has one shard".into(),
+        Access::Generate(generate) => single(&generate.within, topology),
         Access::Keyed(keyed) => {
             let distribution = topology
                 .distribution(keyed.distribution)

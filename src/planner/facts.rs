@@ -1,13 +1,14 @@
 //! What predicates prove of key columns: sets of values, and equalities that carry them on.
 //!
-//! A node is one key column of one reference to a sharded table, or a column of a derived table that has
-//! its values. An edge says that the rows of one
+//! A node is one key column of one reference to a sharded table, its column of ids that carry the key's
+//! bucket, or a column of a derived table that has the values of either. An edge says that the rows of one
 //! table that matter have a value some row that matters of the other has; it points the way that
 //! values may be carried. *Invariant:* a node's set holds the key of every row that can matter to
 //! the answer, or is not known.
 
 use std::sync::Arc;
 
+use crate::config::Ids;
 use crate::placement::distribution::Distribution;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Bound, Interval, KeyOperands, Operand};
@@ -38,10 +39,14 @@ pub(super) struct Link {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     types: Vec<KeyType>,
+    /// Whether each node is a column of ids that carry their bucket.
+    ids: Vec<bool>,
     sets: Vec<Option<Vec<Operand>>>,
     edges: Vec<(Node, Node)>,
     /// Nodes whose values are among those of the others together.
     unions: Vec<(Node, Vec<Node>)>,
+    /// The key and the id of one reference, which have one bucket.
+    carriers: Vec<(Node, Node)>,
     pub links: Vec<Link>,
     /// What the level at hand compares with its subqueries, by their index, as yet unread.
     pub asked: Vec<Asked>,
@@ -63,16 +68,86 @@ pub(super) struct Asked {
 }
 
 impl Facts {
-    /// Makes the nodes of a reference to a table of this distribution; the first of them.
-    pub(super) fn reference(&mut self, topology: &Topology, distribution: usize) -> Node {
+    /// Makes the nodes of a reference to a table of this distribution: the first of its key, and that of
+    /// ids that carry their bucket.
+    pub(super) fn reference(
+        &mut self,
+        topology: &Topology,
+        distribution: usize,
+        ids: &Ids,
+    ) -> (Node, Option<Node>) {
         let first = self.types.len();
         let key = topology
             .distribution(distribution)
             .map(Distribution::key)
             .unwrap_or_default();
-        self.types.extend_from_slice(key);
+        if ids.by {
+            self.types.push(KeyType::Int8);
+        } else {
+            self.types.extend_from_slice(key);
+        }
+        self.ids.resize(self.types.len(), ids.by);
+        let mut id = ids.by.then_some(first);
+        if ids.carries {
+            let own = self.types.len();
+            self.types.push(KeyType::Int8);
+            self.ids.push(true);
+            self.carriers.push((first, own));
+            self.edges.extend([(first, own), (own, first)]);
+            id = Some(own);
+        }
         self.sets.resize(self.types.len(), None);
-        first
+        (first, id)
+    }
+
+    /// Whether a node is a column of ids that carry their bucket.
+    pub(super) fn is_id(&self, node: Node) -> bool {
+        self.ids.get(node).copied().unwrap_or_default()
+    }
+
+    /// Nodes of the same bucket as this one, in the same row.
+    pub(super) fn of_same_row(&self, node: Node) -> impl Iterator<Item = Node> {
+        let pairs = self
+            .carriers
+            .iter()
+            .flat_map(|&(key, id)| [(key, id), (id, key)]);
+        pairs
+            .filter(move |(from, _)| *from == node)
+            .map(|(_, to)| to)
+    }
+
+    /// A value of a node, as a plan holds it.
+    pub(super) fn valued(&self, node: Node, operand: Operand) -> Operand {
+        if self.is_id(node) && is_value(&operand) {
+            Operand::Id(Box::new(operand))
+        } else {
+            operand
+        }
+    }
+
+    /// The values of a node, as a plan holds them; `None` where they say nothing of its bucket.
+    fn valued_all(&self, node: Node, values: Vec<Operand>) -> Option<Vec<Operand>> {
+        if !self.is_id(node) {
+            return Some(values);
+        }
+        let valued = |value| match value {
+            Operand::Between(_) => None,
+            value => Some(self.valued(node, value)),
+        };
+        values.into_iter().map(valued).collect()
+    }
+
+    /// What the values of one node say of another that they are carried to.
+    fn carried(&self, from: Node, to: Node, values: Vec<Operand>) -> Option<Vec<Operand>> {
+        if self.is_id(from) || !self.is_id(to) {
+            return Some(values);
+        }
+        let bucket = |value: Operand| match value {
+            Operand::Between(_) => None,
+            value if is_value(&value) => Some(Operand::Carried(Box::new(value))),
+            value => Some(value),
+        };
+        values.into_iter().map(bucket).collect()
     }
 
     pub(super) fn key_type(&self, node: Node) -> Option<KeyType> {
@@ -83,6 +158,7 @@ impl Facts {
     pub(super) fn derived(&mut self, from: Node) -> Option<Node> {
         let kind = self.key_type(from)?;
         self.types.push(kind);
+        self.ids.push(self.is_id(from));
         self.sets.push(None);
         Some(self.types.len() - 1)
     }
@@ -90,6 +166,9 @@ impl Facts {
     /// Learns that a node has one of these values; the smaller of two sets is kept, and of two intervals
     /// what they have in common. Whether anything was learnt.
     pub(super) fn confine(&mut self, node: Node, values: Vec<Operand>) -> bool {
+        let Some(values) = self.valued_all(node, values) else {
+            return false;
+        };
         let Some(set) = self.sets.get_mut(node) else {
             return false;
         };
@@ -110,10 +189,9 @@ impl Facts {
     /// Learns that a node's values are among those of others together, which are of its type.
     pub(super) fn unite(&mut self, node: Node, parts: Vec<Node>) {
         let kind = self.key_type(node).map(width);
-        if parts
-            .iter()
-            .all(|part| self.key_type(*part).map(width) == kind)
-        {
+        if parts.iter().all(|part| {
+            self.key_type(*part).map(width) == kind && self.is_id(*part) == self.is_id(node)
+        }) {
             self.unions.push((node, parts));
         }
     }
@@ -129,7 +207,9 @@ impl Facts {
 
     /// Learns that values may be carried from one node to another.
     pub(super) fn carry(&mut self, from: Node, to: Node) {
-        if self.key_type(from).map(width) == self.key_type(to).map(width) {
+        if self.key_type(from).map(width) == self.key_type(to).map(width)
+            && self.is_id(from) == self.is_id(to)
+        {
             self.edges.push((from, to));
         }
     }
@@ -176,7 +256,10 @@ impl Facts {
                 let first = edges.partition_point(|(node, _)| *node < from);
                 let outgoing = edges.get(first..).unwrap_or_default().iter();
                 for &(_, to) in outgoing.take_while(|(node, _)| *node == from) {
-                    if self.is_lighter(&values, to) && self.confine(to, values.clone()) {
+                    if self.is_lighter(&values, to)
+                        && let Some(values) = self.carried(from, to, values.clone())
+                        && self.confine(to, values)
+                    {
                         news.push(to);
                     }
                 }
@@ -258,7 +341,22 @@ fn is_several(operand: &Operand) -> bool {
         | Operand::Literal { .. }
         | Operand::Constant(_)
         | Operand::Computed(_)
-        | Operand::Null => false,
+        | Operand::Null
+        | Operand::Id(_)
+        | Operand::Carried(_) => false,
+    }
+}
+
+/// Whether an operand is the value of a column itself, and not NULL.
+fn is_value(operand: &Operand) -> bool {
+    match operand {
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Computed(_)
+        | Operand::Elements(_)
+        | Operand::LiteralElements(_) => true,
+        Operand::Between(_) | Operand::Id(_) | Operand::Carried(_) | Operand::Null => false,
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn apply(access: &mut Access, hints: &Hints, context: Context<'_>) {
         | Access::Bound
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
+        | Access::Generate(_)
         | Access::Shard(_) => false,
     };
     if !takes {
@@ -53,6 +54,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
             | Access::Keyed(_)
             | Access::Broadcast { .. }
             | Access::CopySplit(_)
+            | Access::Generate(_)
             | Access::Shard(_)
             | Access::Refuse(_) => Access::Shard(shard),
         }));

@@ -227,6 +227,7 @@ fn weight(operand: &Operand) -> usize {
         | Operand::Elements(_)
         | Operand::LiteralElements(_)
         | Operand::Null => own,
+        Operand::Id(inner) | Operand::Carried(inner) => own + weight(inner),
     }
 }
 
@@ -242,6 +243,7 @@ fn size(text: &[u8], script: &Script) -> usize {
                 .flatten()
                 .map(|key| 24 + key.iter().map(weight).sum::<usize>())
                 .sum(),
+            Access::Generate(generate) => 512 + generate.keys.len() * 96,
             Access::Session
             | Access::Anywhere
             | Access::Bound

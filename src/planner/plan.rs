@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
+use crate::sql::fill::Fill;
 use crate::sql::mask::Literal as Span;
 use crate::sql::statement::Arithmetic;
 use crate::types::key::KeyType;
@@ -136,6 +137,13 @@ pub enum Effect {
         local: bool,
     },
     ResetAll,
+    /// SELECT lastval() or currval(sequence) and nothing else: what is known of it is answered so.
+    LastId {
+        /// The argument of `currval`.
+        sequence: Option<Argument>,
+        /// The name of the answer's column.
+        column: String,
+    },
     /// SELECT set_config(name, value, is_local) and nothing else: the arguments.
     SetConfig {
         name: Argument,
@@ -220,6 +228,8 @@ pub enum Access {
     Broadcast { transaction: bool },
     /// COPY table FROM STDIN into a sharded table: rows are split by key.
     CopySplit(Arc<CopySplit>),
+    /// An INSERT of rows that are given ids first: it then is another statement, with those ids in it.
+    Generate(Arc<Generate>),
     /// Hinted to one shard.
     Shard(ShardId),
     /// Cannot be answered exactly: the error, with its hint.
@@ -284,6 +294,35 @@ pub enum Operand {
     Between(Arc<Interval>),
     /// NULL: matches nothing on read, is refused on write.
     Null,
+    /// An id that carries its bucket: what is placed by it is on a shard of that bucket. Behind the key
+    /// of a new row: the row's own id, which must carry the key's bucket.
+    Id(Box<Operand>),
+    /// A key, of which only the bucket counts: what is placed by an id that carries its bucket.
+    Carried(Box<Operand>),
+}
+
+/// Rows of an INSERT that are to be given ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generate {
+    pub stream: Arc<Stream>,
+    pub fill: Fill,
+    /// Of each row of `fill`, the key whose bucket its id carries; empty for plain ids.
+    pub keys: Vec<KeyOperands>,
+    pub distribution: usize,
+    /// Where it runs, as far as that is known without the ids.
+    pub within: Access,
+    /// The table as written, for messages.
+    pub table: Arc<str>,
+}
+
+/// Where the numbers of a table's ids come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stream {
+    /// As the configuration names it.
+    pub schema: Option<String>,
+    pub table: String,
+    pub column: String,
+    pub carries: bool,
 }
 
 /// All values that are above each of some and below each of others. One of them at least.
@@ -305,8 +344,12 @@ pub struct Bound {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySplit {
     pub distribution: usize,
-    /// Where in each row the key's columns stand, counted from 0.
+    /// Where in each row the key's columns stand, counted from 0; behind them, where `checks_id`, the id
+    /// that must carry the key's bucket.
     pub key_columns: Vec<usize>,
+    /// Whether the key is an id that carries the bucket.
+    pub by_id: bool,
+    pub checks_id: bool,
     pub format: Format,
     /// The table as written, for messages.
     pub table: String,

@@ -6,6 +6,7 @@ use crate::sql::scan::Unreadable;
 
 const COPIES: &str = "the copies of reference table";
 const KEY_UPDATE: &str = "cannot change the key of";
+const ID_UPDATE: &str = "cannot change the ids of";
 const SHARD_HINT: &str = "Name the shard with SET pgherd.shard, or connect to the shard itself.";
 const DIRECTLY: &str = "Stop the traffic, alter the table on each server directly, and restart with the changed configuration.";
 
@@ -119,6 +120,88 @@ pub fn key_update(table: &str, column: &str) -> Fault {
         "The statement sets key column \"{column}\", and the row may then belong to another shard."
     ))
     .hint("Delete the row and insert it with its new key, or leave the key out of SET.")
+}
+
+/// An id that was given to a new row, and does not carry the bucket of its key.
+pub fn wrong_id(id: &str, carried: u64, wanted: u64) -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("id {id} does not carry the bucket of its key"),
+    )
+    .detail(format!(
+        "The row would not be found by its id: the low 14 bits of the id are {carried}, and the key's bucket is {wanted}."
+    ))
+    .hint("Leave the id out, so that it is generated, or give one that was generated for this key.")
+}
+
+/// New rows whose ids cannot be looked at.
+pub fn unproven_id(table: &str, column: &str, why: &str) -> Fault {
+    let id = if column.is_empty() {
+        "The id".to_owned()
+    } else {
+        format!("Column \"{column}\"")
+    };
+    unsupported(format!(
+        "the ids of new rows of sharded table \"{table}\" cannot be checked"
+    ))
+    .detail(format!(
+        "{id} {why}, and each id must carry the bucket of its key."
+    ))
+    .hint("Insert the rows with VALUES, and leave the ids out, so that they are generated, or give them as constants or parameters.")
+}
+
+/// An INSERT of a query's rows without their ids.
+pub fn no_id(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "INSERT of a query's rows into sharded table \"{table}\" without their ids"
+    ))
+    .detail(format!(
+        "Ids are generated for rows of VALUES, and \"{column}\" is not among the columns that the statement names."
+    ))
+    .hint("Read the rows first and insert them with VALUES, or name the columns with the ids among them.")
+}
+
+/// A COPY that does not bring the ids.
+pub fn no_id_copied(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "COPY into sharded table \"{table}\" without its ids"
+    ))
+    .detail(format!(
+        "Ids are generated for INSERT only, and \"{column}\" is not among the columns."
+    ))
+    .hint(format!(
+        "Bring \"{column}\" in each row, or insert the rows with INSERT … VALUES."
+    ))
+}
+
+/// An INSERT that cannot be given ids where it stands.
+pub fn ids_within() -> Fault {
+    unsupported("ids cannot be generated for an INSERT within another statement".into())
+        .detail("The INSERT leaves out ids that pgherd generates.")
+        .hint("Send the INSERT as a statement of its own, or give it the ids.")
+}
+
+/// A write that would give a row an id of another bucket.
+pub fn id_update(table: &str, column: &str) -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("{ID_UPDATE} sharded table \"{table}\""),
+    )
+    .detail(format!(
+        "Column \"{column}\" carries the bucket of the key, and it would perhaps carry another."
+    ))
+    .hint(format!(
+        "Leave \"{column}\" and the key out of SET, or delete the row and insert it anew."
+    ))
+}
+
+/// A new row of a table placed by ids, with an id that does not name one shard.
+pub fn pinned_id(table: &str) -> Fault {
+    unsupported(format!(
+        "the shard of a new row of sharded table \"{table}\" cannot be told by its id"
+    ))
+    .detail("A pinned key is in the bucket that the id carries, so that the row it belongs to is on one of several shards.")
+    .hint("Name the shard with SET pgherd.shard, or take the pin out of the distribution.")
 }
 
 /// Tables that do not live together.
@@ -420,6 +503,16 @@ pub fn unbound() -> Fault {
     .hint("Use INSERT … RETURNING, put both statements in one transaction, or set pool_mode to session.")
 }
 
+/// `lastval()` or `currval()` behind statements of which it is not known whether they called `nextval`.
+pub fn unclear_id() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "lastval is not known behind a statement that may have called nextval",
+    )
+    .detail("An id was generated before, and the value that came last may be a server's.")
+    .hint("Use INSERT … RETURNING, or call lastval right behind the INSERT.")
+}
+
 /// A value that is no key.
 pub fn unprovable(table: &str) -> Fault {
     unsupported(format!(
@@ -453,7 +546,7 @@ pub fn no_distribution() -> Fault {
 /// differ, or leave a row where its key does not belong; or it would show a tenant other rows.
 pub fn stands(fault: &Fault) -> bool {
     fault.code == SqlState::INSUFFICIENT_PRIVILEGE
-        || [COPIES, KEY_UPDATE]
+        || [COPIES, KEY_UPDATE, ID_UPDATE]
             .iter()
             .any(|start| fault.message.starts_with(start))
 }

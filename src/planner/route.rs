@@ -8,12 +8,12 @@ use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
 use crate::placement::rule::Span;
 use crate::placement::topology::Topology;
-use crate::placement::{ShardId, ShardSet};
+use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
 use crate::planner::plan::{
-    Access, Bound, Effect, Interval, KeyOperands, Keyed, Literal, Operand, Parameter, Route, Share,
-    Statement, Values,
+    Access, Bound, Effect, Generate, Interval, KeyOperands, Keyed, Literal, Operand, Parameter,
+    Route, Share, Statement, Values,
 };
 use crate::planner::refuse;
 use crate::sql::statement::Arithmetic;
@@ -29,14 +29,24 @@ pub fn route(
     topology: &Topology,
     values: &dyn Values,
 ) -> Result<Route, Fault> {
+    at(statement, &statement.access, topology, values)
+}
+
+fn at(
+    statement: &Statement,
+    access: &Access,
+    topology: &Topology,
+    values: &dyn Values,
+) -> Result<Route, Fault> {
     let one_shard = topology.shards().len() == 1;
-    match &statement.access {
+    match access {
         Access::Session => Ok(Route::Session),
         Access::Anywhere => Ok(Route::Anywhere),
         // The session looks for a block first; without one, it is home.
         Access::Bound | Access::Home => Ok(Route::Single(topology.home())),
         Access::AnyShard => Ok(Route::AnyShard),
         Access::Keyed(keyed) => keys(keyed, topology, values),
+        Access::Generate(generate) => at(statement, &generate.within, topology, values),
         Access::Broadcast { .. } if one_shard => Ok(Route::Single(topology.home())),
         Access::Broadcast { transaction } => {
             check_copies(statement, values)?;
@@ -130,6 +140,9 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         Reached::One(shard) => Ok(Route::Single(shard)),
         Reached::Several(shards) if keyed.concat => Ok(Route::Concat(shards)),
         Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
+        Reached::Several(_) if keyed.insert && matches!(keys.as_slice(), [one] if is_id(one)) => {
+            Err(refuse::pinned_id(&keyed.table))
+        }
         Reached::Several(_) => Err(Fault::clone(&keyed.otherwise)),
     }
 }
@@ -157,6 +170,11 @@ pub fn hinted(
             Err(error) => return Err(key_fault(&error, &keyed.table)),
         }
         match reached {
+            Reached::Several(shards) if !shards.contains(shard) => {
+                let own = shards.iter().next().unwrap_or(shard);
+                let [own, hinted] = [own, shard].map(|shard| topology.name(shard));
+                return Err(refuse::misplaced(&keyed.table, own, hinted));
+            }
             Reached::One(own) if own != shard => {
                 let [own, hinted] = [own, shard].map(|shard| topology.name(shard));
                 return Err(refuse::misplaced(&keyed.table, own, hinted));
@@ -180,7 +198,7 @@ fn shares(
         place(key, distribution, values, &mut reached)
             .map_err(|error| key_fault(&error, &keyed.table))?;
         let Reached::One(shard) = reached else {
-            return Err(Fault::clone(&keyed.otherwise));
+            return Err(refuse::pinned_id(&keyed.table));
         };
         match shares.iter_mut().find(|share| share.shard == shard) {
             Some(share) => share.rows.push(row),
@@ -218,14 +236,24 @@ fn everywhere(
     Err(Fault::clone(&keyed.otherwise))
 }
 
+/// Whether a key is an id that carries its bucket.
+fn is_id(key: &KeyOperands) -> bool {
+    matches!(key.first(), Some(Operand::Id(_) | Operand::Carried(_)))
+}
+
 fn place(
     key: &KeyOperands,
     distribution: &Distribution,
     values: &dyn Values,
     reached: &mut Reached,
 ) -> Result<(), KeyError> {
-    if let ([operand], [kind]) = (key.as_slice(), distribution.key()) {
-        return place_one(operand, *kind, distribution, values, reached);
+    match (key.as_slice(), distribution.key()) {
+        ([operand], [_]) => return place_one(operand, distribution, values, reached),
+        ([operand, Operand::Id(id)], [_]) => {
+            check_id(operand, id, distribution, values)?;
+            return place_one(operand, distribution, values, reached);
+        }
+        _ => (),
     }
     let mut tuple = Vec::with_capacity(key.len());
     for (operand, kind) in key.iter().zip(distribution.key()) {
@@ -237,37 +265,142 @@ fn place(
 
 fn place_one(
     operand: &Operand,
-    kind: KeyType,
     distribution: &Distribution,
     values: &dyn Values,
     reached: &mut Reached,
 ) -> Result<(), KeyError> {
-    let mut each = |key: Key<'_>| {
-        reached.add(distribution.place(&[key])?);
-        Ok(())
+    let kind = kind_of(distribution);
+    match operand {
+        Operand::Id(id) => each_value(id, KeyType::Int8, values, &mut |key| {
+            distribution.of_bucket(carried(&key)?, |shard| reached.add(shard))
+        }),
+        Operand::Carried(key) => each_value(key, kind, values, &mut |key| {
+            let bucket = distribution.bucket(&[key]);
+            distribution.of_bucket(bucket, |shard| reached.add(shard))
+        }),
+        Operand::Between(interval) => between(interval, kind, distribution, values, reached),
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Computed(_)
+        | Operand::Null
+        | Operand::Elements(_)
+        | Operand::LiteralElements(_) => each_value(operand, kind, values, &mut |key| {
+            reached.add(distribution.place(&[key])?);
+            Ok(())
+        }),
+    }
+}
+
+fn kind_of(distribution: &Distribution) -> KeyType {
+    distribution.key().first().copied().unwrap_or(KeyType::Int8)
+}
+
+/// The bucket that an id carries.
+fn carried(id: &Key<'_>) -> Result<u64, KeyError> {
+    match id {
+        Key::Int(id) => Ok(bucket_of_id(*id)),
+        Key::Text(_) | Key::Uuid(_) | Key::Date(_) | Key::Timestamp(_) | Key::Numeric(_) => {
+            Err(KeyError::Unprovable)
+        }
+    }
+}
+
+/// The bucket of the key of a new row.
+fn bucket(
+    operand: &Operand,
+    distribution: &Distribution,
+    values: &dyn Values,
+) -> Result<u64, KeyError> {
+    match operand {
+        Operand::Id(id) => carried(&decode(id, KeyType::Int8, values)?),
+        Operand::Parameter(_)
+        | Operand::Literal { .. }
+        | Operand::Constant(_)
+        | Operand::Computed(_)
+        | Operand::Null
+        | Operand::Elements(_)
+        | Operand::LiteralElements(_)
+        | Operand::Between(_)
+        | Operand::Carried(_) => {
+            let key = decode(operand, kind_of(distribution), values)?;
+            Ok(distribution.bucket(&[key]))
+        }
+    }
+}
+
+/// Whether the id of a new row carries the bucket of its key.
+fn check_id(
+    key: &Operand,
+    id: &Operand,
+    distribution: &Distribution,
+    values: &dyn Values,
+) -> Result<(), KeyError> {
+    let id = match decode(id, KeyType::Int8, values) {
+        Err(KeyError::Null) => return Ok(()),
+        id => id?,
     };
+    let (carried, wanted) = (carried(&id)?, bucket(key, distribution, values)?);
+    if carried == wanted {
+        return Ok(());
+    }
+    Err(KeyError::Invalid(Box::new(refuse::wrong_id(
+        &id.to_string(),
+        carried,
+        wanted,
+    ))))
+}
+
+/// The buckets that the ids of new rows are to carry, in the order of the rows; none for plain ids.
+///
+/// # Errors
+/// What is wrong with a key.
+pub fn buckets(
+    generate: &Generate,
+    topology: &Topology,
+    values: &dyn Values,
+) -> Result<Vec<u64>, Fault> {
+    let distribution = topology
+        .distribution(generate.distribution)
+        .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
+    let of_key = |key: &KeyOperands| {
+        let operand = key.first().ok_or(KeyError::Unprovable)?;
+        bucket(operand, distribution, values)
+    };
+    let buckets = generate.keys.iter().map(of_key);
+    let buckets: Result<Vec<u64>, KeyError> = buckets.collect();
+    buckets.map_err(|error| key_fault(&error, &generate.table))
+}
+
+/// Calls `each` with the value of an operand, or with each element of an array.
+fn each_value(
+    operand: &Operand,
+    kind: KeyType,
+    values: &dyn Values,
+    each: &mut dyn FnMut(Key<'_>) -> Result<(), KeyError>,
+) -> Result<(), KeyError> {
     match operand {
         Operand::Parameter(_)
         | Operand::Literal { .. }
         | Operand::Constant(_)
         | Operand::Computed(_)
         | Operand::Null => each(decode(operand, kind, values)?),
-        Operand::Between(interval) => between(interval, kind, distribution, values, reached),
         Operand::Elements(index) => {
             let Parameter { value, binary, oid } =
                 values.parameter(*index).ok_or(KeyError::Unprovable)?;
             let value = value.ok_or(KeyError::Null)?;
-            array::parameter(kind, value, binary, oid, &mut each)
+            array::parameter(kind, value, binary, oid, each)
         }
         Operand::LiteralElements(index) => {
             let Literal { text } = values.literal(*index).ok_or(KeyError::Unprovable)?;
             match Key::from_literal(KeyType::Text, text, false)? {
-                Key::Text(value) => array::text(kind, &value, &mut each),
+                Key::Text(value) => array::text(kind, &value, each),
                 Key::Int(_) | Key::Uuid(_) | Key::Date(_) | Key::Timestamp(_) | Key::Numeric(_) => {
                     Err(KeyError::Unprovable)
                 }
             }
         }
+        Operand::Between(_) | Operand::Id(_) | Operand::Carried(_) => Err(KeyError::Unprovable),
     }
 }
 
@@ -348,9 +481,11 @@ pub(super) fn decode<'v>(
             Key::Int(computed(first, rest, values)?)
         }
         Operand::Null => return Err(KeyError::Null),
-        Operand::Elements(_) | Operand::LiteralElements(_) | Operand::Between(_) => {
-            return Err(KeyError::Unprovable);
-        }
+        Operand::Elements(_)
+        | Operand::LiteralElements(_)
+        | Operand::Between(_)
+        | Operand::Id(_)
+        | Operand::Carried(_) => return Err(KeyError::Unprovable),
     };
     match &key {
         Key::Text(text) if !values.is_utf8() && !text.is_ascii() => Err(KeyError::Unprovable),

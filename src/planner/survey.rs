@@ -4,6 +4,7 @@ use crate::error::Fault;
 use crate::planner::calls;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
+use crate::planner::ids::Generates;
 use crate::planner::outputs::{Known, Outputs, is_open, opens};
 use crate::planner::plan::KeyOperands;
 use crate::planner::predicate::Place;
@@ -35,6 +36,8 @@ pub(super) enum Rows {
         distribution: usize,
         first: Node,
         columns: usize,
+        /// The column of ids that carry their bucket, which may be the key itself.
+        id: Option<Node>,
     },
     Reference,
     Single,
@@ -74,9 +77,13 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
+    /// The new rows that are to be given ids.
+    pub generates: Option<Generates>,
+    /// Whether ids that carry their bucket are written, which is minded on one shard as well.
+    pub minds_ids: bool,
     pub tenant: tenant::Found,
     pub ctes: Vec<Known>,
-    depth: usize,
+    pub depth: usize,
     outer_joins: usize,
 }
 
@@ -94,6 +101,8 @@ impl<'a> Survey<'a> {
             refusal: None,
             levels: Vec::new(),
             inserts: false,
+            generates: None,
+            minds_ids: false,
             tenant: tenant::Found::default(),
             ctes: Vec::new(),
             depth: 0,
@@ -373,12 +382,20 @@ impl<'a> Survey<'a> {
     pub(super) fn reference(&mut self, name: &Name, written: bool) -> usize {
         let place = match self.context.relation(name) {
             Relation::Sharded {
-                distribution, key, ..
-            } => Rows::Sharded {
                 distribution,
-                first: self.facts.reference(self.context.topology, distribution),
-                columns: key.len(),
-            },
+                key,
+                ids,
+                ..
+            } => {
+                let topology = self.context.topology;
+                let (first, id) = self.facts.reference(topology, distribution, ids);
+                Rows::Sharded {
+                    distribution,
+                    first,
+                    columns: key.len(),
+                    id,
+                }
+            }
             Relation::Reference(_) => Rows::Reference,
             Relation::Single => Rows::Single,
             Relation::System => Rows::System,
@@ -419,14 +436,22 @@ impl<'a> Survey<'a> {
         };
         let name = found.name.clone();
         let mut key: Vec<(String, Node)> = Vec::new();
-        if let (Rows::Sharded { first, .. }, Relation::Sharded { key: columns, .. }, false) =
-            (found.place, self.context.relation(&name), renamed)
+        if let (
+            Rows::Sharded { first, id, .. },
+            Relation::Sharded {
+                key: columns, ids, ..
+            },
+            false,
+        ) = (found.place, self.context.relation(&name), renamed)
         {
             key = columns
                 .iter()
                 .enumerate()
                 .map(|(at, column)| (column.clone(), first + at))
                 .collect();
+            if let (Some(id), true) = (id, ids.carries) {
+                key.extend(ids.column.iter().map(|column| (column.clone(), id)));
+            }
         }
         self.tenant
             .call(alias.unwrap_or(&name.name), Some(reference));

@@ -3,12 +3,13 @@
 use crate::planner::context::Relation;
 use crate::planner::facts;
 use crate::planner::outputs::Outputs;
-use crate::planner::plan::KeyOperands;
+use crate::planner::plan::{KeyOperands, Operand};
 use crate::planner::refuse;
 use crate::planner::scope::{Content, Level};
 use crate::planner::survey::{Rows, Survey};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{Assignment, Block, Body, Delete, Expr, Inner, Insert, Merge, Update};
+use crate::types::key::KeyType;
 
 impl Survey<'_> {
     pub(super) fn insert(&mut self, insert: &Insert, inner: &Inner) -> Outputs {
@@ -16,7 +17,10 @@ impl Survey<'_> {
         let table = insert.table.to_string();
         match self.context.relation(&insert.table) {
             Relation::Sharded {
-                key, table: known, ..
+                key,
+                ids,
+                table: known,
+                distribution,
             } => {
                 self.inserts = true;
                 let known = known.map(|known| {
@@ -25,11 +29,20 @@ impl Survey<'_> {
                         .map(|column| column.name.as_str())
                         .collect::<Vec<_>>()
                 });
-                if let Some(positions) = self.positions(insert, key, known, &table) {
-                    self.inserted(insert, target, key, &positions);
+                let rows = insert.source.as_ref().and_then(values);
+                let new = self.new_ids(insert, ids, known.as_deref(), rows);
+                if new.are_keys(ids, key) {
+                    self.each_source(insert);
+                    self.generate(insert, ids, key, new, distribution, None);
+                } else if let Some(positions) = self.positions(insert, key, known, &table) {
+                    self.inserted(insert, target, key, &positions, new.checked);
+                    let keys = self.references.get(target);
+                    let keys = keys.and_then(|reference| reference.rows.clone());
+                    self.generate(insert, ids, key, new, distribution, keys.as_deref());
                 }
                 self.conflict(&insert.update, key, &table);
                 self.tenant_conflict(insert, target);
+                self.conflicting_ids(&insert.update, ids, key, &table);
             }
             Relation::Reference(known) => {
                 let complete = known.is_some_and(|known| {
@@ -105,14 +118,22 @@ impl Survey<'_> {
         Some(positions)
     }
 
-    fn inserted(&mut self, insert: &Insert, target: usize, key: &[String], positions: &[usize]) {
+    /// `id`: where in each row an id stands that must carry the bucket of the row's key.
+    fn inserted(
+        &mut self,
+        insert: &Insert,
+        target: usize,
+        key: &[String],
+        positions: &[usize],
+        id: Option<usize>,
+    ) {
         let Some(source) = &insert.source else {
             return;
         };
         let table = insert.table.to_string();
         if let Some(rows) = values(source) {
             self.block(source);
-            match self.rows(rows, target, positions) {
+            match self.rows(rows, target, positions, id) {
                 Ok(rows) => {
                     let first = self.sharded(target).map_or(0, |(first, _)| first);
                     for column in 0..positions.len() {
@@ -123,10 +144,11 @@ impl Survey<'_> {
                         reference.rows = Some(rows);
                     }
                 }
-                Err((column, why)) => {
+                Err((Some(column), why)) => {
                     let column = key.get(column).map_or("", String::as_str);
                     self.refuse(refuse::no_key(&table, column, why));
                 }
+                Err((None, why)) => self.refuse(refuse::unproven_id(&table, "", why)),
             }
             return;
         }
@@ -154,29 +176,39 @@ impl Survey<'_> {
         }
     }
 
-    /// The keys of listed rows, or the key column that has none and why.
+    /// The keys of listed rows, or the key column that has none (`None`: the id) and why.
     fn rows(
         &self,
         rows: &[Vec<Expr>],
         target: usize,
         positions: &[usize],
-    ) -> Result<Vec<KeyOperands>, (usize, &'static str)> {
+        id: Option<usize>,
+    ) -> Result<Vec<KeyOperands>, (Option<usize>, &'static str)> {
+        const COMPUTED: &str = "is an expression that the server computes";
         let first = self.sharded(target).map_or(0, |(first, _)| first);
         let mut keys = Vec::with_capacity(rows.len());
         for row in rows {
             let mut key = Vec::with_capacity(positions.len());
             for (column, &at) in positions.iter().enumerate() {
                 let Some(value) = row.get(at) else {
-                    return Err((column, "has no value in some row"));
+                    return Err((Some(column), "has no value in some row"));
                 };
                 if *value == Expr::Default {
-                    return Err((column, "is left to its default"));
+                    return Err((Some(column), "is left to its default"));
                 }
                 let operand = self
                     .facts
                     .key_type(first + column)
-                    .and_then(|key| facts::operand(value, key));
-                key.push(operand.ok_or((column, "is an expression that the server computes"))?);
+                    .and_then(|key| facts::operand(value, key))
+                    .map(|operand| self.facts.valued(first + column, operand));
+                key.push(operand.ok_or((Some(column), COMPUTED))?);
+            }
+            if let Some(value) = id.and_then(|at| row.get(at))
+                && *value != Expr::Default
+            {
+                let operand = facts::operand(value, KeyType::Int8);
+                let operand = operand.ok_or((None, COMPUTED))?;
+                key.push(Operand::Id(Box::new(operand)));
             }
             keys.push(key);
         }
@@ -206,6 +238,9 @@ impl Survey<'_> {
         self.bind(target, update.alias.as_deref(), false);
         self.sources(&update.from);
         self.filter(update.filter.as_ref());
+        if let Relation::Sharded { ids, .. } = self.context.relation(&update.table) {
+            self.updated_ids(update, ids);
+        }
         self.keeps_key(&update.table, &update.sets);
         self.tenant_assigned(&update.sets, target);
         if let Some(reference) = self.references.get(target)
@@ -257,6 +292,23 @@ impl Survey<'_> {
             ));
         }
         self.keeps_key(&merge.table, &merge.sets);
+        if let Relation::Sharded { ids, .. } = self.context.relation(&merge.table)
+            && let Some(column) = &ids.column
+        {
+            let mut sets = merge.sets.iter();
+            if ids.carries && sets.any(|set| set.columns.contains(column)) {
+                self.minds_ids = true;
+                self.refuse(refuse::id_update(&merge.table.to_string(), column));
+            }
+            let is_given = |columns: &[String]| columns.contains(column) && !ids.carries;
+            if merge.inserts.iter().any(|(columns, _)| !is_given(columns)) {
+                self.minds_ids = true;
+                self.refuse(refuse::kind(
+                    "MERGE that inserts rows with ids",
+                    "Use INSERT … ON CONFLICT, or give the ids if they carry no key.",
+                ));
+            }
+        }
         for (columns, values) in &merge.inserts {
             self.merged_row(merge, columns, values);
         }
@@ -305,7 +357,7 @@ impl Survey<'_> {
 }
 
 /// The rows of a plain VALUES.
-fn values(source: &Block) -> Option<&[Vec<Expr>]> {
+pub(super) fn values(source: &Block) -> Option<&[Vec<Expr>]> {
     let mut source = source;
     loop {
         match &source.body {

@@ -7,11 +7,12 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
-use crate::planner::plan::Script;
+use crate::planner::plan::{Generate, Script};
 use crate::server::settings::Settings;
 use crate::sql::scan::Lexing;
 use crate::types::oid;
@@ -44,9 +45,62 @@ pub struct Prepared {
     pub promotable: bool,
     /// The schema epoch and the parser fingerprint under which a server last accepted it.
     pub accepted: Cell<Option<(u64, u32)>>,
+    /// What of it the client did not send: ids, as parameters behind its own.
+    pub fills: Option<Fills>,
+    /// The same with ids, where it leaves them out.
+    pub filled: OnceCell<Rc<Prepared>>,
+}
+
+/// How a statement with ids came to be.
+#[derive(Debug)]
+pub struct Fills {
+    /// What followed the name in the client's Parse.
+    pub body: Box<[u8]>,
+    /// Length of the text within `body`.
+    pub text_length: usize,
+    /// The client's parameters.
+    pub parameters: usize,
+    pub generate: Arc<Generate>,
 }
 
 impl Prepared {
+    /// A statement that is new to the engine; `body` is what follows the name in Parse.
+    pub fn new(body: &[u8], new: NewStatement, fills: Option<Fills>) -> Prepared {
+        let text = body.get(..new.text_length).unwrap_or_default();
+        Prepared {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
+            promotable: !Prepared::reads_clock_while_parsing(text),
+            body: body.into(),
+            text_length: new.text_length,
+            script: new.script,
+            generation: new.generation,
+            epoch: new.epoch,
+            reading: new.reading,
+            parsed_under: new.parsed_under,
+            described: OnceCell::new(),
+            calls: OnceCell::new(),
+            uses: Cell::new(0),
+            accepted: Cell::new(None),
+            fills,
+            filled: OnceCell::new(),
+        }
+    }
+
+    /// The statement's text, as the client sent it.
+    pub fn client_text(&self) -> &[u8] {
+        match &self.fills {
+            Some(fills) => fills.body.get(..fills.text_length).unwrap_or_default(),
+            None => self.text(),
+        }
+    }
+
+    /// The types of the client's parameters, as a server has settled them.
+    pub fn client_parameters(&self) -> Option<&[u32]> {
+        let types = &self.described.get()?.parameters;
+        let count = self.fills.as_ref().map(|fills| fills.parameters);
+        types.get(..count.unwrap_or(types.len()))
+    }
+
     /// The statement's text.
     pub fn text(&self) -> &[u8] {
         self.body
@@ -78,9 +132,9 @@ impl Prepared {
     /// What Parse brings, with the parameters' types as a server has settled them. Types of the user's
     /// own are left out: their oids differ from server to server.
     pub fn typed_body(&self) -> Vec<u8> {
-        let mut body = self.text().to_vec();
+        let mut body = self.client_text().to_vec();
         body.push(0);
-        let settled = self.described.get().map_or(&[][..], |it| &it.parameters);
+        let settled = self.client_parameters().unwrap_or_default();
         let types: Vec<u32> = settled
             .iter()
             .zip(0_u16..)
@@ -90,7 +144,8 @@ impl Prepared {
             })
             .collect();
         if types.is_empty() {
-            return self.body.to_vec();
+            let own = self.fills.as_ref().map_or(&self.body, |fills| &fills.body);
+            return own.to_vec();
         }
         let count = u16::try_from(types.len()).unwrap_or(u16::MAX);
         body.extend_from_slice(&count.to_be_bytes());
@@ -285,14 +340,6 @@ impl Statements {
 
     /// Adds one. When the bytes held pass `limit`, those that no client holds are forgotten.
     pub fn insert(&mut self, body: &[u8], new: NewStatement, limit: u64) -> Rc<Prepared> {
-        let NewStatement {
-            reading,
-            parsed_under,
-            text_length,
-            script,
-            generation,
-            epoch,
-        } = new;
         if u64::try_from(self.bytes).unwrap_or(u64::MAX) > limit {
             self.by_body.retain(|_, known| {
                 known.retain(|prepared| Rc::strong_count(prepared) > 1);
@@ -300,22 +347,7 @@ impl Statements {
             });
             self.bytes = self.by_body.keys().map(|body| cost(body)).sum();
         }
-        let text = body.get(..text_length).unwrap_or_default();
-        let prepared = Rc::new(Prepared {
-            id: LAST_ID.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
-            body: body.into(),
-            text_length,
-            script,
-            generation,
-            epoch,
-            reading,
-            parsed_under,
-            described: OnceCell::new(),
-            calls: OnceCell::new(),
-            uses: Cell::new(0),
-            promotable: !Prepared::reads_clock_while_parsing(text),
-            accepted: Cell::new(None),
-        });
+        let prepared = Rc::new(Prepared::new(body, new, None));
         self.bytes = self.bytes.saturating_add(cost(body));
         let known = self.by_body.entry(body.into()).or_default();
         known.push(Rc::clone(&prepared));

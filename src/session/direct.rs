@@ -110,6 +110,7 @@ impl Session {
             )
         {
             self.unnamed = None;
+            self.note_unclear_ids(script);
             self.time(script);
             return true;
         }
@@ -118,6 +119,7 @@ impl Session {
         };
         self.begin(lease);
         self.send_query(frame.bytes, script, true);
+        self.note_unclear_ids(script);
         self.time(script);
         if let Some(pace) = pace {
             self.lead(pace);
@@ -133,6 +135,9 @@ impl Session {
         }
         let group = Group::read(data, self.message_max())?;
         let prepared = self.statement_of(&group)?;
+        if prepared.fills.is_some() {
+            return None;
+        }
         let values = BindValues::new(&group.bind, &prepared, self.is_utf8());
         let shard = self.shard_of(&prepared.script, &values)?;
         let name = self.server_name(&prepared);
@@ -172,6 +177,7 @@ impl Session {
             backend::parse_complete(&mut self.out);
             self.unnamed = Some(Rc::clone(&prepared));
         }
+        self.note_unclear_ids(&prepared.script);
         self.time(&prepared.script);
         Some(group.rest)
     }

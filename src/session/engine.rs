@@ -34,6 +34,7 @@ use crate::wire::cancel_key::CancelKey;
 use super::auth::Keyring;
 use super::client::Client;
 use super::console::Console;
+use super::ids::IdBlocks;
 
 /// The configuration in force, made ready: immutable, replaced as a whole by a reload.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct SharedDatabase {
     pub epoch: AtomicU32,
     pub paused: AtomicBool,
     pub disabled: AtomicBool,
+    /// Numbers for ids, fetched ahead.
+    pub ids: IdBlocks,
 }
 
 impl SharedDatabase {

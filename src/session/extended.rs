@@ -531,13 +531,33 @@ impl Session {
         }
         self.settle_name_of_group(bind.statement)?;
         let prepared = self.find_statement(bind.statement)?;
+        if let Some(fills) = &prepared.fills {
+            return self.bind_with_ids(&bind, &prepared, fills);
+        }
+        if let [statement] = prepared.script.statements.as_slice()
+            && let Effect::LastId { .. } = statement.effect
+        {
+            let values = BindValues::new(&bind, &prepared, self.is_utf8());
+            if let Some(known) = self.known_id(&statement.effect, Some(&values))? {
+                return self.bind_known_id(&bind, &known);
+            }
+        }
+        self.bind_prepared(&bind, &prepared)
+    }
+
+    /// Handles a Bind of a statement.
+    pub(crate) fn bind_prepared(
+        &mut self,
+        bind: &Bind<'_>,
+        prepared: &Rc<Prepared>,
+    ) -> Result<(), Stop> {
         self.listen_first(&prepared.script)?;
         let Some(statement) = prepared.script.statements.first() else {
-            return self.bind_on(self.here_or_home(), true, &bind, &prepared, Effect::None);
+            return self.bind_on(self.here_or_home(), true, bind, prepared, Effect::None);
         };
         if prepared.script.statements.len() > 1 {
             // The server says what is wrong with it.
-            return self.bind_on(self.here_or_home(), false, &bind, &prepared, Effect::None);
+            return self.bind_on(self.here_or_home(), false, bind, prepared, Effect::None);
         }
         self.check_failed(statement)?;
         if let Err(Stop::Fault(fault)) = self.check_effect(&statement.effect) {
@@ -545,19 +565,19 @@ impl Session {
         }
         self.check_bound(statement)?;
         self.check_names(statement)?;
-        let values = BindValues::new(&bind, &prepared, self.is_utf8());
+        let values = BindValues::new(bind, prepared, self.is_utf8());
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => place,
             None => self.place(statement, &values)?,
         };
         self.note_route(&place, &statement.effect);
         match place {
-            Place::Local => self.bind_local(&bind, statement, &prepared),
-            Place::Wide(route) => Err(self.widen_extended(statement, route, &bind, &prepared)),
+            Place::Local => self.bind_local(bind, statement, prepared),
+            Place::Wide(route) => Err(self.widen_extended(statement, route, bind, prepared)),
             Place::Shard { shard, binds } => {
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
-                self.bind_on(shard, binds, &bind, &prepared, effect)?;
+                self.bind_on(shard, binds, bind, prepared, effect)?;
                 self.note_advance(statement);
                 Ok(())
             }
@@ -586,6 +606,7 @@ impl Session {
         {
             return Stop::EndGroup;
         }
+        self.note_unclear_id(statement);
         Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
             route,
             source: crate::execute::Source::Bind {
@@ -723,9 +744,9 @@ impl Session {
                     Err(Stop::Fault(fault)) => {
                         // The parameters are described before the columns are found to be others.
                         let known = self.statements.get(statement_key(name)).map(Rc::clone);
-                        if let Some(known) = known.as_ref().and_then(|known| known.described.get())
+                        if let Some(types) =
+                            known.as_ref().and_then(|known| known.client_parameters())
                         {
-                            let types = &known.parameters;
                             self.reply(|out| backend::parameter_description(out, types));
                         }
                         return Err(Stop::Fault(fault));
@@ -752,8 +773,8 @@ impl Session {
                 let mut target = vec![b'S'];
                 target.extend_from_slice(&self.ensure_prepared(&prepared, name.is_empty()));
                 let note = match prepared.described.get() {
-                    Some(_) => Note::None,
-                    None => Note::Describe {
+                    Some(_) if prepared.fills.is_none() => Note::None,
+                    Some(_) | None => Note::Describe {
                         prepared,
                         parameters: None,
                     },

@@ -114,15 +114,10 @@ impl Session {
             Effect::Prepare { .. } if !matches!(statement.access, Access::Refuse(_)) => {
                 return here(false);
             }
-            Effect::Execute { name, .. }
-                if !self
-                    .statements
-                    .contains_key(super::simple::statement_key(name.as_bytes())) =>
-            {
-                return here(true);
-            }
+            Effect::Execute { name, .. } if !self.is_of_protocol(name)? => return here(true),
             Effect::Prepare { .. }
             | Effect::Execute { .. }
+            | Effect::LastId { .. }
             | Effect::None
             | Effect::TwoPhase
             | Effect::Pin(_)
@@ -132,6 +127,10 @@ impl Session {
         }
         if let Access::Bound = statement.access {
             return here(true);
+        }
+        if let Access::Generate(_) = statement.access {
+            // Where they can be, they have been put in before.
+            return Err(refuse::ids_within());
         }
         // What reads no table of the database's own reads the same on every shard.
         let reads_catalogs = matches!(statement.access, Access::Home)
@@ -153,6 +152,16 @@ impl Session {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
+        }
+    }
+
+    /// Whether SQL EXECUTE names a statement that was prepared by the protocol.
+    fn is_of_protocol(&self, name: &str) -> Result<bool, Fault> {
+        let key = super::simple::statement_key(name.as_bytes());
+        match self.statements.get(key) {
+            None => Ok(false),
+            Some(prepared) if prepared.fills.is_some() => Err(refuse::ids_within()),
+            Some(_) => Ok(true),
         }
     }
 

@@ -190,8 +190,13 @@ impl Session {
         let [statement] = prepared.script.statements.as_slice() else {
             return wait_for_rest();
         };
-        if matches!(statement.effect, Effect::SetConfig { .. }) {
-            // What is set is among the parameters.
+        if prepared.fills.is_some()
+            || matches!(
+                statement.effect,
+                Effect::SetConfig { .. } | Effect::LastId { .. }
+            )
+        {
+            // Ids follow the parameters, or what is set is among them.
             return wait_for_rest();
         }
         self.check_failed(statement)?;

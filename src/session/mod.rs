@@ -18,7 +18,9 @@ mod databases;
 mod direct;
 pub mod engine;
 pub mod extended;
+mod generate;
 mod greeting;
+pub mod ids;
 mod joined;
 pub mod lease;
 pub mod listen;
@@ -38,6 +40,7 @@ mod view;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
@@ -45,6 +48,7 @@ use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::net::Stream;
 use crate::placement::ShardId;
+use crate::planner;
 use crate::planner::plan::Effect;
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::{Lease, Pool};
@@ -76,6 +80,8 @@ pub(crate) enum Stop {
     Listen(Vec<String>),
     /// The server is to be asked what `search_path` is.
     Names,
+    /// So many numbers for ids are to be had first.
+    Ids(Arc<planner::plan::Stream>, usize),
     /// Something that takes several shards or another connection.
     Task(Box<Task>),
     /// The statement fails with this.
@@ -214,6 +220,10 @@ pub struct Session {
     pub(crate) tenant_unsure: bool,
     /// What it did that is not counted yet.
     pub(crate) account: counting::Account,
+    /// The ids that it was given last.
+    pub(crate) last_ids: generate::LastIds,
+    /// Numbers for ids that a statement took which has to wait for something else.
+    pub(crate) spare_numbers: generate::Numbered,
     /// Set by `SET pgherd.…`, by name.
     pub(crate) own_settings: Vec<(String, String)>,
 }

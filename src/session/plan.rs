@@ -6,7 +6,7 @@ use crate::planner::memo::{Memo, Scope};
 use crate::planner::plan::Script;
 use crate::planner::{self, Context};
 use crate::server::settings::{self, Settings, names_of_list};
-use crate::server::statements::{NewStatement, Prepared, Reading};
+use crate::server::statements::{Fills, NewStatement, Prepared, Reading};
 use crate::sql::cursor::Cursor;
 use crate::sql::mask::Masked;
 use crate::sql::scan::{Encoding, Lexing, scan};
@@ -156,7 +156,8 @@ impl Session {
 
     /// The statement that a Parse brings, known or new.
     pub(crate) fn plan_extended(&mut self, parse: &Parse<'_>) -> Rc<Prepared> {
-        self.plan_body(parse.after_name, parse.query)
+        let prepared = self.plan_body(parse.after_name, parse.query);
+        self.with_ids(prepared)
     }
 
     /// What decides today what the names in a text mean: the configuration, the schema and the search path.
@@ -178,7 +179,8 @@ impl Session {
             lexing: prepared.reading.lexing,
             tenant: facts.tenant.clone(),
         };
-        let renewed = self.plan_under(&prepared.typed_body(), prepared.text(), &facts);
+        let renewed = self.plan_under(&prepared.typed_body(), prepared.client_text(), &facts);
+        let renewed = self.with_ids(renewed);
         renewed
             .uses
             .set(renewed.uses.get().max(prepared.uses.get()));
@@ -253,6 +255,35 @@ impl Session {
         };
         let mut statements = database.statements.borrow_mut();
         statements.insert(body, new, limit)
+    }
+
+    /// A statement of ours in place of a client's: what follows the name in its Parse, and how it came
+    /// to be.
+    pub(crate) fn plan_filled(&mut self, like: &Prepared, body: &[u8], fills: Fills) -> Prepared {
+        let facts = self.facts();
+        let facts = Facts {
+            settings: Rc::clone(&like.parsed_under),
+            search_path: facts.search_path.clone(),
+            path: facts.path,
+            lexing: like.reading.lexing,
+            tenant: facts.tenant.clone(),
+        };
+        let text_length = body.iter().position(|byte| *byte == 0);
+        let text_length = text_length.unwrap_or(body.len());
+        let text = body.get(..text_length).unwrap_or_default();
+        let database = Rc::clone(&self.database);
+        let catalog = database.shared.catalog.load();
+        let (scope, context) = self.scope(&database, &facts, &catalog);
+        let script = database.memo.borrow_mut().extended(text, scope, context);
+        let new = NewStatement {
+            reading: like.reading,
+            parsed_under: Rc::clone(&like.parsed_under),
+            text_length,
+            script,
+            generation: like.generation,
+            epoch: like.epoch,
+        };
+        Prepared::new(body, new, Some(fills))
     }
 
     fn scope<'a>(

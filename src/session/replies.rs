@@ -163,7 +163,17 @@ impl Session {
             b'Z' => return self.on_ready(frame, step.forward),
             b'C' | b'I' => self.on_command_complete(frame.body),
             b'G' => self.on_copy_in(),
-            b't' | b'T' | b'n' => self.on_description(frame),
+            b't' | b'T' | b'n' => {
+                if let Some(types) = self.on_description(frame)
+                    && step.forward
+                {
+                    backend::parameter_description(&mut self.out, &types);
+                    if step.ends {
+                        self.after_end();
+                    }
+                    return Ok(());
+                }
+            }
             b'E' => {
                 let fields = backend::error_fields(frame.body);
                 if let Some(lost) = self.on_fatal(frame, &fields) {
@@ -198,8 +208,9 @@ impl Session {
         Ok(())
     }
 
-    /// What a server says of a statement is kept, where that was asked for.
-    fn on_description(&mut self, frame: Frame<'_>) {
+    /// What a server says of a statement is kept, where that was asked for. Returns the types of the
+    /// client's parameters, where the statement has others behind them.
+    fn on_description(&mut self, frame: Frame<'_>) -> Option<Box<[u32]>> {
         let Some(Note::Describe {
             prepared,
             parameters,
@@ -207,21 +218,21 @@ impl Session {
             .connection()
             .and_then(|connection| connection.pipeline.front_note())
         else {
-            return;
+            return None;
         };
         if frame.tag == b't' {
             *parameters = backend::parameter_types(frame.body);
-            return;
+            let own = prepared.fills.as_ref()?.parameters;
+            return Some(parameters.as_ref()?.get(..own)?.into());
         }
-        let Some(parameters) = parameters.take() else {
-            return;
-        };
+        let parameters = parameters.take()?;
         let columns = (frame.tag == b'T').then(|| backend::result_columns(frame.body));
         // Whoever was first has said the same.
         drop(prepared.described.set(Description {
             parameters,
             columns: columns.flatten(),
         }));
+        None
     }
 
     /// The schema was changed past the proxy: a statement that is kept on servers has other columns now.

@@ -647,6 +647,7 @@ impl Session {
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,
+            Stop::Ids(stream, count) => self.fetch_numbers(stream, count).await,
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())

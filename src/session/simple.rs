@@ -17,6 +17,7 @@ use crate::wire::{backend, frontend};
 use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
+use super::generate::is_given_ids;
 use super::lease::Place;
 use super::names::Names;
 use super::{Session, Stop, Task};
@@ -75,7 +76,7 @@ impl Session {
         }
     }
 
-    fn run_query(
+    pub(crate) fn run_query(
         &mut self,
         frame: Frame<'_>,
         text: &[u8],
@@ -84,6 +85,14 @@ impl Session {
     ) -> Result<(), Stop> {
         self.settle_pending()?;
         self.listen_first(script)?;
+        if script.statements.iter().any(is_given_ids) {
+            return self.query_with_ids(text, script, literals);
+        }
+        if let [statement] = script.statements.as_slice()
+            && let Some(known) = self.known_id(&statement.effect, None)?
+        {
+            return self.query_known_id(&known);
+        }
         match script.statements.as_slice() {
             [] => {
                 self.wait_for_replies()?;
@@ -166,6 +175,7 @@ impl Session {
         if let Err(stop) = self.wait_for_replies() {
             return stop;
         }
+        self.note_unclear_id(statement);
         self.unnamed = None;
         Stop::Task(Box::new(Task::Wide(Wide {
             route,
@@ -478,6 +488,7 @@ impl Session {
         {
             connection.advanced = true;
         }
+        self.note_unclear_id(statement);
     }
 
     /// Refuses what the pool mode or this release cannot do.
@@ -738,6 +749,7 @@ fn is_shardless(statement: &Statement) -> bool {
         | Access::Keyed(_)
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
+        | Access::Generate(_)
         | Access::Shard(_)
         | Access::Refuse(_) => {
             !statement.has_tables
@@ -763,6 +775,7 @@ fn runs_beside_others(statement: &Statement) -> bool {
         | Access::Home
         | Access::Keyed(_)
         | Access::CopySplit(_)
+        | Access::Generate(_)
         | Access::Shard(_)
         | Access::Refuse(_) => false,
     }
@@ -846,7 +859,7 @@ pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
     clippy::wildcard_enum_match_arm,
     reason = "no other effect goes with a call"
 )]
-fn advances(statement: &Statement) -> bool {
+pub(crate) fn advances(statement: &Statement) -> bool {
     let may_call = match statement.effect {
         Effect::None | Effect::CopyIn | Effect::Execute { .. } => {
             !matches!(statement.verb, "UPDATE" | "DELETE")

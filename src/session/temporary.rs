@@ -91,7 +91,11 @@ impl Session {
             Access::Session => return Ok(None),
             // DDL of that one table.
             Access::Broadcast { .. } => statement.effect == Effect::Ddl && !text.contains(&b','),
-            Access::Keyed(_) | Access::CopySplit(_) | Access::Shard(_) | Access::Refuse(_) => false,
+            Access::Keyed(_)
+            | Access::CopySplit(_)
+            | Access::Generate(_)
+            | Access::Shard(_)
+            | Access::Refuse(_) => false,
         };
         if alone {
             return Ok(Some(here));

@@ -2,6 +2,7 @@
 
 mod convert;
 pub mod cursor;
+pub mod fill;
 pub mod hints;
 pub mod mask;
 pub mod parse;

@@ -69,6 +69,11 @@ impl Rows {
         self.0.len()
     }
 
+    /// Where a row stands, counted from 0.
+    pub fn range(&self, row: usize) -> Option<Range<usize>> {
+        self.0.get(row).cloned()
+    }
+
     /// Whether there are none; a statement has at least one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -68,6 +68,12 @@ impl Options {
         self.on(table, table, column)
     }
 
+    /// A distribution.
+    pub(crate) fn distribution(&mut self, line: &str) -> &mut Options {
+        self.distributions.push(line.to_owned());
+        self
+    }
+
     /// A table on another's distribution.
     pub(crate) fn on(&mut self, table: &str, distribution: &str, column: &str) -> &mut Options {
         self.tables.push(format!(
@@ -243,6 +249,11 @@ impl Herd {
 
     pub(crate) fn rewrite_text(&self, text: &str) {
         fs::write(self.folder.join("pgherd.yaml"), text).expect("written");
+    }
+
+    /// Its configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.join("pgherd.yaml")
     }
 
     pub(crate) fn log(&self) -> String {

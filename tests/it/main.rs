@@ -21,6 +21,7 @@ mod handshake;
 mod herd;
 mod hostile;
 mod hostile_servers;
+mod ids;
 mod inserting;
 mod kinds;
 mod leaks;

@@ -179,15 +179,13 @@ pub(in crate::config) static TABLE: Section = Section {
             Kind::Section(&IDS),
             "null",
             "A column whose values are generated.",
-        )
-        .not_yet(),
+        ),
         Key::new(
             "by",
             Kind::Text,
             "null",
             "The table.column whose ids the key holds, when those carry their bucket.",
-        )
-        .not_yet(),
+        ),
         Key::new(
             "lookup",
             Kind::ColumnLists,

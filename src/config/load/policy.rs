@@ -7,7 +7,7 @@ use super::place::is_of_bucket;
 use super::table::{Distributions, Draft, split_name};
 use crate::config::keys::database::{IDS, TABLE_CACHE};
 use crate::config::read::{Object, join};
-use crate::config::{Table, TableKind};
+use crate::config::{Ids, Table, TableKind};
 
 impl Loader<'_> {
     pub(super) fn ids(
@@ -15,8 +15,10 @@ impl Loader<'_> {
         object: &Object<'_>,
         kind: Option<&TableKind>,
         distributions: &Distributions,
-    ) -> Option<(String, bool)> {
-        let node = object.node("ids")?;
+    ) -> Ids {
+        let Some(node) = object.node("ids") else {
+            return Ids::default();
+        };
         let ids = Object::open(node, &IDS, object.child("ids"), &self.faults);
         let column = ids.name("column");
         let carries = ids.name("carries");
@@ -40,7 +42,18 @@ impl Loader<'_> {
                 );
             }
         }
-        column.map(|column| (column, carries.is_some()))
+        if column.is_some() && column == carries {
+            ids.bad(
+                "carries",
+                "is the column of the ids itself",
+                "Leave it out: a row is placed by its id already.",
+            );
+        }
+        Ids {
+            carries: column.is_some() && carries.is_some(),
+            column,
+            by: false,
+        }
     }
 
     pub(super) fn cache(&self, object: &Object<'_>) {
@@ -134,7 +147,7 @@ impl Loader<'_> {
                     hint,
                 );
             }
-            Some(other) if other.ids.as_ref() != Some(&(column.to_owned(), true)) => {
+            Some(other) if !carries(&other.table.ids, column) => {
                 self.fault(
                     draft.at,
                     &path,
@@ -145,4 +158,9 @@ impl Loader<'_> {
             Some(_) => (),
         }
     }
+}
+
+/// Whether a column has ids that carry their bucket.
+fn carries(ids: &Ids, column: &str) -> bool {
+    ids.carries && ids.column.as_deref() == Some(column)
 }

@@ -7,7 +7,7 @@ use crate::config::fault::At;
 use crate::config::keys::database::TABLE;
 use crate::config::read::{Object, entries, items, join, texts};
 use crate::config::yaml::{Node, Value};
-use crate::config::{Distribution, Table, TableKind, value};
+use crate::config::{Distribution, Ids, Table, TableKind, value};
 
 pub(super) type Distributions = BTreeMap<String, Distribution>;
 
@@ -16,8 +16,6 @@ pub(super) struct Draft {
     pub table: Table,
     pub at: At,
     pub path: String,
-    /// The column of `ids`, and whether its ids carry their bucket.
-    pub ids: Option<(String, bool)>,
     pub by: Option<String>,
 }
 
@@ -103,7 +101,6 @@ impl Loader<'_> {
             table,
             at,
             path,
-            ids: None,
             by: None,
         })
     }
@@ -209,12 +206,13 @@ impl Loader<'_> {
                 texts(group, &path, &self.faults);
             }
         }
-        let table = self.named(name, at, &object.path, kind)?;
+        let mut table = self.named(name, at, &object.path, kind)?;
+        table.ids = ids;
+        table.ids.by = by.is_some();
         Some(Draft {
             table,
             at,
             path: object.path.clone(),
-            ids,
             by,
         })
     }
@@ -279,7 +277,12 @@ impl Loader<'_> {
             self.fault(at, path, format!("\"{text}\" is no name of a table"), hint);
             return None;
         };
-        kind.map(|kind| Table { schema, name, kind })
+        kind.map(|kind| Table {
+            schema,
+            name,
+            kind,
+            ids: Ids::default(),
+        })
     }
 }
 

@@ -30,6 +30,11 @@ impl Rule for Jump {
             rule.shards(into);
         }
     }
+
+    fn place_bucket(&self, bucket: u64) -> Option<ShardId> {
+        let slot = usize::try_from(jump(bucket, count(&self.0))).ok()?;
+        self.0.get(slot)?.place_bucket(bucket)
+    }
 }
 
 /// The slot of `key` among `slots`, which is at most 2^31.

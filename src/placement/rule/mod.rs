@@ -30,6 +30,11 @@ pub trait Rule: Debug + Send + Sync {
     /// Adds every shard that some key may be placed on.
     fn shards(&self, into: &mut ShardSet);
 
+    /// The shard of every key of a bucket; `None` where the bucket alone does not say.
+    fn place_bucket(&self, _bucket: u64) -> Option<ShardId> {
+        None
+    }
+
     /// Adds every shard that some key of one column within these ends may be placed on.
     fn between(&self, _span: &Span<'_>, into: &mut ShardSet) {
         self.shards(into);

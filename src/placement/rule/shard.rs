@@ -28,4 +28,8 @@ impl Rule for Shard {
     fn shards(&self, into: &mut ShardSet) {
         into.insert(self.0);
     }
+
+    fn place_bucket(&self, _bucket: u64) -> Option<ShardId> {
+        Some(self.0)
+    }
 }

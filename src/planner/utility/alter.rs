@@ -135,10 +135,12 @@ impl Altered<'_> {
     }
 
     fn of_key(&self, column: &str, what: &str) -> Option<Fault> {
-        let Relation::Sharded { key, .. } = self.context.relation(&self.name) else {
+        let Relation::Sharded { key, ids, .. } = self.context.relation(&self.name) else {
             return None;
         };
+        let carrying = ids.column.iter().filter(|_| ids.carries);
         key.iter()
+            .chain(carrying)
             .any(|key| key == column)
             .then(|| refuse::key_altered(what, column, &self.name.to_string()))
     }

@@ -284,9 +284,13 @@ impl Table<'_> {
     }
 
     fn unique(&self, what: &str, columns: &[String]) -> Option<Fault> {
-        let Kind::Sharded { key, .. } = self.kind else {
+        let Kind::Sharded { key, ids, .. } = self.kind else {
             return None;
         };
+        // Ids are generated apart, or name the shard.
+        if ids.column.iter().any(|id| columns.contains(id)) {
+            return None;
+        }
         let missing = key.iter().find(|column| !columns.contains(column))?;
         Some(refuse::not_unique(
             what,
@@ -306,8 +310,11 @@ impl Table<'_> {
     }
 
     fn sequence(&self, column: &str) -> Option<Fault> {
-        let is_sharded = matches!(self.kind, Kind::Sharded { .. });
-        is_sharded.then(|| refuse::local_sequence(column, &self.name.to_string()))
+        let is_local = match self.kind {
+            Kind::Sharded { ids, .. } => ids.column.as_deref() != Some(column),
+            Kind::Reference | Kind::Single => false,
+        };
+        is_local.then(|| refuse::local_sequence(column, &self.name.to_string()))
     }
 
     /// A foreign key of these columns; `cursor` stands behind REFERENCES.
@@ -337,24 +344,35 @@ impl Table<'_> {
         match (self.kind, kind) {
             (_, Kind::Reference) | (Kind::Single, Kind::Single) => None,
             (
-                Kind::Sharded { distribution, key },
+                Kind::Sharded {
+                    distribution,
+                    key,
+                    ids,
+                },
                 Kind::Sharded {
                     distribution: other,
                     key: other_key,
+                    ids: other_ids,
                 },
             ) => {
                 if distribution != other {
                     return Some(leaves());
                 }
-                // Without a list it is the primary key that is meant: of one column it can only be the key.
+                // Without a list it is the primary key that is meant: of one column it can only be the ids,
+                // or the key.
                 let others = others.unwrap_or_else(|| match (columns, other_key.as_slice()) {
-                    ([_], [only]) => vec![only.clone()],
+                    ([_], [only]) => vec![other_ids.column.as_ref().unwrap_or(only).clone()],
                     _ => Vec::new(),
                 });
-                let stays = key.iter().zip(other_key).all(|(own, other)| {
+                let has = |(own, other): (&String, &String)| {
                     let mut pairs = columns.iter().zip(&others);
                     pairs.any(|pair| pair == (own, other))
-                });
+                };
+                let other_id = other_ids.carriers(other_key);
+                let stays = ids.by == other_ids.by && key.iter().zip(other_key).all(has)
+                    || ids
+                        .carriers(key)
+                        .any(|own| other_id.clone().any(|other| has((own, other))));
                 (!stays).then(|| {
                     refuse::loses_key(&self.name.to_string(), &target.to_string(), key, other_key)
                 })

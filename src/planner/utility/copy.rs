@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::Ids;
 use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
@@ -93,10 +94,24 @@ fn copy_in(
         {
             return single(text, table, Effect::CopyIn, true);
         }
-        _ if text.context.is_one_shard() && !text.context.tenant => Access::Home,
+        Relation::Sharded { ids, .. }
+            if text.context.is_one_shard() && ids.column.is_none() && !text.context.tenant =>
+        {
+            Access::Home
+        }
+        Relation::Reference(_)
+        | Relation::Single
+        | Relation::System
+        | Relation::View
+        | Relation::Refused
+            if text.context.is_one_shard() && !text.context.tenant =>
+        {
+            Access::Home
+        }
         Relation::Sharded {
             distribution,
             key,
+            ids,
             table: known,
         } => {
             let columns = columns.or_else(|| {
@@ -111,11 +126,16 @@ fn copy_in(
                 Ok(tenant) => tenant,
                 Err(fault) => return Draft::refused("COPY", fault),
             };
-            match split(table, columns, key, options) {
+            match split(table, columns, (key, ids), options) {
+                Ok(_) if text.context.is_one_shard() && !ids.carries && tenant.is_none() => {
+                    Access::Home
+                }
                 Ok((key_columns, format)) => {
                     let split = CopySplit {
                         distribution,
                         key_columns,
+                        by_id: ids.by,
+                        checks_id: ids.carries,
                         format,
                         table: table.to_string(),
                         tenant,
@@ -157,7 +177,7 @@ fn copy_in(
 fn split(
     table: &Name,
     columns: Option<Vec<String>>,
-    key: &[String],
+    (key, ids): (&[String], &Ids),
     options: &Options,
 ) -> Result<(Vec<usize>, Format), crate::error::Fault> {
     let columns = columns.ok_or_else(|| refuse::columns(&table.to_string()))?;
@@ -167,7 +187,9 @@ fn split(
             "Leave the option out, or load each shard by itself.",
         ));
     }
-    if key.iter().any(|column| options.forced.contains(column)) {
+    let id = ids.column.as_ref();
+    let mut read = key.iter().chain(id.filter(|_| ids.carries));
+    if read.any(|column| options.forced.contains(column)) {
         return Err(refuse::kind(
             "COPY with FORCE NULL or FORCE NOT NULL of a key column into a sharded table",
             "Leave the key column out of the option.",
@@ -177,6 +199,11 @@ fn split(
     for wanted in key {
         let at = columns.iter().position(|column| column == wanted);
         positions.push(at.ok_or_else(|| refuse::no_key_copied(&table.to_string(), wanted))?);
+    }
+    if let Some(id) = id {
+        let at = columns.iter().position(|column| column == id);
+        let at = at.ok_or_else(|| refuse::no_id_copied(&table.to_string(), id))?;
+        positions.extend(ids.carries.then_some(at));
     }
     let format = options.format().ok_or_else(|| {
         refuse::kind(
@@ -262,6 +289,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         draft.effect = Effect::CopyOut;
     }
     draft.access = match draft.access {
+        Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {

@@ -55,6 +55,7 @@ fn declare(text: &Text<'_>) -> Option<Draft> {
 /// The same access, where only one shard may answer.
 pub(super) fn single(context: Context<'_>, access: Access, what: &str, hint: &str) -> Access {
     match access {
+        Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         Access::Broadcast { .. } | Access::CopySplit(_) if context.is_one_shard() => Access::Home,
         Access::Keyed(keyed) => {
             Access::Keyed(Arc::new(keyed.on_one_shard(refuse::kind(what, hint))))

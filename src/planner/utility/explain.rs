@@ -47,6 +47,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         | Access::Keyed(_)
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
+        | Access::Generate(_)
         | Access::Shard(_)
         | Access::Refuse(_)) => cursors::single(
             text.context,

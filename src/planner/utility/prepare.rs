@@ -67,12 +67,14 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     cursor.take("as").then_some(())?;
     let inner = plan_one(&text.from(cursor));
     let access = match inner.access {
+        Access::Generate(_) => return Some(Draft::refused("PREPARE", refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Session | Access::Anywhere | Access::Home | Access::AnyShard | Access::Bound => {
             Access::Home
         }
         Access::Shard(shard) => Access::Shard(shard),
-        Access::Refuse(fault) => Access::Refuse(fault),
+        // It makes nothing, so it has no effect.
+        Access::Refuse(fault) => return Some(Draft::refused("PREPARE", Fault::clone(&fault))),
         Access::Keyed(_) | Access::Broadcast { .. } | Access::CopySplit(_) => {
             return Some(Draft::refused(
                 "PREPARE",
