@@ -63,9 +63,14 @@ impl Options {
         kind: &str,
         place: &str,
     ) -> &mut Options {
-        self.distributions
-            .push(format!("{table}: {{key: {kind}, place: {place}}}"));
-        self.on(table, table, column)
+        self.distribution(table, &format!("{{key: {kind}, place: {place}}}"))
+            .on(table, table, column)
+    }
+
+    /// A distribution, with what stands behind its name.
+    pub(crate) fn distribution(&mut self, name: &str, rule: &str) -> &mut Options {
+        self.distributions.push(format!("{name}: {rule}"));
+        self
     }
 
     /// A table on another's distribution.

@@ -14,6 +14,7 @@ mod everywhere;
 mod failed_blocks;
 mod faults;
 mod fixture;
+mod generated;
 mod groups;
 mod handshake;
 mod herd;
