@@ -221,7 +221,11 @@ impl Session {
         if let Some(block) = &self.block
             && block.sent
         {
-            return Err(if block.bound {
+            // One that has failed is moved nowhere: it would begin anew there.
+            let failed = connection.status == Status::Failed && !connection.unsynced;
+            return Err(if failed {
+                Stop::Fault(Session::failed_block_fault())
+            } else if block.bound {
                 Stop::Fault(self.second_shard(connection.shard, shard))
             } else if connection.pipeline.is_empty() && !connection.unsynced {
                 Stop::Move(shard)

@@ -49,8 +49,9 @@ fn over(shards: usize) {
     while left > 0 {
         let count = left.min(ROUND);
         // A round is repeated by its own seed, alone.
-        println!("SEED={} SHARDS={shards} CASES={}", random.seed, 4 * count);
-        round::play(&mut random, shards, count, &mut tally);
+        let seed = random.seed;
+        println!("SEED={seed} SHARDS={shards} CASES={}", 4 * count);
+        round::play(seed, shards, count, &mut tally);
         left -= count;
         random = Random::new(random.next() >> 1);
     }

@@ -94,8 +94,9 @@ struct Stage {
     databases: Databases,
 }
 
-pub(super) fn play(random: &mut Random, shards: usize, count: usize, tally: &mut Tally) {
-    let seed = random.seed;
+pub(super) fn play(seed: u64, shards: usize, count: usize, tally: &mut Tally) {
+    let mixed = seed.rotate_left(8) ^ u64::try_from(shards).expect("few");
+    let random = &mut Random::new(mixed);
     let mut stage = Stage::open(random, shards);
     let mut played = Vec::new();
     let mut mistakes = 0;
@@ -166,6 +167,9 @@ impl Stage {
         let mut outcome = Outcome::Answered;
         for (at, step) in case.steps.iter().enumerate() {
             let found = run(&mut self.client, step);
+            if std::env::var_os("TRACE").is_some() {
+                println!("TRACE {} {:?} {}", step.sql, found.parts.iter().map(|p| p.tag.clone()).collect::<Vec<_>>(), found.failure.as_ref().map_or("", |f| &f.code));
+            }
             if let Some(refusal) = found.refusal() {
                 outcome = Outcome::Refused(refusal.clone(), step.sql.clone());
                 // It has not been carried out; a block that it was in has failed.

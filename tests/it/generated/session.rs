@@ -206,10 +206,7 @@ pub(super) fn copy_in(w: &mut Writer<'_>) -> Vec<Step> {
     } else {
         ("", text_rows(&rows, &columns))
     };
-    if w.random.chance(12) {
-        data += *w.random.choose(&["too\tfew\n", "bad,row\n", "\\.\nafter\n", "\n"]);
-    }
-    spoil(w, table, &mut data);
+    spoil(w, csv, &mut data);
     let mut bytes = data.into_bytes();
     let options = if !csv && w.random.chance(30) {
         bytes = binary_rows(table, &rows, &columns);
@@ -224,13 +221,19 @@ pub(super) fn copy_in(w: &mut Writer<'_>) -> Vec<Step> {
     }]
 }
 
-/// A row that is there already.
-fn spoil(w: &mut Writer<'_>, _table: &Table, data: &mut String) {
-    if w.random.chance(8)
-        && let Some(first) = data.lines().next()
-    {
-        let again = format!("{first}\n");
-        data.push_str(&again);
+/// A row that is there already, or one that is cut off or too long.
+fn spoil(w: &mut Writer<'_>, csv: bool, data: &mut String) {
+    let delimiter = if csv { ',' } else { '\t' };
+    let Some(first) = data.lines().next().map(str::to_owned) else {
+        return;
+    };
+    match w.random.below(25) {
+        0 => *data += &format!("{first}\n"),
+        // The last column holds the key or does not: the error is the same.
+        1 => *data += &format!("{}\n", first.rsplit_once(delimiter).map_or("", |it| it.0)),
+        2 => *data += &format!("{first}{delimiter}more\n"),
+        3 => *data += "\\.\n",
+        _ => (),
     }
 }
 
