@@ -95,8 +95,9 @@ impl Session {
             | Effect::DiscardAll
             | Effect::DiscardOther
             | Effect::Listen { .. }
-            | Effect::Unlisten { .. }
-            | Effect::Prepare { .. } => return here(false),
+            | Effect::Unlisten { .. } => return here(false),
+            // EXECUTE runs where it was prepared: where its tables are.
+            Effect::Prepare { .. } if !statement.has_tables => return here(false),
             Effect::Execute { name, .. }
                 if !self
                     .statements
@@ -105,6 +106,7 @@ impl Session {
                 return here(true);
             }
             Effect::Execute { .. }
+            | Effect::Prepare { .. }
             | Effect::None
             | Effect::TwoPhase
             | Effect::Pin(_)

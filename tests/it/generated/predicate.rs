@@ -46,7 +46,15 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
     let kind = relation.table.columns[at].kind;
     let column = w.column(relation, at);
     let other = rows::value(w.random, kind);
-    match w.random.below(40) {
+    match w.random.below(44) {
+        40 | 41 => return shared(w, relation, &column, kind, value),
+        42 if kind.is_int() => {
+            let list = [w.value(kind, value), "70000000000".to_owned(), "2.5".to_owned()];
+            format!("{column} IN ({})", list[..2 + w.random.below(2)].join(", "))
+        }
+        43 if kind == Kind::Date => {
+            format!("{column} = {}::timestamp", w.typed(Kind::Date, value))
+        }
         0..=11 => format!("{column} = {}", w.value(kind, value)),
         12..=15 => format!("{} = {column}", w.value(kind, value)),
         16..=18 => format!("{column} IN ({})", w.value(kind, value)),
@@ -80,6 +88,37 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
         38 if kind == Kind::Text => format!("{column}::text = {}", w.value(kind, value)),
         39 => format!("({column}) = ({})", w.value(kind, value)),
         _ => format!("{column} = {}", w.value(kind, value)),
+    }
+}
+
+/// One parameter, or one constant, that is compared with the key and with another column: its type is
+/// that of the first.
+fn shared(
+    w: &mut Writer<'_>,
+    relation: &Relation<'_>,
+    column: &str,
+    kind: Kind,
+    value: &Value,
+) -> String {
+    let table = relation.table;
+    let is_like = |at: &usize| {
+        let other = table.columns[*at].kind;
+        let times = [Kind::Date, Kind::Timestamp];
+        let numbers = |kind: Kind| kind.is_int() || kind == Kind::Numeric;
+        other == kind
+            || numbers(other) && numbers(kind)
+            || times.contains(&other) && times.contains(&kind)
+    };
+    let others: Vec<usize> = table.payload().into_iter().filter(is_like).collect();
+    let Some(&at) = others.get(w.random.below(others.len().max(1))) else {
+        return format!("{column} = {}", w.value(kind, value));
+    };
+    let other = w.column(relation, at);
+    let value = w.plain_parameter(value);
+    if w.random.chance(50) {
+        format!("({other} = {value} OR {other} IS NULL OR true) AND {column} = {value}")
+    } else {
+        format!("{column} = {value} AND ({other} IS NOT NULL OR {other} <> {value} OR true)")
     }
 }
 

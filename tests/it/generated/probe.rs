@@ -6,9 +6,10 @@ use crate::shared::Databases;
 #[test]
 fn probe() {
     let databases = Databases::create(4);
-    databases.run_everywhere("CREATE TABLE t (k int8, n int, v text, primary key (k, n)); CREATE TABLE r (k int8, n int, v text, primary key (k, n))");
+    databases.run_everywhere("CREATE TABLE t (k int8, n int, v text, primary key (k, n)); CREATE TABLE s (k int8); INSERT INTO s values (1); CREATE TABLE r (k int8, n int, v text, primary key (k, n))");
     let mut options = Options::new("transaction");
     options.sharded("t", "k", "bigint", "{jump: all}").table("r", "reference");
+    for shard in 1..4 { databases.shard(shard).run("delete from s"); }
     let herd = Herd::start(&databases, &options);
     let mut client = herd.connect();
     let show = |client: &mut Client| {

@@ -378,7 +378,11 @@ fn key_column(random: &mut Random, name: &str, kind: Kind) -> Column {
             column.kind = Kind::Int8;
             column.sql_type = "bigint".to_owned();
         }
-        Kind::Text if random.chance(30) => column.sql_type = "varchar".to_owned(),
+        Kind::Text if random.chance(30) => {
+            column.sql_type = (*random.choose(&["varchar", "varchar(5)"])).to_owned();
+        }
+        Kind::Numeric if random.chance(50) => column.sql_type = "numeric(12,2)".to_owned(),
+        Kind::Timestamp if random.chance(50) => column.sql_type = "timestamp(0)".to_owned(),
         _ => (),
     }
     column

@@ -139,7 +139,10 @@ impl Value {
             Value::Int(number) => int(*number, kind, random),
             Value::Uuid(bits) => uuid(*bits, random),
             Value::Text(_) => strings(&text, random),
-            Value::Numeric(_) => match random.below(4) {
+            Value::Numeric(_) => match random.below(7) {
+                4 => format!("{text}4"),
+                5 => format!("'{text}00'"),
+                6 => format!("'{text}04'"),
                 0 => format!("'{text}'"),
                 1 => format!("{text}::numeric"),
                 2 => format!("CAST('{text}' AS numeric(12,2))"),
@@ -153,7 +156,9 @@ impl Value {
                 4 => format!("'{}'", text.replace('-', "/")),
                 _ => quoted(&text, random),
             },
-            Value::Timestamp(_) => match random.below(4) {
+            Value::Timestamp(_) => match random.below(6) {
+                3 => format!("'{text}.4'"),
+                4 => format!("'{text}.000'"),
                 0 => format!("timestamp '{text}'"),
                 1 => format!("'{text}'::timestamp"),
                 2 => format!("'{}'", text.replace(' ', "T")),
@@ -221,7 +226,8 @@ fn uuid(bits: u128, random: &mut Random) -> String {
 
 fn strings(text: &str, random: &mut Random) -> String {
     let plain = format!("'{}'", text.replace('\'', "''"));
-    match random.below(9) {
+    match random.below(10) {
+        7 => format!("'{}    '", text.replace('\'', "''")),
         0 => format!("{plain}::text"),
         1 => format!("{plain}::varchar"),
         2 => format!("CAST({plain} AS varchar(40))"),

@@ -260,6 +260,20 @@ impl<'a> Writer<'a> {
         self.parameter(width, width.oid(), value)
     }
 
+    /// A parameter in text without a declared type, or a literal of none.
+    pub(super) fn plain_parameter(&mut self, value: &Value) -> String {
+        if self.extended {
+            let bytes = value.text().map(String::into_bytes);
+            return self.push(Parameter {
+                oid: 0,
+                binary: false,
+                bytes,
+            });
+        }
+        let text = value.text().unwrap_or_default();
+        format!("'{}'", text.replace('\'', "''"))
+    }
+
     fn parameter(&mut self, kind: Kind, oid: u32, value: &Value) -> String {
         let binary = self.random.chance(40);
         let bytes = if binary {
