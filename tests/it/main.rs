@@ -44,3 +44,4 @@ mod shared;
 mod sharing;
 mod statistics;
 mod transcript;
+mod values;

@@ -11,7 +11,8 @@ use crate::shared::Databases;
 pub(super) fn difference(found: &Reply, wanted: &Reply, ordered: bool) -> Option<String> {
     let code = |failure: &Failure| failure.code.clone();
     // In a failed block a server reads what it will not run, and may find that it cannot be parsed.
-    let is = |reply: &Reply, wanted: &str| reply.failure.as_ref().is_some_and(|it| it.code == wanted);
+    let is =
+        |reply: &Reply, wanted: &str| reply.failure.as_ref().is_some_and(|it| it.code == wanted);
     if is(found, "25P02") && is(wanted, "42601") {
         return None;
     }
@@ -96,9 +97,10 @@ impl Stores {
                 }
             };
             if !right {
-                return Some(self.contents_differ(schema, table).unwrap_or_else(|| {
-                    format!("{}: the sums of the rows differ", table.sql())
-                }));
+                return Some(
+                    self.contents_differ(schema, table)
+                        .unwrap_or_else(|| format!("{}: the sums of the rows differ", table.sql())),
+                );
             }
         }
         None
@@ -108,7 +110,10 @@ impl Stores {
     pub(super) fn check(&mut self, schema: &Schema) -> Option<String> {
         let tables = schema.tables.iter();
         tables
-            .filter_map(|table| self.contents_differ(schema, table).or_else(|| self.misplaced(schema, table)))
+            .filter_map(|table| {
+                self.contents_differ(schema, table)
+                    .or_else(|| self.misplaced(schema, table))
+            })
             .next()
     }
 
@@ -184,7 +189,9 @@ fn sums(client: &mut Client, sql: &str) -> Vec<[i128; 2]> {
         text.parse().expect("a number")
     };
     let rows = client.rows(sql);
-    rows.iter().map(|row| [number(&row[0]), number(&row[1])]).collect()
+    rows.iter()
+        .map(|row| [number(&row[0]), number(&row[1])])
+        .collect()
 }
 
 fn counted(rows: Vec<Row>) -> BTreeMap<Row, i64> {

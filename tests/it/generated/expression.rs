@@ -130,7 +130,10 @@ pub(super) fn list(w: &mut Writer<'_>, relations: &[&Relation<'_>]) -> String {
             match w.random.below(6) {
                 0 => format!("{item} AS e{number}"),
                 // The name of a key.
-                1 => format!("{item} AS \"{}\"", relation.table.columns[relation.table.key[0]].name),
+                1 => format!(
+                    "{item} AS \"{}\"",
+                    relation.table.columns[relation.table.key[0]].name
+                ),
                 _ => item,
             }
         })

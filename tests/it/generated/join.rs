@@ -104,7 +104,13 @@ pub(super) fn on_clause(w: &mut Writer<'_>) -> Vec<Step> {
     let on = on(w, &left, &right, same);
     let condition = condition(w, &left, &right, same);
     let kind = *w.random.choose(&[
-        "JOIN", "JOIN", "INNER JOIN", "LEFT JOIN", "LEFT OUTER JOIN", "RIGHT JOIN", "FULL JOIN",
+        "JOIN",
+        "JOIN",
+        "INNER JOIN",
+        "LEFT JOIN",
+        "LEFT OUTER JOIN",
+        "RIGHT JOIN",
+        "FULL JOIN",
     ]);
     let items = if w.random.chance(25) {
         aggregate(w, &left)
@@ -125,13 +131,23 @@ pub(super) fn merged(w: &mut Writer<'_>) -> Vec<Step> {
     let kind = *w.random.choose(&["", "", "LEFT ", "RIGHT ", "FULL "]);
     let names = |relation: &Relation<'_>| -> Vec<String> {
         let columns = relation.table.key.iter();
-        columns.map(|&at| relation.table.columns[at].name.clone()).collect()
+        columns
+            .map(|&at| relation.table.columns[at].name.clone())
+            .collect()
     };
     let shared = names(&left) == names(&right) && same;
     let from = match w.random.below(5) {
         0 | 1 if shared => {
-            let names: Vec<String> = names(&left).iter().map(|name| format!("\"{name}\"")).collect();
-            format!("{} {kind}JOIN {} USING ({})", left.from, right.from, names.join(", "))
+            let names: Vec<String> = names(&left)
+                .iter()
+                .map(|name| format!("\"{name}\""))
+                .collect();
+            format!(
+                "{} {kind}JOIN {} USING ({})",
+                left.from,
+                right.from,
+                names.join(", ")
+            )
         }
         2 => format!("{} JOIN {} USING (n)", left.from, right.from),
         3 => format!("{} NATURAL {kind}JOIN {}", left.from, right.from),
@@ -166,9 +182,15 @@ pub(super) fn three(w: &mut Writer<'_>) -> Vec<Step> {
     let kinds = ["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"];
     let (one, two) = (*w.random.choose(&kinds), *w.random.choose(&kinds));
     let from = if w.random.chance(50) {
-        format!("{} {one} {} ON {outer} {two} {} ON {inner}", left.from, right.from, third.from)
+        format!(
+            "{} {one} {} ON {outer} {two} {} ON {inner}",
+            left.from, right.from, third.from
+        )
     } else {
-        format!("{} {one} ({} {two} {} ON {inner}) ON {outer}", left.from, right.from, third.from)
+        format!(
+            "{} {one} ({} {two} {} ON {inner}) ON {outer}",
+            left.from, right.from, third.from
+        )
     };
     let condition = condition(w, &left, &right, same);
     let items = list(w, &[&left, &right, &third]);
@@ -182,13 +204,21 @@ pub(super) fn lateral(w: &mut Writer<'_>) -> Vec<Step> {
     let link = if same {
         on_key(w, &left, &right)
     } else {
-        of_key(w, &right, &rows::key(&mut crate::random::Random::new(7), right.table))
+        of_key(
+            w,
+            &right,
+            &rows::key(&mut crate::random::Random::new(7), right.table),
+        )
     };
     let number = w.column(&right, right.table.number);
     let inner = match w.random.below(3) {
         0 => format!("SELECT count(*) AS c FROM {} WHERE {link}", right.from),
         1 => format!("SELECT {number} AS c FROM {} WHERE {link}", right.from),
-        _ => format!("SELECT max({number}) AS c FROM {} WHERE {link} AND {}", right.from, filter(w, &right)),
+        _ => format!(
+            "SELECT max({number}) AS c FROM {} WHERE {link} AND {}",
+            right.from,
+            filter(w, &right)
+        ),
     };
     let join = *w.random.choose(&["JOIN LATERAL", "LEFT JOIN LATERAL"]);
     let alias = w.alias();

@@ -11,7 +11,6 @@ mod compare;
 mod expression;
 mod join;
 mod predicate;
-mod probe;
 mod query;
 mod refusals;
 mod round;
@@ -39,7 +38,9 @@ fn number(name: &str) -> Option<usize> {
 /// Runs rounds over this many shards.
 fn over(shards: usize) {
     if let Ok(chosen) = std::env::var("SHARDS")
-        && !chosen.split(',').any(|one| one.trim() == shards.to_string())
+        && !chosen
+            .split(',')
+            .any(|one| one.trim() == shards.to_string())
     {
         return;
     }

@@ -49,7 +49,11 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
     match w.random.below(44) {
         40 | 41 => return shared(w, relation, &column, kind, value),
         42 if kind.is_int() => {
-            let list = [w.value(kind, value), "70000000000".to_owned(), "2.5".to_owned()];
+            let list = [
+                w.value(kind, value),
+                "70000000000".to_owned(),
+                "2.5".to_owned(),
+            ];
             format!("{column} IN ({})", list[..2 + w.random.below(2)].join(", "))
         }
         43 if kind == Kind::Date => {
@@ -58,8 +62,14 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
         0..=11 => format!("{column} = {}", w.value(kind, value)),
         12..=15 => format!("{} = {column}", w.value(kind, value)),
         16..=18 => format!("{column} IN ({})", w.value(kind, value)),
-        19..=21 => format!("{column} = ANY {}", w.array(kind, std::slice::from_ref(value))),
-        22 => format!("({column} = {} AND {column} IS NOT NULL)", w.value(kind, value)),
+        19..=21 => format!(
+            "{column} = ANY {}",
+            w.array(kind, std::slice::from_ref(value))
+        ),
+        22 => format!(
+            "({column} = {} AND {column} IS NOT NULL)",
+            w.value(kind, value)
+        ),
         23 => {
             let (one, two) = (w.value(kind, value), w.value(kind, value));
             format!("({column} = {one} OR {column} IN ({two}, NULL))")
@@ -79,7 +89,11 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
             let typed = w.typed(kind, value);
             format!("{column} = (SELECT {typed})")
         }
-        32 => format!("({column} = {} AND {column} <> {})", w.value(kind, value), w.value(kind, &other)),
+        32 => format!(
+            "({column} = {} AND {column} <> {})",
+            w.value(kind, value),
+            w.value(kind, &other)
+        ),
         33 => format!("({column}, {}) = ({}, 1)", 1, w.value(kind, value)),
         34 => format!("({column} = {} OR false)", w.value(kind, value)),
         35 => format!("({column} = {} AND true)", w.value(kind, value)),
@@ -182,9 +196,21 @@ pub(super) fn filter(w: &mut Writer<'_>, relation: &Relation<'_>) -> String {
         2 => format!("{column} > {}", w.value(kind, &one)),
         3 => format!("{column} <= {}", w.value(kind, &one)),
         4 => format!("{column} <> {}", w.value(kind, &one)),
-        5 => format!("{column} IN ({}, {})", w.value(kind, &one), w.value(kind, &two)),
-        6 => format!("{column} NOT IN ({}, {})", w.value(kind, &one), w.value(kind, &two)),
-        7 => format!("{column} BETWEEN SYMMETRIC {} AND {}", w.value(kind, &one), w.value(kind, &two)),
+        5 => format!(
+            "{column} IN ({}, {})",
+            w.value(kind, &one),
+            w.value(kind, &two)
+        ),
+        6 => format!(
+            "{column} NOT IN ({}, {})",
+            w.value(kind, &one),
+            w.value(kind, &two)
+        ),
+        7 => format!(
+            "{column} BETWEEN SYMMETRIC {} AND {}",
+            w.value(kind, &one),
+            w.value(kind, &two)
+        ),
         8 => format!("{column} IS DISTINCT FROM {}", w.value(kind, &one)),
         9 => format!("({column} = {} OR {column} IS NULL)", w.value(kind, &one)),
         10 => format!("{column} = ANY {}", w.array(kind, &[one, two, Value::Null])),
@@ -201,7 +227,12 @@ fn deceptive(w: &mut Writer<'_>, relation: &Relation<'_>) -> String {
     let kind = relation.table.columns[at].kind;
     let column = w.column(relation, at);
     let keys = [(); 2].map(|()| rows::key(w.random, relation.table));
-    let position = relation.table.key.iter().position(|it| *it == at).expect("its own");
+    let position = relation
+        .table
+        .key
+        .iter()
+        .position(|it| *it == at)
+        .expect("its own");
     let [one, two] = keys.map(|key| key[position].clone());
     match w.random.below(15) {
         0 => format!("NOT ({column} = {})", w.value(kind, &one)),
@@ -210,15 +241,34 @@ fn deceptive(w: &mut Writer<'_>, relation: &Relation<'_>) -> String {
         3 => format!("{column} IS NULL"),
         4 => format!("{column} > {}", w.value(kind, &one)),
         5 => format!("{column} IS DISTINCT FROM {}", w.value(kind, &one)),
-        6 => format!("({column} = {} OR {})", w.value(kind, &one), filter(w, relation)),
-        7 => format!("{column} NOT IN ({}, {})", w.value(kind, &one), w.value(kind, &two)),
-        8 => format!("CASE WHEN {column} = {} THEN true ELSE false END", w.value(kind, &one)),
+        6 => format!(
+            "({column} = {} OR {})",
+            w.value(kind, &one),
+            filter(w, relation)
+        ),
+        7 => format!(
+            "{column} NOT IN ({}, {})",
+            w.value(kind, &one),
+            w.value(kind, &two)
+        ),
+        8 => format!(
+            "CASE WHEN {column} = {} THEN true ELSE false END",
+            w.value(kind, &one)
+        ),
         9 => format!("coalesce({column} = {}, true)", w.value(kind, &one)),
         10 => format!("({column} = {}) = false", w.value(kind, &one)),
-        11 => format!("{column} = {} AND {column} = {}", w.value(kind, &one), w.value(kind, &two)),
+        11 => format!(
+            "{column} = {} AND {column} = {}",
+            w.value(kind, &one),
+            w.value(kind, &two)
+        ),
         12 => format!("{column} = NULL"),
         13 => format!("({column} = {}) IS NOT TRUE", w.value(kind, &one)),
-        _ => format!("NOT ({column} = {} AND {})", w.value(kind, &one), filter(w, relation)),
+        _ => format!(
+            "NOT ({column} = {} AND {})",
+            w.value(kind, &one),
+            filter(w, relation)
+        ),
     }
 }
 
@@ -262,8 +312,9 @@ pub(super) fn any(w: &mut Writer<'_>, relation: &Relation<'_>) -> String {
         }
         5 | 6 => {
             let count = 2 + w.random.below(3);
-            let keys: Vec<KeyValues> =
-                (0..count).map(|_| rows::key(w.random, relation.table)).collect();
+            let keys: Vec<KeyValues> = (0..count)
+                .map(|_| rows::key(w.random, relation.table))
+                .collect();
             of_keys(w, relation, &keys)
         }
         7 | 8 => tree(w, relation, 2),

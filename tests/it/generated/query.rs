@@ -25,26 +25,44 @@ pub(super) fn subqueries(w: &mut Writer<'_>) -> Vec<Step> {
     let number = w.column(&outer, outer.table.number);
     let own = w.column(&inner, inner.table.number);
     let sql = match w.random.below(9) {
-        0 => format!("SELECT {item} FROM {from} WHERE {condition} AND EXISTS (SELECT 1 FROM {within} WHERE {link})"),
-        1 => format!("SELECT {item} FROM {from} WHERE {condition} AND NOT EXISTS (SELECT FROM {within} WHERE {link})"),
-        2 => format!("SELECT {item} FROM {from} WHERE {condition} AND {number} IN (SELECT {own} FROM {within} WHERE {link})"),
-        3 => format!("SELECT {item} FROM {from} WHERE {number} NOT IN (SELECT {own} FROM {within} WHERE {link}) AND {condition}"),
+        0 => format!(
+            "SELECT {item} FROM {from} WHERE {condition} AND EXISTS (SELECT 1 FROM {within} WHERE {link})"
+        ),
+        1 => format!(
+            "SELECT {item} FROM {from} WHERE {condition} AND NOT EXISTS (SELECT FROM {within} WHERE {link})"
+        ),
+        2 => format!(
+            "SELECT {item} FROM {from} WHERE {condition} AND {number} IN (SELECT {own} FROM {within} WHERE {link})"
+        ),
+        3 => format!(
+            "SELECT {item} FROM {from} WHERE {number} NOT IN (SELECT {own} FROM {within} WHERE {link}) AND {condition}"
+        ),
         4 => {
             let total = aggregate(w, &inner);
-            format!("SELECT {item}, (SELECT {total} FROM {within} WHERE {link}) FROM {from} WHERE {condition}")
+            format!(
+                "SELECT {item}, (SELECT {total} FROM {within} WHERE {link}) FROM {from} WHERE {condition}"
+            )
         }
-        5 => format!("SELECT {item} FROM {from} WHERE {condition} AND {number} > ALL (SELECT {own} FROM {within} WHERE {link})"),
-        6 => format!("SELECT {item}, ARRAY(SELECT {own} FROM {within} WHERE {link} ORDER BY 1) FROM {from} WHERE {condition}"),
+        5 => format!(
+            "SELECT {item} FROM {from} WHERE {condition} AND {number} > ALL (SELECT {own} FROM {within} WHERE {link})"
+        ),
+        6 => format!(
+            "SELECT {item}, ARRAY(SELECT {own} FROM {within} WHERE {link} ORDER BY 1) FROM {from} WHERE {condition}"
+        ),
         7 => {
             let filter = filter(w, &outer);
-            format!("SELECT {item} FROM {from} WHERE {filter} OR EXISTS (SELECT 1 FROM {within} WHERE {link})")
+            format!(
+                "SELECT {item} FROM {from} WHERE {filter} OR EXISTS (SELECT 1 FROM {within} WHERE {link})"
+            )
         }
         _ => {
             let all = any(w, &outer);
             let word = if all.is_empty() { "WHERE" } else { "AND" };
             let all = all.replacen(" WHERE ", " WHERE (", 1);
             let close = if word == "AND" { ")" } else { "" };
-            format!("SELECT {item} FROM {from}{all}{close} {word} EXISTS (SELECT 1 FROM {within} WHERE {link})")
+            format!(
+                "SELECT {item} FROM {from}{all}{close} {word} EXISTS (SELECT 1 FROM {within} WHERE {link})"
+            )
         }
     };
     vec![w.step(sql, false)]
@@ -54,7 +72,11 @@ pub(super) fn subqueries(w: &mut Writer<'_>) -> Vec<Step> {
 pub(super) fn derived(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
     let relation = w.relation(table);
-    let columns: Vec<String> = table.key.iter().map(|&at| w.column(&relation, at)).collect();
+    let columns: Vec<String> = table
+        .key
+        .iter()
+        .map(|&at| w.column(&relation, at))
+        .collect();
     let number = w.column(&relation, table.number);
     let names: Vec<String> = (0..columns.len()).map(|at| format!("k{at}")).collect();
     let items: Vec<String> = columns
@@ -66,20 +88,26 @@ pub(super) fn derived(w: &mut Writer<'_>) -> Vec<Step> {
     let condition = mostly(w, &relation);
     let from = &relation.from;
     let sql = match w.random.below(4) {
-        0 => format!("SELECT {names}, m FROM (SELECT {items}, {number} AS m FROM {from}{condition}) AS d"),
+        0 => format!(
+            "SELECT {names}, m FROM (SELECT {items}, {number} AS m FROM {from}{condition}) AS d"
+        ),
         1 => format!(
             "SELECT {names}, c FROM (SELECT {items}, count(*) AS c FROM {from}{condition} GROUP BY {}) AS d WHERE c > 1",
             columns.join(", ")
         ),
         2 => {
             let order = order(w, &relation);
-            format!("SELECT count(*) FROM (SELECT {items} FROM {from}{condition} ORDER BY {order} LIMIT 3) AS d")
+            format!(
+                "SELECT count(*) FROM (SELECT {items} FROM {from}{condition} ORDER BY {order} LIMIT 3) AS d"
+            )
         }
         _ => {
             // The condition stands outside.
             let key = rows::key(w.random, table);
             let value = w.value(table.columns[table.key[0]].kind, &key[0]);
-            format!("SELECT {names}, m FROM (SELECT {items}, {number} AS m FROM {from}) AS d WHERE k0 = {value}")
+            format!(
+                "SELECT {names}, m FROM (SELECT {items}, {number} AS m FROM {from}) AS d WHERE k0 = {value}"
+            )
         }
     };
     vec![w.step(sql, false)]
@@ -147,14 +175,22 @@ pub(super) fn sets(w: &mut Writer<'_>) -> Vec<Step> {
         confined(w, &right, &key)
     };
     let word = *w.random.choose(&[
-        "UNION", "UNION ALL", "INTERSECT", "EXCEPT", "INTERSECT ALL", "EXCEPT ALL",
+        "UNION",
+        "UNION ALL",
+        "INTERSECT",
+        "EXCEPT",
+        "INTERSECT ALL",
+        "EXCEPT ALL",
     ]);
     let one = format!("SELECT {left_number} AS m FROM {} WHERE {first}", left.from);
     let two = format!("SELECT {right_number} FROM {} WHERE {second}", right.from);
     let (sql, ordered) = match w.random.below(4) {
         0 => (format!("({one}) {word} ({two}) ORDER BY 1 LIMIT 5"), true),
         1 => (format!("{one} {word} {two} UNION ALL VALUES (1)"), false),
-        2 => (format!("SELECT count(*) FROM ({one} {word} {two}) AS u"), true),
+        2 => (
+            format!("SELECT count(*) FROM ({one} {word} {two}) AS u"),
+            true,
+        ),
         _ => (format!("{one} {word} {two}"), false),
     };
     vec![w.step(sql, ordered)]

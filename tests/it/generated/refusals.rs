@@ -43,7 +43,10 @@ pub(super) fn new_ones(found: &Reasons) -> Vec<String> {
         let show = |reason: &String| format!("{reason}\n    {}", found[reason]);
         return new.into_iter().map(show).collect();
     }
-    let mut all: Vec<&str> = known.lines().chain(new.iter().map(|it| it.as_str())).collect();
+    let mut all: Vec<&str> = known
+        .lines()
+        .chain(new.iter().map(|it| it.as_str()))
+        .collect();
     all.sort_unstable();
     let mut text = String::new();
     for line in all {

@@ -116,7 +116,9 @@ pub(super) fn play(seed: u64, shards: usize, count: usize, tally: &mut Tally) {
             }
             Outcome::Wrong(why) => {
                 let report = stage.report(&why, &played);
-                tally.mistakes.push(format!("SEED={seed}, case {number}: {report}"));
+                tally
+                    .mistakes
+                    .push(format!("SEED={seed}, case {number}: {report}"));
                 mistakes += 1;
                 if mistakes == mistakes_max() {
                     return;
@@ -127,7 +129,10 @@ pub(super) fn play(seed: u64, shards: usize, count: usize, tally: &mut Tally) {
         }
     }
     if let Some(why) = stage.stores.check(&stage.schema) {
-        tally.mistakes.push(format!("SEED={seed}, at the end: {why}\n{}", stage.schema.show()));
+        tally.mistakes.push(format!(
+            "SEED={seed}, at the end: {why}\n{}",
+            stage.schema.show()
+        ));
     }
 }
 
@@ -168,14 +173,29 @@ impl Stage {
         for (at, step) in case.steps.iter().enumerate() {
             let found = run(&mut self.client, step);
             if std::env::var_os("TRACE").is_some() {
-                println!("TRACE {} {:?} {}", step.sql, found.parts.iter().map(|p| p.tag.clone()).collect::<Vec<_>>(), found.failure.as_ref().map_or("", |f| &f.code));
+                println!(
+                    "TRACE {} {:?} {}",
+                    step.sql,
+                    found
+                        .parts
+                        .iter()
+                        .map(|p| p.tag.clone())
+                        .collect::<Vec<_>>(),
+                    found.failure.as_ref().map_or("", |f| &f.code)
+                );
             }
             if let Some(refusal) = found.refusal() {
                 outcome = Outcome::Refused(refusal.clone(), step.sql.clone());
                 // It has not been carried out; a block that it was in has failed.
                 let instead = run(&mut self.reference, &Step::simple("SELECT 1/0"));
                 if instead.status != found.status {
-                    return Outcome::Wrong(wrong(at, step, "the state after a refusal", &found, &instead));
+                    return Outcome::Wrong(wrong(
+                        at,
+                        step,
+                        "the state after a refusal",
+                        &found,
+                        &instead,
+                    ));
                 }
                 continue;
             }
@@ -216,11 +236,18 @@ impl Stage {
         let mut text = format!("{why}\n{}", self.schema.show());
         match &needed {
             None => text += "it does not happen again from the start; the case was:\n",
-            Some(cases) => writeln!(text, "it happens with these {} cases:", cases.len()).expect("it grows"),
+            Some(cases) => {
+                writeln!(text, "it happens with these {} cases:", cases.len()).expect("it grows")
+            }
         }
         let last = played.last().map(std::slice::from_ref).unwrap_or_default();
         self.restart();
-        for step in needed.as_deref().unwrap_or(last).iter().flat_map(|case| &case.steps) {
+        for step in needed
+            .as_deref()
+            .unwrap_or(last)
+            .iter()
+            .flat_map(|case| &case.steps)
+        {
             writeln!(text, "{}\n    {}", show(step), self.route(step)).expect("it grows");
         }
         text
@@ -238,15 +265,28 @@ impl Stage {
             ordered: true,
         };
         let reply = run(&mut self.herd.connect(), &explain);
-        let rows = reply.parts.iter().flat_map(|part| &part.rows).flatten().flatten();
-        let rows: Vec<String> = rows.map(|value| String::from_utf8_lossy(value).into_owned()).collect();
-        if rows.is_empty() { "no route".to_owned() } else { rows.join(" / ") }
+        let rows = reply
+            .parts
+            .iter()
+            .flat_map(|part| &part.rows)
+            .flatten()
+            .flatten();
+        let rows: Vec<String> = rows
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .collect();
+        if rows.is_empty() {
+            "no route".to_owned()
+        } else {
+            rows.join(" / ")
+        }
     }
 }
 
 fn writes(sql: &str) -> bool {
     let sql = sql.to_uppercase();
-    ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY"].iter().any(|word| sql.contains(word))
+    ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY"]
+        .iter()
+        .any(|word| sql.contains(word))
 }
 
 fn wrong(at: usize, step: &Step, what: &str, found: &Reply, wanted: &Reply) -> String {
@@ -271,12 +311,23 @@ fn show(step: &Step) -> String {
                 .iter()
                 .map(|it| {
                     let value = it.bytes.as_deref().map(|bytes| {
-                        if it.binary { format!("{bytes:02x?}") } else { String::from_utf8_lossy(bytes).into_owned() }
+                        if it.binary {
+                            format!("{bytes:02x?}")
+                        } else {
+                            String::from_utf8_lossy(bytes).into_owned()
+                        }
                     });
-                    format!("{value:?} of {}{}", it.oid, if it.binary { " binary" } else { "" })
+                    format!(
+                        "{value:?} of {}{}",
+                        it.oid,
+                        if it.binary { " binary" } else { "" }
+                    )
                 })
                 .collect();
-            format!("{}\n    with {values:?}, binary results {binary_results}, named {named}", step.sql)
+            format!(
+                "{}\n    with {values:?}, binary results {binary_results}, named {named}",
+                step.sql
+            )
         }
     }
 }
@@ -288,7 +339,11 @@ fn show_reply(reply: &Reply) -> String {
         for row in part.rows.iter().take(12) {
             let values: Vec<String> = row
                 .iter()
-                .map(|value| value.as_deref().map_or("NULL".to_owned(), |it| String::from_utf8_lossy(it).into_owned()))
+                .map(|value| {
+                    value.as_deref().map_or("NULL".to_owned(), |it| {
+                        String::from_utf8_lossy(it).into_owned()
+                    })
+                })
                 .collect();
             writeln!(text, "    {}", values.join(" | ")).expect("it grows");
         }
@@ -300,7 +355,12 @@ fn show_reply(reply: &Reply) -> String {
         }
     }
     if let Some(failure) = &reply.failure {
-        write!(text, "{} {} {} {}", failure.code, failure.message, failure.detail, failure.hint).expect("it grows");
+        write!(
+            text,
+            "{} {} {} {}",
+            failure.code, failure.message, failure.detail, failure.hint
+        )
+        .expect("it grows");
     }
     write!(text, " [{}] {:?}", reply.status, reply.parameters).expect("it grows");
     text

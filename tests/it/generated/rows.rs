@@ -6,7 +6,8 @@ use crate::client::Client;
 use crate::random::Random;
 
 const TEXTS: [&str; 16] = [
-    "de", "fr", "A", "Ham", "Q", "it's", "x y", "", "ü", "zz", "a\\b", "$1", "--", "NULL", "abc", "k = 1",
+    "de", "fr", "A", "Ham", "Q", "it's", "x y", "", "ü", "zz", "a\\b", "$1", "--", "NULL", "abc",
+    "k = 1",
 ];
 
 /// Different keys of these types.
@@ -59,11 +60,13 @@ pub(super) fn key(random: &mut Random, table: &Table) -> Vec<Value> {
 /// A row with these key columns and number.
 pub(super) fn row(random: &mut Random, table: &Table, key: &[Value], number: i64) -> Vec<Value> {
     (0..table.columns.len())
-        .map(|at| match table.key.iter().position(|column| *column == at) {
-            Some(part) => key[part].clone(),
-            None if at == table.number => Value::Int(number),
-            None => of_column(random, table, at),
-        })
+        .map(
+            |at| match table.key.iter().position(|column| *column == at) {
+                Some(part) => key[part].clone(),
+                None if at == table.number => Value::Int(number),
+                None => of_column(random, table, at),
+            },
+        )
         .collect()
 }
 
@@ -109,7 +112,11 @@ pub(super) fn load(schema: &Schema, all: &[Vec<Vec<Value>>], client: &mut Client
                     format!("({})", values.collect::<Vec<_>>().join(", "))
                 })
                 .collect();
-            client.run(&format!("INSERT INTO {} VALUES {}", table.sql(), rows.join(", ")));
+            client.run(&format!(
+                "INSERT INTO {} VALUES {}",
+                table.sql(),
+                rows.join(", ")
+            ));
         }
     }
 }

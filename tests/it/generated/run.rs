@@ -76,7 +76,8 @@ pub(super) fn run(client: &mut Client, step: &Step) -> Reply {
         } => {
             let types: Vec<u32> = parameters.iter().map(|it| it.oid).collect();
             let formats: Vec<i16> = parameters.iter().map(|it| i16::from(it.binary)).collect();
-            let values: Vec<Option<Vec<u8>>> = parameters.iter().map(|it| it.bytes.clone()).collect();
+            let values: Vec<Option<Vec<u8>>> =
+                parameters.iter().map(|it| it.bytes.clone()).collect();
             let results = [i16::from(*binary_results)];
             let name = if *named { "generated" } else { "" };
             let mut bytes = message::parse(name, &step.sql, &types);
@@ -131,7 +132,10 @@ fn collect(client: &mut Client, copied: Option<&Vec<u8>>) -> Reply {
             }
             b'E' if reply.failure.is_none() => reply.failure = Some(failure(&message)),
             b'Z' => {
-                reply.status = message.body.first().map_or('?', |&status| char::from(status));
+                reply.status = message
+                    .body
+                    .first()
+                    .map_or('?', |&status| char::from(status));
                 client.status = reply.status;
                 return reply;
             }
@@ -173,8 +177,17 @@ fn columns(message: &Message) -> Vec<String> {
             let name = body.string();
             let _table = (body.int4(), body.int2());
             let oid = body.int4();
-            let oid = if oid < 16_384 { oid.to_string() } else { "own".to_owned() };
-            format!("{name} {oid} {} {} {}", body.int2(), body.int4(), body.int2())
+            let oid = if oid < 16_384 {
+                oid.to_string()
+            } else {
+                "own".to_owned()
+            };
+            format!(
+                "{name} {oid} {} {} {}",
+                body.int2(),
+                body.int4(),
+                body.int2()
+            )
         })
         .collect()
 }

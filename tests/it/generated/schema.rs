@@ -267,13 +267,19 @@ fn place(
             format!("{{postgres: [{}]}}", names.join(", ")),
         ),
         2 | 3 if kinds.len() == 1 => {
-            let mut bounds: Vec<String> = keys[1..5].iter().filter_map(|key| key[0].text()).collect();
+            let mut bounds: Vec<String> =
+                keys[1..5].iter().filter_map(|key| key[0].text()).collect();
             sort_bounds(&mut bounds, kinds[0]);
             let mut parts = Vec::new();
             let mut yaml = String::new();
             for bound in bounds {
                 let shard = shard(random);
-                write!(yaml, "{{to: '{}', shard: {shard}}}, ", bound.replace('\'', "''")).expect("it grows");
+                write!(
+                    yaml,
+                    "{{to: '{}', shard: {shard}}}, ",
+                    bound.replace('\'', "''")
+                )
+                .expect("it grows");
                 parts.push(RangePart {
                     to: Some(bound),
                     place: Place::Shard(shard),
@@ -283,7 +289,10 @@ fn place(
                 to: None,
                 place: Place::Jump(all()),
             });
-            (Place::Range(parts), format!("{{range: [{yaml}{{jump: all}}]}}"))
+            (
+                Place::Range(parts),
+                format!("{{range: [{yaml}{{jump: all}}]}}"),
+            )
         }
         4 if kinds.len() == 1 => {
             let mut values = Vec::new();
@@ -314,7 +323,18 @@ fn sort_bounds(bounds: &mut Vec<String>, kind: Kind) {
 }
 
 const NAMES: [&str; 12] = [
-    "orders", "items", "t", "Mixed", "with space", "select", "key", "log_2", "k", "user", "It's", "n",
+    "orders",
+    "items",
+    "t",
+    "Mixed",
+    "with space",
+    "select",
+    "key",
+    "log_2",
+    "k",
+    "user",
+    "It's",
+    "n",
 ];
 const KEY_NAMES: [&str; 7] = ["k", "id", "Key", "the key", "user", "v", "customer_id"];
 
@@ -378,11 +398,7 @@ fn key_column(random: &mut Random, name: &str, kind: Kind) -> Column {
             column.kind = Kind::Int8;
             column.sql_type = "bigint".to_owned();
         }
-        Kind::Text if random.chance(30) => {
-            column.sql_type = (*random.choose(&["varchar", "varchar(5)"])).to_owned();
-        }
-        Kind::Numeric if random.chance(50) => column.sql_type = "numeric(12,2)".to_owned(),
-        Kind::Timestamp if random.chance(50) => column.sql_type = "timestamp(0)".to_owned(),
+        Kind::Text if random.chance(30) => column.sql_type = "varchar".to_owned(),
         _ => (),
     }
     column

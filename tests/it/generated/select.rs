@@ -36,14 +36,20 @@ pub(super) fn aggregates(w: &mut Writer<'_>) -> Vec<Step> {
     let count = 1 + w.random.below(4);
     let items: Vec<String> = (0..count).map(|_| aggregate(w, &relation)).collect();
     let condition = mostly(w, &relation);
-    let sql = format!("SELECT {} FROM {}{condition}", items.join(", "), relation.from);
+    let sql = format!(
+        "SELECT {} FROM {}{condition}",
+        items.join(", "),
+        relation.from
+    );
     vec![w.step(sql, true)]
 }
 
 pub(super) fn groups(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
     let relation = w.relation(table);
-    let by: Vec<String> = (0..=w.random.below(2)).map(|_| scalar(w, &relation)).collect();
+    let by: Vec<String> = (0..=w.random.below(2))
+        .map(|_| scalar(w, &relation))
+        .collect();
     let total = aggregate(w, &relation);
     let condition = mostly(w, &relation);
     let numbers: Vec<String> = (1..=by.len()).map(|number| number.to_string()).collect();
@@ -63,7 +69,9 @@ pub(super) fn groups(w: &mut Writer<'_>) -> Vec<Step> {
     } else {
         group
     };
-    let having = *w.random.choose(&["", "", " HAVING count(*) > 1", " HAVING min(n) < 20"]);
+    let having = *w
+        .random
+        .choose(&["", "", " HAVING count(*) > 1", " HAVING min(n) < 20"]);
     let sql = format!(
         "SELECT {}, {total} FROM {}{condition} GROUP BY {group}{having}",
         by.join(", "),
@@ -75,7 +83,11 @@ pub(super) fn groups(w: &mut Writer<'_>) -> Vec<Step> {
 pub(super) fn windows(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
     let relation = w.relation(table);
-    let (order, part, plain) = (order(w, &relation), scalar(w, &relation), scalar(w, &relation));
+    let (order, part, plain) = (
+        order(w, &relation),
+        scalar(w, &relation),
+        scalar(w, &relation),
+    );
     let call = *w.random.choose(&[
         "row_number()",
         "rank()",
@@ -114,15 +126,23 @@ pub(super) fn ordered(w: &mut Writer<'_>) -> Vec<Step> {
     let from = &relation.from;
     let limit = 1 + w.random.below(4);
     let (sql, total) = match w.random.below(5) {
-        0 => (format!("SELECT DISTINCT {item} FROM {from}{condition}"), false),
+        0 => (
+            format!("SELECT DISTINCT {item} FROM {from}{condition}"),
+            false,
+        ),
         1 => {
             let order = order(w, &relation);
-            (format!("SELECT {item} FROM {from}{condition} ORDER BY {order}"), true)
+            (
+                format!("SELECT {item} FROM {from}{condition} ORDER BY {order}"),
+                true,
+            )
         }
         2 => {
             let (order, plain) = (order(w, &relation), scalar(w, &relation));
             (
-                format!("SELECT {plain} FROM {from}{condition} ORDER BY {order} LIMIT {limit} OFFSET 1"),
+                format!(
+                    "SELECT {plain} FROM {from}{condition} ORDER BY {order} LIMIT {limit} OFFSET 1"
+                ),
                 true,
             )
         }
@@ -136,7 +156,11 @@ pub(super) fn ordered(w: &mut Writer<'_>) -> Vec<Step> {
             )
         }
         _ => {
-            let keys: Vec<String> = table.key.iter().map(|&at| w.column(&relation, at)).collect();
+            let keys: Vec<String> = table
+                .key
+                .iter()
+                .map(|&at| w.column(&relation, at))
+                .collect();
             let number = w.column(&relation, table.number);
             let keys = keys.join(", ");
             (
@@ -174,7 +198,10 @@ pub(super) fn locks(w: &mut Writer<'_>) -> Vec<Step> {
             None => of,
         }
     });
-    let sql = format!("SELECT {plain}, {number} FROM {}{condition} {of}", relation.from);
+    let sql = format!(
+        "SELECT {plain}, {number} FROM {}{condition} {of}",
+        relation.from
+    );
     vec![w.step(sql, false)]
 }
 

@@ -24,7 +24,11 @@ const WITHIN: [fn(&mut Writer<'_>) -> Vec<Step>; 10] = [
 
 /// A block, with savepoints perhaps.
 pub(super) fn block(w: &mut Writer<'_>) -> Vec<Step> {
-    let begin = *w.random.choose(&["BEGIN", "START TRANSACTION", "begin isolation level repeatable read"]);
+    let begin = *w.random.choose(&[
+        "BEGIN",
+        "START TRANSACTION",
+        "begin isolation level repeatable read",
+    ]);
     let mut steps = vec![Step::simple(begin)];
     let mut open = false;
     for _ in 0..1 + w.random.below(4) {
@@ -66,12 +70,27 @@ pub(super) fn block_of_key(w: &mut Writer<'_>) -> Vec<Step> {
         let condition = confined(w, &relation, &key);
         let from = relation.from.clone();
         let (sql, ordered) = match w.random.below(4) {
-            0 => (format!("DELETE FROM {from} WHERE {condition} AND {number} % 7 = 1"), true),
-            1 => (format!("SELECT count(*), sum({number}) FROM {from} WHERE {condition}"), true),
-            2 => (format!("SELECT {number} FROM {from} WHERE {condition} FOR UPDATE"), false),
+            0 => (
+                format!("DELETE FROM {from} WHERE {condition} AND {number} % 7 = 1"),
+                true,
+            ),
+            1 => (
+                format!("SELECT count(*), sum({number}) FROM {from} WHERE {condition}"),
+                true,
+            ),
+            2 => (
+                format!("SELECT {number} FROM {from} WHERE {condition} FOR UPDATE"),
+                false,
+            ),
             _ => {
                 let order = order(w, &relation);
-                (format!("SELECT {} FROM {from} WHERE {condition} ORDER BY {order}", scalar(w, &relation)), true)
+                (
+                    format!(
+                        "SELECT {} FROM {from} WHERE {condition} ORDER BY {order}",
+                        scalar(w, &relation)
+                    ),
+                    true,
+                )
             }
         };
         steps.push(w.step(sql, ordered));
@@ -98,7 +117,13 @@ pub(super) fn cursor(w: &mut Writer<'_>) -> Vec<Step> {
     );
     let mut steps = vec![Step::simple("BEGIN"), w.step(declare, true)];
     for _ in 0..1 + w.random.below(3) {
-        let move_on = *w.random.choose(&["FETCH 2 FROM c", "FETCH c", "FETCH ALL IN c", "MOVE 1 FROM c", "FETCH FORWARD 3 FROM c"]);
+        let move_on = *w.random.choose(&[
+            "FETCH 2 FROM c",
+            "FETCH c",
+            "FETCH ALL IN c",
+            "MOVE 1 FROM c",
+            "FETCH FORWARD 3 FROM c",
+        ]);
         steps.push(Step::simple(move_on));
     }
     if w.random.chance(50) {
@@ -120,10 +145,19 @@ pub(super) fn prepare(w: &mut Writer<'_>) -> Vec<Step> {
         .enumerate()
         .map(|(part, &at)| format!("{} = ${}", w.column(&relation, at), part + 1))
         .collect();
-    let kinds: Vec<&str> = table.key.iter().map(|&at| table.columns[at].kind.name()).collect();
+    let kinds: Vec<&str> = table
+        .key
+        .iter()
+        .map(|&at| table.columns[at].kind.name())
+        .collect();
     let values: Vec<String> = key
         .iter()
-        .map(|value| value.text().map_or_else(|| "NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''"))))
+        .map(|value| {
+            value.text().map_or_else(
+                || "NULL".to_owned(),
+                |text| format!("'{}'", text.replace('\'', "''")),
+            )
+        })
         .collect();
     let prepare = format!(
         "PREPARE p ({}) AS SELECT {} FROM {} WHERE {}",
@@ -135,8 +169,14 @@ pub(super) fn prepare(w: &mut Writer<'_>) -> Vec<Step> {
     let execute = format!("EXECUTE p ({})", values.join(", "));
     vec![
         w.step(prepare, true),
-        Step { ordered: false, ..Step::simple(&execute) },
-        Step { ordered: false, ..Step::simple(&execute) },
+        Step {
+            ordered: false,
+            ..Step::simple(&execute)
+        },
+        Step {
+            ordered: false,
+            ..Step::simple(&execute)
+        },
         Step::simple("DEALLOCATE p"),
     ]
 }
@@ -149,7 +189,10 @@ pub(super) fn joined(w: &mut Writer<'_>) -> Vec<Step> {
         let one = w.random.choose(&WITHIN);
         texts.extend(one(w).into_iter().map(|step| step.sql));
     }
-    vec![Step { ordered: false, ..Step::simple(&texts.join("; ")) }]
+    vec![Step {
+        ordered: false,
+        ..Step::simple(&texts.join("; "))
+    }]
 }
 
 pub(super) fn copy_out(w: &mut Writer<'_>) -> Vec<Step> {
@@ -174,9 +217,15 @@ pub(super) fn copy_out(w: &mut Writer<'_>) -> Vec<Step> {
     } else {
         let items = scalar(w, &relation);
         let condition = mostly(w, &relation);
-        format!("COPY (SELECT {items} FROM {}{condition}) TO STDOUT{options}", relation.from)
+        format!(
+            "COPY (SELECT {items} FROM {}{condition}) TO STDOUT{options}",
+            relation.from
+        )
     };
-    vec![Step { ordered: false, ..Step::simple(&sql) }]
+    vec![Step {
+        ordered: false,
+        ..Step::simple(&sql)
+    }]
 }
 
 pub(super) fn copy_in(w: &mut Writer<'_>) -> Vec<Step> {
@@ -199,7 +248,11 @@ pub(super) fn copy_in(w: &mut Writer<'_>) -> Vec<Step> {
         }
     }
     let names: Vec<String> = columns.iter().map(|&at| w.own_column(table, at)).collect();
-    let list = if listed { format!(" ({})", names.join(", ")) } else { String::new() };
+    let list = if listed {
+        format!(" ({})", names.join(", "))
+    } else {
+        String::new()
+    };
     let csv = w.random.chance(40);
     let (options, mut data) = if csv {
         (" WITH (FORMAT csv)", csv_rows(&rows, &columns))
@@ -247,7 +300,9 @@ fn text_rows(rows: &[Vec<Value>], columns: &[usize]) -> String {
 
 fn csv_rows(rows: &[Vec<Value>], columns: &[usize]) -> String {
     let field = |value: &Value| {
-        value.text().map_or_else(String::new, |text| format!("\"{}\"", text.replace('"', "\"\"")))
+        value.text().map_or_else(String::new, |text| {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        })
     };
     let line = |row: &Vec<Value>| {
         let fields: Vec<String> = columns.iter().map(|&at| field(&row[at])).collect();

@@ -69,7 +69,12 @@ pub(super) const MORE: [Kind; 3] = [
 /// Draws a kind and writes a case of it. `KIND=…` in the environment keeps to kinds with this in their name.
 pub(super) fn case(random: &mut Random, schema: &Schema) -> Case {
     let only = std::env::var("KIND").unwrap_or_default();
-    let all = || KINDS.iter().chain(&MORE).filter(|kind| kind.name.contains(&only));
+    let all = || {
+        KINDS
+            .iter()
+            .chain(&MORE)
+            .filter(|kind| kind.name.contains(&only))
+    };
     let mut number = random.below(all().map(|kind| kind.weight).sum());
     let kind = all()
         .find(|kind| {

@@ -269,7 +269,13 @@ pub(super) fn quoted(text: &str, random: &mut Random) -> String {
 
 fn hyphenated(bits: u128) -> String {
     let hex = format!("{bits:032x}");
-    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
     parts.join("-")
 }
 
@@ -284,7 +290,20 @@ fn date(day: i64) -> String {
         }
         (year, day) = (year + 1, day - length);
     }
-    let lengths = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let lengths = [
+        31,
+        28 + i64::from(leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
     let mut month = 0;
     while day >= lengths[month] {
         day -= lengths[month];
@@ -304,7 +323,11 @@ fn numeric(hundredths: i64) -> Vec<u8> {
     }
     groups.reverse();
     let words = [groups.len(), groups.len().wrapping_sub(2)];
-    let word = |number: u64| u16::try_from(number & 0xffff).expect("16 bits").to_be_bytes();
+    let word = |number: u64| {
+        u16::try_from(number & 0xffff)
+            .expect("16 bits")
+            .to_be_bytes()
+    };
     let mut bytes = Vec::new();
     for number in words {
         bytes.extend(word(number.try_into().expect("64 bits")));

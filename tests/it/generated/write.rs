@@ -77,12 +77,17 @@ fn row(w: &mut Writer<'_>, target: &Target<'_>, wrong: bool) -> String {
         .map(|(place, &at)| {
             let kind = table.columns[at].kind;
             if wrong && place == spoilt {
-                return (*w.random.choose(&["NULL", "1 / 0", "'bad'", "DEFAULT", "'x y z x y z'"])).to_owned();
+                return (*w
+                    .random
+                    .choose(&["NULL", "1 / 0", "'bad'", "DEFAULT", "'x y z x y z'"]))
+                .to_owned();
             }
             let is_payload = !table.key.contains(&at) && at != table.number;
             match w.random.below(40) {
                 0 if is_payload => "DEFAULT".to_owned(),
-                1 if is_payload && all[at] != Value::Null => format!("coalesce(NULL, {})", w.typed(kind, &all[at])),
+                1 if is_payload && all[at] != Value::Null => {
+                    format!("coalesce(NULL, {})", w.typed(kind, &all[at]))
+                }
                 2 if table.key.contains(&at) => w.typed(kind, &all[at]),
                 _ => w.value(kind, &all[at]),
             }
@@ -103,16 +108,24 @@ fn conflict(w: &mut Writer<'_>, target: &Target<'_>) -> (String, bool) {
     let own = w.own_column(table, payload);
     match w.random.below(8) {
         0 => (" ON CONFLICT DO NOTHING".to_owned(), false),
-        1 => (format!(" ON CONFLICT ({}) DO NOTHING", columns.join(", ")), false),
+        1 => (
+            format!(" ON CONFLICT ({}) DO NOTHING", columns.join(", ")),
+            false,
+        ),
         2 => (
-            format!(" ON CONFLICT ({}) DO UPDATE SET {own} = excluded.{own}", columns.join(", ")),
+            format!(
+                " ON CONFLICT ({}) DO UPDATE SET {own} = excluded.{own}",
+                columns.join(", ")
+            ),
             true,
         ),
         3 => {
             let filter = filter(w, &target.relation.clone().qualified());
             let columns = columns.join(", ");
             (
-                format!(" ON CONFLICT ({columns}) DO UPDATE SET {own} = EXCLUDED.{own} WHERE {filter}"),
+                format!(
+                    " ON CONFLICT ({columns}) DO UPDATE SET {own} = EXCLUDED.{own} WHERE {filter}"
+                ),
                 false,
             )
         }
@@ -125,8 +138,14 @@ fn insert(w: &mut Writer<'_>, most: usize) -> Vec<Step> {
     let table = table(w);
     let target = target(w, table);
     let count = 1 + w.random.below(most);
-    let wrong = if w.random.chance(8) { Some(w.random.below(count)) } else { None };
-    let rows: Vec<String> = (0..count).map(|at| row(w, &target, wrong == Some(at))).collect();
+    let wrong = if w.random.chance(8) {
+        Some(w.random.below(count))
+    } else {
+        None
+    };
+    let rows: Vec<String> = (0..count)
+        .map(|at| row(w, &target, wrong == Some(at)))
+        .collect();
     let (conflict, ordered) = conflict(w, &target);
     let returning = returning(w, &target.relation.clone().qualified());
     let sql = format!(
@@ -226,7 +245,11 @@ pub(super) fn update_key(w: &mut Writer<'_>) -> Vec<Step> {
     let at = table.key[0];
     let name = w.own_column(table, at);
     let kind = table.columns[at].kind;
-    let value = if w.random.chance(40) { &old[0] } else { &new[0] };
+    let value = if w.random.chance(40) {
+        &old[0]
+    } else {
+        &new[0]
+    };
     let value = w.value(kind, value);
     let condition = confined(w, &relation, &old);
     let number = w.own_column(table, table.number);
@@ -234,7 +257,11 @@ pub(super) fn update_key(w: &mut Writer<'_>) -> Vec<Step> {
     let sql = format!(
         "UPDATE {} SET {name} = {value}, {number} = {} WHERE {condition}",
         relation.from,
-        if w.random.chance(50) { format!("n + {shift}") } else { number.clone() }
+        if w.random.chance(50) {
+            format!("n + {shift}")
+        } else {
+            number.clone()
+        }
     );
     vec![w.step(sql, true)]
 }
@@ -245,7 +272,11 @@ pub(super) fn delete(w: &mut Writer<'_>) -> Vec<Step> {
     let (condition, returning) = (written(w, &relation), returning(w, &relation));
     let narrow = filter(w, &relation);
     let number = w.column(&relation, table.number);
-    let word = if condition.is_empty() { " WHERE" } else { " AND" };
+    let word = if condition.is_empty() {
+        " WHERE"
+    } else {
+        " AND"
+    };
     // Tables should not run empty.
     let open = condition.replacen(" WHERE ", " WHERE (", 1);
     let close = if condition.is_empty() { "" } else { ")" };

@@ -175,7 +175,11 @@ impl<'a> Writer<'a> {
         if !taken && self.random.chance(45) {
             self.names.push(table.name.clone());
             let name = match self.random.below(8) {
-                0 => format!("{}.{}", table.schema.unwrap_or("public"), self.name(&table.name)),
+                0 => format!(
+                    "{}.{}",
+                    table.schema.unwrap_or("public"),
+                    self.name(&table.name)
+                ),
                 _ => self.name(&table.name),
             };
             return Relation {
@@ -202,11 +206,16 @@ impl<'a> Writer<'a> {
                 let schema = self.schema;
                 self.random.choose(&schema.tables).name.clone()
             } else {
-                (*self.random.choose(&["a1", "b1", "x", "y", "z", "X y", "Alias", "q", "r"])).to_owned()
+                (*self
+                    .random
+                    .choose(&["a1", "b1", "x", "y", "z", "X y", "Alias", "q", "r"]))
+                .to_owned()
             };
             if !self.names.contains(&name) {
                 self.names.push(name.clone());
-                return if name.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit())
+                return if name
+                    .chars()
+                    .all(|one| one.is_ascii_lowercase() || one.is_ascii_digit())
                     && !RESERVED.contains(&name.as_str())
                 {
                     name
@@ -314,7 +323,11 @@ impl<'a> Writer<'a> {
             } else {
                 text().into_bytes()
             };
-            let oid = if self.random.chance(60) { kind.array_oid() } else { 0 };
+            let oid = if self.random.chance(60) {
+                kind.array_oid()
+            } else {
+                0
+            };
             let bytes = Some(bytes);
             let parameter = self.push(Parameter { oid, binary, bytes });
             return match self.random.below(3) {
