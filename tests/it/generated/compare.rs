@@ -108,13 +108,11 @@ impl Stores {
 
     /// Every row of every table, and that each is where its key says.
     pub(super) fn check(&mut self, schema: &Schema) -> Option<String> {
-        let tables = schema.tables.iter();
-        tables
-            .filter_map(|table| {
-                self.contents_differ(schema, table)
-                    .or_else(|| self.misplaced(schema, table))
-            })
-            .next()
+        let mut tables = schema.tables.iter();
+        tables.find_map(|table| {
+            self.contents_differ(schema, table)
+                .or_else(|| self.misplaced(schema, table))
+        })
     }
 
     fn contents_differ(&mut self, _schema: &Schema, table: &Table) -> Option<String> {

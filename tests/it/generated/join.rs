@@ -12,9 +12,7 @@ pub(super) fn two<'a>(w: &mut Writer<'a>) -> [&'a Table; 2] {
     let schema = w.schema;
     let first = table(w);
     let is_near = |other: &&&Table| match (first.spread, other.spread) {
-        (Spread::Single, Spread::Single | Spread::Reference) => true,
-        (Spread::Sharded(_) | Spread::Reference, Spread::Reference) => true,
-        (Spread::Reference, _) => true,
+        (_, Spread::Reference) | (Spread::Reference, _) => true,
         (one, other) => one == other,
     };
     let near: Vec<&Table> = schema.tables.iter().filter(|it| is_near(&it)).collect();

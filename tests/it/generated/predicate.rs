@@ -47,7 +47,7 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
     let column = w.column(relation, at);
     let other = rows::value(w.random, kind);
     match w.random.below(44) {
-        40 | 41 => return shared(w, relation, &column, kind, value),
+        40 | 41 => shared(w, relation, &column, kind, value),
         42 if kind.is_int() => {
             let list = [
                 w.value(kind, value),
@@ -59,7 +59,6 @@ fn of_column(w: &mut Writer<'_>, relation: &Relation<'_>, at: usize, value: &Val
         43 if kind == Kind::Date => {
             format!("{column} = {}::timestamp", w.typed(Kind::Date, value))
         }
-        0..=11 => format!("{column} = {}", w.value(kind, value)),
         12..=15 => format!("{} = {column}", w.value(kind, value)),
         16..=18 => format!("{column} IN ({})", w.value(kind, value)),
         19..=21 => format!(

@@ -237,7 +237,7 @@ impl Stage {
         match &needed {
             None => text += "it does not happen again from the start; the case was:\n",
             Some(cases) => {
-                writeln!(text, "it happens with these {} cases:", cases.len()).expect("it grows")
+                writeln!(text, "it happens with these {} cases:", cases.len()).expect("it grows");
             }
         }
         let last = played.last().map(std::slice::from_ref).unwrap_or_default();
@@ -257,7 +257,7 @@ impl Stage {
     fn route(&mut self, step: &Step) -> String {
         let form = match &step.form {
             Form::CopyIn(_) => Form::Simple,
-            form => form.clone(),
+            form @ (Form::Simple | Form::Extended { .. }) => form.clone(),
         };
         let explain = Step {
             sql: format!("EXPLAIN (ROUTE) {}", step.sql),

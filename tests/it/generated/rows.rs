@@ -27,9 +27,8 @@ pub(super) fn value(random: &mut Random, kind: Kind) -> Value {
     let small = |end: usize, random: &mut Random| i64::try_from(random.below(end)).expect("small");
     match kind {
         Kind::Int2 => Value::Int(small(60, random) - 20),
-        Kind::Int4 => Value::Int(small(120, random) - 20),
         Kind::Int8 if random.chance(15) => Value::Int(3_000_000_000 + small(50, random)),
-        Kind::Int8 => Value::Int(small(120, random) - 20),
+        Kind::Int4 | Kind::Int8 => Value::Int(small(120, random) - 20),
         Kind::Text => Value::Text((*random.choose(&TEXTS)).to_owned()),
         Kind::Uuid => {
             let number = u128::from(random.next());

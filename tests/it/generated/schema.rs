@@ -392,14 +392,13 @@ fn table(
 
 fn key_column(random: &mut Random, name: &str, kind: Kind) -> Column {
     let mut column = plain(name, kind, true);
-    match kind {
-        // Integers of every width are one key.
-        Kind::Int4 if random.chance(20) => {
-            column.kind = Kind::Int8;
-            column.sql_type = "bigint".to_owned();
-        }
-        Kind::Text if random.chance(30) => column.sql_type = "varchar".to_owned(),
-        _ => (),
+    // Integers of every width are one key.
+    if kind == Kind::Int4 && random.chance(20) {
+        column.kind = Kind::Int8;
+        "bigint".clone_into(&mut column.sql_type);
+    }
+    if kind == Kind::Text && random.chance(30) {
+        "varchar".clone_into(&mut column.sql_type);
     }
     column
 }

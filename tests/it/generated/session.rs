@@ -31,7 +31,7 @@ pub(super) fn block(w: &mut Writer<'_>) -> Vec<Step> {
     ]);
     let mut steps = vec![Step::simple(begin)];
     let mut open = false;
-    for _ in 0..1 + w.random.below(4) {
+    for _ in 0..=w.random.below(4) {
         match w.random.below(8) {
             0 if !open => {
                 steps.push(Step::simple("SAVEPOINT s"));
@@ -116,7 +116,7 @@ pub(super) fn cursor(w: &mut Writer<'_>) -> Vec<Step> {
         relation.from
     );
     let mut steps = vec![Step::simple("BEGIN"), w.step(declare, true)];
-    for _ in 0..1 + w.random.below(3) {
+    for _ in 0..=w.random.below(3) {
         let move_on = *w.random.choose(&[
             "FETCH 2 FROM c",
             "FETCH c",
@@ -280,14 +280,15 @@ fn spoil(w: &mut Writer<'_>, csv: bool, data: &mut String) {
     let Some(first) = data.lines().next().map(str::to_owned) else {
         return;
     };
-    match w.random.below(25) {
-        0 => *data += &format!("{first}\n"),
+    let line = match w.random.below(25) {
+        0 => format!("{first}\n"),
         // The last column holds the key or does not: the error is the same.
-        1 => *data += &format!("{}\n", first.rsplit_once(delimiter).map_or("", |it| it.0)),
-        2 => *data += &format!("{first}{delimiter}more\n"),
-        3 => *data += "\\.\n",
-        _ => (),
-    }
+        1 => format!("{}\n", first.rsplit_once(delimiter).map_or("", |it| it.0)),
+        2 => format!("{first}{delimiter}more\n"),
+        3 => "\\.\n".to_owned(),
+        _ => String::new(),
+    };
+    data.push_str(&line);
 }
 
 fn text_rows(rows: &[Vec<Value>], columns: &[usize]) -> String {

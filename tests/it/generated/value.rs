@@ -111,10 +111,12 @@ impl Value {
             Value::Null => return None,
             Value::Int(number) => {
                 let bytes = number.to_be_bytes();
-                let width = match kind {
-                    Kind::Int2 => 2,
-                    Kind::Int4 => 4,
-                    _ => 8,
+                let width = if kind == Kind::Int2 {
+                    2
+                } else if kind == Kind::Int4 {
+                    4
+                } else {
+                    8
                 };
                 bytes[8 - width..].to_vec()
             }

@@ -93,8 +93,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Ends a statement; the next one is begun.
-    pub(super) fn step(&mut self, sql: String, ordered: bool) -> Step {
-        let (sql, parameters) = self.numbered(&sql);
+    pub(super) fn step(&mut self, sql: impl AsRef<str>, ordered: bool) -> Step {
+        let (sql, parameters) = self.numbered(sql.as_ref());
         let form = if self.extended {
             Form::Extended {
                 parameters,
@@ -124,7 +124,9 @@ impl<'a> Writer<'a> {
                 used.push(index);
                 used.len() - 1
             });
-            text += &format!("${}{rest}", place + 1);
+            text.push('$');
+            text.push_str(&(place + 1).to_string());
+            text.push_str(rest);
         }
         let parameters = used.into_iter().map(|index| all[index].clone());
         (text, parameters.collect())
