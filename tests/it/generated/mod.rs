@@ -5,7 +5,8 @@
 //! the rows of all servers are compared, at the end the rows themselves and where they lie.
 //!
 //! `SEED=n` repeats a run, `CASES=n` says how many cases all four tests have together, `SHARDS=n,…` which
-//! of the tests run, `KIND=text` which kinds of statements.
+//! of the tests run, `KIND=text` which kinds of statements, `MISTAKES=n` how many mistakes end a round,
+//! `TRACE=1` prints the statements.
 
 mod compare;
 mod expression;

@@ -102,6 +102,12 @@ pub(super) fn play(seed: u64, shards: usize, count: usize, tally: &mut Tally) {
     let mut mistakes = 0;
     for number in 0..count {
         let case = case(random, &stage.schema);
+        if std::env::var_os("TRACE").is_some() {
+            println!("case {number}, {}", case.kind);
+            case.steps
+                .iter()
+                .for_each(|step| println!("{}", show(step)));
+        }
         let outcome = stage.play(&case);
         let counts = tally.kinds.entry(case.kind).or_default();
         played.push(case);
@@ -172,18 +178,6 @@ impl Stage {
         let mut outcome = Outcome::Answered;
         for (at, step) in case.steps.iter().enumerate() {
             let found = run(&mut self.client, step);
-            if std::env::var_os("TRACE").is_some() {
-                println!(
-                    "TRACE {} {:?} {}",
-                    step.sql,
-                    found
-                        .parts
-                        .iter()
-                        .map(|p| p.tag.clone())
-                        .collect::<Vec<_>>(),
-                    found.failure.as_ref().map_or("", |f| &f.code)
-                );
-            }
             if let Some(refusal) = found.refusal() {
                 outcome = Outcome::Refused(refusal.clone(), step.sql.clone());
                 // It has not been carried out; a block that it was in has failed.
