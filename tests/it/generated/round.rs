@@ -349,12 +349,19 @@ fn show_reply(reply: &Reply) -> String {
         }
     }
     if let Some(failure) = &reply.failure {
-        write!(
-            text,
-            "{} {} {} {}",
-            failure.code, failure.message, failure.detail, failure.hint
-        )
-        .expect("it grows");
+        let whose = if failure.own {
+            "pgherd's own"
+        } else {
+            "a server's"
+        };
+        let Failure {
+            code,
+            message,
+            detail,
+            hint,
+            ..
+        } = failure;
+        write!(text, "{code} {message} {detail} {hint} ({whose})").expect("it grows");
     }
     write!(text, " [{}] {:?}", reply.status, reply.parameters).expect("it grows");
     text
