@@ -20,6 +20,7 @@ use crate::sql::cursor::{Cursor, Name, word_name};
 use crate::sql::rows::Rows as InsertRows;
 use crate::sql::scan::Kind;
 use crate::sql::statement::{Block, Body, Expr, Features, Into};
+use crate::types::key::KeyType;
 use crate::types::oid;
 
 /// What was worked out of a data statement.
@@ -464,7 +465,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     let inserts = survey.inserts;
     let verdict = concat::check(survey, block);
     let table = concat::named(&survey.references);
-    let keys = united(survey);
+    let keys = united(survey).filter(|keys| !are_dates_elsewhere(survey, shared, keys, cursor));
     let keyed = keys.is_some();
     let otherwise = match (written, &verdict) {
         (Some(_), _) if inserts => refuse::insert(&table),
@@ -493,6 +494,34 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         hinted: None,
         table: table.into(),
     }))
+}
+
+/// Whether a key of a timestamp's type is a parameter that stands in another place too: there it may have
+/// become a date, so that its time is not read.
+fn are_dates_elsewhere(
+    survey: &Survey<'_>,
+    distribution: Option<usize>,
+    keys: &[KeyOperands],
+    cursor: &Cursor<'_>,
+) -> bool {
+    let distribution = distribution.and_then(|index| survey.context.topology.distribution(index));
+    let is_time = |kind: &KeyType| matches!(kind, KeyType::Timestamp | KeyType::TimestampTz);
+    if !distribution.is_some_and(|distribution| distribution.key().iter().any(is_time)) {
+        return false;
+    }
+    let uses = |index: u16| {
+        let name = format!("${}", u32::from(index).saturating_add(1));
+        let tokens = cursor.tokens().iter();
+        tokens
+            .filter(|token| token.kind == Kind::Parameter)
+            .filter(|token| token.of(cursor.text()) == name.as_bytes())
+            .count()
+    };
+    let mut parameters = Vec::new();
+    for operand in keys.iter().flatten() {
+        operand.parameters(&mut parameters);
+    }
+    parameters.into_iter().any(|index| uses(index) > 1)
 }
 
 /// Whether an INSERT may be sent in parts, one a shard: its rows stand in plain VALUES, one for each of the

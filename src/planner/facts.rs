@@ -130,11 +130,11 @@ impl Facts {
         if !self.is_id(node) {
             return Some(values);
         }
-        let valued = |value| match value {
-            Operand::Between(_) => None,
-            value => Some(self.valued(node, value)),
-        };
-        values.into_iter().map(valued).collect()
+        // Ids between two others may be of any bucket.
+        let is_listed = |value: &Operand| !matches!(value, Operand::Between(_));
+        let valued = values.iter().all(is_listed).then_some(values)?;
+        let valued = valued.into_iter().map(|value| self.valued(node, value));
+        Some(valued.collect())
     }
 
     /// What the values of one node say of another that they are carried to.
@@ -142,12 +142,20 @@ impl Facts {
         if self.is_id(from) || !self.is_id(to) {
             return Some(values);
         }
-        let bucket = |value: Operand| match value {
-            Operand::Between(_) => None,
-            value if is_value(&value) => Some(Operand::Carried(Box::new(value))),
-            value => Some(value),
+        if values
+            .iter()
+            .any(|value| matches!(value, Operand::Between(_)))
+        {
+            return None;
+        }
+        let bucket = |value: Operand| {
+            if is_value(&value) {
+                Operand::Carried(Box::new(value))
+            } else {
+                value
+            }
         };
-        values.into_iter().map(bucket).collect()
+        Some(values.into_iter().map(bucket).collect())
     }
 
     pub(super) fn key_type(&self, node: Node) -> Option<KeyType> {
@@ -172,18 +180,14 @@ impl Facts {
         let Some(set) = self.sets.get_mut(node) else {
             return false;
         };
-        match set {
-            Some(set) => {
-                let before = weight(set);
-                let known = std::mem::take(set);
-                *set = narrower(known, values);
-                weight(set) < before
-            }
-            None => {
-                *set = Some(values);
-                true
-            }
-        }
+        let Some(set) = set else {
+            *set = Some(values);
+            return true;
+        };
+        let before = weight(set);
+        let known = std::mem::take(set);
+        *set = narrower(known, values);
+        weight(set) < before
     }
 
     /// Learns that a node's values are among those of others together, which are of its type.

@@ -325,6 +325,31 @@ pub struct Stream {
     pub carries: bool,
 }
 
+impl Operand {
+    /// Adds the parameters that it is made of, counted from 0.
+    pub fn parameters(&self, into: &mut Vec<u16>) {
+        match self {
+            Operand::Parameter(index) | Operand::Elements(index) => into.push(*index),
+            Operand::Computed(computation) => {
+                computation.0.parameters(into);
+                for (_, operand) in &computation.1 {
+                    operand.parameters(into);
+                }
+            }
+            Operand::Between(interval) => {
+                for bound in interval.lows.iter().chain(&interval.highs) {
+                    bound.operand.parameters(into);
+                }
+            }
+            Operand::Id(inner) | Operand::Carried(inner) => inner.parameters(into),
+            Operand::Literal { .. }
+            | Operand::Constant(_)
+            | Operand::LiteralElements(_)
+            | Operand::Null => (),
+        }
+    }
+}
+
 /// All values that are above each of some and below each of others. One of them at least.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interval {

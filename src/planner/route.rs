@@ -131,6 +131,12 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
             Err(KeyError::Unprovable) if !keyed.insert => {
                 return everywhere(keyed, distribution, topology);
             }
+            // The server may read it as a wider type, or finds the fault itself, on any shard.
+            Err(KeyError::Invalid(_)) if !keyed.insert => {
+                if may_be_wider(key, values) {
+                    return everywhere(keyed, distribution, topology);
+                }
+            }
             Err(error) => return Err(key_fault(&error, &keyed.table)),
         }
     }
@@ -210,6 +216,33 @@ fn shares(
     }
     shares.sort_by_key(|share| share.shard);
     Ok(Route::InsertSplit(shares.into()))
+}
+
+/// Whether what is no value of the key's type may still equal a key: what stands beside it may have made
+/// it a number with a point, and of an array only one element is known to be none.
+fn may_be_wider(key: &KeyOperands, values: &dyn Values) -> bool {
+    key.iter().any(|operand| match operand {
+        Operand::Elements(_)
+        | Operand::LiteralElements(_)
+        | Operand::Computed(_)
+        | Operand::Between(_)
+        | Operand::Id(_)
+        | Operand::Carried(_) => true,
+        Operand::Parameter(index) if values.parameter(*index).is_some_and(|it| it.binary) => true,
+        Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) => {
+            let text = decode(operand, KeyType::Text, values);
+            let is_like_number = matches!(&text, Ok(Key::Text(text))
+                if matches!(text.trim_ascii_start(), [b'0'..=b'9' | b'+' | b'-' | b'.', ..]));
+            // No row has a key beyond the width of its column.
+            let is_beyond = match decode(operand, KeyType::Int8, values) {
+                Ok(_) => true,
+                Err(KeyError::Invalid(fault)) => fault.code == SqlState::NUMERIC_OUT_OF_RANGE,
+                Err(_) => false,
+            };
+            is_like_number && !is_beyond
+        }
+        Operand::Null => false,
+    })
 }
 
 fn first(distribution: &Distribution, topology: &Topology) -> ShardId {

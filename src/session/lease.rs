@@ -111,7 +111,10 @@ impl Session {
             | Effect::DiscardOther
             | Effect::Listen { .. }
             | Effect::Unlisten { .. } => return here(false),
-            Effect::Prepare { .. } if !matches!(statement.access, Access::Refuse(_)) => {
+            // EXECUTE runs where it was prepared: where its tables are.
+            Effect::Prepare { .. }
+                if !statement.has_tables && !matches!(statement.access, Access::Refuse(_)) =>
+            {
                 return here(false);
             }
             Effect::Execute { name, .. } if !self.is_of_protocol(name)? => return here(true),
@@ -248,7 +251,11 @@ impl Session {
         if let Some(block) = &self.block
             && block.sent
         {
-            return Err(if block.bound {
+            // One that has failed is moved nowhere: it would begin anew there.
+            let failed = connection.status == Status::Failed && !connection.unsynced;
+            return Err(if failed {
+                Stop::Fault(Session::failed_block_fault())
+            } else if block.bound {
                 Stop::Fault(self.second_shard(connection.shard, shard))
             } else if connection.pipeline.is_empty() && !connection.unsynced {
                 Stop::Move(shard)

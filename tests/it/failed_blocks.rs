@@ -63,6 +63,31 @@ fn commit_in_a_failed_block_behind_prepare_in_time_rolls_back() {
 }
 
 #[test]
+fn a_block_that_failed_before_its_first_shard_begins_on_no_other() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for first in ["SELECT nothing FROM by_modulo", "SELECT n FROM nothing"] {
+        for extended in [false, true] {
+            for key in 0..4 {
+                client.run("BEGIN");
+                client.query_with(first, &[]).expect_err("it fails");
+                assert_eq!(client.status, 'E');
+                let sql = format!("INSERT INTO by_modulo VALUES ({key}, 1, 'x')");
+                let insert = if extended {
+                    client.query_with(&sql, &[])
+                } else {
+                    client.query(&sql)
+                };
+                assert_eq!(insert.expect_err("the block has failed").code, "25P02");
+                assert_eq!(client.run("COMMIT").tags, ["ROLLBACK"]);
+            }
+        }
+    }
+    let rows = (0..4).map(|key| fixture.count_of(key));
+    assert!(rows.into_iter().all(|count| count == "0"));
+}
+
+#[test]
 fn a_failed_block_executes_no_portal() {
     let fixture = Fixture::start();
     let mut client = fixture.connect();

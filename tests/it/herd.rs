@@ -63,14 +63,13 @@ impl Options {
         kind: &str,
         place: &str,
     ) -> &mut Options {
-        self.distributions
-            .push(format!("{table}: {{key: {kind}, place: {place}}}"));
-        self.on(table, table, column)
+        self.distribution(table, &format!("{{key: {kind}, place: {place}}}"))
+            .on(table, table, column)
     }
 
-    /// A distribution.
-    pub(crate) fn distribution(&mut self, line: &str) -> &mut Options {
-        self.distributions.push(line.to_owned());
+    /// A distribution, with what stands behind its name.
+    pub(crate) fn distribution(&mut self, name: &str, rule: &str) -> &mut Options {
+        self.distributions.push(format!("{name}: {rule}"));
         self
     }
 

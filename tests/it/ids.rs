@@ -24,7 +24,7 @@ impl Shop {
     fn options() -> Options {
         let mut options = Options::new("transaction");
         options
-            .distribution("customers: {key: bigint, place: {jump: all}}")
+            .distribution("customers", "{key: bigint, place: {jump: all}}")
             .table(
                 "wc_customers",
                 "{distribution: customers, key: customer_id, ids: {column: customer_id}}",
@@ -510,8 +510,8 @@ fn orders_of_a_pinned_customer_are_found_by_their_ids() {
     let pin = (shard_of(PINNED.1) + 1) % SHARDS;
     let mut options = Options::new("session");
     options
-        .distribution(&format!(
-            "customers: {{key: bigint, place: {{jump: all}}, pins: {{\"{}\": shard_{pin}}}}}",
+        .distribution("customers", &format!(
+            "{{key: bigint, place: {{jump: all}}, pins: {{\"{}\": shard_{pin}}}}}",
             PINNED.0
         ))
         .table(

@@ -79,6 +79,20 @@ fn a_single_table_lives_on_the_home_shard() {
 }
 
 #[test]
+fn what_is_prepared_in_sql_is_prepared_where_its_tables_are() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("INSERT INTO at_home VALUES (1, 'x')");
+    for key in 0..4 {
+        // The connection that is held may be of any shard.
+        client.run(&format!("SELECT v FROM by_modulo WHERE k = {key}"));
+        client.run("PREPARE p (int) AS SELECT count(*) FROM at_home WHERE id = $1");
+        assert_eq!(client.value("EXECUTE p (1)"), "1", "key {key}");
+        client.run("DEALLOCATE p");
+    }
+}
+
+#[test]
 fn ddl_reaches_every_shard() {
     let fixture = Fixture::start();
     let mut client = fixture.connect();

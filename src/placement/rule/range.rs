@@ -89,7 +89,10 @@ impl Rule for Range {
                     .partition_point(|(to, _)| if *inclusive { to <= high } else { to < high })
             });
         let rules = self.parts.iter().map(|(_, rule)| rule).chain(&self.last);
-        for rule in rules.skip(first).take((end + 1).saturating_sub(first)) {
+        for rule in rules
+            .skip(first)
+            .take(end.saturating_add(1).saturating_sub(first))
+        {
             rule.between(span, into);
         }
     }
