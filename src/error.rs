@@ -18,6 +18,7 @@ impl SqlState {
     pub const TRANSACTION_OUTCOME_UNKNOWN: SqlState = SqlState("08007");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
+    pub const STRING_TRUNCATION: SqlState = SqlState("22001");
     pub const NUMERIC_OUT_OF_RANGE: SqlState = SqlState("22003");
     pub const CHARACTER_NOT_IN_REPERTOIRE: SqlState = SqlState("22021");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");

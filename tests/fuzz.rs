@@ -43,6 +43,11 @@ fn frame_holds() {
 }
 
 #[test]
+fn placement_holds() {
+    check("placement", 20_000);
+}
+
+#[test]
 fn scram_holds() {
     check("scram", 5_000);
 }

@@ -362,6 +362,7 @@ fn catalog() -> Catalog {
                 name: (*column).to_owned(),
                 oid: 20,
                 generated: false,
+                modifier: -1,
             })
             .collect();
         catalog.insert(

@@ -4,6 +4,7 @@
 
 pub mod copy;
 pub mod frame;
+pub mod placement;
 pub mod scram;
 pub mod session;
 pub mod startup;
@@ -13,9 +14,10 @@ pub mod statement;
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("copy", copy::run),
     ("frame", frame::run),
+    ("placement", placement::run),
     ("scram", scram::run),
     ("session", session::run),
     ("startup", startup::run),

@@ -184,6 +184,7 @@ impl World {
                 name: (*column).to_owned(),
                 oid: 20,
                 generated: false,
+                modifier: -1,
             });
             let table = Table {
                 plain: true,

@@ -115,6 +115,7 @@ fn column(mut cursor: Cursor<'_>) -> Option<Column> {
         name,
         oid: 0,
         generated,
+        modifier: -1,
     })
 }
 

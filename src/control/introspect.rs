@@ -19,7 +19,7 @@ const TABLES: &str = "
                                WHERE p.provolatile = 'v'
                                  AND (p.oid IN (SELECT oprcode FROM pg_catalog.pg_operator)
                                       OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))),
-           a.attname::text, a.atttypid, a.attgenerated <> ''
+           a.attname::text, a.atttypid, a.attgenerated <> '', a.atttypmod
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_attribute a
@@ -212,6 +212,7 @@ impl Control {
                     name: name.to_owned(),
                     oid: column(row, 5)?,
                     generated: column(row, 6)?,
+                    modifier: column(row, 7)?,
                 });
             }
         }

@@ -15,7 +15,7 @@ use crate::planner;
 use crate::planner::plan::CopySplit;
 use crate::planner::tenant;
 use crate::sql::scan::Encoding;
-use crate::types::key::{Key, KeyError, KeyType};
+use crate::types::key::{Key, KeyError, KeyType, keeps};
 use crate::wire::backend;
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
@@ -327,11 +327,16 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
             // The server stores other bytes than the client sends.
             return Err(KeyError::Unprovable);
         }
-        if binary {
+        let key = if binary {
             Key::from_binary(*kind, bytes)
         } else {
             Key::from_text(*kind, bytes)
+        }?;
+        let mut modifiers = split.modifiers.iter();
+        if let Some((_, modifier)) = modifiers.find(|(column, _)| *column == index) {
+            keeps(*kind, *modifier, &key)?;
         }
+        Ok(key)
     };
     if let Some((at, own)) = tenant
         && !read(*at).is_ok_and(|key| key == *own)

@@ -16,6 +16,8 @@ pub struct Column {
     pub oid: u32,
     /// Whether it is GENERATED ALWAYS AS (…): INSERT counts it among the columns, COPY does not.
     pub generated: bool,
+    /// `atttypmod`: the length of a `varchar`, the digits of a `numeric` or a timestamp; -1 for none.
+    pub modifier: i32,
 }
 
 /// One table, partitioned table, view or foreign table.

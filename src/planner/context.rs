@@ -58,6 +58,22 @@ impl<'a> Context<'a> {
         self.find(name).map(|(_, table)| table)
     }
 
+    /// The type modifiers of a table's key columns that have one, by the column.
+    pub(super) fn modifiers(&self, name: &Name, key: &[String]) -> Vec<(usize, i32)> {
+        let Some(table) = self.table(name) else {
+            return Vec::new();
+        };
+        let of = |wanted: &String| {
+            let mut columns = table.columns.iter();
+            columns.find(|column| column.name == *wanted)
+        };
+        let columns = key.iter().enumerate();
+        columns
+            .filter_map(|(at, column)| Some((at, of(column)?.modifier)))
+            .filter(|(_, modifier)| *modifier >= 0)
+            .collect()
+    }
+
     /// What a name means, by the search path and the config.
     pub fn relation(&self, name: &Name) -> Relation<'a> {
         if name.schema.as_deref().is_some_and(is_temporary_schema) {

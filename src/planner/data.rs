@@ -142,6 +142,7 @@ fn checked(survey: &Survey<'_>) -> Access {
         splits: false,
         otherwise: Arc::new(refuse::insert(&table)),
         insert: true,
+        modifiers: survey.modifiers.clone().into(),
         hinted: None,
         table: table.into(),
     }))
@@ -491,6 +492,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         concat: verdict.is_ok() && written.is_none(),
         otherwise: Arc::new(otherwise),
         insert: inserts,
+        modifiers: survey.modifiers.clone().into(),
         hinted: None,
         table: table.into(),
     }))

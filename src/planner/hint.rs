@@ -79,6 +79,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         splits: false,
         otherwise: Arc::new(refuse::unprovable(&table)),
         insert: true,
+        modifiers: Arc::from([]),
         hinted: None,
         table,
     }))))

@@ -253,6 +253,8 @@ pub struct Keyed {
     pub otherwise: Arc<Fault>,
     /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
     pub insert: bool,
+    /// The type modifiers of the key's columns that new rows are stored in, by the column.
+    pub modifiers: Arc<[(usize, i32)]>,
     /// The shard that a hint names: new rows whose keys are known belong there, or are refused.
     pub hinted: Option<ShardId>,
     /// The first of its sharded tables as written, for messages.
@@ -368,6 +370,8 @@ pub struct Bound {
 /// COPY … FROM STDIN of a sharded table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySplit {
+    /// The type modifiers of the key's columns, by the column.
+    pub modifiers: Arc<[(usize, i32)]>,
     pub distribution: usize,
     /// Where in each row the key's columns stand, counted from 0; behind them, where `checks_id`, the id
     /// that must carry the key's bucket.

@@ -17,7 +17,7 @@ use crate::planner::plan::{
 };
 use crate::planner::refuse;
 use crate::sql::statement::Arithmetic;
-use crate::types::key::{Key, KeyError, KeyType};
+use crate::types::key::{Key, KeyError, KeyType, keeps};
 
 /// Works out the route of one execution of a statement.
 ///
@@ -125,7 +125,7 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
     };
     let mut reached = Reached::Nothing;
     for key in keys {
-        match place(key, distribution, values, &mut reached) {
+        match placed(keyed, key, distribution, values, &mut reached) {
             Ok(()) => (),
             Err(KeyError::Null) if !keyed.insert => (),
             Err(KeyError::Unprovable) if !keyed.insert => {
@@ -169,7 +169,7 @@ pub fn hinted(
         .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
     for key in keyed.keys.iter().flatten().filter(|_| keyed.insert) {
         let mut reached = Reached::Nothing;
-        match place(key, distribution, values, &mut reached) {
+        match placed(keyed, key, distribution, values, &mut reached) {
             Ok(()) => (),
             // Whoever names the shard knows more.
             Err(KeyError::Unprovable) => continue,
@@ -201,7 +201,7 @@ fn shares(
     let mut shares: Vec<Share> = Vec::new();
     for (row, key) in keys.iter().enumerate() {
         let mut reached = Reached::Nothing;
-        place(key, distribution, values, &mut reached)
+        placed(keyed, key, distribution, values, &mut reached)
             .map_err(|error| key_fault(&error, &keyed.table))?;
         let Reached::One(shard) = reached else {
             return Err(refuse::pinned_id(&keyed.table));
@@ -272,6 +272,25 @@ fn everywhere(
 /// Whether a key is an id that carries its bucket.
 fn is_id(key: &KeyOperands) -> bool {
     matches!(key.first(), Some(Operand::Id(_) | Operand::Carried(_)))
+}
+
+/// Places a key, unless it is a new row's and another value would be stored.
+fn placed(
+    keyed: &Keyed,
+    key: &KeyOperands,
+    distribution: &Distribution,
+    values: &dyn Values,
+    reached: &mut Reached,
+) -> Result<(), KeyError> {
+    for (column, modifier) in &*keyed.modifiers {
+        if let (Some(operand), Some(kind)) = (key.get(*column), distribution.key().get(*column)) {
+            match decode(operand, *kind, values) {
+                Ok(key) => keeps(*kind, *modifier, &key)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    place(key, distribution, values, reached)
 }
 
 fn place(

@@ -77,6 +77,8 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
+    /// The type modifiers of the key's columns that rows are inserted into, by the column.
+    pub modifiers: Vec<(usize, i32)>,
     /// The new rows that are to be given ids.
     pub generates: Option<Generates>,
     /// Whether ids that carry their bucket are written, which is minded on one shard as well.
@@ -101,6 +103,7 @@ impl<'a> Survey<'a> {
             refusal: None,
             levels: Vec::new(),
             inserts: false,
+            modifiers: Vec::new(),
             generates: None,
             minds_ids: false,
             tenant: tenant::Found::default(),

@@ -23,6 +23,8 @@ impl Survey<'_> {
                 distribution,
             } => {
                 self.inserts = true;
+                self.modifiers
+                    .extend(self.context.modifiers(&insert.table, key));
                 let known = known.map(|known| {
                     known
                         .insert_columns()
@@ -159,6 +161,8 @@ impl Survey<'_> {
         };
         for (column, &at) in positions.iter().enumerate() {
             match outputs.columns.get(at).map(|column| &column.value) {
+                // A column of its own modifier may store another value.
+                Some(Content::Key(_)) if self.modifiers.iter().any(|(at, _)| *at == column) => (),
                 Some(Content::Key(from)) => {
                     self.facts.carry(*from, first + column);
                     self.facts.carry_plain(*from, first + column);
@@ -277,14 +281,17 @@ impl Survey<'_> {
         }
     }
 
-    /// The source's rows are kept, the target's are looked up by ON, as on the far side of an outer join.
+    /// Where rows may be inserted, the source's rows are kept, and the target's are looked up by ON, as on the
+    /// far side of an outer join.
     pub(super) fn merge(&mut self, merge: &Merge, inner: &Inner) {
         self.levels.push(Level::default());
         self.source(&merge.source);
         let sources = self.bound();
         let target = self.reference(&merge.table, true);
         self.bind(target, merge.alias.as_deref(), false);
-        self.learn_on(&merge.on, sources);
+        // Without rows to insert, those of the source that match none say nothing.
+        let first = if merge.inserts.is_empty() { 0 } else { sources };
+        self.learn_on(&merge.on, first);
         if let Relation::Reference(_) = self.context.relation(&merge.table) {
             self.refuse(refuse::kind(
                 "MERGE into a reference table",
@@ -322,6 +329,8 @@ impl Survey<'_> {
             return;
         };
         self.inserts = true;
+        self.modifiers
+            .extend(self.context.modifiers(&merge.table, key));
         let name = merge.table.to_string();
         let columns: Vec<&str> = if columns.is_empty() {
             let Some(table) = table else {
@@ -344,6 +353,7 @@ impl Survey<'_> {
                 return;
             };
             match self.content_here(value) {
+                Content::Key(_) if self.modifiers.iter().any(|(column, _)| *column == at) => {}
                 Content::Key(from) => self.facts.carry(from, first + at),
                 Content::Constants(values) => self.facts.list(first + at, &values),
                 Content::Unknown => {

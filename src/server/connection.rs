@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
 
@@ -67,6 +67,22 @@ pub struct CancelTarget {
     pub under_way: Cell<u32>,
     /// Who is not to be hit by it.
     pub convoy: Rc<Convoy>,
+}
+
+/// How often it is looked whether a cancel request has been taken.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
+
+impl CancelTarget {
+    /// Waits until no cancel request is under way, so that none hits what is sent from then on. Each has a
+    /// limit of its own.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn taken(&self) {
+        while self.under_way.get() > 0 {
+            tokio::time::sleep(CANCEL_POLL).await;
+        }
+    }
 }
 
 /// A connection to one server, logged in.

@@ -216,7 +216,7 @@ pub(crate) fn tidy_later(lease: Lease) {
     });
 }
 
-/// Reads what is still owed and rolls back; `None` when that fails, and the connection is closed.
+/// Reads what is still owed, waits for cancel requests under way, and rolls back; `None` when that fails, and the connection is closed.
 ///
 /// # Cancel safety
 /// Safe: a drop closes the connection.
@@ -225,6 +225,7 @@ pub(crate) async fn tidy(mut lease: Lease) -> Option<Lease> {
     let settled = async {
         // Errors of the statement are expected: only the connection's state counts.
         drop(wait_for_ready(connection).await);
+        connection.cancel.taken().await;
         if connection.pipeline.is_idle() && connection.status != Status::Idle {
             drop(run_hidden(connection, "ROLLBACK").await);
         }

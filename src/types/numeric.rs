@@ -40,6 +40,20 @@ impl Numeric {
         })
     }
 
+    /// Decimal digits behind the point, the last of them not 0.
+    pub fn fraction_digits(&self) -> u32 {
+        let Some(last) = self.groups.last() else {
+            return 0;
+        };
+        let behind = i64::try_from(self.groups.len()).unwrap_or(i64::MAX);
+        let behind = behind.saturating_sub(1).saturating_sub(self.weight.into());
+        let divides = |unit: &&i16| last.checked_rem(**unit) == Some(0);
+        let zeros = [10, 100, 1000].iter().filter(divides);
+        let digits = behind.saturating_mul(4);
+        let zeros = i64::try_from(zeros.count()).unwrap_or(0);
+        u32::try_from(digits.saturating_sub(zeros)).unwrap_or(0)
+    }
+
     /// Reads plain decimal notation, as in `-12.50`: no exponent, no spaces, no special value.
     pub fn from_text(text: &[u8]) -> Option<Numeric> {
         let (negative, digits) = match text.split_first()? {

@@ -187,3 +187,25 @@ fn cancels_in_a_storm_hit_only_their_own() {
     println!("{cancelled} of the victim's statements were cancelled");
     eventually("the victim goes on", || victim.query("SELECT 1").is_ok());
 }
+
+#[test]
+fn what_is_given_up_cancels_nothing_that_comes_behind() {
+    let mut options = Fixture::options("session");
+    let fixture = Fixture::with(&mut options);
+    let mut client = fixture.connect();
+    // The shard of key 1 fails at its first row, the others have many to send.
+    client.run("INSERT INTO by_modulo (k, n, v) VALUES (1, 0, 'x')");
+    for key in ["2", "3", "4"] {
+        let rows: Vec<String> = (0..3_000).map(|n| format!("({key}, {n}, 'v')")).collect();
+        let rows = rows.join(", ");
+        client.run(&format!("INSERT INTO by_modulo (k, n, v) VALUES {rows}"));
+    }
+    for _ in 0..60 {
+        let error = client.fails("SELECT repeat(v, 500), 1 / (k - 1) FROM by_modulo");
+        assert_eq!(error.code, "22012", "{error:?}");
+        for key in ["2", "3", "4"] {
+            let sql = format!("SELECT pg_sleep(0.003) FROM by_modulo WHERE k = {key} AND n = 0");
+            client.run(&sql);
+        }
+    }
+}

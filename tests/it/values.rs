@@ -84,3 +84,57 @@ fn keys_are_read_as_the_server_reads_them() {
         }
     }
 }
+
+#[test]
+fn what_a_column_would_store_otherwise_is_not_placed() {
+    let databases = Databases::create(SHARDS);
+    let mut options = Options::new("transaction");
+    options
+        .sharded("short", "k", "text", "{jump: all}")
+        .sharded("rounded", "k", "numeric", "{jump: all}")
+        .sharded("moments", "k", "timestamp", "{jump: all}");
+    databases.run_everywhere(
+        "CREATE TABLE short (k varchar(3), n int); CREATE TABLE rounded (k numeric(8, 2), n int);
+         CREATE TABLE moments (k timestamp(0), n int)",
+    );
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    for (table, good, other, code) in [
+        ("short", "abc", "abc   ", "0A000"),
+        ("short", "äöü", "abcd", "22001"),
+        ("rounded", "1.50", "1.505", "0A000"),
+        (
+            "moments",
+            "2026-01-01 10:00:00",
+            "2026-01-01 10:00:00.7",
+            "0A000",
+        ),
+    ] {
+        let sql = format!("INSERT INTO {table} (n, k) VALUES (1, $1)");
+        client
+            .query_with(&sql, &[Some(good)])
+            .unwrap_or_else(|error| panic!("{good}: {error:?}"));
+        let error = client.query_with(&sql, &[Some(other)]).unwrap_err();
+        assert_eq!(error.code, code, "{other}: {error:?}");
+        let error = client.fails(&format!("INSERT INTO {table} (n, k) VALUES (1, '{other}')"));
+        assert_eq!(error.code, code, "{other}: {error:?}");
+        let error = client
+            .copy_in(
+                &format!("COPY {table} (n, k) FROM STDIN"),
+                &[format!("1\t{other}\n").into_bytes()],
+            )
+            .unwrap_err();
+        assert_eq!(error.code, code, "{other}: {error:?}");
+        let error = client.fails(&format!(
+            "INSERT INTO {table} (n, k) SELECT n, k FROM {table} WHERE k = '{good}'"
+        ));
+        assert_eq!(error.code, "0A000", "{error:?}");
+        let found = client
+            .query_with(
+                &format!("SELECT n FROM {table} WHERE k = $1"),
+                &[Some(good)],
+            )
+            .expect(table);
+        assert_eq!(found.rows.len(), 1);
+    }
+}

@@ -157,6 +157,7 @@ fn share(folder: &str) -> Arc<Shared> {
             name: (*name).to_owned(),
             oid: 20,
             generated: false,
+            modifier: -1,
         });
         let table = Table {
             plain: true,

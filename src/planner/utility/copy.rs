@@ -131,7 +131,9 @@ fn copy_in(
                     Access::Home
                 }
                 Ok((key_columns, format)) => {
+                    let modifiers = text.context.modifiers(table, key);
                     let split = CopySplit {
+                        modifiers: modifiers.into(),
                         distribution,
                         key_columns,
                         by_id: ids.by,
@@ -230,6 +232,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             splits: false,
             otherwise: Arc::new(whole_file()),
             insert: false,
+            modifiers: Arc::from([]),
             hinted: None,
             table: table.to_string().into(),
         })),

@@ -10,8 +10,6 @@ use super::{Pool, convoy};
 
 /// How long undoing a client's traces may take.
 const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked whether a cancel request has been taken.
-const CANCEL_POLL: Duration = Duration::from_millis(2);
 
 /// A server connection on loan to one client. Dropped without [`Lease::release`] it is closed.
 #[derive(Debug)]
@@ -48,8 +46,8 @@ impl Lease {
         let untidy = self.peek().is_some_and(|connection| connection.untidy);
         if untidy || self.is_being_canceled() {
             tokio::task::spawn_local(async move {
-                while self.is_being_canceled() {
-                    tokio::time::sleep(CANCEL_POLL).await;
+                if let Some(connection) = self.peek() {
+                    connection.cancel.taken().await;
                 }
                 if let Some(lease) = self.tidied().await {
                     lease.release(Instant::now());

@@ -6,12 +6,15 @@
 //! came in.
 
 mod decode;
+mod modifier;
 
 use std::borrow::Cow;
 
 use super::numeric::Numeric;
 use super::{hash, literal, oid, time};
 use crate::error::Fault;
+pub use modifier::keeps;
+
 use decode::{binary_int, checked_text, from_number, int, invalid_binary, trim, uuid};
 
 /// The type of one column of a key.
