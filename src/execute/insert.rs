@@ -71,6 +71,7 @@ async fn insert<C: Conversation>(
     members: &mut [Member],
 ) -> Result<Returned, Trouble> {
     let mut returned = Returned::default();
+    let mut refused = None;
     // One after the other, in the order of the shards, as in `broadcast`: no two wait in a circle.
     for (member, order) in members.iter_mut().zip(orders) {
         member.push_hidden("BEGIN")?;
@@ -85,9 +86,19 @@ async fn insert<C: Conversation>(
                 detour,
             } => member.push_own_statement(parse, bind, detour, describe)?,
         }
-        listen(client, member, &mut returned)
-            .await
-            .map_err(|trouble| placed(trouble, &order.part, wide))?;
+        match listen(client, member, &mut returned).await {
+            Ok(()) => (),
+            // PostgreSQL works constants out before it stores the first row: one that fails is told before
+            // what another shard says of its rows.
+            Err(Trouble::Server(error)) if !is_of_constants(&error) => {
+                let trouble = placed(Trouble::Server(error), &order.part, wide);
+                refused.get_or_insert(trouble);
+            }
+            Err(trouble) => return Err(placed(trouble, &order.part, wide)),
+        }
+    }
+    if let Some(trouble) = refused {
+        return Err(trouble);
     }
     commit(client, members).await?;
     Ok(returned)
@@ -158,6 +169,13 @@ fn answer<C: Conversation>(client: &mut C, shares: &[Share], returned: Returned)
         client.out().extend_from_slice(&row);
     }
     complete(client, &format!("INSERT 0 {}", returned.count));
+}
+
+/// Whether an error is one of values or of the text, rather than of what rows meet in the table.
+fn is_of_constants(error: &[u8]) -> bool {
+    let body = error.get(frame::HEADER..).unwrap_or_default();
+    let code = backend::error_fields(body).code();
+    code.starts_with("22") || code.starts_with("42")
 }
 
 /// An error of a part, with its position in the whole text.

@@ -144,6 +144,25 @@ fn what_fails_on_one_shard_is_written_on_none() {
 }
 
 #[test]
+fn constants_fail_before_rows() {
+    let fixture = Fixture::start();
+    let (mut client, mut reference) = (fixture.connect(), fixture.databases.reference());
+    let mut codes = Vec::new();
+    // Whichever shard comes first: one row has no primary key, the other no value.
+    for (bad, missing) in [(1, 2), (2, 1), (3, 1), (0, 3)] {
+        let sql = format!(
+            "INSERT INTO by_modulo (k, n, v) VALUES ({missing}, NULL, 'x'), ({bad}, 3000000049::int8::int4, 'y')"
+        );
+        let wanted = reference.fails(&sql);
+        assert_eq!(client.fails(&sql).code, wanted.code, "{sql}");
+        codes.push(wanted.code);
+    }
+    assert!(codes.iter().all(|code| code == "22003"), "{codes:?}");
+    let count = client.value("SELECT n FROM by_modulo WHERE k = 1 UNION ALL SELECT 7");
+    assert_eq!(count, "7", "nothing is written");
+}
+
+#[test]
 fn a_prepared_insert_takes_its_rows_to_their_shards() {
     let fixture = Fixture::start();
     let (mut client, mut reference) = (fixture.connect(), fixture.databases.reference());
