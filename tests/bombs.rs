@@ -1,7 +1,10 @@
 //! Statements made to break a reader: deep, long, wide, or of random bytes. Each ends in a plan or
 //! an error, on a stack of 2 MiB, the size that threads have.
 
-use pgherd::config::{Constraints, Database, Host, Shard, Unlisted};
+use pgherd::config::{
+    Constraints, Database, Distribution, Host, Ids, KeyType, Place, Shard, Table, TableKind,
+    Unlisted,
+};
 use pgherd::placement::catalog::Catalog;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::plan::Access;
@@ -30,8 +33,25 @@ fn topology() -> Topology {
         control_password: None,
         pool_mode: None,
         default_pool_size: None,
-        distributions: [].into(),
-        tables: Vec::new(),
+        distributions: [(
+            "users".to_owned(),
+            Distribution {
+                name: "users".into(),
+                key: vec![KeyType::Int8],
+                place: Place::Jump(["a", "b"].map(|name| Place::Shard(name.into())).into()),
+                pins: Vec::new(),
+            },
+        )]
+        .into(),
+        tables: vec![Table {
+            schema: None,
+            name: "t".into(),
+            kind: TableKind::Sharded {
+                distribution: "users".into(),
+                key: vec!["user_id".into()],
+            },
+            ids: Ids::default(),
+        }],
         unlisted: Unlisted::Refuse,
         constraints: Constraints::Enforce,
         tenant: None,
@@ -92,6 +112,19 @@ fn depth_is_bounded() {
     check(deep("- ", "", 3_000), "54001");
     check(deep("- ", "", 100_000), "54001");
     check(deep("NOT ", "", 5_000), "54001");
+    // What stands once in the text is looked at once.
+    let between = "(".repeat(60) + "1" + &" BETWEEN 0 AND 1)".repeat(60);
+    check(format!("SELECT * FROM t WHERE {between}"), "");
+    let columns = "user_id, ".repeat(60_000);
+    check(
+        format!("SELECT * FROM (SELECT {columns} user_id FROM t) d WHERE user_id = 1"),
+        "",
+    );
+    let list = "1, ".repeat(60_000);
+    check(
+        format!("WITH d AS (SELECT * FROM t) SELECT * FROM d WHERE user_id IN ({list} 2)"),
+        "",
+    );
 }
 
 #[test]

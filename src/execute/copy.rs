@@ -309,47 +309,56 @@ fn pack(lane: &mut Lane) {
     lane.packed.clear();
 }
 
+impl Placing<'_> {
+    fn read<'b>(&self, kind: KeyType, bytes: &'b [u8]) -> Result<Key<'b>, KeyError> {
+        if kind == KeyType::Text && !self.is_utf8 && !bytes.is_ascii() {
+            // The server stores other bytes than the client sends.
+            return Err(KeyError::Unprovable);
+        }
+        if self.split.format == Format::Binary {
+            Key::from_binary(kind, bytes)
+        } else {
+            Key::from_text(kind, bytes)
+        }
+    }
+
+    /// The value of a column of the key, as it is stored.
+    fn key<'b>(&self, fields: &[Option<&'b [u8]>], index: usize) -> Result<Key<'b>, KeyError> {
+        let kinds = self.distribution.key();
+        let (Some(kind), Some(Some(bytes))) = (kinds.get(index), fields.get(index)) else {
+            return Err(KeyError::Null);
+        };
+        let key = self.read(*kind, bytes)?;
+        let mut modifiers = self.split.modifiers.iter();
+        if let Some((_, modifier)) = modifiers.find(|(column, _)| *column == index) {
+            keeps(*kind, *modifier, &key)?;
+        }
+        Ok(key)
+    }
+}
+
 /// The shard of a row by the fields of its key.
 fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, Fault> {
     let Placing {
         split,
         distribution,
-        is_utf8,
         tenant,
+        ..
     } = placing;
-    let binary = split.format == Format::Binary;
-    let kinds = distribution.key();
-    let read = |index: usize| -> Result<Key<'_>, KeyError> {
-        let (Some(kind), Some(Some(bytes))) = (kinds.get(index), fields.get(index)) else {
-            return Err(KeyError::Null);
-        };
-        if *kind == KeyType::Text && !is_utf8 && !bytes.is_ascii() {
-            // The server stores other bytes than the client sends.
-            return Err(KeyError::Unprovable);
-        }
-        let key = if binary {
-            Key::from_binary(*kind, bytes)
-        } else {
-            Key::from_text(*kind, bytes)
-        }?;
-        let mut modifiers = split.modifiers.iter();
-        if let Some((_, modifier)) = modifiers.find(|(column, _)| *column == index) {
-            keeps(*kind, *modifier, &key)?;
-        }
-        Ok(key)
-    };
+    let columns = distribution.key().len();
     if let Some((at, own)) = tenant
-        && !read(*at).is_ok_and(|key| key == *own)
+        && !placing.key(fields, *at).is_ok_and(|key| key == *own)
     {
         return Err(tenant::another(&split.table));
     }
     let placed = if split.by_id || split.checks_id {
         by_id(fields, placing)
-    } else if kinds.len() == 1 {
-        read(0).and_then(|key| distribution.place(std::slice::from_ref(&key)))
+    } else if columns == 1 {
+        let key = placing.key(fields, 0);
+        key.and_then(|key| distribution.place(std::slice::from_ref(&key)))
     } else {
-        (0..kinds.len())
-            .map(read)
+        (0..columns)
+            .map(|index| placing.key(fields, index))
             .collect::<Result<Vec<_>, _>>()
             .and_then(|key| distribution.place(&key))
     };
@@ -361,25 +370,14 @@ fn by_id(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, Key
     let Placing {
         split,
         distribution,
-        is_utf8,
-        tenant: _,
+        ..
     } = placing;
-    let key = fields.first().copied().flatten().ok_or(KeyError::Null)?;
-    let kind = match distribution.key().first() {
-        Some(kind) if !split.by_id => *kind,
-        Some(_) | None => KeyType::Int8,
+    let key = if split.by_id {
+        let id = fields.first().copied().flatten().ok_or(KeyError::Null)?;
+        placing.read(KeyType::Int8, id)?
+    } else {
+        placing.key(fields, 0)?
     };
-    if kind == KeyType::Text && !is_utf8 && !key.is_ascii() {
-        return Err(KeyError::Unprovable);
-    }
-    let read = |kind, bytes| {
-        if split.format == Format::Binary {
-            Key::from_binary(kind, bytes)
-        } else {
-            Key::from_text(kind, bytes)
-        }
-    };
-    let key = read(kind, key)?;
     let bucket = if let Key::Int(id) = key
         && split.by_id
     {
@@ -388,7 +386,7 @@ fn by_id(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, Key
         distribution.bucket(std::slice::from_ref(&key))
     };
     if let Some(Some(id)) = fields.get(1).filter(|_| split.checks_id)
-        && let Key::Int(id) = read(KeyType::Int8, id)?
+        && let Key::Int(id) = placing.read(KeyType::Int8, id)?
         && bucket_of_id(id) != bucket
     {
         let fault = planner::refuse::wrong_id(&id.to_string(), bucket_of_id(id), bucket);

@@ -1,5 +1,6 @@
 //! Where a data statement may run: from all that was found of its tables and keys.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::Fault;
@@ -511,19 +512,22 @@ fn are_dates_elsewhere(
     if !distribution.is_some_and(|distribution| distribution.key().iter().any(is_time)) {
         return false;
     }
-    let uses = |index: u16| {
-        let name = format!("${}", u32::from(index).saturating_add(1));
-        let tokens = cursor.tokens().iter();
-        tokens
-            .filter(|token| token.kind == Kind::Parameter)
-            .filter(|token| token.of(cursor.text()) == name.as_bytes())
-            .count()
-    };
+    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    let tokens = cursor.tokens().iter();
+    for token in tokens.filter(|token| token.kind == Kind::Parameter) {
+        let name = token.of(cursor.text());
+        if !once.insert(name) {
+            twice.insert(name);
+        }
+    }
     let mut parameters = Vec::new();
     for operand in keys.iter().flatten() {
         operand.parameters(&mut parameters);
     }
-    parameters.into_iter().any(|index| uses(index) > 1)
+    parameters.into_iter().any(|index| {
+        let name = format!("${}", u32::from(index).saturating_add(1));
+        twice.contains(name.as_bytes())
+    })
 }
 
 /// Whether an INSERT may be sent in parts, one a shard: its rows stand in plain VALUES, one for each of the

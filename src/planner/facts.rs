@@ -254,12 +254,16 @@ impl Facts {
         let mut news: Vec<Node> = (0..self.sets.len()).collect();
         loop {
             while let Some(from) = news.pop() {
+                let first = edges.partition_point(|(node, _)| *node < from);
+                let outgoing = edges.get(first..).unwrap_or_default().iter();
+                let mut outgoing = outgoing.take_while(|(node, _)| *node == from).peekable();
+                if outgoing.peek().is_none() {
+                    continue;
+                }
                 let Some(Some(values)) = self.sets.get(from).cloned() else {
                     continue;
                 };
-                let first = edges.partition_point(|(node, _)| *node < from);
-                let outgoing = edges.get(first..).unwrap_or_default().iter();
-                for &(_, to) in outgoing.take_while(|(node, _)| *node == from) {
+                for &(_, to) in outgoing {
                     if self.is_lighter(&values, to)
                         && let Some(values) = self.carried(from, to, values.clone())
                         && self.confine(to, values)
@@ -300,9 +304,9 @@ impl Facts {
                 if !united.contains(value) {
                     united.push(value.clone());
                 }
-            }
-            if united.len() > UNITED_MAX {
-                return None;
+                if united.len() > UNITED_MAX {
+                    return None;
+                }
             }
         }
         Some(united)

@@ -5,8 +5,11 @@
 //! always, and down from it only where a row under it that has another value cannot matter (no LIMIT, no
 //! grouping, no effects), as PostgreSQL pushes conditions down (`subquery_is_pushdown_safe`).
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::planner::calls;
 use crate::planner::facts::{self, Asked};
-use crate::planner::functions;
 use crate::planner::predicate::Place;
 use crate::planner::scope::{Binding, Column, Content, Level};
 use crate::planner::survey::Survey;
@@ -56,28 +59,33 @@ impl Outputs {
     }
 }
 
-/// Whether a condition on a column of a level may be asked of the rows under it.
-pub(super) fn is_open(inner: &Inner) -> bool {
-    let blocking = [
-        Features::GROUP_BY,
-        Features::HAVING,
-        Features::DISTINCT,
-        Features::WINDOW,
-        Features::LIMIT,
-        Features::LOCK,
-        Features::AGGREGATE,
-        Features::OPERATOR,
-        Features::SAMPLE,
-        Features::TYPE,
-    ];
-    !blocking.iter().any(|feature| inner.features.has(*feature))
-        && inner
-            .calls
-            .iter()
-            .all(|call| functions::is_plain(&call.name))
-}
-
 impl Survey<'_> {
+    /// Whether a condition on a column of a level may be asked of the rows under it.
+    pub(super) fn is_open(&self, inner: &Inner) -> bool {
+        let blocking = [
+            Features::GROUP_BY,
+            Features::HAVING,
+            Features::DISTINCT,
+            Features::WINDOW,
+            Features::LIMIT,
+            Features::LOCK,
+            Features::AGGREGATE,
+            Features::OPERATOR,
+            Features::SAMPLE,
+            Features::TYPE,
+        ];
+        !blocking.iter().any(|feature| inner.features.has(*feature))
+            && inner
+                .calls
+                .iter()
+                .all(|call| calls::is_plain(self.context, &call.name))
+    }
+
+    /// The same of a query's columns.
+    pub(super) fn opens(&self, block: &Block) -> bool {
+        !block.recursive && self.is_open(&block.inner)
+    }
+
     /// The columns of a target list, in sight of the level at hand.
     pub(super) fn projected(&self, items: &[Item], is_open: bool) -> Outputs {
         let mut outputs = Outputs {
@@ -130,11 +138,11 @@ impl Survey<'_> {
         }
         let value = match expr {
             Expr::Value(_) | Expr::Cast(..) | Expr::Computed(..) => {
-                Content::Constants(vec![expr.clone()])
+                Content::Constants(Rc::from([expr.clone()]))
             }
-            Expr::Column(_) => place.listed(expr).map_or(Content::Unknown, |values| {
-                Content::Constants(values.to_vec())
-            }),
+            Expr::Column(_) => place
+                .listed(expr)
+                .map_or(Content::Unknown, Content::Constants),
             Expr::Row(_)
             | Expr::Array(_)
             | Expr::And(_)
@@ -189,8 +197,11 @@ impl Survey<'_> {
                     return Content::Unknown;
                 };
                 all.extend(values.iter().cloned());
+                if all.len() > LISTED_MAX {
+                    return Content::Unknown;
+                }
             }
-            return Content::Constants(all);
+            return Content::Constants(all.into());
         };
         let Some(node) = self.facts.derived(key) else {
             return Content::Unknown;
@@ -232,7 +243,7 @@ impl Survey<'_> {
             Column {
                 name: Some(format!("column{}", at + 1)),
                 value: match values {
-                    Some(values) if rows.len() <= LISTED_MAX => Content::Constants(values),
+                    Some(values) if rows.len() <= LISTED_MAX => Content::Constants(values.into()),
                     Some(_) | None => Content::Unknown,
                 },
                 open: false,
@@ -265,7 +276,7 @@ impl Survey<'_> {
                     }
                     None => Content::Unknown,
                 },
-                Content::Constants(values) => Content::Constants(values.clone()),
+                Content::Constants(values) => Content::Constants(Rc::clone(values)),
                 Content::Unknown => Content::Unknown,
             };
             seen.push(match value {
@@ -285,23 +296,23 @@ impl Survey<'_> {
             constants: Vec::new(),
             columns: None,
         };
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in columns.iter().filter_map(|column| column.name.as_deref()) {
+            *times.entry(name).or_default() += 1;
+        }
         for column in &columns {
-            let Some(name) = &column.name else {
+            // A name that stands twice means neither.
+            let Some(name) = column
+                .name
+                .as_ref()
+                .filter(|name| times.get(name.as_str()) == Some(&1))
+            else {
                 continue;
             };
-            // A name that stands twice means neither.
-            if columns
-                .iter()
-                .filter(|one| one.name.as_ref() == Some(name))
-                .count()
-                > 1
-            {
-                continue;
-            }
             match &column.value {
                 Content::Key(node) => binding.key.push((name.clone(), *node)),
                 Content::Constants(values) => {
-                    binding.constants.push((name.clone(), values.clone()));
+                    binding.constants.push((name.clone(), Rc::clone(values)));
                 }
                 Content::Unknown => (),
             }
@@ -384,11 +395,6 @@ impl Survey<'_> {
     }
 }
 
-/// Whether a condition on a query's columns may be asked of the rows under it.
-pub(super) fn opens(block: &Block) -> bool {
-    !block.recursive && is_open(&block.inner)
-}
-
 /// `*`: columns that USING merged come first, and once.
 fn all(level: &Level, outputs: &mut Outputs) {
     outputs.ordered &= level.merged.is_empty() && !level.natural;
@@ -442,7 +448,7 @@ fn each(binding: &Binding, without: &[&str], outputs: &mut Outputs) {
     {
         outputs.columns.push(Column {
             name: Some(name.clone()),
-            value: Content::Constants(values.clone()),
+            value: Content::Constants(Rc::clone(values)),
             open: false,
         });
     }

@@ -1,6 +1,7 @@
 //! Reads predicates for what they say of keys. AND may choose, OR and IN unite, NOT says nothing.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::planner::facts::{self, Asked, Facts, KEYS_MAX, Link, Node};
 use crate::planner::plan::Operand;
@@ -325,11 +326,11 @@ impl Place<'_> {
     }
 
     /// The listed values that a column holds.
-    pub(super) fn listed(&self, expr: &Expr) -> Option<&[Expr]> {
+    pub(super) fn listed(&self, expr: &Expr) -> Option<Rc<[Expr]>> {
         let Expr::Column(parts) = expr else {
             return None;
         };
-        constants(self.levels, parts, &self.visible)
+        constants(self.levels, parts, &self.visible).map(Rc::clone)
     }
 
     fn confine(

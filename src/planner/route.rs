@@ -284,10 +284,7 @@ fn placed(
 ) -> Result<(), KeyError> {
     for (column, modifier) in &*keyed.modifiers {
         if let (Some(operand), Some(kind)) = (key.get(*column), distribution.key().get(*column)) {
-            match decode(operand, *kind, values) {
-                Ok(key) => keeps(*kind, *modifier, &key)?,
-                Err(error) => return Err(error),
-            }
+            keeps(*kind, *modifier, &decode(operand, *kind, values)?)?;
         }
     }
     place(key, distribution, values, reached)

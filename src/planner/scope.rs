@@ -1,6 +1,7 @@
 //! Which table reference a column's name belongs to, level by level.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::planner::facts::Node;
 use crate::sql::cursor::Name;
@@ -16,7 +17,7 @@ pub(super) struct Binding {
     /// Its key columns, each with its node; empty for what is not sharded or hides its columns.
     pub key: Vec<(String, Node)>,
     /// Its columns that hold listed values.
-    pub constants: Vec<(String, Vec<Expr>)>,
+    pub constants: Vec<(String, Rc<[Expr]>)>,
     /// All its columns in order, where they are known.
     pub columns: Option<Vec<Column>>,
 }
@@ -37,7 +38,7 @@ pub(super) enum Content {
     /// The values of a node.
     Key(Node),
     /// One of these.
-    Constants(Vec<Expr>),
+    Constants(Rc<[Expr]>),
     Unknown,
 }
 
@@ -123,13 +124,13 @@ pub(super) fn constants<'l>(
     levels: &'l [Level],
     parts: &[String],
     visible: &Range<usize>,
-) -> Option<&'l [Expr]> {
+) -> Option<&'l Rc<[Expr]>> {
     let (current, outer) = levels.split_last()?;
     let (column, qualifier) = parts.split_last()?;
     let of = |level: &'l Level, at: usize| {
         let binding = level.bindings.get(at)?;
         let found = binding.constants.iter().find(|(name, _)| name == column)?;
-        Some(found.1.as_slice())
+        Some(&found.1)
     };
     let Some((table, schema)) = qualifier.split_last() else {
         let is_merged = current.natural || current.merged.iter().any(|(name, _)| name == column);

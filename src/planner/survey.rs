@@ -5,7 +5,7 @@ use crate::planner::calls;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
 use crate::planner::ids::Generates;
-use crate::planner::outputs::{Known, Outputs, is_open, opens};
+use crate::planner::outputs::{Known, Outputs};
 use crate::planner::plan::KeyOperands;
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
@@ -160,7 +160,7 @@ impl<'a> Survey<'a> {
             Body::Nested(nested) => {
                 let outputs = self.block(nested);
                 self.subqueries(&block.inner);
-                if opens(block) {
+                if self.opens(block) {
                     outputs
                 } else {
                     outputs.closed()
@@ -170,7 +170,8 @@ impl<'a> Survey<'a> {
                 let branches: Vec<Outputs> =
                     branches.iter().map(|branch| self.block(branch)).collect();
                 self.subqueries(&block.inner);
-                self.combined(&branches, opens(block))
+                let is_open = self.opens(block);
+                self.combined(&branches, is_open)
             }
             Body::Values(rows) => {
                 self.subqueries(&block.inner);
@@ -203,7 +204,7 @@ impl<'a> Survey<'a> {
         }
         self.filter(select.filter.as_ref());
         self.subqueries(inner);
-        let outputs = self.projected(&select.projection, is_open(inner));
+        let outputs = self.projected(&select.projection, self.is_open(inner));
         self.levels.pop();
         outputs
     }

@@ -178,7 +178,8 @@ impl Converter<'_> {
                 high,
             } => {
                 let (read, low, high) = (self.expr(*expr)?, self.expr(*low)?, self.expr(*high)?);
-                Ok(if negated {
+                // It stands twice, so that only what is small is kept: it may nest.
+                Ok(if negated || !is_flat(&read) {
                     Expr::Other
                 } else {
                     let (from, to) = (Box::new(read.clone()), Box::new(read));
@@ -351,6 +352,18 @@ impl Converter<'_> {
         let block = self.query(query)?;
         self.inner.subqueries.push(block);
         Ok(self.inner.subqueries.len() - 1)
+    }
+}
+
+/// Whether an expression is a column or a constant, or a row of such.
+fn is_flat(expr: &Expr) -> bool {
+    let is_one = |expr: &Expr| match expr {
+        Expr::Cast(inner, _) => matches!(**inner, Expr::Column(_) | Expr::Value(_)),
+        _ => matches!(expr, Expr::Column(_) | Expr::Value(_)),
+    };
+    match expr {
+        Expr::Row(items) => items.iter().all(is_one),
+        _ => is_one(expr),
     }
 }
 
