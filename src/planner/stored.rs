@@ -82,7 +82,7 @@ enum Called {
 
 /// Works out what stored code may do, with all that it calls, and adds it to the tables it belongs to.
 pub fn settle(catalog: &mut Catalog, stored: &Stored) {
-    let mut codes = closed(catalog, stored);
+    let codes = closed(catalog, stored);
     for (function, code) in stored.functions.iter().zip(&codes) {
         let routines = &mut catalog.routines;
         routines.insert(&function.schema, &function.name, code);
@@ -90,10 +90,8 @@ pub fn settle(catalog: &mut Catalog, stored: &Stored) {
             routines.share(&function.name);
         }
     }
-    let mut by_oid: BTreeMap<u32, Code> = BTreeMap::new();
-    for function in stored.functions.iter().rev() {
-        by_oid.extend(codes.pop().map(|code| (function.oid, code)));
-    }
+    let oids = stored.functions.iter().map(|function| function.oid);
+    let by_oid: BTreeMap<u32, Code> = oids.zip(codes).collect();
     for (runner, function) in &stored.runners {
         let Some(code) = by_oid.get(function) else {
             continue;
@@ -178,19 +176,19 @@ fn closed(catalog: &Catalog, stored: &Stored) -> Vec<Code> {
             let Some(found) = known(&what) else {
                 return false;
             };
-            called.extend(found.iter().copied().filter(|&at| {
-                let Called::Function(Some(schema), name) = &what else {
-                    return true;
-                };
-                // One of its schema, if there is one: else the qualifier was something else.
-                let all = stored.functions.iter();
-                let mut same = all.filter(|other| other.name == *name && other.schema == *schema);
-                same.next().is_none()
-                    || stored
-                        .functions
-                        .get(at)
-                        .is_some_and(|other| other.schema == *schema)
-            }));
+            // One of its schema, if there is one: else the qualifier was something else.
+            let is_of = |at: usize, schema: &str| {
+                let other = stored.functions.get(at);
+                other.is_some_and(|other| other.schema == schema)
+            };
+            let schema = match &what {
+                Called::Function(Some(schema), _) => {
+                    found.iter().any(|&at| is_of(at, schema)).then_some(schema)
+                }
+                Called::Function(None, _) | Called::Operator(_) | Called::Type(_) => None,
+            };
+            let meant = |at: &usize| schema.is_none_or(|schema| is_of(*at, schema));
+            called.extend(found.iter().copied().filter(meant));
             true
         });
         called.sort_unstable();
