@@ -16,8 +16,9 @@ use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
 use crate::metrics::view::{
     Address, ClientRow, ClientState, DatabaseRow, Detail, ErrorRow, HostRow, MemoryRow, PoolRow,
-    Role, ServerRow, ServerState, ShardRow, Snapshot, State, UserRow,
+    Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, UserRow,
 };
+use crate::planner::tally::Way;
 
 /// A herd that does nothing but remember.
 #[derive(Debug)]
@@ -400,6 +401,14 @@ fn counts() -> Snapshot {
         statements,
         errors: 0,
     };
+    let route = |statement: Option<&str>, way, count, last: &str| RouteRow {
+        statement: statement.map(str::to_owned),
+        count,
+        timed: if way == Way::Refuse { 0 } else { count - 1 },
+        micros: if way == Way::Refuse { 0 } else { count * 100 },
+        last: last.into(),
+        ..RouteRow::others("shop", way)
+    };
     let error = |code: &str, origin, shard: &str, count| ErrorRow {
         code: code.into(),
         origin,
@@ -422,6 +431,22 @@ fn counts() -> Snapshot {
         errors: vec![
             error("0A000", "proxy", "", 3),
             error("23505", "server", "shard_1", 1),
+        ],
+        routes: vec![
+            route(
+                Some("SELECT v FROM t WHERE k = $1"),
+                Way::Single,
+                7,
+                "shard_1",
+            ),
+            route(Some("SELECT v FROM t"), Way::Multi, 9, "shard_0, shard_1"),
+            route(
+                Some("SELECT count(*) FROM t"),
+                Way::Refuse,
+                2,
+                "a call of count over several shards is not supported",
+            ),
+            route(None, Way::Single, 70, ""),
         ],
         memory: vec![MemoryRow {
             name: "clients".into(),

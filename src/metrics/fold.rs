@@ -2,8 +2,10 @@
 //!
 //! *Invariant:* folding is commutative but for the order of the rows, and loses no count.
 
+use std::collections::BTreeMap;
+
 use crate::metrics::period::Totals;
-use crate::metrics::view::{ErrorRow, PoolRow, ShardRow, Snapshot};
+use crate::metrics::view::{ErrorRow, PoolRow, RouteRow, ShardRow, Snapshot};
 
 impl Snapshot {
     /// Takes another engine's snapshot in: lists are joined, counts of the same thing added.
@@ -43,6 +45,7 @@ impl Snapshot {
             },
         );
         self.fold_faults(other.shards, other.errors);
+        self.fold_routes(other.routes);
         join(
             &mut self.memory,
             other.memory,
@@ -68,6 +71,20 @@ impl Snapshot {
                 mine.totals.add(&row.totals);
             },
         );
+    }
+
+    /// There may be many: each is looked up.
+    fn fold_routes(&mut self, routes: Vec<RouteRow>) {
+        let places = self.routes.iter().enumerate();
+        let mut known: BTreeMap<_, _> = places.map(|(at, row)| (row.key(), at)).collect();
+        for row in routes {
+            let end = self.routes.len();
+            let at = *known.entry(row.key()).or_insert(end);
+            match self.routes.get_mut(at) {
+                Some(mine) => mine.add(&row),
+                None => self.routes.push(row),
+            }
+        }
     }
 
     fn fold_faults(&mut self, shards: Vec<ShardRow>, errors: Vec<ErrorRow>) {
@@ -99,6 +116,14 @@ impl Snapshot {
             .sort_by(|a, b| (&a.database, &a.shard).cmp(&(&b.database, &b.shard)));
         self.errors
             .sort_by(|a, b| (&a.code, a.origin, &a.shard).cmp(&(&b.code, b.origin, &b.shard)));
+        self.routes.sort_by(|a, b| {
+            (b.count, &a.database, &a.statement, a.way).cmp(&(
+                a.count,
+                &b.database,
+                &b.statement,
+                b.way,
+            ))
+        });
         self.memory.sort_by(|a, b| a.name.cmp(&b.name));
         self.hosts.sort_by(|a, b| a.name.cmp(&b.name));
         self.stats.sort_by(|a, b| a.database.cmp(&b.database));

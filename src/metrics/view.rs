@@ -9,12 +9,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::PoolMode;
 use crate::metrics::period::DatabaseStats;
+use crate::planner::tally::Way;
 
 /// How much a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
     /// Counts only: pools, databases, shards, statistics.
     Pools,
+    /// Also what was counted of each statement.
+    Routes,
     /// Also one row a client and one a server connection.
     Connections,
 }
@@ -43,6 +46,7 @@ pub struct Snapshot {
     pub shards: Vec<ShardRow>,
     pub users: Vec<UserRow>,
     pub errors: Vec<ErrorRow>,
+    pub routes: Vec<RouteRow>,
     pub memory: Vec<MemoryRow>,
     pub hosts: Vec<HostRow>,
     /// Totals since start; the averages are filled by the keeper of a [`crate::metrics::period::Period`].
@@ -353,6 +357,51 @@ pub struct ErrorRow {
     /// Empty when no shard was involved.
     pub shard: String,
     pub count: u64,
+}
+
+/// How often a statement went one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRow {
+    pub database: String,
+    /// Without its constants. `None`: all statements that are not told one by one.
+    pub statement: Option<String>,
+    pub way: Way,
+    pub count: u64,
+    /// How many of them the time is known of, and what they took together, in µs.
+    pub timed: u64,
+    pub micros: u64,
+    /// The shards of the last one, or why it was refused.
+    pub last: String,
+}
+
+impl RouteRow {
+    /// Nothing yet of all statements that are not told one by one.
+    pub fn others(database: &str, way: Way) -> RouteRow {
+        RouteRow {
+            database: database.to_owned(),
+            statement: None,
+            way,
+            count: 0,
+            timed: 0,
+            micros: 0,
+            last: String::new(),
+        }
+    }
+
+    /// What tells it from others.
+    pub(super) fn key(&self) -> (String, Option<String>, Way) {
+        (self.database.clone(), self.statement.clone(), self.way)
+    }
+
+    /// Adds what else was counted of the same.
+    pub fn add(&mut self, other: &RouteRow) {
+        self.count = self.count.wrapping_add(other.count);
+        self.timed = self.timed.wrapping_add(other.timed);
+        self.micros = self.micros.wrapping_add(other.micros);
+        if self.last.is_empty() {
+            self.last.clone_from(&other.last);
+        }
+    }
 }
 
 /// One kind of memory: so many things of so many bytes.

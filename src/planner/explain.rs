@@ -7,12 +7,13 @@ use serde::Serialize;
 use crate::error::Fault;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Access, Route, Statement};
+use crate::planner::tally::Way;
 
 /// What was decided of a statement, and why. As JSON it is one object; as text, a line with the
 /// route and the reason, and for a refusal one each with its detail and hint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteReport {
-    /// `local`, `single`, `multi`, `copy` or `refuse`.
+    /// `local`, `single`, `multi`, `split`, `copy` or `refuse`.
     pub route: &'static str,
     /// Names of shards; empty where none is needed. For a read of reference tables, those that any
     /// one of may answer.
@@ -42,27 +43,24 @@ pub fn explain(
     topology: &Topology,
 ) -> RouteReport {
     let all = || topology.shards().to_vec();
-    let (name, shards) = match route {
-        Ok(Route::Session | Route::Anywhere) => ("local", Vec::new()),
-        Ok(Route::AnyShard) => ("single", all()),
-        Ok(Route::Single(shard)) => ("single", vec![topology.name(*shard).to_owned()]),
+    let shards = match route {
+        Ok(Route::Session | Route::Anywhere) | Err(_) => Vec::new(),
+        Ok(Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_)) => all(),
+        Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
         Ok(Route::Concat(shards)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
-            ("multi", names.collect())
+            names.collect()
         }
         Ok(Route::InsertSplit(shares)) => {
             let names = shares
                 .iter()
                 .map(|share| topology.name(share.shard).to_owned());
-            ("multi", names.collect())
+            names.collect()
         }
-        Ok(Route::Broadcast { .. }) => ("multi", all()),
-        Ok(Route::CopySplit(_)) => ("copy", all()),
-        Err(_) => ("refuse", Vec::new()),
     };
     let sql = text.get(statement.span.clone()).unwrap_or_default();
     RouteReport {
-        route: name,
+        route: route.as_ref().map_or(Way::Refuse, Way::of).as_str(),
         shards,
         reason: match route {
             Ok(route) => reason(statement, route, topology),

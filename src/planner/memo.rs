@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use crate::planner::context::Context;
 use crate::planner::plan::{Access, Operand, Script};
 use crate::planner::script::script;
+use crate::planner::tally::{self, Tallies};
 use crate::sql::mask::Masked;
 use crate::sql::scan::Lexing;
 
@@ -55,6 +56,7 @@ pub struct Memo {
     budget: usize,
     hits: u64,
     misses: u64,
+    tallies: Tallies,
 }
 
 impl Default for Memo {
@@ -75,6 +77,7 @@ impl Memo {
             budget,
             hits: 0,
             misses: 0,
+            tallies: Tallies::new(budget / 8, seed),
         }
     }
 
@@ -88,8 +91,7 @@ impl Memo {
         masked: &mut Masked,
     ) -> Rc<Script> {
         if masked.read(text, scope.lexing).is_err() {
-            self.misses += 1;
-            return Rc::new(script(text, context));
+            return self.make(text, context);
         }
         if masked.is_shared()
             && let Some(found) = self.find(Form::Template, masked.template(), scope)
@@ -99,8 +101,7 @@ impl Memo {
         if let Some(found) = self.find(Form::Exact, text, scope) {
             return found;
         }
-        let made = Rc::new(script(text, context));
-        self.misses += 1;
+        let made = self.make(text, context);
         if masked.is_shared() && made.reusable {
             self.keep(Form::Template, masked.template(), scope, &made);
         } else {
@@ -114,13 +115,12 @@ impl Memo {
         if let Some(found) = self.find(Form::Exact, text, scope) {
             return found;
         }
-        let made = Rc::new(script(text, context));
-        self.misses += 1;
+        let made = self.make(text, context);
         self.keep(Form::Exact, text, scope, &made);
         made
     }
 
-    /// Forgets everything.
+    /// Forgets all plans; what was counted of them stays.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.order.clear();
@@ -144,6 +144,24 @@ impl Memo {
     /// Look-ups that found a plan, and those that made one.
     pub fn counts(&self) -> (u64, u64) {
         (self.hits, self.misses)
+    }
+
+    /// What was counted of the texts, by those who ran them.
+    pub fn tallies(&self) -> Vec<tally::Row> {
+        self.tallies.rows()
+    }
+
+    /// Goes on with the counts of the memo that it replaces.
+    pub fn take_over(&mut self, replaced: &mut Memo) {
+        self.tallies.take_over(&mut replaced.tallies);
+    }
+
+    /// A plan that is not held yet.
+    fn make(&mut self, text: &[u8], context: Context<'_>) -> Rc<Script> {
+        self.misses += 1;
+        let mut made = script(text, context);
+        made.tally = self.tallies.of(text, context.lexing);
+        Rc::new(made)
     }
 
     fn hash(&self, form: Form, text: &[u8], scope: Scope) -> u64 {

@@ -24,6 +24,7 @@ mod script;
 pub mod stored;
 mod survey;
 mod tables;
+pub mod tally;
 pub mod tenant;
 mod unlike;
 mod utility;

@@ -6,11 +6,13 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Fault;
 use crate::placement::{ShardId, ShardSet};
+use crate::planner::tally::Tally;
 use crate::sql::fill::Fill;
 use crate::sql::mask::Literal as Span;
 use crate::sql::statement::Arithmetic;
@@ -28,6 +30,8 @@ pub struct Script {
     pub literals: Box<[Span]>,
     /// How long it took lately, for whoever runs it.
     pub pace: Pace,
+    /// What is counted of its text.
+    pub tally: Rc<Tally>,
 }
 
 /// How long a statement took the last times, rather the shorter ones: from being sent, or from the end

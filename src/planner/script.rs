@@ -1,6 +1,7 @@
 //! A text in, the plan of each of its statements out. Never fails: what cannot be planned is
 //! planned as its refusal.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::planner::calls::{self, Made};
@@ -124,6 +125,7 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         reusable,
         literals: masked.literals().into(),
         pace: Pace::default(),
+        tally: Rc::default(),
     }
 }
 
@@ -259,5 +261,6 @@ fn unreadable(text: &[u8], context: Context<'_>, reason: Unreadable) -> Script {
         reusable: false,
         literals: Box::default(),
         pace: Pace::default(),
+        tally: Rc::default(),
     }
 }

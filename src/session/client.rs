@@ -35,7 +35,7 @@ pub enum LastRoute {
     Local,
     Single(crate::placement::ShardId),
     /// On several shards, as EXPLAIN (ROUTE) names the way.
-    Several(&'static str, crate::placement::ShardSet),
+    Several(crate::planner::tally::Way, crate::placement::ShardSet),
 }
 
 /// One client, shared by its session and its engine.

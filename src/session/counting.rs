@@ -1,5 +1,6 @@
 //! What an engine counts as its clients work.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Fault, SqlState};
@@ -9,6 +10,8 @@ use crate::metrics::catalogue::{
 use crate::metrics::counters::DatabaseCounters;
 use crate::metrics::view::Role;
 use crate::placement::ShardId;
+use crate::planner::plan::Script;
+use crate::planner::tally::Way;
 use crate::server::pool::Pool;
 
 use super::Session;
@@ -38,6 +41,18 @@ pub(crate) struct Account {
     assigned: u64,
     /// Statements answered without a server.
     local: u64,
+    /// Whose time the next ReadyForQuery tells, beside those of the direct course.
+    under_way: UnderWay,
+}
+
+/// What a client awaits the answer of.
+#[derive(Debug, Default)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    One(Way, Rc<Script>),
+    /// No one's time is told.
+    Several,
 }
 
 impl Account {
@@ -59,6 +74,23 @@ impl Account {
         self.used = Some(TransactionKind::Single);
     }
 
+    /// A statement that was counted is under way.
+    pub(crate) fn follow(&mut self, way: Way, script: &Rc<Script>) {
+        self.under_way = match &self.under_way {
+            UnderWay::Nothing => UnderWay::One(way, Rc::clone(script)),
+            UnderWay::One(..) | UnderWay::Several => UnderWay::Several,
+        };
+    }
+
+    /// What was under way is answered, in so many µs.
+    fn arrive(&mut self, micros: u64, more: bool) {
+        if more {
+            self.under_way = UnderWay::Several;
+        } else if let UnderWay::One(way, script) = std::mem::take(&mut self.under_way) {
+            script.tally.took(way, micros);
+        }
+    }
+
     /// A statement over several shards begins to wait for its connections.
     pub(crate) fn begin_waits(&mut self) {
         self.waited = 0;
@@ -76,6 +108,7 @@ impl Account {
 
     /// The connection was lost on which the transaction under way ran.
     pub(crate) fn lose(&mut self) {
+        self.under_way = UnderWay::Nothing;
         self.lost = true;
         self.active = None;
     }
@@ -102,6 +135,7 @@ impl Account {
             let micros = micros(now.saturating_duration_since(since));
             self.query_micros = self.query_micros.wrapping_add(micros);
             self.answered = true;
+            self.arrive(micros, more);
         }
         if more {
             self.active = Some(now);
@@ -139,7 +173,7 @@ impl Account {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -166,6 +200,7 @@ impl Session {
         self.account.failed |= !succeeded;
         self.account.used = Some(TransactionKind::Multi);
         let micros = self.account.lasted(now);
+        self.account.arrive(micros, false);
         self.engine.with_counters(&self.database, |counters| {
             counters.sent(route, None);
             counters.timed(route, None, micros);

@@ -59,6 +59,9 @@ impl Engine {
             .borrow_mut()
             .insert(name.to_owned(), Rc::clone(&database));
         if let Some(replaced) = replaced {
+            let mut memo = database.memo.borrow_mut();
+            memo.take_over(&mut replaced.memo.borrow_mut());
+            drop(memo);
             self.hand_over(&replaced, &database);
         }
         Ok(database)

@@ -118,6 +118,7 @@ impl Session {
             return false;
         };
         self.begin(lease);
+        script.tally.single(shard);
         self.send_query(frame.bytes, script, true);
         self.note_unclear_ids(script);
         self.time(script);
@@ -159,6 +160,7 @@ impl Session {
         if !joins {
             let lease = self.idle_on(shard, |connection| connection.statements().touch(name))?;
             self.begin(lease);
+            prepared.script.tally.single(shard);
             self.account.send(self.engine.recently());
             self.engine
                 .count_group(&self.database, shard, group.parse.is_some());

@@ -84,6 +84,9 @@ impl Session {
     /// An error in the extended protocol: reported, then everything is skipped until Sync.
     pub(crate) fn fail_group(&mut self, fault: &Fault) {
         self.pending_are_void();
+        if let Some(script) = self.refusing.take() {
+            script.tally.refuse(&fault.message);
+        }
         self.reply_fault(fault);
         self.skipping = true;
         // PostgreSQL sends an error at once; what comes before it must come too.
@@ -115,6 +118,7 @@ impl Session {
         if self.is_skipping_messages() && frame.tag != b'S' {
             return Ok(());
         }
+        self.refusing = None;
         let result = match frame.tag {
             b'P' => self.on_parse(frame.body),
             b'B' => self.on_bind(frame.body),
@@ -568,7 +572,13 @@ impl Session {
         let values = BindValues::new(bind, prepared, self.is_utf8());
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => place,
-            None => self.place(statement, &values)?,
+            None => match self.place(statement, &values) {
+                Ok(place) => place,
+                Err(fault) => {
+                    self.refusing = Some(Rc::clone(&prepared.script));
+                    return Err(Stop::Fault(fault));
+                }
+            },
         };
         self.note_route(&place, &statement.effect);
         match place {
@@ -578,6 +588,7 @@ impl Session {
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, bind, prepared, effect)?;
+                self.tally(&prepared.script, &statement.effect);
                 self.note_advance(statement);
                 Ok(())
             }
@@ -593,6 +604,7 @@ impl Session {
         prepared: &Rc<Prepared>,
     ) -> Stop {
         if self.block.is_some() || self.transaction_is_open() {
+            self.refusing = Some(Rc::clone(&prepared.script));
             return Stop::Fault(super::simple::wide_in_block(&route));
         }
         if let Err(stop) = self.wait_for_replies() {
@@ -606,6 +618,7 @@ impl Session {
         {
             return Stop::EndGroup;
         }
+        self.tally(&prepared.script, &statement.effect);
         self.note_unclear_id(statement);
         Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
             route,
@@ -653,6 +666,7 @@ impl Session {
             text: Rc::clone(prepared),
             done: false,
         };
+        self.tally(&prepared.script, &statement.effect);
         self.set_portal(bind.portal, portal);
         self.reply(backend::bind_complete);
         Ok(())

@@ -9,12 +9,14 @@ use crate::execute::{End, canceled_fault};
 use crate::metrics::catalogue::SharedOutcome;
 use crate::placement::ShardId;
 use crate::planner::plan::Script;
+use crate::planner::tally::Way;
 use crate::server::pool::Lease;
 use crate::server::pool::convoy::{self, Following, Joining, Sent, Turn};
 use crate::server::statements::ServerStatements;
 
 use super::Session;
 use super::client::Activity;
+use super::counting::micros;
 
 /// A read that was sent behind another's.
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Session {
                 .recently()
                 .saturating_duration_since(timed.since);
             timed.script.pace.note(took);
+            timed.script.tally.took(Way::Single, micros(took));
         }
     }
 
@@ -193,6 +196,7 @@ impl Session {
                 }
                 if let Some(timed) = &mut self.timed {
                     timed.since = self.engine.recently();
+                    timed.script.tally.single(shard);
                 }
                 self.remember_settings();
                 let Some(connection) = self.connection() else {

@@ -217,6 +217,7 @@ impl Session {
         self.lease(shard, binds)?;
         self.note_advance(statement);
         self.note_route(&Place::Shard { shard, binds }, &statement.effect);
+        self.tally(&prepared.script, &statement.effect);
         self.note_temporary(&statement.effect, prepared.text());
         self.flush_pending(Some(&prepared));
         let name = self.ensure_prepared(&prepared, start.statement.is_empty());

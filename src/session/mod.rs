@@ -49,7 +49,7 @@ use crate::error::{Fault, SqlState};
 use crate::net::Stream;
 use crate::placement::ShardId;
 use crate::planner;
-use crate::planner::plan::Effect;
+use crate::planner::plan::{Effect, Script};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::{Lease, Pool};
 use crate::server::settings::Settings;
@@ -220,6 +220,8 @@ pub struct Session {
     pub(crate) tenant_unsure: bool,
     /// What it did that is not counted yet.
     pub(crate) account: counting::Account,
+    /// What the message at hand would have run, and may not.
+    pub(crate) refusing: Option<Rc<Script>>,
     /// The ids that it was given last.
     pub(crate) last_ids: generate::LastIds,
     /// Numbers for ids that a statement took which has to wait for something else.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
 use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
+use crate::planner::tally::Way;
 use crate::planner::{self, refuse};
 use crate::server::connection::Note;
 use crate::server::pool::Lease;
@@ -68,6 +69,7 @@ impl Session {
             Err(Stop::Fault(fault)) => {
                 // The status is known only when what went before is answered.
                 self.wait_for_replies()?;
+                script.tally.refuse(&fault.message);
                 self.reply_fault(&fault);
                 self.reply_ready();
                 Ok(())
@@ -143,12 +145,13 @@ impl Session {
         match place {
             Place::Local => {
                 self.wait_for_replies()?;
+                self.tally(script, &statement.effect);
                 self.unnamed = None;
                 self.run_local(&statement.effect, statement.verb, text, true)?;
                 self.reply_ready();
                 Ok(())
             }
-            Place::Wide(route) => Err(self.widen(statement, route, text)),
+            Place::Wide(route) => Err(self.widen(statement, route, text, script)),
             Place::Shard { shard, binds } => {
                 if let Effect::Execute { name, at } = &statement.effect
                     && self.statements.contains_key(statement_key(name.as_bytes()))
@@ -158,6 +161,7 @@ impl Session {
                     return Ok(());
                 }
                 self.lease(shard, binds)?;
+                self.tally(script, &statement.effect);
                 self.note_advance(statement);
                 self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
@@ -168,13 +172,20 @@ impl Session {
     }
 
     /// A statement for several shards: not in a block, not behind unsynced messages.
-    fn widen(&mut self, statement: &Statement, route: Route, text: &[u8]) -> Stop {
+    fn widen(
+        &mut self,
+        statement: &Statement,
+        route: Route,
+        text: &[u8],
+        script: &Rc<Script>,
+    ) -> Stop {
         if self.block.is_some() || self.transaction_is_open() {
             return Stop::Fault(wide_in_block(&route));
         }
         if let Err(stop) = self.wait_for_replies() {
             return stop;
         }
+        self.tally(script, &statement.effect);
         self.note_unclear_id(statement);
         self.unnamed = None;
         Stop::Task(Box::new(Task::Wide(Wide {
@@ -258,6 +269,12 @@ impl Session {
                 return Err(Stop::Fault(wide_in_block(&route)));
             }
             self.wait_for_replies()?;
+            let place = Place::Wide(route);
+            self.note_route(&place, &effect);
+            self.tally(script, &effect);
+            let Place::Wide(route) = place else {
+                return Ok(());
+            };
             return Err(Stop::Task(Box::new(Task::Wide(Wide {
                 route,
                 source: Source::Text(text.to_vec()),
@@ -269,6 +286,8 @@ impl Session {
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         self.lease(shard, binds)?;
+        self.note_route(&Place::Shard { shard, binds }, &Effect::None);
+        self.tally(script, &Effect::None);
         let renamed = self.with_server_names(text, statements);
         for statement in statements {
             self.note_advance(statement);
@@ -388,6 +407,7 @@ impl Session {
             return Ok(());
         };
         self.lease(shard, true)?;
+        self.tally(script, &Effect::None);
         let limit = self.database.limits.max_prepared_statements;
         let server_name = self.server_name(&prepared);
         let mut renamed = Vec::with_capacity(text.len().saturating_add(24));
@@ -668,22 +688,52 @@ impl Session {
             Place::Local if matches!(effect, Effect::ShowPgherd { .. }) => return,
             Place::Local => LastRoute::Local,
             Place::Shard { shard, .. } => LastRoute::Single(*shard),
-            Place::Wide(Route::Concat(shards)) => LastRoute::Several("multi", shards.clone()),
-            Place::Wide(Route::InsertSplit(shares)) => {
-                let shards = shares.iter().map(|share| share.shard).collect();
-                LastRoute::Several("multi", shards)
+            Place::Wide(route) => {
+                let topology = &self.database.topology;
+                let shards = match route {
+                    Route::Concat(shards) => shards.clone(),
+                    Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
+                    Route::CopySplit(split) => {
+                        let distribution = topology.distribution(split.distribution);
+                        let shards = distribution.map(|distribution| distribution.shards().clone());
+                        shards.unwrap_or_default()
+                    }
+                    Route::Session
+                    | Route::Anywhere
+                    | Route::AnyShard
+                    | Route::Single(_)
+                    | Route::Broadcast { .. } => topology.all(),
+                };
+                LastRoute::Several(Way::of(route), shards)
             }
-            Place::Wide(Route::CopySplit(split)) => {
-                let distribution = self.database.topology.distribution(split.distribution);
-                let shards = distribution.map(|distribution| distribution.shards().clone());
-                LastRoute::Several("copy", shards.unwrap_or_default())
-            }
-            Place::Wide(_) => LastRoute::Several("multi", self.database.topology.all()),
         };
         let mut last = self.client.last_route.borrow_mut();
         if *last != route {
             *last = route;
         }
+    }
+
+    /// Counts a statement that runs where [`Session::note_route`] was last told.
+    pub(crate) fn tally(&mut self, script: &Rc<Script>, effect: &Effect) {
+        if matches!(effect, Effect::ShowPgherd { .. }) {
+            return;
+        }
+        let way = match &*self.client.last_route.borrow() {
+            LastRoute::None => return,
+            LastRoute::Local => {
+                script.tally.local();
+                return;
+            }
+            LastRoute::Single(shard) => {
+                script.tally.single(*shard);
+                Way::Single
+            }
+            LastRoute::Several(way, shards) => {
+                script.tally.several(*way, shards);
+                *way
+            }
+        };
+        self.account.follow(way, script);
     }
 
     fn last_route(&self) -> String {
@@ -694,7 +744,7 @@ impl Session {
             LastRoute::Single(shard) => format!("single: {}", topology.name(*shard)),
             LastRoute::Several(way, shards) => {
                 let names: Vec<&str> = shards.iter().map(|shard| topology.name(shard)).collect();
-                format!("{way}: {}", names.join(", "))
+                format!("{}: {}", way.as_str(), names.join(", "))
             }
         }
     }

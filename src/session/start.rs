@@ -87,6 +87,7 @@ impl Session {
             tenant: user.and_then(|user| user.tenant.as_deref()).map(Rc::from),
             tenant_unsure: false,
             account: super::counting::Account::default(),
+            refusing: None,
             last_ids: super::generate::LastIds::default(),
             spare_numbers: Vec::new(),
             own_settings: Vec::new(),

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::metrics::counters::DatabaseCounters;
 use crate::metrics::view::{
-    Address, ClientRow, ClientState, DatabaseRow, Detail, PoolRow, Role, ServerRow, ServerState,
-    Snapshot as View,
+    Address, ClientRow, ClientState, DatabaseRow, Detail, PoolRow, Role, RouteRow, ServerRow,
+    ServerState, Snapshot as View,
 };
+use crate::planner::tally::{self, Last};
 use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Pool;
 
@@ -115,6 +116,11 @@ impl Engine {
                     .map(|target| self.busy_row(database, client, target, now));
                 view.servers.extend(rows);
             }
+        }
+        if matches!(detail, Detail::Routes) {
+            let rows = database.memo.borrow().tallies();
+            let rows = rows.into_iter().map(|row| route_row(database, row));
+            view.routes.extend(rows);
         }
         view.databases.push(row);
     }
@@ -232,6 +238,26 @@ impl Engine {
             prepared_statements: u64::try_from(target.convoy.statements().len()).unwrap_or(0),
             engine: self.index,
         }
+    }
+}
+
+fn route_row(database: &Database, row: tally::Row) -> RouteRow {
+    let last = match row.last {
+        Last::None => String::new(),
+        Last::Reason(reason) => reason,
+        Last::Shards(shards) => {
+            let names = shards.iter().map(|shard| database.topology.name(shard));
+            names.collect::<Vec<_>>().join(", ")
+        }
+    };
+    RouteRow {
+        database: database.name.clone(),
+        statement: row.text,
+        way: row.way,
+        count: row.times,
+        timed: row.timed,
+        micros: row.micros,
+        last,
     }
 }
 

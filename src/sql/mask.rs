@@ -119,6 +119,67 @@ impl Masked {
     }
 }
 
+/// A text to be shown and counted by: constants of all kinds are parameters, with the numbers behind
+/// the client's own, comments and the space around them one space, and what is longer than `max` bytes is
+/// cut off. `None` if it cannot be read.
+pub fn literal_free(text: &[u8], lexing: Lexing, max: usize) -> Option<String> {
+    let mut lexer = Lexer::new(text, lexing);
+    let mut tokens = Vec::new();
+    let mut number = 0_u32;
+    let mut length = 0_usize;
+    while length <= max
+        && let Some(token) = lexer.next_token().ok()?
+    {
+        if token.kind == Kind::Comment {
+            continue;
+        }
+        let is_shown = !is_constant(token.kind);
+        length += if is_shown { token.end - token.start } else { 2 };
+        if token.kind == Kind::Parameter {
+            let digits = token.of(text).get(1..)?;
+            let own = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            number = number.max(own);
+        }
+        tokens.push(token);
+    }
+    let mut shown = Vec::new();
+    let mut end = None;
+    for token in tokens {
+        if end.is_some_and(|end| end < token.start) {
+            shown.push(b' ');
+        }
+        end = Some(token.end);
+        if is_constant(token.kind) {
+            number = number.saturating_add(1);
+            shown.extend_from_slice(format!("${number}").as_bytes());
+        } else {
+            shown.extend_from_slice(token.of(text));
+        }
+    }
+    let shown = String::from_utf8_lossy(&shown);
+    let shown = shown.trim_end_matches([';', ' ']);
+    if shown.len() <= max {
+        return Some(shown.to_owned());
+    }
+    let cut = shown.floor_char_boundary(max);
+    Some(shown.get(..cut)?.to_owned() + "…")
+}
+
+fn is_constant(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Text
+            | Kind::TextPieces
+            | Kind::Escaped
+            | Kind::UnicodeText
+            | Kind::Bits
+            | Kind::National
+            | Kind::Dollar
+            | Kind::Integer
+            | Kind::Decimal
+    )
+}
+
 /// Whether a comment is addressed to us, so that its text counts.
 pub fn is_hint(comment: &[u8]) -> bool {
     comment
@@ -196,6 +257,30 @@ mod tests {
         check("", "exact", &[]);
         check("select \u{1}", "exact", &[]);
         check("copy t from stdin with (delimiter ',')", "exact", &["','"]);
+    }
+
+    #[test]
+    fn what_is_shown_has_no_constants() {
+        let check = |text: &str, shown: &str| {
+            let found = literal_free(text.as_bytes(), Lexing::default(), 40);
+            assert_eq!(found.as_deref(), Some(shown), "{text}");
+        };
+        check("select 1 ; ", "select $1");
+        check(
+            "SELECT /* who */ a --x\n FROM t WHERE\n b='x' AND c=-5.0",
+            "SELECT a FROM t WHERE b=$1 AND c=-$2",
+        );
+        check(
+            "SELECT $2, E'a\\'b', $$c$$, X'1F', 'a'\n'b'",
+            "SELECT $2, $3, $4, $5, $6",
+        );
+        check("SET a TO 'secret'", "SET a TO $1");
+        check("", "");
+        check(
+            "SELECT aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "SELECT aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…",
+        );
+        assert_eq!(literal_free(b"select 'a", Lexing::default(), 40), None);
     }
 
     proptest! {

@@ -42,6 +42,7 @@ mod postgres;
 mod proofs;
 mod random;
 mod refusals;
+mod routes;
 mod routing;
 mod search_paths;
 mod shared;

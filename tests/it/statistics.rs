@@ -206,6 +206,15 @@ fn reads_that_share_a_connection_count_each() {
     });
     let shared = fixture.herd.metric("pgherd_shared_reads_total", "joined");
     assert!(shared.unwrap_or_default() > 0.0, "none was shared");
+    let statement = "SELECT v FROM by_jump WHERE k = $1";
+    let count = of(
+        &mut fixture.herd.console(),
+        "SHOW ROUTES",
+        "statement",
+        statement,
+        "count",
+    );
+    assert_eq!(count, "1600");
 }
 
 #[test]

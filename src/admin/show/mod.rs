@@ -18,6 +18,7 @@ mod mem;
 mod peer_pools;
 mod peers;
 mod pools;
+mod routes;
 mod servers;
 mod shards;
 mod sockets;
@@ -73,6 +74,7 @@ pub static SHOWS: &[&Show] = &[
     &tables::SHOW,
     &tenants::SHOW,
     &distributions::SHOW,
+    &routes::SHOW,
     &errors::SHOW,
     &stats::SHOW,
     &stats_totals::SHOW,
@@ -97,7 +99,6 @@ const NOT_YET: &[&str] = &[
     "prepared_transactions",
     "replicas",
     "reshard",
-    "routes",
     "transactions",
     "twins",
 ];

@@ -54,7 +54,7 @@ pub(in crate::config) static ROOT: Section = Section {
         Key::new("max_message_size", Kind::Size { min: 64 << 10, max: GB }, "1GB", "Bytes of one protocol message."),
         Key::new("max_statement_size", Kind::Size { min: 8 << 10, max: GB }, "16MB", "Bytes of a statement that are held to route it; a longer one must show its key earlier."),
         Key::new("max_multi_bytes", Kind::Size { min: 64 << 10, max: 1 << 40 }, "256MB", "Bytes that one multi-shard statement may hold in the proxy."),
-        Key::new("plan_cache_size", Kind::Size { min: 1 << 20, max: 1 << 40 }, "64MB", "Bytes of memoised plans, for each engine."),
+        Key::new("plan_cache_size", Kind::Size { min: 1 << 20, max: 1 << 40 }, "64MB", "Bytes of memoised plans, for each engine. An eighth as much holds what SHOW ROUTES counts."),
         Key::new("cache", Kind::Section(&CACHE), "null", "Where answers of cached tables are kept."),
         Key::new("cross_shard_writes", Kind::Word(&["two_phase", "reject"]), "two_phase", "What a transaction that writes on a second shard does.").not_yet(),
         Key::new("recovery", Kind::Section(&RECOVERY), "null", "Recovery of prepared transactions left in doubt."),

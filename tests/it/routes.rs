@@ -1,0 +1,223 @@
+//! SHOW ROUTES tells of each statement how often it ran, where, and how long it took.
+
+use std::collections::BTreeMap;
+use std::thread::scope;
+
+use crate::client::Client;
+use crate::fixture::Fixture;
+use crate::herd::Herd;
+use crate::load::eventually;
+use crate::message;
+
+/// What SHOW ROUTES counts, by route and statement.
+fn counted(herd: &Herd) -> BTreeMap<(String, String), u64> {
+    let answer = herd.console().run("SHOW ROUTES");
+    let column = |name| answer.column(name);
+    let names = column("route").into_iter().zip(column("statement"));
+    let counts = column("count").into_iter();
+    names
+        .zip(counts)
+        .map(|(names, count)| (names, count.parse().expect("a number")))
+        .collect()
+}
+
+/// The row of a statement's route, or none.
+fn row(herd: &Herd, route: &str, statement: &str) -> Option<BTreeMap<&'static str, String>> {
+    let answer = herd.console().run("SHOW ROUTES");
+    let found = answer
+        .column("route")
+        .into_iter()
+        .zip(answer.column("statement"));
+    let at = found
+        .into_iter()
+        .position(|(way, text)| way == route && text == statement)?;
+    let names = ["database", "count", "total_time", "mean_time", "last"];
+    Some(
+        names
+            .into_iter()
+            .map(|name| (name, answer.column(name)[at].clone()))
+            .collect(),
+    )
+}
+
+/// Runs something, and checks what it counts of which route and statement, all others left out.
+fn counts(herd: &Herd, wanted: &[(&str, &str, u64)], act: impl FnOnce()) {
+    let before = counted(herd);
+    act();
+    let mut found = counted(herd);
+    for (key, count) in before {
+        *found.get_mut(&key).expect("a row that stays") -= count;
+    }
+    found.retain(|_, count| *count > 0);
+    let row = |(route, statement, count): &(&str, &str, u64)| {
+        (((*route).to_owned(), (*statement).to_owned()), *count)
+    };
+    assert_eq!(found, wanted.iter().map(row).collect());
+}
+
+#[test]
+fn every_statement_counts_once_by_its_route() {
+    let fixture = Fixture::start();
+    let herd = &fixture.herd;
+    let mut client = fixture.connect();
+    let read = "SELECT v FROM by_jump WHERE k = $1";
+    counts(herd, &[("single", read, 20)], || {
+        for key in 0..20 {
+            client.run(&format!(
+                "SELECT v  FROM by_jump /* {key} */ WHERE k = {key};"
+            ));
+        }
+    });
+    counts(herd, &[("single", read, 20)], || {
+        for key in 0..20 {
+            client
+                .query_with(read, &[Some(&key.to_string())])
+                .expect("rows");
+        }
+    });
+    let block = [
+        ("local", "BEGIN", 1),
+        ("single", "COMMIT", 1),
+        ("single", read, 2),
+    ];
+    counts(herd, &block, || {
+        client.run("BEGIN");
+        client.run("SELECT v FROM by_jump WHERE k = 1");
+        client.query_with(read, &[Some("1")]).expect("rows");
+        client.run("COMMIT");
+    });
+    counts(herd, &[("single", read, 3)], || {
+        let one = [
+            message::parse("", read, &[]),
+            message::bind("", "", &[], &[Some(b"1".to_vec())], &[]),
+            message::execute("", 0),
+            message::sync(),
+        ]
+        .concat();
+        client.send(&[one.clone(), one.clone(), one].concat());
+        for _ in 0..3 {
+            client.answer().expect("rows");
+        }
+    });
+    let all = "SELECT v FROM by_jump";
+    counts(herd, &[("multi", all, 2)], || {
+        client.run(all);
+        client.query_with(all, &[]).expect("rows");
+    });
+    let count = "SELECT count(*) FROM by_jump";
+    counts(herd, &[("refuse", count, 2)], || {
+        client.fails(count);
+        client.query_with(count, &[]).expect_err("refused");
+    });
+    let insert = "INSERT INTO by_jump VALUES ($1, $2, $3), ($4, $5, $6), ($7, $8, $9)";
+    counts(herd, &[("split", insert, 1)], || {
+        client.run("INSERT INTO by_jump VALUES (1, 1, 'x'), (2, 1, 'x'), (3, 1, 'x')");
+    });
+    counts(herd, &[("copy", "COPY by_jump FROM STDIN", 1)], || {
+        let rows = (10..30).map(|key| format!("{key}\t1\tx\n").into_bytes());
+        let rows: Vec<Vec<u8>> = rows.collect();
+        client
+            .copy_in("COPY by_jump FROM STDIN", &rows)
+            .expect("copied");
+    });
+    let several = "SET application_name = $1; UPDATE by_jump SET v = $2 WHERE k = $3";
+    counts(herd, &[("single", several, 1)], || {
+        client.run("SET application_name = 'x'; UPDATE by_jump SET v = 'secret' WHERE k = 3");
+    });
+    counts(herd, &[("multi", "CREATE TABLE fresh (a int)", 1)], || {
+        client.run("CREATE TABLE fresh (a int)");
+    });
+    counts(herd, &[("single", read, 1)], || {
+        client.run("SELECT v FROM by_jump WHERE k = 1");
+    });
+}
+
+#[test]
+fn rows_tell_where_and_how_long() {
+    let fixture = Fixture::start();
+    let herd = &fixture.herd;
+    let mut client = fixture.connect();
+    let sleep = "SELECT pg_sleep($1) FROM at_home WHERE id = $2";
+    client.run("INSERT INTO at_home VALUES (1, 'x')");
+    client.run("SELECT pg_sleep(0.2) FROM at_home WHERE id = 1");
+    client.run("BEGIN; SELECT 1 FROM at_home");
+    client.run("SELECT pg_sleep(0.2) FROM at_home WHERE id = 1");
+    client.run("COMMIT");
+    let found = row(herd, "single", sleep).expect("a row");
+    assert_eq!((&*found["count"], &*found["last"]), ("2", "shard_0"));
+    let mean: u64 = found["mean_time"].parse().expect("a number");
+    let total: u64 = found["total_time"].parse().expect("a number");
+    assert!((200_000..2_000_000).contains(&mean), "mean {mean}");
+    assert!((400_000..4_000_000).contains(&total), "total {total}");
+    client.run("SELECT v FROM by_jump");
+    let found = row(herd, "multi", "SELECT v FROM by_jump").expect("a row");
+    assert_eq!(found["last"], "shard_0, shard_1, shard_2, shard_3");
+    assert!(found["mean_time"].parse::<u64>().is_ok_and(|mean| mean > 0));
+    client.fails("SELECT sum(n) FROM by_jump");
+    let found = row(herd, "refuse", "SELECT sum(n) FROM by_jump").expect("a row");
+    assert_eq!(
+        found["last"],
+        "a call of sum over several shards is not supported"
+    );
+}
+
+#[test]
+fn what_was_counted_outlives_schemas_and_reloads() {
+    let mut options = Fixture::options("transaction");
+    let fixture = Fixture::with(&mut options);
+    let herd = &fixture.herd;
+    let mut client = fixture.connect();
+    let read = |client: &mut Client| {
+        client.run("SELECT v FROM by_jump WHERE k = 1");
+    };
+    let count = || {
+        row(herd, "single", "SELECT v FROM by_jump WHERE k = $1").expect("a row")["count"].clone()
+    };
+    read(&mut client);
+    client.run("ALTER TABLE at_home ADD w int");
+    read(&mut client);
+    assert_eq!(count(), "2");
+    options.set("default_pool_size: 3");
+    herd.rewrite(&options);
+    herd.console().run("RELOAD");
+    eventually("the new pool size is in force", || {
+        read(&mut client);
+        let config = herd.console().run("SHOW CONFIG");
+        let at = config
+            .column("key")
+            .iter()
+            .position(|key| key == "default_pool_size");
+        at.is_some_and(|at| config.column("value")[at] == "3")
+    });
+    let before: u64 = count().parse().expect("a number");
+    assert!(before > 2, "{before}");
+    read(&mut client);
+    assert_eq!(count(), (before + 1).to_string());
+}
+
+#[test]
+fn many_texts_are_counted_in_bounded_memory() {
+    let mut options = Fixture::options("transaction");
+    options.set("plan_cache_size: 1MB").set("engines: 2");
+    let fixture = Fixture::with(&mut options);
+    let herd = &fixture.herd;
+    let statements = 3_000;
+    scope(|scope| {
+        for thread in 0..2 {
+            let mut client = fixture.connect();
+            scope.spawn(move || {
+                for index in 0..statements {
+                    client.run(&format!(
+                        "SELECT v AS c{index}_{thread} FROM by_jump WHERE k = 1"
+                    ));
+                }
+            });
+        }
+    });
+    let counted = counted(herd);
+    let selects = counted.iter().filter(|((route, text), _)| {
+        route == "single" && (text.starts_with("SELECT v AS") || text == "(others)")
+    });
+    assert_eq!(selects.map(|(_, count)| count).sum::<u64>(), 2 * statements);
+    assert!(counted.len() <= 1_010, "{} rows", counted.len());
+}
