@@ -276,6 +276,8 @@ fn brief(statement: &Statement) -> String {
     };
     let effect = if let Effect::ExplainRoute { statement } = &statement.effect {
         format!("ExplainRoute of {}", statement.verb)
+    } else if let Effect::Explain(_) = &statement.effect {
+        "Explain".to_owned()
     } else {
         format!("{:?}", statement.effect)
     };

@@ -5,6 +5,7 @@
 
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
+use crate::planner::plan::{Effect, Explained};
 use crate::wire::backend;
 
 use super::member::{Heard, Member, close, open};
@@ -52,14 +53,34 @@ async fn read_all<C: Conversation>(
     let last = members.len().saturating_sub(1);
     for (index, member) in members.iter_mut().enumerate() {
         let is_last = index == last;
+        let mut top = top_of(wide, member, index == 0);
         member
             .hear(client, |client, heard| {
+                if heard.tag == b'D' {
+                    client.out().append(&mut top);
+                }
                 take(client, &mut answer, heard, is_last)?;
                 Ok(true)
             })
             .await?;
     }
     Ok(answer)
+}
+
+/// What stands above a shard's rows: of EXPLAIN, whose plan it is, and first of all the route.
+fn top_of(wide: &Wide, member: &Member, is_first: bool) -> Vec<u8> {
+    let mut top = Vec::new();
+    if let Effect::Explain(explained) = &wide.effect
+        && let Explained::Route(route) = &**explained
+    {
+        let mut line =
+            |line: &str| backend::data_row(&mut top, std::iter::once(Some(line.as_bytes())));
+        if is_first {
+            line(route);
+        }
+        line(&format!("{}:", member.name()));
+    }
+    top
 }
 
 fn take<C: Conversation>(

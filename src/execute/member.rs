@@ -64,7 +64,7 @@ impl Member {
         self.lease.connection().ok_or_else(gone)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.lease.pool().target.shard_name.clone()
     }
 

@@ -130,13 +130,18 @@ fn single(access: &Access, topology: &Topology) -> String {
     }
 }
 
+impl RouteReport {
+    /// The route and the reason, in one line.
+    pub fn headline(&self) -> String {
+        let on = if self.shards.is_empty() { "" } else { " on " };
+        let (route, shards, reason) = (self.route, self.shards.join(", "), &self.reason);
+        format!("{route}{on}{shards}: {reason}")
+    }
+}
+
 impl fmt::Display for RouteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.route)?;
-        if !self.shards.is_empty() {
-            write!(f, " on {}", self.shards.join(", "))?;
-        }
-        write!(f, ": {}", self.reason)?;
+        f.write_str(&self.headline())?;
         let Some(refusal) = &self.refusal else {
             return Ok(());
         };

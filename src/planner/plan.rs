@@ -201,6 +201,17 @@ pub enum Effect {
     ExplainRoute {
         statement: Arc<Statement>,
     },
+    /// EXPLAIN of a statement, in text: its route is told on top of the plan.
+    Explain(Arc<Explained>),
+}
+
+/// A statement that is explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explained {
+    /// As for [`Effect::ExplainRoute`].
+    Statement(Statement),
+    /// Its route in words, once the values are known.
+    Route(String),
 }
 
 /// An argument that is a literal (its value) or a parameter of Bind (counted from 0).

@@ -11,7 +11,7 @@ use crate::planner::draft::Draft;
 use crate::planner::effects;
 use crate::planner::hint;
 use crate::planner::literals::Literals;
-use crate::planner::plan::{Access, Effect, Pace, Script};
+use crate::planner::plan::{Access, Effect, Explained, Pace, Script};
 use crate::planner::refuse;
 use crate::planner::stored;
 use crate::planner::tables;
@@ -115,6 +115,11 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
             hint::apply(&mut draft.access, hints, context);
             if let Effect::ExplainRoute { statement } = &mut draft.effect {
                 hint::apply(&mut Arc::make_mut(statement).access, hints, context);
+            }
+            if let Effect::Explain(explained) = &mut draft.effect
+                && let Explained::Statement(statement) = Arc::make_mut(explained)
+            {
+                hint::apply(&mut statement.access, hints, context);
             }
         }
         reusable &= !draft.exact;

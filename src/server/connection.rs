@@ -44,6 +44,8 @@ pub enum Note {
         script: Rc<Script>,
         done: usize,
     },
+    /// A Query with EXPLAIN: rows to be put on top of its answer.
+    Explain(Box<[u8]>),
     /// An Execute with an effect on the session.
     Effect(Box<Effect>),
     /// An Execute of a statement without effect.

@@ -34,6 +34,8 @@ pub enum LastRoute {
     /// Answered by the proxy.
     Local,
     Single(crate::placement::ShardId),
+    /// By the proxy, with this message.
+    Refused(String),
     /// On several shards, as EXPLAIN (ROUTE) names the way.
     Several(crate::planner::tally::Way, crate::placement::ShardSet),
 }

@@ -11,7 +11,7 @@ use crate::config::KeepUnnamed;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::planner;
-use crate::planner::plan::{Argument, Effect, Literal, Parameter, Statement, Values};
+use crate::planner::plan::{Argument, Effect, Explained, Literal, Parameter, Statement, Values};
 use crate::server::connection::Note;
 use crate::server::pool::Lease;
 use crate::server::settings::{self, Detour};
@@ -22,7 +22,7 @@ use crate::wire::frontend::{self, Bind, Target};
 use crate::wire::pipeline::{Own, Request};
 
 use super::lease::Place;
-use super::simple::{duplicate_statement, statement_key, unknown_statement};
+use super::simple::{duplicate_statement, statement_key, unknown_statement, write_line};
 use super::{Portal, Session, Stop};
 
 /// An unnamed Parse that comes this often stays prepared on the server.
@@ -85,7 +85,7 @@ impl Session {
     pub(crate) fn fail_group(&mut self, fault: &Fault) {
         self.pending_are_void();
         if let Some(script) = self.refusing.take() {
-            script.tally.refuse(&fault.message);
+            self.note_refusal(&script, fault);
         }
         self.reply_fault(fault);
         self.skipping = true;
@@ -583,10 +583,14 @@ impl Session {
         self.note_route(&place, &statement.effect);
         match place {
             Place::Local => self.bind_local(bind, statement, prepared),
-            Place::Wide(route) => Err(self.widen_extended(statement, route, bind, prepared)),
+            Place::Wide(route) => {
+                let effect = self.effect_to_run(statement, prepared.text(), &values);
+                Err(self.widen_extended(statement, effect, route, bind, prepared))
+            }
             Place::Shard { shard, binds } => {
                 self.note_temporary(&statement.effect, prepared.text());
-                let effect = resolved(&statement.effect, &values);
+                let effect = self.effect_to_run(statement, prepared.text(), &values);
+                let effect = resolved(&effect, &values);
                 self.bind_on(shard, binds, bind, prepared, effect)?;
                 self.tally(&prepared.script, &statement.effect);
                 self.note_advance(statement);
@@ -599,6 +603,7 @@ impl Session {
     fn widen_extended(
         &mut self,
         statement: &Statement,
+        effect: Effect,
         route: planner::plan::Route,
         bind: &Bind<'_>,
         prepared: &Rc<Prepared>,
@@ -628,7 +633,7 @@ impl Session {
                 after_names: bind.after_names.to_vec(),
             },
             verb: statement.verb,
-            effect: statement.effect.clone(),
+            effect,
             lexing: prepared.reading.lexing,
             tenant: self.tenant_value(),
         })))
@@ -899,7 +904,12 @@ impl Session {
         self.remember_settings();
         self.note_effect_before(&effect);
         self.executed = true;
-        let note = if effect == Effect::None {
+        if let Effect::Explain(explained) = &effect
+            && let Explained::Route(route) = &**explained
+        {
+            self.reply(|out| write_line(out, route));
+        }
+        let note = if matches!(effect, Effect::None | Effect::Explain(_)) {
             Note::Execute
         } else {
             Note::Effect(Box::new(effect))

@@ -121,6 +121,7 @@ impl Session {
             Effect::Prepare { .. }
             | Effect::Execute { .. }
             | Effect::LastId { .. }
+            | Effect::Explain(_)
             | Effect::None
             | Effect::TwoPhase
             | Effect::Pin(_)
@@ -168,8 +169,19 @@ impl Session {
         }
     }
 
+    /// The shard that `SET pgherd.shard` names.
+    pub(super) fn hinted_shard(&self) -> Option<ShardId> {
+        let mut settings = self.own_settings.iter();
+        let (_, name) = settings.find(|(name, _)| name == "pgherd.shard")?;
+        self.database.topology.shard(name)
+    }
+
     /// `SET pgherd.shard` sends what it can to that shard.
-    fn hinted(&self, statement: &Statement, values: &dyn Values) -> Result<Route, Fault> {
+    pub(super) fn hinted(
+        &self,
+        statement: &Statement,
+        values: &dyn Values,
+    ) -> Result<Route, Fault> {
         let route = || planner::route(statement, &self.database.topology, values);
         let Some((_, name)) = self
             .own_settings

@@ -102,6 +102,7 @@ impl Session {
                 break;
             };
             match (frame.tag, request, note) {
+                (b'T', Request::Query, Note::Explain(_)) => break,
                 (b'D', Request::Execute | Request::Query, _) | (b'T', Request::Query, _) => {}
                 // COMMIT and ROLLBACK end a block.
                 (b'C', Request::Query, Note::None) if !matches!(frame.body, [b'C' | b'R', ..]) => {
@@ -202,10 +203,24 @@ impl Session {
         if step.forward {
             self.out.extend_from_slice(frame.bytes);
         }
+        if frame.tag == b'T' {
+            self.put_on_top();
+        }
         if step.ends {
             self.after_end();
         }
         Ok(())
+    }
+
+    /// The rows that go on top of an answer, behind its RowDescription.
+    fn put_on_top(&mut self) {
+        let Session { lease, out, .. } = self;
+        let connection = lease.as_mut().and_then(Lease::connection);
+        if let Some(Note::Explain(rows)) =
+            connection.and_then(|connection| connection.pipeline.front_note())
+        {
+            out.extend_from_slice(rows);
+        }
     }
 
     /// What a server says of a statement is kept, where that was asked for. Returns the types of the

@@ -1,16 +1,20 @@
 //! The simple query protocol: one Query message, none, one or several statements.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
-use crate::planner::plan::{Access, Effect, Literal, Parameter, Route, Script, Statement, Values};
+use crate::planner::plan::{
+    Access, Effect, Explained, Literal, Parameter, Route, Script, Statement, Values,
+};
 use crate::planner::tally::Way;
-use crate::planner::{self, refuse};
+use crate::planner::{self, RouteReport, refuse};
 use crate::server::connection::Note;
 use crate::server::pool::Lease;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::mask;
+use crate::sql::scan::Lexing;
 use crate::wire::frame::{self, Frame};
 use crate::wire::pipeline::Request;
 use crate::wire::{backend, frontend};
@@ -69,7 +73,7 @@ impl Session {
             Err(Stop::Fault(fault)) => {
                 // The status is known only when what went before is answered.
                 self.wait_for_replies()?;
-                script.tally.refuse(&fault.message);
+                self.note_refusal(&script, &fault);
                 self.reply_fault(&fault);
                 self.reply_ready();
                 Ok(())
@@ -151,7 +155,10 @@ impl Session {
                 self.reply_ready();
                 Ok(())
             }
-            Place::Wide(route) => Err(self.widen(statement, route, text, script)),
+            Place::Wide(route) => {
+                let effect = self.effect_to_run(statement, text, values);
+                Err(self.widen(statement, effect, route, text, script))
+            }
             Place::Shard { shard, binds } => {
                 if let Effect::Execute { name, at } = &statement.effect
                     && self.statements.contains_key(statement_key(name.as_bytes()))
@@ -165,7 +172,14 @@ impl Session {
                 self.note_advance(statement);
                 self.note_temporary(&statement.effect, text);
                 self.note_effect_before(&statement.effect);
-                self.send_query(frame.bytes, script, statement.effect == Effect::None);
+                match self.route_told(statement, text, values) {
+                    Some(route) => {
+                        let mut rows = Vec::new();
+                        write_line(&mut rows, &route);
+                        self.send_noted(frame.bytes, Note::Explain(rows.into()));
+                    }
+                    None => self.send_query(frame.bytes, script, statement.effect == Effect::None),
+                }
                 Ok(())
             }
         }
@@ -175,6 +189,7 @@ impl Session {
     fn widen(
         &mut self,
         statement: &Statement,
+        effect: Effect,
         route: Route,
         text: &[u8],
         script: &Rc<Script>,
@@ -192,7 +207,7 @@ impl Session {
             route,
             source: Source::Text(text.to_vec()),
             verb: statement.verb,
-            effect: statement.effect.clone(),
+            effect,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
         })))
@@ -367,8 +382,6 @@ impl Session {
 
     /// Sends a Query whose replies go to the client.
     pub(crate) fn send_query(&mut self, bytes: &[u8], script: &Rc<Script>, plain: bool) {
-        self.unnamed = None;
-        self.remember_settings();
         let note = if plain {
             Note::None
         } else {
@@ -381,6 +394,13 @@ impl Session {
                 done: 0,
             }
         };
+        self.send_noted(bytes, note);
+    }
+
+    /// The same, with what is to be made of its replies.
+    fn send_noted(&mut self, bytes: &[u8], note: Note) {
+        self.unnamed = None;
+        self.remember_settings();
         if let Some(connection) = self.connection() {
             connection.out.extend_from_slice(bytes);
             connection.pipeline.sent(Request::Query, false, note);
@@ -587,15 +607,15 @@ impl Session {
                 self.unlisten(channel.as_deref());
                 self.reply(|out| backend::command_complete(out, "UNLISTEN"));
             }
-            Effect::ExplainRoute { statement } => self.explain_route(
-                statement,
-                text,
-                &TextValues {
+            Effect::ExplainRoute { statement } => {
+                let literals = mask_of(text, self.facts().lexing);
+                let values = TextValues {
                     text,
-                    literals: &mask_of(text),
+                    literals: &literals,
                     is_utf8: self.is_utf8(),
-                },
-            ),
+                };
+                self.explain_route(statement, text, &values);
+            }
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
             _ => {
@@ -713,13 +733,19 @@ impl Session {
         }
     }
 
+    /// Remembers and counts a statement that is refused.
+    pub(crate) fn note_refusal(&self, script: &Script, fault: &Fault) {
+        script.tally.refuse(&fault.message);
+        *self.client.last_route.borrow_mut() = LastRoute::Refused(fault.message.clone());
+    }
+
     /// Counts a statement that runs where [`Session::note_route`] was last told.
     pub(crate) fn tally(&mut self, script: &Rc<Script>, effect: &Effect) {
         if matches!(effect, Effect::ShowPgherd { .. }) {
             return;
         }
         let way = match &*self.client.last_route.borrow() {
-            LastRoute::None => return,
+            LastRoute::None | LastRoute::Refused(_) => return,
             LastRoute::Local => {
                 script.tally.local();
                 return;
@@ -741,6 +767,7 @@ impl Session {
         match &*self.client.last_route.borrow() {
             LastRoute::None => "none: no statement has run".to_owned(),
             LastRoute::Local => "local".to_owned(),
+            LastRoute::Refused(reason) => format!("refuse: {reason}"),
             LastRoute::Single(shard) => format!("single: {}", topology.name(*shard)),
             LastRoute::Several(way, shards) => {
                 let names: Vec<&str> = shards.iter().map(|shard| topology.name(shard)).collect();
@@ -751,18 +778,64 @@ impl Session {
 
     /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
     fn explain_route(&mut self, statement: &Statement, text: &[u8], values: &dyn Values) {
-        let topology = std::sync::Arc::clone(&self.database.topology);
-        let route = self
-            .check_tenant(statement, values)
-            .and_then(|()| planner::route(statement, &topology, values));
-        let report = planner::explain(statement, text, &route, &topology);
-        let text = report.to_string();
+        let report = self.report(statement, text, values);
         self.reply(|out| {
-            for line in text.lines() {
-                backend::data_row(out, std::iter::once(Some(line.as_bytes())));
-            }
+            report
+                .to_string()
+                .lines()
+                .for_each(|line| write_line(out, line));
             backend::command_complete(out, "EXPLAIN");
         });
+    }
+
+    /// Where a statement would run, and why.
+    fn report(&self, statement: &Statement, text: &[u8], values: &dyn Values) -> RouteReport {
+        let topology = &self.database.topology;
+        let route = self
+            .check_tenant(statement, values)
+            .and_then(|()| self.hinted(statement, values));
+        match &route {
+            // Not by its keys, if those alone do not say so.
+            Ok(Route::Single(shard)) if self.hinted_shard() == Some(*shard) => {
+                let hinted = Statement {
+                    access: Access::Shard(*shard),
+                    ..statement.clone()
+                };
+                planner::explain(&hinted, text, &route, topology)
+            }
+            Ok(_) | Err(_) => planner::explain(statement, text, &route, topology),
+        }
+    }
+
+    /// What EXPLAIN tells on top of the plan.
+    fn route_told(
+        &self,
+        statement: &Statement,
+        text: &[u8],
+        values: &dyn Values,
+    ) -> Option<String> {
+        let Effect::Explain(explained) = &statement.effect else {
+            return None;
+        };
+        Some(match &**explained {
+            Explained::Statement(statement) => {
+                format!("Route: {}", self.report(statement, text, values).headline())
+            }
+            Explained::Route(route) => route.clone(),
+        })
+    }
+
+    /// The effect of one execution: of EXPLAIN, with the route in words.
+    pub(crate) fn effect_to_run(
+        &self,
+        statement: &Statement,
+        text: &[u8],
+        values: &dyn Values,
+    ) -> Effect {
+        match self.route_told(statement, text, values) {
+            Some(route) => Effect::Explain(Arc::new(Explained::Route(route))),
+            None => statement.effect.clone(),
+        }
     }
 
     fn show_own(&mut self, name: &str) {
@@ -782,10 +855,15 @@ impl Session {
     }
 }
 
+/// A line of EXPLAIN's answer.
+pub(crate) fn write_line(out: &mut Vec<u8>, line: &str) {
+    backend::data_row(out, std::iter::once(Some(line.as_bytes())));
+}
+
 /// Where the literals of a text stand.
-fn mask_of(text: &[u8]) -> Vec<mask::Literal> {
+fn mask_of(text: &[u8], lexing: Lexing) -> Vec<mask::Literal> {
     let mut masked = mask::Masked::default();
-    match masked.read(text, crate::sql::scan::Lexing::default()) {
+    match masked.read(text, lexing) {
         Ok(()) => masked.literals().to_vec(),
         Err(_unreadable) => Vec::new(),
     }

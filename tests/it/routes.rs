@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::thread::scope;
 
-use crate::client::Client;
+use crate::client::{Answer, Client, Row};
 use crate::fixture::Fixture;
 use crate::herd::Herd;
 use crate::load::eventually;
@@ -220,4 +220,195 @@ fn many_texts_are_counted_in_bounded_memory() {
     });
     assert_eq!(selects.map(|(_, count)| count).sum::<u64>(), 2 * statements);
     assert!(counted.len() <= 1_010, "{} rows", counted.len());
+}
+
+/// The first value of each row.
+fn firsts(answer: &Answer) -> Vec<String> {
+    let first = |row: &Row| row[0].clone().unwrap_or_default();
+    answer.rows.iter().map(first).collect()
+}
+
+/// The lines of EXPLAIN, in the simple and the extended protocol, which are the same.
+fn explained(client: &mut Client, sql: &str) -> Vec<String> {
+    let answer = client.run(sql);
+    assert_eq!(answer.tags, ["EXPLAIN"], "{sql}");
+    let lines = answer.column("QUERY PLAN");
+    let extended = client.query_with(sql, &[]).expect("explained");
+    assert_eq!(firsts(&extended), lines, "{sql}");
+    lines
+}
+
+/// A statement of each route, and how `EXPLAIN (ROUTE)` begins.
+const ROUTES: [(&str, &str); 11] = [
+    (
+        "SELECT v FROM by_list_int WHERE k = 1",
+        "single on shard_3: all the keys it names are on this shard (table by_list_int, distribution by_list_int)",
+    ),
+    (
+        "UPDATE by_list_int SET v = 'x' WHERE k = 2",
+        "single on shard_2: all the keys it names are on this shard (table by_list_int, distribution by_list_int)",
+    ),
+    (
+        "SELECT v FROM at_home",
+        "single on shard_0: all it uses is on the home shard",
+    ),
+    (
+        "SELECT v FROM everywhere",
+        "single on shard_0, shard_1, shard_2, shard_3: only reference tables are read: any one of these shards",
+    ),
+    ("SELECT 1", "local: no table: any server answers alike"),
+    (
+        "UPDATE everywhere SET v = 'x'",
+        "multi on shard_0, shard_1, shard_2, shard_3: every shard, in a transaction of its own",
+    ),
+    (
+        "SELECT v FROM by_list_int WHERE k IN (1, 2)",
+        "multi on shard_2, shard_3: each shard's rows, one after another, are the answer",
+    ),
+    (
+        "SELECT count(*) FROM by_list_int WHERE k IN (1, 2)",
+        "refuse: a call of count over several shards is not supported (0A000)",
+    ),
+    (
+        "INSERT INTO by_list_int VALUES (1, 1, 'x'), (2, 1, 'x')",
+        "split on shard_2, shard_3: each row goes to the shard of its key, in a transaction a shard",
+    ),
+    (
+        "COPY by_list_int FROM STDIN",
+        "copy on shard_0, shard_1, shard_2, shard_3: each row of by_list_int goes to the shard of its key",
+    ),
+    (
+        "BEGIN",
+        "local: answered by the proxy itself, or where the transaction is",
+    ),
+];
+
+#[test]
+fn explain_route_tells_of_every_kind() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for (sql, wanted) in ROUTES {
+        let lines = explained(&mut client, &format!("EXPLAIN (ROUTE) {sql}"));
+        assert_eq!(lines[0], wanted, "{sql}");
+    }
+    client.run("SET pgherd.shard = 'shard_1'");
+    let lines = explained(&mut client, "EXPLAIN (ROUTE) SELECT count(*) FROM by_jump");
+    assert_eq!(lines, ["single on shard_1: a hint names the shard"]);
+    let lines = explained(&mut client, "EXPLAIN SELECT count(*) FROM by_jump");
+    assert_eq!(lines[0], "Route: single on shard_1: a hint names the shard");
+}
+
+#[test]
+fn explain_tells_the_route_on_top_of_the_plans() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for (sql, wanted) in ROUTES {
+        let is_planned = ["SELECT", "UPDATE"]
+            .iter()
+            .any(|verb| sql.starts_with(verb));
+        if !is_planned || wanted.starts_with("refuse") {
+            continue;
+        }
+        let lines = explained(&mut client, &format!("EXPLAIN (COSTS off) {sql}"));
+        assert_eq!(lines[0], format!("Route: {wanted}"), "{sql}");
+        assert!(lines.len() > 1, "{sql}: {lines:?}");
+    }
+    let several = explained(
+        &mut client,
+        "EXPLAIN (COSTS off) SELECT v FROM by_list_int WHERE k IN (1, 2)",
+    );
+    let shards: Vec<&String> = several.iter().filter(|line| line.ends_with(':')).collect();
+    assert_eq!(shards, ["shard_2:", "shard_3:"]);
+    let scans = several
+        .iter()
+        .filter(|line| line.contains("Heap Scan on by_list_int"));
+    assert_eq!(scans.count(), 2);
+    client.run("INSERT INTO by_list_int VALUES (1, 1, 'x'), (2, 1, 'x')");
+    let run =
+        client.run("EXPLAIN (ANALYZE, FORMAT text) SELECT v FROM by_list_int WHERE k IN (1, 2)");
+    assert_eq!(
+        run.column("QUERY PLAN")
+            .iter()
+            .filter(|line| line.contains("Heap Scan") && line.contains("rows=1"))
+            .count(),
+        2
+    );
+    // Within a block, with parameters, in a text of its own and beside others.
+    client.run("BEGIN");
+    let lines = explained(&mut client, "EXPLAIN SELECT v FROM by_list_int WHERE k = 1");
+    assert_eq!(lines[0], format!("Route: {}", ROUTES[0].1));
+    client.run("COMMIT");
+    let with_value = client
+        .query_with(
+            "EXPLAIN SELECT v FROM by_list_int WHERE k = $1::int",
+            &[Some("2")],
+        )
+        .expect("explained");
+    assert!(firsts(&with_value)[0].starts_with("Route: single on shard_2: "));
+    let json = client.run("EXPLAIN (FORMAT json) SELECT v FROM by_list_int WHERE k = 1");
+    assert!(json.column("QUERY PLAN")[0].starts_with('['));
+    let fault = client.fails("EXPLAIN (FORMAT json) SELECT v FROM by_list_int");
+    assert_eq!(fault.code, "0A000");
+    let fault = client.fails("EXPLAIN SELECT count(*) FROM by_list_int");
+    assert_eq!(
+        fault.message,
+        "a call of count over several shards is not supported"
+    );
+    // Nothing of it is told where the statement fails.
+    for sql in [
+        "EXPLAIN SELECT nothing FROM by_list_int WHERE k = 1",
+        "EXPLAIN SELECT nothing FROM by_list_int",
+    ] {
+        assert_eq!(client.fails(sql).code, "42703");
+        assert_eq!(
+            client.query_with(sql, &[]).expect_err("refused").code,
+            "42703"
+        );
+    }
+    client.run("SELECT 1");
+}
+
+#[test]
+fn show_route_tells_of_the_last_statement() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let mut check = |sql: &str, wanted: &str| {
+        drop(client.query(sql));
+        assert_eq!(client.value("SHOW pgherd.route"), wanted, "{sql}");
+        if !sql.contains("; ") {
+            drop(client.query_with(sql, &[]));
+            let shown = client.query_with("SHOW pgherd.route", &[]).expect("shown");
+            assert_eq!(firsts(&shown), [wanted], "{sql}");
+        }
+    };
+    check("SHOW pgherd.route", "none: no statement has run");
+    check("SELECT v FROM by_list_int WHERE k = 1", "single: shard_3");
+    check(
+        "SELECT v FROM by_list_int WHERE k IN (1, 2)",
+        "multi: shard_2, shard_3",
+    );
+    check(
+        "SELECT count(*) FROM by_list_int",
+        "refuse: a call of count over several shards is not supported",
+    );
+    check(
+        "INSERT INTO by_list_int VALUES (1, 1, 'x'), (2, 1, 'x')",
+        "split: shard_2, shard_3",
+    );
+    check(
+        "UPDATE everywhere SET v = 'x'",
+        "multi: shard_0, shard_1, shard_2, shard_3",
+    );
+    check("SET pgherd.shard = 'shard_1'", "local");
+    check("RESET pgherd.shard", "local");
+    check(
+        "SELECT v FROM by_list_int WHERE k = 2; SELECT v FROM by_list_int WHERE k = 2",
+        "single: shard_2",
+    );
+    check("SELECT v FROM at_home", "single: shard_0");
+    check(
+        "SELECT v FROM by_list_int WHERE k = 1; SELECT v FROM by_list_int WHERE k = 2",
+        "refuse: several statements in one query belong to different shards",
+    );
+    check("DEALLOCATE ALL", "local");
 }

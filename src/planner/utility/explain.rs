@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::planner::draft::Draft;
-use crate::planner::plan::{Access, Effect};
+use crate::planner::plan::{Access, Effect, Explained};
 use crate::planner::script::{Text, plan_one};
 use crate::planner::utility::{cursors, prepare};
 use crate::sql::cursor::Cursor;
@@ -14,6 +14,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let mut cursor = text.cursor;
     cursor.take("explain").then_some(())?;
     let mut analyze = false;
+    let mut is_text = true;
     if let Some(rest) = takes_route(cursor) {
         let statement = plan_one(&text.from(rest)).into_statement(rest.rest());
         let statement = Arc::new(statement);
@@ -25,6 +26,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     if cursor.kind() == Some(Kind::OpenParen) && has_options(cursor) {
         let mut options = cursor;
         analyze = takes_analyze(&mut options);
+        is_text = is_in_text(cursor);
         cursor.skip_group();
     } else {
         analyze |= cursor.take("analyze") || cursor.take("analyse");
@@ -34,11 +36,15 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         return prepare::execute(cursor, "EXPLAIN");
     }
     let mut draft = plan_one(&text.from(cursor));
+    let tells_route = is_text && draft.effect == Effect::None && !text.context.is_one_shard();
+    let explained = tells_route.then(|| draft.clone().into_statement(cursor.rest()));
     draft.verb = "EXPLAIN";
     draft.exact = true;
     draft.access = match draft.access {
         // Each copy is planned alike; only running it must happen everywhere.
         Access::Broadcast { .. } if !analyze => Access::Home,
+        // The plans one after another, or why the statement itself would be refused.
+        Access::Keyed(keyed) if is_text && !keyed.splits => Access::Keyed(keyed),
         access @ (Access::Session
         | Access::Anywhere
         | Access::Bound
@@ -53,7 +59,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
             text.context,
             access,
             "EXPLAIN",
-            "Compare the key with a constant or a parameter, or explain it on one shard.",
+            "Compare the key with a constant or a parameter, or ask EXPLAIN (ROUTE) where it would run.",
         ),
     };
     if !analyze {
@@ -61,6 +67,9 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         draft.no_block = false;
         draft.block_only = false;
         draft.effect = Effect::None;
+    }
+    if let Some(explained) = explained {
+        draft.effect = Effect::Explain(Arc::new(Explained::Statement(explained)));
     }
     Some(draft)
 }
@@ -79,6 +88,16 @@ fn has_options(mut cursor: Cursor<'_>) -> bool {
         || cursor.at("with")
         || cursor.at("values")
         || cursor.kind() == Some(Kind::OpenParen))
+}
+
+/// Whether no option names another format.
+fn is_in_text(mut cursor: Cursor<'_>) -> bool {
+    while cursor.advance().is_some() && cursor.kind() != Some(Kind::CloseParen) {
+        if cursor.name().as_deref() == Some("format") {
+            return cursor.bytes().eq_ignore_ascii_case(b"text");
+        }
+    }
+    true
 }
 
 /// Whether ANALYZE is among the options, and on. Its name may stand in quotes.
