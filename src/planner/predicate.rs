@@ -1,4 +1,5 @@
-//! Reads predicates for what they say of keys. AND may choose, OR and IN unite, NOT says nothing.
+//! Reads predicates for what they say of keys. AND may choose, OR and IN unite; NOT was turned into what is
+//! true in the same rows, or says nothing.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -6,7 +7,7 @@ use std::rc::Rc;
 use crate::planner::facts::{self, Asked, Facts, KEYS_MAX, Link, Node};
 use crate::planner::plan::Operand;
 use crate::planner::scope::{Level, constants, resolve};
-use crate::sql::statement::{Expr, Order};
+use crate::sql::statement::{Expr, Order, Value};
 use crate::types::key::KeyType;
 
 /// Where a predicate stands.
@@ -94,7 +95,12 @@ impl Place<'_> {
                     self.equal(left, item, targets, facts);
                 }
             }
-            Expr::Or(_) | Expr::In(..) | Expr::Any(..) | Expr::Compare(..) => {
+            Expr::Or(_)
+            | Expr::In(..)
+            | Expr::Any(..)
+            | Expr::Compare(..)
+            | Expr::Boolean(false)
+            | Expr::Value(Value::Null) => {
                 for &target in targets {
                     if let Some(values) = self.values(predicate, target, facts) {
                         facts.confine(target, values);
@@ -110,7 +116,7 @@ impl Place<'_> {
             | Expr::Computed(..)
             | Expr::Subquery(_)
             | Expr::Default
-            | Expr::Boolean(_)
+            | Expr::Boolean(true)
             | Expr::Call
             | Expr::Other => (),
         }
@@ -230,6 +236,7 @@ impl Place<'_> {
                 Some(united)
             }
             Expr::Equal(left, right) => self.equal_values(left, right, node, facts),
+            Expr::Boolean(false) | Expr::Value(Value::Null) => Some(Vec::new()),
             Expr::In(left, list) => {
                 if list.len() > KEYS_MAX {
                     return None;
@@ -255,7 +262,7 @@ impl Place<'_> {
             | Expr::Row(_)
             | Expr::Array(_)
             | Expr::Default
-            | Expr::Boolean(_)
+            | Expr::Boolean(true)
             | Expr::Call
             | Expr::Other => None,
         }

@@ -1,7 +1,8 @@
 //! Hands our tokens to sqlparser, so that it parses exactly what PostgreSQL's lexical rules read.
 //!
 //! A numbered literal travels as its number, any other string as `@start-end`; so the values come
-//! back from the tree without a look at positions.
+//! back from the tree without a look at positions. BETWEEN SYMMETRIC, which it does not know, travels as
+//! BETWEEN NOT.
 
 use sqlparser::tokenizer::{Token as Parsed, TokenWithSpan};
 
@@ -43,9 +44,22 @@ pub(super) fn convert(
     numbering: &mut Numbering,
 ) -> Option<Vec<TokenWithSpan>> {
     let mut converted = Vec::with_capacity(tokens.len() + 1);
+    let mut follows_between = false;
     for token in tokens {
         let number = numbering.of(*token);
-        converted.push(TokenWithSpan::wrap(convert_one(*token, text, number)?));
+        let is =
+            |word: &[u8]| token.kind == Kind::Word && token.of(text).eq_ignore_ascii_case(word);
+        if follows_between && is(b"asymmetric") {
+            continue;
+        }
+        // Of sqlparser's syntax this is what the server never takes between the same two.
+        let is_symmetric =
+            std::mem::replace(&mut follows_between, is(b"between")) && is(b"symmetric");
+        converted.push(TokenWithSpan::wrap(if is_symmetric {
+            Parsed::make_word("not", None)
+        } else {
+            convert_one(*token, text, number)?
+        }));
     }
     converted.push(TokenWithSpan::new_eof());
     Some(converted)

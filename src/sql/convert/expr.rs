@@ -28,8 +28,21 @@ impl Converter<'_> {
         // Wrappers of one expression, peeled in a loop: a chain of them may be long.
         loop {
             wrapped |= looked_up && is_wrapper(&node);
+            let is_bare = !opaque && !looked_up && cast.is_none();
             node = match node {
                 Node::Nested(inner) => *inner,
+                Node::UnaryOp {
+                    op: UnaryOperator::Not,
+                    expr,
+                } if is_bare => return self.expr_negated(*expr),
+                Node::IsTrue(inner) if is_bare && !is_stored(&inner) => {
+                    self.feature(Features::TEST);
+                    return Ok(Expr::Or(vec![self.expr(*inner)?]));
+                }
+                Node::IsFalse(inner) if is_bare && !is_stored(&inner) => {
+                    self.feature(Features::TEST);
+                    return Ok(Expr::Or(vec![self.expr_negated(*inner)?]));
+                }
                 Node::Cast {
                     expr,
                     data_type,
@@ -88,6 +101,69 @@ impl Converter<'_> {
                 }
             };
         }
+    }
+
+    /// Reads what stands under NOT, as what is true in the same rows. The server turns operators round alike
+    /// (`negate_clause` in `prepqual.c`).
+    fn negated(&mut self, node: Node) -> Result<Expr> {
+        let mut node = node;
+        while let Node::Nested(inner) = node {
+            node = *inner;
+        }
+        match node {
+            Node::UnaryOp {
+                op: UnaryOperator::Not,
+                expr,
+            } => self.expr(*expr),
+            Node::BinaryOp { left, op, right } => match op {
+                BinaryOperator::And | BinaryOperator::Or => {
+                    let operands = flatten(*left, &op, *right);
+                    let operands = operands.into_iter().map(|node| self.expr_negated(node));
+                    let operands = operands.collect::<Result<_>>()?;
+                    Ok(if op == BinaryOperator::And {
+                        Expr::Or(operands)
+                    } else {
+                        Expr::And(operands)
+                    })
+                }
+                op => match opposite(&op) {
+                    Some(opposite) => self.binary(*left, opposite, *right),
+                    None => {
+                        self.binary(*left, op, *right)?;
+                        Ok(Expr::Other)
+                    }
+                },
+            },
+            Node::InList {
+                expr,
+                list,
+                negated: true,
+            } => self.node(Node::InList {
+                expr,
+                list,
+                negated: false,
+            }),
+            Node::Between {
+                expr,
+                negated: true,
+                low,
+                high,
+            } => self.node(Node::Between {
+                expr,
+                negated: false,
+                low,
+                high,
+            }),
+            Node::IsDistinctFrom(left, right) => self.node(Node::IsNotDistinctFrom(left, right)),
+            other => Ok(match self.expr(other)? {
+                Expr::Boolean(value) => Expr::Boolean(!value),
+                _ => Expr::Other,
+            }),
+        }
+    }
+
+    fn expr_negated(&mut self, node: Node) -> Result<Expr> {
+        with_stack(|| self.negated(node))
     }
 
     fn unary(&mut self, op: UnaryOperator) -> Result<()> {
@@ -177,16 +253,23 @@ impl Converter<'_> {
                 low,
                 high,
             } => {
-                let (read, low, high) = (self.expr(*expr)?, self.expr(*low)?, self.expr(*high)?);
-                // It stands twice, so that only what is small is kept: it may nest.
-                Ok(if negated || !is_flat(&read) {
+                let (low, symmetric) = match *low {
+                    Node::UnaryOp {
+                        op: SYMMETRIC,
+                        expr,
+                    } => (*expr, true),
+                    low => (low, false),
+                };
+                let (read, low, high) = (self.expr(*expr)?, self.expr(low)?, self.expr(*high)?);
+                // What stands twice is kept only where it is small: it may nest.
+                let is_small = is_flat(&read) && (!symmetric || is_flat(&low) && is_flat(&high));
+                Ok(if negated || !is_small {
                     Expr::Other
+                } else if symmetric {
+                    let one = between(read.clone(), low.clone(), high.clone());
+                    Expr::Or(vec![one, between(read, high, low)])
                 } else {
-                    let (from, to) = (Box::new(read.clone()), Box::new(read));
-                    Expr::And(vec![
-                        Expr::Compare(Order::GreaterOrEqual, from, Box::new(low)),
-                        Expr::Compare(Order::LessOrEqual, to, Box::new(high)),
-                    ])
+                    between(read, low, high)
                 })
             }
             Node::Tuple(items) => Ok(Expr::Row(self.exprs(items)?)),
@@ -352,6 +435,29 @@ impl Converter<'_> {
         let block = self.query(query)?;
         self.inner.subqueries.push(block);
         Ok(self.inner.subqueries.len() - 1)
+    }
+}
+
+/// What [`crate::sql::tokens`] puts for SYMMETRIC.
+const SYMMETRIC: UnaryOperator = UnaryOperator::Not;
+
+fn between(read: Expr, low: Expr, high: Expr) -> Expr {
+    let (from, to) = (Box::new(read.clone()), Box::new(read));
+    Expr::And(vec![
+        Expr::Compare(Order::GreaterOrEqual, from, Box::new(low)),
+        Expr::Compare(Order::LessOrEqual, to, Box::new(high)),
+    ])
+}
+
+/// The operator that is true where this one is false.
+fn opposite(op: &BinaryOperator) -> Option<BinaryOperator> {
+    match op {
+        BinaryOperator::NotEq => Some(BinaryOperator::Eq),
+        BinaryOperator::Lt => Some(BinaryOperator::GtEq),
+        BinaryOperator::LtEq => Some(BinaryOperator::Gt),
+        BinaryOperator::Gt => Some(BinaryOperator::LtEq),
+        BinaryOperator::GtEq => Some(BinaryOperator::Lt),
+        _ => None,
     }
 }
 
