@@ -278,6 +278,8 @@ fn brief(statement: &Statement) -> String {
         format!("ExplainRoute of {}", statement.verb)
     } else if let Effect::Explain(_) = &statement.effect {
         "Explain".to_owned()
+    } else if let Effect::Keep { name, .. } = &statement.effect {
+        format!("Keep {name:?}")
     } else {
         format!("{:?}", statement.effect)
     };

@@ -171,10 +171,17 @@ pub enum Effect {
     Prepare {
         name: String,
     },
+    /// SQL PREPARE of a statement whose keys say where it runs: kept as if a Parse had brought it. `body` is
+    /// what would follow the name in that.
+    Keep {
+        name: String,
+        body: Arc<[u8]>,
+    },
     /// SQL EXECUTE, also under EXPLAIN. `at` is where the name stands in the text.
     Execute {
         name: String,
         at: Range<usize>,
+        arguments: Arc<[Given]>,
     },
     /// DEALLOCATE; `None` is ALL. `at` is where the name stands in the text.
     Deallocate {
@@ -212,6 +219,17 @@ pub enum Explained {
     Statement(Statement),
     /// Its route in words, once the values are known.
     Route(String),
+}
+
+/// An argument of EXECUTE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// The text of a constant; `None` is NULL.
+    Constant(Option<String>),
+    /// A parameter of Bind, counted from 0.
+    Parameter(u16),
+    /// Anything that must be computed by the server.
+    Unknown,
 }
 
 /// An argument that is a literal (its value) or a parameter of Bind (counted from 0).

@@ -493,6 +493,12 @@ pub fn kind(what: &str, hint: &str) -> Fault {
     unsupported(format!("{what} is not supported over several shards")).hint(hint)
 }
 
+/// SQL PREPARE of a statement over sharded tables, by Parse and Bind.
+pub fn sql_prepare() -> Fault {
+    unsupported("PREPARE of a statement on sharded tables is a simple query only".to_owned())
+        .hint("Prepare the statement itself with the extended protocol, as drivers do.")
+}
+
 /// `lastval()` or `currval()` outside a block.
 pub fn unbound() -> Fault {
     Fault::error(

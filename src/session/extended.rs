@@ -140,7 +140,8 @@ impl Session {
             Ok(()) => {
                 // What went before may end the block that would fail with this.
                 self.wait_for_replies()?;
-                self.fail_group(fault);
+                let fault = self.in_failed_block(fault.clone());
+                self.fail_group(&fault);
             }
             Err(Stop::Fault(earlier)) => self.fail_group(&earlier),
             Err(stop) => return Err(stop),
@@ -438,7 +439,7 @@ impl Session {
         let [statement] = prepared.script.statements.as_slice() else {
             return prepared;
         };
-        let Effect::Execute { name, at } = &statement.effect else {
+        let Effect::Execute { name, at, .. } = &statement.effect else {
             return prepared;
         };
         let Some(target) = self
@@ -516,7 +517,7 @@ impl Session {
         self.shard_for_describe(statement)
     }
 
-    fn shard_for_describe(&self, statement: Option<&Statement>) -> ShardId {
+    pub(crate) fn shard_for_describe(&self, statement: Option<&Statement>) -> ShardId {
         if self.lease.is_some() {
             return self.here_or_home();
         }
@@ -572,7 +573,7 @@ impl Session {
         let values = BindValues::new(bind, prepared, self.is_utf8());
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => place,
-            None => match self.place(statement, &values) {
+            None => match self.place_bound(statement, prepared, &values) {
                 Ok(place) => place,
                 Err(fault) => {
                     self.refusing = Some(Rc::clone(&prepared.script));
@@ -596,6 +597,21 @@ impl Session {
                 self.note_advance(statement);
                 Ok(())
             }
+        }
+    }
+
+    /// Where a statement runs; SQL EXECUTE, where what it executes does.
+    fn place_bound(
+        &self,
+        statement: &Statement,
+        prepared: &Prepared,
+        values: &dyn Values,
+    ) -> Result<Place, Fault> {
+        match (&statement.effect, prepared.calls.get()) {
+            (Effect::Execute { arguments, .. }, Some(target)) => {
+                self.place_execute(target, arguments, values)
+            }
+            _ => self.place(statement, values),
         }
     }
 
@@ -1043,7 +1059,7 @@ impl Session {
             return;
         };
         while let Some(reply) = connection.pipeline.pop_local() {
-            if reply == Own::ParseComplete {
+            if matches!(reply, Own::ParseComplete | Own::Prepared) {
                 tentative.pop_front();
             }
             reply.write(out);

@@ -5,15 +5,54 @@ use std::rc::Rc;
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
-use crate::planner::plan::{Access, Effect, Route, Statement, Values};
+use crate::planner::plan::{Access, Effect, Given, Literal, Parameter, Route, Statement, Values};
 use crate::planner::{self, refuse};
 use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::Lease;
+use crate::server::statements::Prepared;
 use crate::wire::backend::Status;
 use crate::wire::pipeline::Request;
 
 use super::client::Activity;
 use super::{Session, Stop};
+
+/// The values of a statement that SQL EXECUTE runs.
+struct Executed<'a> {
+    target: &'a Prepared,
+    arguments: &'a [Given],
+    /// Of the EXECUTE.
+    outer: &'a dyn Values,
+}
+
+impl Values for Executed<'_> {
+    fn parameter(&self, index: u16) -> Option<Parameter<'_>> {
+        let own = self.target.parameter_type(index);
+        match self.arguments.get(usize::from(index))? {
+            Given::Constant(text) => Some(Parameter {
+                value: text.as_deref().map(str::as_bytes),
+                binary: false,
+                oid: own,
+            }),
+            // Of another type it is converted first.
+            Given::Parameter(index) => self
+                .outer
+                .parameter(*index)
+                .filter(|parameter| parameter.oid == own),
+            Given::Unknown => None,
+        }
+    }
+
+    fn literal(&self, index: u16) -> Option<Literal<'_>> {
+        let literal = self.target.script.literals.get(usize::from(index))?;
+        Some(Literal {
+            text: literal.of(self.target.text()),
+        })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.outer.is_utf8()
+    }
+}
 
 /// Where the session wants to run a statement.
 #[derive(Debug)]
@@ -117,9 +156,14 @@ impl Session {
             {
                 return here(false);
             }
-            Effect::Execute { name, .. } if !self.is_of_protocol(name)? => return here(true),
+            Effect::Execute {
+                name, arguments, ..
+            } => {
+                return self.place_named(name, arguments, values);
+            }
+            // Elsewhere it is taken care of before.
+            Effect::Keep { .. } => return Err(refuse::sql_prepare()),
             Effect::Prepare { .. }
-            | Effect::Execute { .. }
             | Effect::LastId { .. }
             | Effect::Explain(_)
             | Effect::None
@@ -159,13 +203,60 @@ impl Session {
         }
     }
 
-    /// Whether SQL EXECUTE names a statement that was prepared by the protocol.
-    fn is_of_protocol(&self, name: &str) -> Result<bool, Fault> {
+    /// The statement that SQL EXECUTE names, if it was prepared by the protocol or is kept like such.
+    fn executed(&self, name: &str) -> Result<Option<Rc<Prepared>>, Fault> {
         let key = super::simple::statement_key(name.as_bytes());
         match self.statements.get(key) {
-            None => Ok(false),
             Some(prepared) if prepared.fills.is_some() => Err(refuse::ids_within()),
-            Some(_) => Ok(true),
+            found => Ok(found.map(Rc::clone)),
+        }
+    }
+
+    /// Where SQL EXECUTE of a name runs: what SQL alone has prepared is where the session is.
+    fn place_named(
+        &self,
+        name: &str,
+        arguments: &[Given],
+        values: &dyn Values,
+    ) -> Result<Place, Fault> {
+        match self.executed(name)? {
+            Some(target) => self.place_execute(&target, arguments, values),
+            None => Ok(Place::Shard {
+                shard: self.here_or_home(),
+                binds: true,
+            }),
+        }
+    }
+
+    /// Where SQL EXECUTE of a statement runs.
+    ///
+    /// # Errors
+    /// What is refused of the statement itself, and several shards.
+    pub(super) fn place_execute(
+        &self,
+        target: &Prepared,
+        arguments: &[Given],
+        outer: &dyn Values,
+    ) -> Result<Place, Fault> {
+        let here = Place::Shard {
+            shard: self.here_or_home(),
+            binds: true,
+        };
+        let [statement] = target.script.statements.as_slice() else {
+            return Ok(here);
+        };
+        let values = Executed {
+            target,
+            arguments,
+            outer,
+        };
+        match self.place(statement, &values)? {
+            Place::Local => Ok(here),
+            Place::Shard { shard, .. } => Ok(Place::Shard { shard, binds: true }),
+            Place::Wide(_) => Err(refuse::kind(
+                "EXECUTE",
+                "Give the key as a constant, or send the statement itself.",
+            )),
         }
     }
 

@@ -394,7 +394,7 @@ impl Session {
         });
         for void in shown_group.into_iter().flatten() {
             match void {
-                Owed::Local(Own::ParseComplete) => self.void_parse(),
+                Owed::Local(Own::ParseComplete | Own::Prepared) => self.void_parse(),
                 Owed::Server {
                     note: Note::Parse { name, client, .. },
                     ..
@@ -991,6 +991,13 @@ impl Session {
                             failed = false;
                         }
                         Own::ParseComplete if failed => self.void_parse(),
+                        Own::Prepared => {
+                            // No server has judged it.
+                            self.void_parse();
+                            if !std::mem::replace(&mut failed, true) {
+                                self.reply_fault(fault);
+                            }
+                        }
                         Own::Messages(_) if failed => {}
                         Own::ParseComplete => {
                             self.tentative.pop_front();

@@ -16,7 +16,7 @@ use crate::server::statements::{Prepared, ServerName};
 use crate::sql::mask;
 use crate::sql::scan::Lexing;
 use crate::wire::frame::{self, Frame};
-use crate::wire::pipeline::Request;
+use crate::wire::pipeline::{Own, Request};
 use crate::wire::{backend, frontend};
 
 use super::block::Block;
@@ -73,6 +73,7 @@ impl Session {
             Err(Stop::Fault(fault)) => {
                 // The status is known only when what went before is answered.
                 self.wait_for_replies()?;
+                let fault = self.in_failed_block(fault);
                 self.note_refusal(&script, &fault);
                 self.reply_fault(&fault);
                 self.reply_ready();
@@ -141,6 +142,9 @@ impl Session {
         self.check_effect(&statement.effect)?;
         self.check_bound(statement)?;
         self.check_names(statement)?;
+        if let Effect::Keep { name, body } = &statement.effect {
+            return self.prepare_in_sql(name, body, script);
+        }
         let place = match self.place_temporary(statement, text)? {
             Some(place) => place,
             None => self.place(statement, values)?,
@@ -160,7 +164,7 @@ impl Session {
                 Err(self.widen(statement, effect, route, text, script))
             }
             Place::Shard { shard, binds } => {
-                if let Effect::Execute { name, at } = &statement.effect
+                if let Effect::Execute { name, at, .. } = &statement.effect
                     && self.statements.contains_key(statement_key(name.as_bytes()))
                 {
                     self.run_execute(shard, text, script, name, at)?;
@@ -328,7 +332,7 @@ impl Session {
         let mut renamed = Vec::new();
         let mut done = 0;
         for statement in statements {
-            let (Effect::Execute { name, at }
+            let (Effect::Execute { name, at, .. }
             | Effect::Deallocate {
                 name: Some(name),
                 at,
@@ -376,7 +380,7 @@ impl Session {
     fn is_answered_here(statement: &Statement) -> bool {
         matches!(
             statement.effect,
-            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. }
+            Effect::SetPgherd { .. } | Effect::ShowPgherd { .. } | Effect::Keep { .. }
         )
     }
 
@@ -444,6 +448,56 @@ impl Session {
         let mut bytes = Vec::new();
         frame::write(&mut bytes, b'Q', &[&renamed, b"\0"]);
         self.send_query(&bytes, script, false);
+        Ok(())
+    }
+
+    /// SQL PREPARE of a statement that is kept as if a Parse had brought it: a server judges it, and each
+    /// EXECUTE goes where the statement's keys say.
+    fn prepare_in_sql(&mut self, name: &str, body: &[u8], script: &Rc<Script>) -> Result<(), Stop> {
+        self.wait_for_replies()?;
+        if self.status() == backend::Status::Failed {
+            return Err(Stop::Fault(Session::failed_block_fault()));
+        }
+        let mut named = vec![0];
+        named.extend_from_slice(body);
+        let parse = frontend::parse(&named).map_err(Fault::from)?;
+        let prepared = self.plan_extended(&parse);
+        if prepared.fills.is_some() {
+            return Err(Stop::Fault(refuse::ids_within()));
+        }
+        let shard = self.shard_for_describe(prepared.script.statements.first());
+        self.lease(shard, false)?;
+        self.note_route(
+            &Place::Shard {
+                shard,
+                binds: false,
+            },
+            &Effect::None,
+        );
+        self.tally(script, &Effect::None);
+        self.unnamed = None;
+        let key: Box<[u8]> = statement_key(name.as_bytes()).into();
+        self.statements.insert(key.clone(), Rc::clone(&prepared));
+        self.client.prepared.set(self.statements.len());
+        let limit = self.database.limits.max_prepared_statements;
+        let server_name = self.server_name(&prepared);
+        let is_there = self
+            .connection()
+            .is_some_and(|connection| connection.statements().touch(server_name));
+        if is_there {
+            self.reply(|out| Own::Prepared.write(out));
+            self.reply_ready();
+            return Ok(());
+        }
+        self.tentative.push_back(Some(key));
+        self.push_parse(server_name, &prepared, true, limit);
+        if let Some(connection) = self.connection() {
+            connection.pipeline.local(Own::Prepared);
+            frame::write(&mut connection.out, b'S', &[]);
+            connection.pipeline.sent(Request::Sync, false, Note::None);
+            connection.unsynced = false;
+        }
+        self.count_sent();
         Ok(())
     }
 
@@ -554,8 +608,10 @@ impl Session {
                     .hint("Use pool_mode: transaction for this user or database."),
                 ))
             }
-            Effect::Prepare { name }
-                if self.statements.contains_key(statement_key(name.as_bytes())) =>
+            Effect::Prepare { name } | Effect::Keep { name, .. }
+                if self.statements.contains_key(statement_key(name.as_bytes()))
+                    || (matches!(effect, Effect::Keep { .. })
+                        && self.is_sql_prepared(name.as_bytes())) =>
             {
                 Err(Stop::Fault(duplicate_statement(name.as_bytes())))
             }
@@ -730,6 +786,20 @@ impl Session {
         let mut last = self.client.last_route.borrow_mut();
         if *last != route {
             *last = route;
+        }
+    }
+
+    /// What a server says in a failed block of a statement that is refused: it does not look at it.
+    pub(crate) fn in_failed_block(&self, fault: Fault) -> Fault {
+        let is_refusal = [
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::INSUFFICIENT_PRIVILEGE,
+        ]
+        .contains(&fault.code);
+        if is_refusal && self.status() == backend::Status::Failed {
+            Session::failed_block_fault()
+        } else {
+            fault
         }
     }
 

@@ -239,6 +239,8 @@ pub fn string_value(token: Token, text: &[u8]) -> Option<String> {
     let bytes = token.of(text);
     match token.kind {
         Kind::Text => unquote(bytes),
+        Kind::TextPieces => join_pieces(bytes),
+        Kind::UnicodeText => decode_unicode(&unquote(bytes.get(2..)?)?),
         Kind::National => unquote(bytes.get(1..)?),
         Kind::Escaped => unescape(bytes.get(1..)?),
         Kind::Dollar => {
@@ -253,6 +255,45 @@ pub fn string_value(token: Token, text: &[u8]) -> Option<String> {
 fn unquote(bytes: &[u8]) -> Option<String> {
     let inner = bytes.strip_prefix(b"'")?.strip_suffix(b"'")?;
     Some(std::str::from_utf8(inner).ok()?.replace("''", "'"))
+}
+
+/// A string in several pieces, with nothing but space between them.
+fn join_pieces(bytes: &[u8]) -> Option<String> {
+    let mut value = String::new();
+    let mut rest = bytes;
+    while let Some(inner) = rest.strip_prefix(b"'") {
+        let mut end = 0;
+        while inner.get(end) != Some(&b'\'') || inner.get(end + 1) == Some(&b'\'') {
+            end += if *inner.get(end)? == b'\'' { 2 } else { 1 };
+        }
+        value.push_str(&unquote(rest.get(..end + 2)?)?);
+        rest = inner.get(end + 1..)?.trim_ascii_start();
+    }
+    rest.is_empty().then_some(value)
+}
+
+/// What `U&'…'` says, without UESCAPE; `None` for halves of a surrogate pair.
+fn decode_unicode(text: &str) -> Option<String> {
+    let mut value = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        value.push_str(plain);
+        if let Some(after) = escape.strip_prefix('\\') {
+            value.push('\\');
+            rest = after;
+            continue;
+        }
+        let (digits, after) = match escape.strip_prefix('+') {
+            Some(long) => long.split_at_checked(6)?,
+            None => escape.split_at_checked(4)?,
+        };
+        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let code = is_hex.then(|| u32::from_str_radix(digits, 16).ok())??;
+        value.push(char::from_u32(code).filter(|&letter| letter != '\0')?);
+        rest = after;
+    }
+    value.push_str(rest);
+    Some(value)
 }
 
 fn unescape(bytes: &[u8]) -> Option<String> {

@@ -66,17 +66,50 @@ pub fn parse(tokens: &[Token], text: &[u8], numbering: &Numbering) -> Result<Blo
 
 /// `TABLE t` is `SELECT * FROM t`; sqlparser loses the quotes of its name.
 fn spell_out_table(tokens: &mut Vec<TokenWithSpan>) {
-    let is_table = tokens.first().is_some_and(
-        |first| matches!(&first.token, Parsed::Word(word) if word.keyword == Keyword::TABLE),
-    );
-    if is_table {
-        let spelled = [
-            Parsed::make_word("select", None),
-            Parsed::Mul,
-            Parsed::make_word("from", None),
-        ];
-        tokens.splice(0..1, spelled.map(TokenWithSpan::wrap));
+    let keyword = |at: usize| match tokens.get(at).map(|token| &token.token) {
+        Some(Parsed::Word(word)) => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    let is_set = |at: usize| {
+        matches!(
+            keyword(at),
+            Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT
+        )
+    };
+    let begins_query = |at: usize| match (at.checked_sub(1), at.checked_sub(2)) {
+        (None, _) => true,
+        (Some(before), second) => {
+            let quantified = matches!(keyword(before), Keyword::ALL | Keyword::DISTINCT);
+            matches!(
+                tokens.get(before).map(|token| &token.token),
+                Some(Parsed::LParen)
+            ) || is_set(before)
+                || quantified && second.is_some_and(is_set)
+        }
+    };
+    let places: Vec<usize> = (0..tokens.len())
+        .filter(|&at| keyword(at) == Keyword::TABLE && begins_query(at))
+        .collect();
+    if places.is_empty() {
+        return;
     }
+    let mut places = places.into_iter().peekable();
+    let mut spelled = Vec::with_capacity(tokens.len() + 2);
+    for (at, token) in std::mem::take(tokens).into_iter().enumerate() {
+        if places.next_if_eq(&at).is_none() {
+            spelled.push(token);
+            continue;
+        }
+        spelled.extend(
+            [
+                Parsed::make_word("select", None),
+                Parsed::Mul,
+                Parsed::make_word("from", None),
+            ]
+            .map(TokenWithSpan::wrap),
+        );
+    }
+    *tokens = spelled;
 }
 
 /// Takes out what sqlparser does not read, and what leaves the view as it is: ONLY before a table,

@@ -74,7 +74,7 @@ fn convert_one(token: Token, text: &[u8], number: Option<u16>) -> Option<Parsed>
     Some(match token.kind {
         Kind::Word => Parsed::make_word(std::str::from_utf8(bytes).ok()?, None),
         Kind::Quoted => Parsed::make_word(&word_name(token, text)?, Some('"')),
-        Kind::Text | Kind::TextPieces | Kind::Escaped | Kind::Dollar => {
+        Kind::Text | Kind::TextPieces | Kind::Escaped | Kind::Dollar | Kind::UnicodeText => {
             Parsed::SingleQuotedString(reference())
         }
         // The dot keeps apart what has another type than an integer.
@@ -82,7 +82,6 @@ fn convert_one(token: Token, text: &[u8], number: Option<u16>) -> Option<Parsed>
         Kind::Integer => Parsed::Number(reference(), false),
         Kind::Bits => Parsed::HexStringLiteral(String::new()),
         Kind::National => Parsed::NationalStringLiteral(String::new()),
-        Kind::UnicodeText => Parsed::UnicodeStringLiteral(String::new()),
         Kind::Parameter => Parsed::Placeholder(String::from_utf8_lossy(bytes).into_owned()),
         Kind::Operator => operator(std::str::from_utf8(bytes).ok()?),
         Kind::OpenParen => Parsed::LParen,

@@ -44,6 +44,8 @@ pub enum Owed<N> {
 pub enum Own {
     /// To a Parse that no server was asked for.
     ParseComplete,
+    /// CommandComplete of SQL PREPARE, behind a Parse that we added for it.
+    Prepared,
     ReadyForQuery(Status),
     /// Whole messages of other kinds.
     Messages(Vec<u8>),
@@ -54,6 +56,7 @@ impl Own {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Own::ParseComplete => backend::parse_complete(out),
+            Own::Prepared => backend::command_complete(out, "PREPARE"),
             Own::ReadyForQuery(status) => backend::ready_for_query(out, *status),
             Own::Messages(bytes) => out.extend_from_slice(bytes),
         }

@@ -173,7 +173,7 @@ fn rows_are_given_ids_wherever_they_are_left_out() {
         assert_eq!(number(row, 0), n);
         assert_eq!(row.get(2).cloned().flatten(), Some(format!("s{n}")));
     }
-    assert!(client.value("SHOW pgherd.route").starts_with("multi"));
+    assert!(client.value("SHOW pgherd.route").starts_with("split"));
     // Without a list of columns the id stands behind the others.
     client.run("INSERT INTO wc_orders VALUES (7, 'x', 1.5)");
     client.run("INSERT INTO wc_orders VALUES (7, 'x', 1.5, DEFAULT)");

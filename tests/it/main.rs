@@ -12,6 +12,7 @@ mod copy_rows;
 mod copying;
 mod differential;
 mod everywhere;
+mod executing;
 mod failed_blocks;
 mod faults;
 mod fixture;

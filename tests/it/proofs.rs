@@ -73,6 +73,10 @@ const READS: &[&str] = &[
     "SELECT count(*) FROM {t} WHERE true AND k = {k} OR n = {n} AND NULL",
     "SELECT count(*) FROM {t} WHERE false OR NOT true OR k = {k}",
     "SELECT count(*), min(k) FROM {t} WHERE false",
+    "SELECT count(*) FROM {t} WHERE k = {k} AND n IN (SELECT n FROM (TABLE {u}) d WHERE k = {k})",
+    "SELECT count(*) FROM (TABLE {t} EXCEPT ALL TABLE {u}) d WHERE k = {k}",
+    "SELECT count(*) FROM {x} WHERE k = 'a'\n  'b'",
+    "SELECT count(*) FROM {x} WHERE k =U&'a\\0062' OR k = U&'\\+000061b'",
     "SELECT count(t.k), count(u.k) FROM {u} u LEFT JOIN {t} t ON t.k = u.k AND false WHERE u.k = {k}",
 ];
 
@@ -127,6 +131,9 @@ fn what_is_proven_is_answered_as_by_one_postgres() {
             }
         }
     }
+    for client in [&mut client, &mut reference] {
+        client.run("INSERT INTO by_jump_text VALUES ('ab', 1, ''), ('a', 1, ''), ('b', 1, '')");
+    }
     let (mut answered, mut refused) = (0, 0);
     for number in 0..count {
         let template = if random.chance(75) {
@@ -145,7 +152,8 @@ fn what_is_proven_is_answered_as_by_one_postgres() {
         let mut sql = template
             .replace("{t}", "by_jump")
             .replace("{u}", "beside")
-            .replace("{r}", "by_range");
+            .replace("{r}", "by_range")
+            .replace("{x}", "by_jump_text");
         let mut values: Vec<Option<&str>> = Vec::new();
         for (mark, value) in [("{k}", key), ("{j}", other), ("{n}", n.as_str())] {
             // What VALUES and set operations list has no other type than the one it is given.

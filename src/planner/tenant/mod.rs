@@ -448,7 +448,7 @@ pub(super) fn admit(draft: Draft) -> Draft {
     };
     let prepares = matches!(
         draft.effect,
-        Effect::Prepare { .. } | Effect::Execute { .. }
+        Effect::Prepare { .. } | Effect::Keep { .. } | Effect::Execute { .. }
     );
     let hint = if prepares {
         "Prepare it with the extended protocol, as drivers do, or send it directly."

@@ -126,13 +126,12 @@ impl Converter<'_> {
                         Expr::And(operands)
                     })
                 }
-                op => match opposite(&op) {
-                    Some(opposite) => self.binary(*left, opposite, *right),
-                    None => {
-                        self.binary(*left, op, *right)?;
-                        Ok(Expr::Other)
-                    }
-                },
+                op => {
+                    let opposite = opposite(&op);
+                    let is_known = opposite.is_some();
+                    let read = self.binary(*left, opposite.unwrap_or(op), *right)?;
+                    Ok(if is_known { read } else { Expr::Other })
+                }
             },
             Node::InList {
                 expr,
