@@ -313,7 +313,7 @@ mod tests {
             "show",
             "show fds",
             "show bogus",
-            "show routes",
+            "show replicas",
             "shutdown now",
             "grant x",
             "set x",

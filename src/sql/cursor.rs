@@ -239,8 +239,6 @@ pub fn string_value(token: Token, text: &[u8]) -> Option<String> {
     let bytes = token.of(text);
     match token.kind {
         Kind::Text => unquote(bytes),
-        Kind::TextPieces => join_pieces(bytes),
-        Kind::UnicodeText => decode_unicode(&unquote(bytes.get(2..)?)?),
         Kind::National => unquote(bytes.get(1..)?),
         Kind::Escaped => unescape(bytes.get(1..)?),
         Kind::Dollar => {
@@ -255,6 +253,17 @@ pub fn string_value(token: Token, text: &[u8]) -> Option<String> {
 fn unquote(bytes: &[u8]) -> Option<String> {
     let inner = bytes.strip_prefix(b"'")?.strip_suffix(b"'")?;
     Some(std::str::from_utf8(inner).ok()?.replace("''", "'"))
+}
+
+/// The same for strings within a statement, also of several pieces and with Unicode escapes: sqlparser
+/// reads no UESCAPE behind them.
+pub(super) fn constant_value(token: Token, text: &[u8]) -> Option<String> {
+    let bytes = token.of(text);
+    match token.kind {
+        Kind::TextPieces => join_pieces(bytes),
+        Kind::UnicodeText => decode_unicode(&unquote(bytes.get(2..)?)?),
+        _ => string_value(token, text),
+    }
 }
 
 /// A string in several pieces, with nothing but space between them.

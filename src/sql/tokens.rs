@@ -6,7 +6,7 @@
 
 use sqlparser::tokenizer::{Token as Parsed, TokenWithSpan};
 
-use super::cursor::{string_value, word_name};
+use super::cursor::{constant_value, word_name};
 use super::mask::LITERALS_MAX;
 use super::scan::{Kind, Lexer, Lexing, Token};
 
@@ -163,5 +163,5 @@ pub(super) fn constant(reference: &str, text: &[u8]) -> Option<String> {
     if token.kind == Kind::Integer {
         return String::from_utf8(source.to_vec()).ok();
     }
-    string_value(token, source)
+    constant_value(token, source)
 }
