@@ -19,6 +19,7 @@ mod functions;
 mod generated;
 mod groups;
 mod handshake;
+mod hashes;
 mod herd;
 mod hostile;
 mod hostile_servers;
