@@ -380,13 +380,13 @@ pub(super) fn readable(context: Context<'_>, name: &Name, written: bool) -> Resu
             return Err(unconfined(&table, column.map_or("", String::as_str)));
         }
         Relation::Reference(_) if written => return Err(everyones(&table)),
-        Relation::View => return Err(view(&table)),
+        Relation::View(_) => return Err(view(&table)),
         Relation::Reference(_) | Relation::Single | Relation::Refused => (),
     }
     let Some((schema, known)) = context.find(name) else {
         return Err(unknown(&table));
     };
-    if known.view {
+    if known.view.is_some() {
         return Err(view(&table));
     }
     // What a parent of a table reads is that table's rows too.

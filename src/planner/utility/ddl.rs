@@ -440,7 +440,7 @@ fn maintenance(
             Relation::Single | Relation::System => true,
             Relation::Sharded { .. }
             | Relation::Reference(_)
-            | Relation::View
+            | Relation::View(_)
             | Relation::Refused => false,
         };
         cursor.take_operator("*");
