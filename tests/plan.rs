@@ -18,7 +18,7 @@ use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Access, Effect, Literal, Parameter, Route, Statement, Values};
-use pgherd::planner::stored::{self, ViewText, Function, Runner, Stored};
+use pgherd::planner::stored::{self, Function, Runner, Stored, ViewText};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;

@@ -19,7 +19,6 @@ use crate::sql::scan::{self, Kind, Lexing, Token};
 use crate::sql::split::split;
 use crate::sql::statement::Block;
 
-
 /// A function, procedure or aggregate as the catalogs have it.
 #[derive(Clone, Debug, Default)]
 pub struct Function {

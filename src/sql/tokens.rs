@@ -18,9 +18,7 @@ pub struct Numbering {
 impl Numbering {
     /// Numbers none: every value stands in the tree itself.
     pub fn none() -> Numbering {
-        Numbering {
-            next: LITERALS_MAX,
-        }
+        Numbering { next: LITERALS_MAX }
     }
 
     /// The number of this token, if it has one. Must see every token of the text in order.

@@ -51,3 +51,4 @@ mod statistics;
 mod tenants;
 mod transcript;
 mod values;
+mod views;

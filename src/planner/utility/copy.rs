@@ -325,9 +325,10 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
 fn on_server(text: &Text<'_>, table: &Name) -> Draft {
     let home = match text.context.relation(table) {
         Relation::Single | Relation::System => true,
-        Relation::Sharded { .. } | Relation::Reference(_) | Relation::View(_) | Relation::Refused => {
-            text.context.is_one_shard()
-        }
+        Relation::Sharded { .. }
+        | Relation::Reference(_)
+        | Relation::View(_)
+        | Relation::Refused => text.context.is_one_shard(),
     };
     if home {
         return Draft::writing("COPY", Effect::None, Access::Home);
