@@ -407,23 +407,8 @@ fn catalog() -> Catalog {
     catalog
 }
 
-/// Functions by what they touch.
-fn functions() -> Stored {
-    use Volatility::{Immutable, Stable, Volatile};
-    let function = |oid, name: &str, volatility, language: &str, text: &str| Function {
-        oid,
-        schema: "public".into(),
-        name: name.into(),
-        volatility,
-        language: language.into(),
-        text: text.into(),
-        ..Function::default()
-    };
-    let more = Function {
-        gathers: true,
-        parts: vec![20_001],
-        ..function(20_020, "f_sum", Immutable, "internal", "")
-    };
+/// Views by what they read.
+fn views() -> Vec<ViewText> {
     let view = |name: &str, reads: &[&str], text: &str| ViewText {
         schema: "public".into(),
         name: name.into(),
@@ -438,7 +423,7 @@ fn functions() -> Stored {
         view.is_materialized = true;
         view
     };
-    let views = vec![
+    vec![
         view(
             "report",
             &["t"],
@@ -480,9 +465,28 @@ fn functions() -> Stored {
             &["options"],
             "SELECT public.f_dynamic() AS x FROM public.options;",
         ),
-    ];
+    ]
+}
+
+/// Functions by what they touch.
+fn functions() -> Stored {
+    use Volatility::{Immutable, Stable, Volatile};
+    let function = |oid, name: &str, volatility, language: &str, text: &str| Function {
+        oid,
+        schema: "public".into(),
+        name: name.into(),
+        volatility,
+        language: language.into(),
+        text: text.into(),
+        ..Function::default()
+    };
+    let more = Function {
+        gathers: true,
+        parts: vec![20_001],
+        ..function(20_020, "f_sum", Immutable, "internal", "")
+    };
     Stored {
-        views,
+        views: views(),
         functions: vec![
             function(20_001, "f_plain", Immutable, "sql", "SELECT $1 + 1"),
             function(
