@@ -312,6 +312,7 @@ impl<'a> Survey<'a> {
         renamed: bool,
     ) {
         self.views.push((name.clone(), &view.code));
+        self.tenant.see(name, &view.code);
         if self.views.len() > VIEWS_MAX {
             self.refuse(refuse::views());
             self.bind_opaque(alias.unwrap_or(&name.name));

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::catalog::Table;
+use crate::placement::code::Code;
 use crate::placement::topology::Kind;
 use crate::planner::context::{Context, Relation};
 use crate::planner::data::is_into;
@@ -133,6 +134,13 @@ impl Found {
     /// Notes what a reference is called.
     pub(super) fn call(&mut self, name: &str, reference: Option<usize>) {
         self.names.push((name.to_owned(), reference));
+    }
+
+    /// Notes a view, whose tables are references of their own: what else it runs must touch nothing.
+    pub(super) fn see(&mut self, name: &Name, code: &Code) {
+        if !code.is_apart() {
+            self.refusal.get_or_insert_with(|| view(&name.to_string()));
+        }
     }
 }
 
