@@ -18,7 +18,7 @@ use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Access, Effect, Literal, Parameter, Route, Statement, Values};
-use pgherd::planner::stored::{self, Function, Runner, Stored};
+use pgherd::planner::stored::{self, Function, Runner, Stored, ViewText};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;
@@ -359,7 +359,7 @@ fn by_id(mut rule: Rule) -> Rule {
 
 fn catalog() -> Catalog {
     let mut catalog = Catalog::new(1);
-    let mut add = |name: &str, view, columns: &[&str]| {
+    let mut add = |name: &str, is_view: bool, columns: &[&str]| {
         let columns = columns
             .iter()
             .map(|column| Column {
@@ -373,8 +373,7 @@ fn catalog() -> Catalog {
             "public",
             name,
             Table {
-                view,
-                plain: !view,
+                plain: !is_view,
                 columns,
                 ..Table::default()
             },
@@ -394,6 +393,14 @@ fn catalog() -> Catalog {
     add("countries", false, &["code", "name"]);
     add("options", false, &["name", "value"]);
     add("report", true, &["user_id"]);
+    add("report_of_report", true, &["who", "email"]);
+    add("totals", true, &["user_id", "total"]);
+    add("settings", true, &["name"]);
+    add("lands", true, &["code"]);
+    add("kept", true, &["user_id"]);
+    add("kept_settings", true, &["name"]);
+    add("unparsed", true, &["x"]);
+    add("guessed", true, &["x"]);
     add("t_2024", false, &["id", "amount", "user_id"]);
     add("t_2024_may", false, &["user_id", "id", "amount"]);
     add("o_old", false, &["id", "label"]);
@@ -402,6 +409,67 @@ fn catalog() -> Catalog {
     catalog.inherit(("public", "o_old"), ("public", "o"));
     stored::settle(&mut catalog, &functions());
     catalog
+}
+
+/// Views by what they read.
+fn views() -> Vec<ViewText> {
+    let view = |name: &str, reads: &[&str], text: &str| ViewText {
+        schema: "public".into(),
+        name: name.into(),
+        text: text.into(),
+        reads: reads
+            .iter()
+            .map(|read| ("public".to_owned(), (*read).to_owned()))
+            .collect(),
+        ..ViewText::default()
+    };
+    let kept = |mut view: ViewText| {
+        view.is_materialized = true;
+        view
+    };
+    vec![
+        view(
+            "report",
+            &["t"],
+            " SELECT t.user_id\n   FROM public.t\n  WHERE (t.amount > (0)::numeric);",
+        ),
+        view(
+            "report_of_report",
+            &["report", "u"],
+            "SELECT r.user_id AS who, u.email FROM (public.report r LEFT JOIN public.u ON ((u.user_id = r.user_id)));",
+        ),
+        view(
+            "totals",
+            &["t"],
+            "SELECT t.user_id, sum(t.amount) AS total FROM public.t GROUP BY t.user_id;",
+        ),
+        view(
+            "settings",
+            &["options"],
+            "SELECT options.name FROM public.options;",
+        ),
+        view(
+            "lands",
+            &["countries"],
+            "SELECT countries.code FROM public.countries;",
+        ),
+        kept(view("kept", &["t"], "SELECT t.user_id FROM public.t;")),
+        kept(view(
+            "kept_settings",
+            &["options"],
+            "SELECT options.name FROM public.options;",
+        )),
+        view(
+            "unparsed",
+            &["options"],
+            "SELECT x.x FROM (public.options JOIN LATERAL XMLTABLE(('/r'::text) PASSING (options.value) COLUMNS x integer) x ON (true));",
+        ),
+        view(
+            "guessed",
+            &["options"],
+            "SELECT public.f_dynamic() AS x FROM public.options;",
+        ),
+    ]
 }
 
 /// Functions by what they touch.
@@ -422,6 +490,7 @@ fn functions() -> Stored {
         ..function(20_020, "f_sum", Immutable, "internal", "")
     };
     Stored {
+        views: views(),
         functions: vec![
             function(20_001, "f_plain", Immutable, "sql", "SELECT $1 + 1"),
             function(

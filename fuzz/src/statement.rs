@@ -10,6 +10,7 @@ use pgherd::placement::catalog::{Catalog, Column, Table};
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Literal, Parameter, Script, Values};
+use pgherd::planner::stored::{self, Stored, ViewText};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;
@@ -173,33 +174,49 @@ impl World {
             constraints: Constraints::Enforce,
             tenant: None,
         };
-        let mut catalog = Catalog::new(1);
-        for (name, view, columns) in [
-            ("t", false, ["id", "user_id", "name"].as_slice()),
-            ("o", false, &["id", "label"]),
-            ("options", false, &["name", "value"]),
-            ("report", true, &["user_id"]),
-        ] {
-            let columns = columns.iter().map(|column| Column {
-                name: (*column).to_owned(),
-                oid: 20,
-                generated: false,
-                modifier: -1,
-            });
-            let table = Table {
-                plain: true,
-                view,
-                columns: columns.collect(),
-                ..Table::default()
-            };
-            catalog.insert("public", name, table);
-        }
         World {
             topology: Topology::new(&config).expect("it is valid"),
-            catalog,
+            catalog: catalog(),
             path: vec!["public".into()],
         }
     }
+}
+
+/// Three tables and a view.
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::new(1);
+    for (name, columns) in [
+        ("t", ["id", "user_id", "name"].as_slice()),
+        ("o", &["id", "label"]),
+        ("options", &["name", "value"]),
+        ("report", &["user_id"]),
+    ] {
+        let columns = columns.iter().map(|column| Column {
+            name: (*column).to_owned(),
+            oid: 20,
+            generated: false,
+            modifier: -1,
+        });
+        let table = Table {
+            plain: true,
+            columns: columns.collect(),
+            ..Table::default()
+        };
+        catalog.insert("public", name, table);
+    }
+    let report = ViewText {
+        schema: "public".into(),
+        name: "report".into(),
+        text: "SELECT t.user_id FROM public.t WHERE (t.name IS NOT NULL);".into(),
+        reads: vec![("public".into(), "t".into())],
+        ..ViewText::default()
+    };
+    let stored = Stored {
+        views: vec![report],
+        ..Stored::default()
+    };
+    stored::settle(&mut catalog, &stored);
+    catalog
 }
 
 /// The same text with other constants, if it has any.

@@ -5,14 +5,14 @@ use super::pool::{Connection, column};
 use crate::error::Fault;
 use crate::placement::catalog::{Catalog, Column, Table};
 use crate::placement::code::Volatility;
-use crate::planner::stored::{self, Expression, Function, Runner, Stored};
+use crate::planner::stored::{self, Expression, Function, Runner, Stored, ViewText};
 
 /// Tables and views of every schema but the temporary ones, with their columns in order.
 ///
 /// A table is not plain, so that reads of it are never carried out twice, where a read may run code that
 /// no name in it calls: a policy, a foreign data wrapper's, or a volatile operator or cast of the users'.
 const TABLES: &str = "
-    SELECT n.nspname::text, c.relname::text, c.relkind = 'v' OR c.relkind = 'm',
+    SELECT n.nspname::text, c.relname::text,
            c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
                AND NOT (c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_foreign_table))
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p
@@ -121,6 +121,29 @@ const EXPRESSIONS: &str = "
     WHERE c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
     ORDER BY 1, 2, 3, 4, 5";
 
+/// Views that are not PostgreSQL's own, with the tables and views they read.
+const VIEWS: &str = "
+    SELECT n.nspname::text, c.relname::text, c.relkind = 'm',
+           COALESCE(pg_catalog.pg_get_viewdef(c.oid), ''),
+           COALESCE(pg_catalog.array_agg(m.nspname::text) FILTER (WHERE r.oid IS NOT NULL), '{}'),
+           COALESCE(pg_catalog.array_agg(r.relname::text) FILTER (WHERE r.oid IS NOT NULL), '{}')
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN (SELECT DISTINCT w.ev_class, d.refobjid
+               FROM pg_catalog.pg_rewrite w
+               JOIN pg_catalog.pg_depend d ON d.objid = w.oid
+                    AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               WHERE w.rulename = '_RETURN' AND d.refobjid <> w.ev_class) x ON x.ev_class = c.oid
+    LEFT JOIN pg_catalog.pg_class r ON r.oid = x.refobjid AND r.relkind IN ('r', 'p', 'f', 'v', 'm')
+    LEFT JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace
+    WHERE c.relkind IN ('v', 'm') AND c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
+    GROUP BY 1, 2, 3, 4, c.oid
+    ORDER BY 1, 2";
+
+/// So that what PostgreSQL writes out has the schema of every name that is not its own.
+const QUALIFY: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+
 /// A text that is another after any change of what [`Control::introspect`] reads: how many rows of each
 /// catalog there are, and a sum over the transactions that wrote them. Temporary tables do not count.
 const MARK: &str = "
@@ -204,15 +227,14 @@ impl Control {
                 catalog.insert(schema, name, std::mem::take(&mut table));
             }
             at = Some(names);
-            table.view = column(row, 2)?;
-            table.plain = column(row, 3)?;
+            table.plain = column(row, 2)?;
             // A table without columns has one row here, with NULLs.
-            if let Some(name) = column::<Option<&str>>(row, 4)? {
+            if let Some(name) = column::<Option<&str>>(row, 3)? {
                 table.columns.push(Column {
                     name: name.to_owned(),
-                    oid: column(row, 5)?,
-                    generated: column(row, 6)?,
-                    modifier: column(row, 7)?,
+                    oid: column(row, 4)?,
+                    generated: column(row, 5)?,
+                    modifier: column(row, 6)?,
                 });
             }
         }
@@ -235,6 +257,18 @@ impl Control {
 /// The code that is stored in the database.
 async fn stored(connection: &mut Connection<'_>) -> Result<Stored, Fault> {
     let mut stored = Stored::default();
+    connection.rows(QUALIFY, &[]).await?;
+    for row in &connection.rows(VIEWS, &[]).await? {
+        let row = Some(row);
+        let (schemas, names): (Vec<String>, Vec<String>) = (column(row, 4)?, column(row, 5)?);
+        stored.views.push(ViewText {
+            schema: column(row, 0)?,
+            name: column(row, 1)?,
+            is_materialized: column(row, 2)?,
+            text: column(row, 3)?,
+            reads: schemas.into_iter().zip(names).collect(),
+        });
+    }
     for row in &connection.rows(FUNCTIONS, &[]).await? {
         let row = Some(row);
         stored.functions.push(Function {

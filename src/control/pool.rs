@@ -18,6 +18,8 @@ use crate::tls::ServerConnector;
 
 /// Connections at most, for each pool.
 pub(super) const SIZE: usize = 2;
+/// How often a query is sent that meets what is being dropped.
+const TRIES: usize = 5;
 /// How long connecting may take where `server_connect_timeout` sets no limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -94,6 +96,10 @@ impl Role {
             password,
         })
     }
+}
+
+fn is_race(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&tokio_postgres::error::SqlState::INTERNAL_ERROR)
 }
 
 fn no_role(message: &str) -> Fault {
@@ -249,7 +255,17 @@ impl Connection<'_> {
         let Some(object) = &self.object else {
             return Err(failed("The connection was lost.".into()));
         };
-        let query = object.query(sql, parameters);
+        let query = async {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                match object.query(sql, parameters).await {
+                    // What `pg_get_viewdef` and its like say of what was dropped meanwhile.
+                    Err(error) if is_race(&error) && tries < TRIES => (),
+                    result => return result,
+                }
+            }
+        };
         match tokio::time::timeout(QUERY_TIMEOUT, query).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(failed(sentence(&error))),

@@ -2,6 +2,7 @@
 
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::Effect;
+use crate::wire::frame::{self, Split};
 
 use super::member::{Member, bytes_max, close, commit, open};
 use super::{Conversation, Trouble, Wide};
@@ -17,9 +18,13 @@ pub(super) async fn run<C: Conversation>(
         client.schema_may_change();
     }
     let mut members = open(client, &shards).await?;
-    let result = in_transactions(client, wide, describe, &mut members).await;
+    let mut answer = Vec::new();
+    let result = in_transactions(client, wide, describe, &mut members, &mut answer).await;
     close(client, members).await;
-    let answer = result?;
+    if result.is_err() {
+        notices(&answer, client.out());
+    }
+    result?;
     after_ddl(client, wide).await;
     client.out().extend_from_slice(&answer);
     Ok(())
@@ -30,8 +35,8 @@ async fn in_transactions<C: Conversation>(
     wide: &Wide,
     describe: bool,
     members: &mut [Member],
-) -> Result<Vec<u8>, Trouble> {
-    let mut answer = Vec::new();
+    answer: &mut Vec<u8>,
+) -> Result<(), Trouble> {
     let home = client.topology().home();
     // One after the other, in the order of the shards: two such statements that lock the same rows wait for
     // each other on the first shard only, and never in a circle, which no server could see.
@@ -39,10 +44,19 @@ async fn in_transactions<C: Conversation>(
         member.push_hidden("BEGIN")?;
         member.push_statement(client, &wide.source, describe)?;
         let shown = member.shard == home;
-        listen(client, member, shown, &mut answer).await?;
+        listen(client, member, shown, answer).await?;
     }
-    commit(client, members).await?;
-    Ok(answer)
+    commit(client, members).await
+}
+
+/// What came before an error: the notices of an answer.
+fn notices(mut answer: &[u8], out: &mut Vec<u8>) {
+    while let Ok(Split::Whole(frame, rest)) = frame::split(answer, u32::MAX) {
+        if frame.tag == b'N' {
+            out.extend_from_slice(frame.bytes);
+        }
+        answer = rest;
+    }
 }
 
 /// Reads one member's answer; keeps it when it is to be shown. Notices of the others are dropped
@@ -102,6 +116,9 @@ pub(super) async fn one_by_one<C: Conversation>(
         close(client, members).await;
         if let Err(trouble) = result {
             after_ddl(client, wide).await;
+            if done.is_empty() {
+                notices(&answer, client.out());
+            }
             return Err(partly(wide.verb, trouble, &name, &done));
         }
         done.push(format!("\"{name}\""));
@@ -118,7 +135,7 @@ fn partly(verb: &str, trouble: Trouble, failed: &str, done: &[String]) -> Troubl
     }
     let reason = match trouble {
         Trouble::Server(error) => {
-            let body = error.get(crate::wire::frame::HEADER..).unwrap_or_default();
+            let body = error.get(frame::HEADER..).unwrap_or_default();
             crate::wire::backend::error_fields(body)
                 .message()
                 .to_owned()

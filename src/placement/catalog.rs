@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use super::code::{Code, Routines};
+use crate::sql::statement::Block;
 
 /// One column, as INSERT and COPY without a column list see it: generated and dropped ones are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +26,8 @@ pub struct Column {
 /// One table, partitioned table, view or foreign table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Whether it is a view: it has rows of other tables.
-    pub view: bool,
+    /// What it reads, if it is a view: it has rows of other tables.
+    pub view: Option<Arc<View>>,
     /// Whether reading it calls nothing but the server's own: no view, no foreign table, no policy.
     pub plain: bool,
     /// In the order of the table, dropped ones left out.
@@ -36,6 +39,34 @@ pub struct Table {
     pub reads: Option<Box<Code>>,
     pub writes: Option<Box<Code>>,
 }
+
+/// A view, or a materialized one.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Its query as `pg_get_viewdef` writes it where the search path is empty: every name that is not
+    /// PostgreSQL's own has its schema.
+    pub definition: String,
+    /// Whether it is materialized, so that its rows are where it is.
+    pub is_materialized: bool,
+    /// The tables and views in the query, as (schema, name).
+    pub reads: Vec<(String, String)>,
+    /// The query; `None` where it is not understood, or materialized.
+    pub block: Option<Block>,
+    /// What the query runs, its tables left out.
+    pub code: Code,
+}
+
+/// What is worked out of the definition is left out.
+impl PartialEq for View {
+    fn eq(&self, other: &View) -> bool {
+        self.definition == other.definition
+            && self.is_materialized == other.is_materialized
+            && self.reads == other.reads
+            && self.code == other.code
+    }
+}
+
+impl Eq for View {}
 
 impl Table {
     /// The columns of INSERT without a column list.
@@ -115,6 +146,14 @@ impl Catalog {
                 };
                 runs.get_or_insert_default().add(code);
             }
+        }
+    }
+
+    /// Makes a table that is there a view.
+    pub fn insert_view(&mut self, schema: &str, name: &str, view: View) {
+        let tables = self.schemas.get_mut(schema);
+        if let Some(table) = tables.and_then(|tables| tables.get_mut(name)) {
+            table.view = Some(Arc::new(view));
         }
     }
 
@@ -226,7 +265,6 @@ mod tests {
             ("public", "pg_class"),
         ] {
             let table = Table {
-                view: false,
                 plain: true,
                 ..Table::default()
             };

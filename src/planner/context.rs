@@ -1,7 +1,9 @@
 //! What planning looks things up in, and what a table's name means there.
 
 use crate::config::{Ids, Unlisted};
-use crate::placement::catalog::{Catalog, Table};
+use std::collections::BTreeSet;
+
+use crate::placement::catalog::{Catalog, Table, View};
 use crate::placement::topology::{Kind, TableRule, Topology};
 use crate::sql::cursor::Name;
 use crate::sql::scan::Lexing;
@@ -34,8 +36,8 @@ pub enum Relation<'a> {
     Single,
     /// `pg_catalog` and `information_schema`.
     System,
-    /// A view the config does not list.
-    View,
+    /// A view the config does not list, whose rows are those of other tables.
+    View(&'a View),
     /// Not listed, where that is refused.
     Refused,
 }
@@ -103,13 +105,58 @@ impl<'a> Context<'a> {
             },
             Some(Kind::Reference) => Relation::Reference(table),
             Some(Kind::Single) => Relation::Single,
-            None if table.is_some_and(|table| table.view) => Relation::View,
+            None if let Some(view) = table.and_then(|table| table.view.as_deref()) => {
+                // Its rows are where it is, but each shard worked out its own.
+                if view.is_materialized && self.is_at_home(view) {
+                    Relation::Single
+                } else {
+                    Relation::View(view)
+                }
+            }
             None => match self.topology.unlisted() {
                 Unlisted::Single => Relation::Single,
                 Unlisted::Reference => Relation::Reference(table),
                 Unlisted::Refuse => Relation::Refused,
             },
         }
+    }
+
+    /// All tables that a view reads, through other views as well.
+    pub(super) fn under(&self, view: &View) -> Vec<Relation<'a>> {
+        let mut seen: BTreeSet<&(String, String)> = view.reads.iter().collect();
+        let mut left: Vec<&(String, String)> = seen.iter().copied().collect();
+        let mut found = Vec::new();
+        while let Some((schema, name)) = left.pop() {
+            let inner = self.catalog.table(schema, name);
+            match inner.and_then(|table| table.view.as_deref()) {
+                Some(inner) if self.own_kind(&whole(schema, name)).is_none() => {
+                    left.extend(inner.reads.iter().filter(|read| seen.insert(*read)));
+                }
+                Some(_) | None => found.push(self.relation(&whole(schema, name))),
+            }
+        }
+        found
+    }
+
+    /// Whether all that a view reads is on the home shard.
+    pub(super) fn is_at_home(&self, view: &View) -> bool {
+        let at_home = |relation: &Relation<'_>| match relation {
+            Relation::Single | Relation::System | Relation::Reference(_) => true,
+            Relation::Sharded { .. } | Relation::View(_) | Relation::Refused => false,
+        };
+        view.code.opaque.is_none() && self.under(view).iter().all(at_home)
+    }
+
+    /// Whether all that a view reads is on the home shard only.
+    pub(super) fn is_single(&self, view: &View) -> bool {
+        let is_single = |relation: &Relation<'_>| match relation {
+            Relation::Single | Relation::System => true,
+            Relation::Sharded { .. }
+            | Relation::Reference(_)
+            | Relation::View(_)
+            | Relation::Refused => false,
+        };
+        view.code.opaque.is_none() && self.under(view).iter().all(is_single)
     }
 
     /// The table that a name means, with its schema.
@@ -170,6 +217,13 @@ impl<'a> Context<'a> {
                 .map(|(schema, name)| topology.table(Some(schema), name));
             rules.find_map(|rule| rule)
         })
+    }
+}
+
+fn whole(schema: &str, name: &str) -> Name {
+    Name {
+        schema: Some(schema.to_owned()),
+        name: name.to_owned(),
     }
 }
 

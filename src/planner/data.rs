@@ -243,7 +243,8 @@ fn repeats(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> bool {
             table.plain.then_some((&reference.name, table))
         })
         .collect();
-    let Some(names) = names.filter(|names| !calls && !names.is_empty()) else {
+    let Some(names) = names.filter(|names| !calls && !names.is_empty() && survey.views.is_empty())
+    else {
         return false;
     };
     let text = cursor.text();
@@ -278,6 +279,7 @@ fn into_kind(block: &Block) -> Option<Into> {
 
 fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
     survey.references.is_empty()
+        && survey.views.is_empty()
         && !is_into(block)
         && [block.inner.features, survey.inner_features]
             .iter()
@@ -371,6 +373,8 @@ fn broadcast(
         "a DEFAULT".into()
     } else if let Some(what) = unlike::of_server(*cursor) {
         what
+    } else if let Some((view, _)) = survey.views.iter().find(|(_, code)| code.unlike) {
+        format!("view \"{view}\"")
     } else if survey.inner_features.has(Features::OBJECT)
         || block.inner.features.has(Features::OBJECT)
     {

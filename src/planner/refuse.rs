@@ -231,13 +231,20 @@ pub fn unlisted(table: &str) -> Fault {
         ))
 }
 
-/// A view, whose tables may be sharded.
+/// A view that is written, or that is not read here, and whose tables are not all on the home shard.
 pub fn view(name: &str) -> Fault {
     unsupported(format!("view \"{name}\" cannot be placed"))
-        .detail("What a view reads is not known to the proxy, and it may be sharded.")
-        .hint(format!(
-            "List \"{name}\" under `tables` as single or reference if all that it reads is, or query its tables."
-        ))
+        .detail("It is written, materialized or not understood, and what it reads is sharded or on every shard.")
+        .hint("Read or write its tables themselves.")
+}
+
+/// Views in views without end.
+pub fn views() -> Fault {
+    Fault::error(
+        SqlState::TOO_COMPLEX,
+        "the views of the statement are too many to follow",
+    )
+    .hint("Query the tables themselves.")
 }
 
 /// A text that PostgreSQL's lexical rules do not settle.

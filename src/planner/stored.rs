@@ -7,13 +7,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::placement::catalog::Catalog;
+use crate::placement::catalog::{Catalog, View};
 use crate::placement::code::{Cast, Code, Volatility, spellings};
 use crate::planner::functions;
 use crate::planner::literals::may_mean_moment;
 use crate::planner::unlike;
+use crate::sql::Numbering;
 use crate::sql::cursor::word_name;
+use crate::sql::parse;
 use crate::sql::scan::{self, Kind, Lexing, Token};
+use crate::sql::split::split;
+use crate::sql::statement::Block;
 
 /// A function, procedure or aggregate as the catalogs have it.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +64,18 @@ pub struct Expression {
     pub text: String,
 }
 
+/// A view as the catalogs have it.
+#[derive(Clone, Debug, Default)]
+pub struct ViewText {
+    pub schema: String,
+    pub name: String,
+    pub is_materialized: bool,
+    /// The query, its names with their schemas.
+    pub text: String,
+    /// The tables and views in it, as (schema, name).
+    pub reads: Vec<(String, String)>,
+}
+
 /// The code that a database stores.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
@@ -69,6 +85,7 @@ pub struct Stored {
     /// Domains whose values are checked: name, number, expression.
     pub domains: Vec<(String, u32, String)>,
     pub expressions: Vec<Expression>,
+    pub views: Vec<ViewText>,
 }
 
 /// What a text calls.
@@ -134,6 +151,25 @@ pub fn settle(catalog: &mut Catalog, stored: &Stored) {
             catalog.runs(name, expression.written, &code);
         }
     }
+    for view in &stored.views {
+        let read = View {
+            definition: view.text.clone(),
+            is_materialized: view.is_materialized,
+            reads: view.reads.clone(),
+            block: (!view.is_materialized)
+                .then(|| query(view.text.as_bytes()))
+                .flatten(),
+            code: of_view(catalog, &view.text),
+        };
+        catalog.insert_view(&view.schema, &view.name, read);
+    }
+}
+
+/// The query of a view, if it is read.
+fn query(text: &[u8]) -> Option<Block> {
+    let tokens = scan::scan(text, Lexing::default()).ok()?;
+    let statement = split(&tokens, text).into_iter().next()?;
+    parse::parse(statement, text, &Numbering::none()).ok()
 }
 
 /// What each function may do, in their order.
@@ -284,6 +320,19 @@ pub(super) fn of_expression(catalog: &Catalog, text: &str) -> Code {
         volatility: Volatility::Immutable,
     };
     reader.with_called(text.as_bytes(), Lexing::default())
+}
+
+/// What the query of a view may do besides reading its tables.
+fn of_view(catalog: &Catalog, text: &str) -> Code {
+    let reader = Reader {
+        catalog,
+        volatility: Volatility::Stable,
+    };
+    Code {
+        volatility: Volatility::Immutable,
+        tables: BTreeMap::new(),
+        ..reader.with_called(text.as_bytes(), Lexing::default())
+    }
 }
 
 /// The same for what tokens call, whatever tables they name themselves.

@@ -1,6 +1,8 @@
 //! Walks a statement: every table reference at every level, and what predicates prove of each.
 
 use crate::error::Fault;
+use crate::placement::catalog::View;
+use crate::placement::code::Code;
 use crate::planner::calls;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
@@ -16,6 +18,9 @@ use crate::sql::statement::{
     Block, Body, Call, Expr, Features, Inner, Join, JoinKind, Select, Source,
 };
 use crate::sql::with_stack;
+
+/// Views in a statement, those in views counted.
+const VIEWS_MAX: usize = 1_000;
 
 /// One reference to a table.
 #[derive(Clone, Debug)]
@@ -85,6 +90,8 @@ pub(super) struct Survey<'a> {
     pub minds_ids: bool,
     pub tenant: tenant::Found,
     pub ctes: Vec<Known>,
+    /// Every view, and what its query runs besides what is in the fields above.
+    pub views: Vec<(Name, &'a Code)>,
     pub depth: usize,
     outer_joins: usize,
 }
@@ -108,6 +115,7 @@ impl<'a> Survey<'a> {
             minds_ids: false,
             tenant: tenant::Found::default(),
             ctes: Vec::new(),
+            views: Vec::new(),
             depth: 0,
             outer_joins: 0,
         };
@@ -252,6 +260,12 @@ impl<'a> Survey<'a> {
                 {
                     return Tree::Leaf(None);
                 }
+                if let Relation::View(view) = self.context.relation(name)
+                    && let Some(block) = &view.block
+                {
+                    self.view(view, block, name, alias.as_deref(), *renamed);
+                    return Tree::Leaf(None);
+                }
                 let reference = self.reference(name, false);
                 self.bind(reference, alias.as_deref(), *renamed);
                 Tree::Leaf(self.sharded(reference).map(|_| reference))
@@ -285,6 +299,52 @@ impl<'a> Survey<'a> {
                 Tree::Leaf(None)
             }
             Source::Join(join) => self.join(join),
+        }
+    }
+
+    /// Walks the query of a view in place of a reference to it: PostgreSQL does the same (`fireRIRrules`).
+    fn view(
+        &mut self,
+        view: &'a View,
+        block: &Block,
+        name: &Name,
+        alias: Option<&str>,
+        renamed: bool,
+    ) {
+        self.views.push((name.clone(), &view.code));
+        self.tenant.see(name, &view.code);
+        if self.views.len() > VIEWS_MAX {
+            self.refuse(refuse::views());
+            self.bind_opaque(alias.unwrap_or(&name.name));
+            return;
+        }
+        let columns = self.context.table(name).map(|table| &table.columns);
+        let names: Vec<String> = columns
+            .into_iter()
+            .flatten()
+            .map(|column| column.name.clone())
+            .collect();
+        // It sees nothing of the statement around it.
+        let levels = std::mem::take(&mut self.levels);
+        let ctes = std::mem::take(&mut self.ctes);
+        let path = std::mem::take(&mut self.context.search_path);
+        let joins = self.outer_joins;
+        let mut outputs = self.block(block).renamed(&names);
+        self.context.search_path = path;
+        self.ctes = ctes;
+        self.levels = levels;
+        if renamed {
+            for column in &mut outputs.columns {
+                column.name = None;
+            }
+            outputs.ordered = false;
+        }
+        self.bind_outputs(alias.unwrap_or(&name.name), &outputs, true);
+        if let Some(level) = self.levels.last_mut() {
+            level.outer |= self.outer_joins > joins;
+            if let (Some(binding), None) = (level.bindings.last_mut(), alias) {
+                binding.table = Some(name.clone());
+            }
         }
     }
 
@@ -403,8 +463,16 @@ impl<'a> Survey<'a> {
             Relation::Reference(_) => Rows::Reference,
             Relation::Single => Rows::Single,
             Relation::System => Rows::System,
-            Relation::View => {
-                self.refuse(refuse::view(&name.to_string()));
+            Relation::View(view) => {
+                let fits = if written {
+                    self.context.is_single(view)
+                } else {
+                    self.context.is_at_home(view)
+                };
+                if !fits {
+                    self.refuse(refuse::view(&name.to_string()));
+                }
+                self.views.push((name.clone(), &view.code));
                 Rows::Single
             }
             Relation::Refused => {
@@ -415,8 +483,13 @@ impl<'a> Survey<'a> {
         if let Some(fault) = calls::astray(self.context, name, written) {
             self.refuse(fault);
         }
+        // In a view what has no schema is PostgreSQL's own.
+        let mut name = name.clone();
+        if self.context.search_path.is_empty() && matches!(place, Rows::System) {
+            name.schema.get_or_insert_with(|| "pg_catalog".to_owned());
+        }
         self.references.push(Reference {
-            name: name.clone(),
+            name,
             place,
             written,
             top: self.depth == 1,

@@ -45,7 +45,10 @@ fn is_spread(context: Context<'_>, name: &str) -> bool {
             table == name
                 && match context.rule(Some(schema), table, Some(known)) {
                     Some(rule) => rule.kind != Kind::Single,
-                    None => known.view,
+                    None => known
+                        .view
+                        .as_ref()
+                        .is_some_and(|view| !context.is_single(view)),
                 }
         })
 }

@@ -65,7 +65,7 @@ impl Survey<'_> {
                 }
                 self.each_source(insert);
             }
-            Relation::Single | Relation::System | Relation::View | Relation::Refused => {
+            Relation::Single | Relation::System | Relation::View(_) | Relation::Refused => {
                 self.each_source(insert);
             }
         }

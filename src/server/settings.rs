@@ -154,6 +154,9 @@ impl Settings {
     #[must_use]
     pub fn without(&self, name: &str, startup: &Settings) -> Rc<Settings> {
         let mut values = self.values.clone();
+        if name == "session_authorization" {
+            values.remove("role");
+        }
         match startup.get(name) {
             Some(value) => values.insert(name.to_owned(), value.to_owned()),
             None => values.remove(name),
@@ -366,6 +369,16 @@ mod tests {
         let two = settings(&[]).with("b", "2").with("a", "1");
         assert!(one.same(&two) && one.fingerprint() == two.fingerprint());
         assert_eq!(one.without("a", &settings(&[])).get("a"), None);
+    }
+
+    /// As `SetSessionAuthorization` does for SET and RESET.
+    #[test]
+    fn session_authorization_takes_the_role_along() {
+        let none = settings(&[]);
+        let played = settings(&[("session_authorization", "app"), ("role", "reader")]);
+        assert!(played.without("session_authorization", &none).is_empty());
+        let other = played.with("session_authorization", "other");
+        assert_eq!(other.get("role"), None);
     }
 
     #[test]

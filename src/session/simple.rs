@@ -125,7 +125,12 @@ impl Session {
                     literals,
                     is_utf8: self.is_utf8(),
                 };
-                self.run_several(frame, text, script, several, &values)
+                let known = self.temporary.len();
+                let result = self.run_several(frame, text, script, several, &values);
+                if result.is_err() {
+                    self.temporary.truncate(known);
+                }
+                result
             }
         }
     }
@@ -258,7 +263,12 @@ impl Session {
                 }
                 continue;
             }
-            match self.place_under(&names, statement, own, values)? {
+            let place = match self.place_temporary(statement, own)? {
+                Some(place) => place,
+                None => self.place_under(&names, statement, own, values)?,
+            };
+            self.note_temporary(&statement.effect, own);
+            match place {
                 Place::Local => {}
                 Place::Shard {
                     shard: wanted,

@@ -89,8 +89,13 @@ impl Session {
         let alone = match &statement.access {
             Access::Home | Access::Bound | Access::Anywhere | Access::AnyShard => true,
             Access::Session => return Ok(None),
-            // DDL of that one table.
-            Access::Broadcast { .. } => statement.effect == Effect::Ddl && !text.contains(&b','),
+            Access::Broadcast { .. } => {
+                let are_ours = |names: &Vec<String>| {
+                    let mut names = names.iter();
+                    names.all(|name| self.temporary.contains(name))
+                };
+                statement.effect == Effect::Ddl && changed(text).as_ref().is_some_and(are_ours)
+            }
             Access::Keyed(_)
             | Access::CopySplit(_)
             | Access::Generate(_)
@@ -120,32 +125,35 @@ impl Session {
     }
 }
 
-/// The name of the table that `CREATE TEMP TABLE …` or `… INTO TEMP …` makes.
-fn made(text: &[u8]) -> Option<String> {
-    let tokens = scan(text, Lexing::default()).ok()?;
+/// The names of the tables that `CREATE TEMP TABLE …` or `… INTO TEMP …` make.
+fn made(text: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let Ok(tokens) = scan(text, Lexing::default()) else {
+        return names;
+    };
     let mut cursor = Cursor::new(text, &tokens);
     while !cursor.is_done() {
         if cursor.take_any(&["temp", "temporary"]).is_some() {
-            while cursor
-                .take_any(&[
-                    "table",
-                    "view",
-                    "sequence",
-                    "recursive",
-                    "if",
-                    "not",
-                    "exists",
-                ])
-                .is_some()
-            {}
-            return cursor.parts()?.pop();
+            let words = [
+                "table",
+                "view",
+                "sequence",
+                "recursive",
+                "if",
+                "not",
+                "exists",
+            ];
+            while cursor.take_any(&words).is_some() {}
+        } else if !cursor.at("pg_temp") {
+            cursor.advance();
+            continue;
         }
-        if cursor.at("pg_temp") {
-            return cursor.parts()?.pop();
+        match cursor.parts() {
+            Some(mut parts) => names.extend(parts.pop()),
+            None => drop(cursor.advance()),
         }
-        cursor.advance();
     }
-    None
+    names
 }
 
 /// The name of the only table or view that a text drops, where it can be a temporary one.
@@ -163,25 +171,96 @@ fn dropped(text: &[u8]) -> Option<String> {
     (can_be && cursor.is_done()).then_some(name)
 }
 
+/// The names of all tables that a single DDL statement changes, where they can be temporary ones.
+fn changed(text: &[u8]) -> Option<Vec<String>> {
+    let tokens = scan(text, Lexing::default()).ok()?;
+    let mut cursor = Cursor::new(text, &tokens);
+    let ends = tokens
+        .iter()
+        .position(|token| token.kind == Kind::Semicolon);
+    if ends.is_some_and(|at| at + 1 < tokens.len()) {
+        return None;
+    }
+    let listed = match cursor.take_any(&["create", "alter", "drop", "truncate", "comment"])? {
+        "create" => {
+            cursor.take("unique");
+            cursor.take("index").then_some(())?;
+            while !cursor.at("on") {
+                cursor.advance()?;
+            }
+            cursor.advance();
+            false
+        }
+        "comment" => {
+            cursor.take_words(&["on", "table"]).then_some(())?;
+            false
+        }
+        verb => {
+            let kinds = ["table", "view"];
+            (cursor.take_any(&kinds).is_some() || verb == "truncate").then_some(())?;
+            cursor.take_words(&["if", "exists"]);
+            verb != "alter"
+        }
+    };
+    let mut names = Vec::new();
+    loop {
+        cursor.take("only");
+        let mut parts = cursor.parts()?;
+        names.push(parts.pop()?);
+        (parts.is_empty() || parts == ["pg_temp"]).then_some(())?;
+        cursor.take_operator("*");
+        if !(listed && cursor.take_kind(Kind::Comma)) {
+            return Some(names);
+        }
+    }
+}
+
 fn is_parse(note: &Note) -> bool {
     matches!(note, Note::Parse { .. })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{dropped, made};
+    use super::{changed, dropped, made};
 
     #[test]
     fn names_are_found() {
         let check =
-            |text: &str, expect: &str| assert_eq!(made(text.as_bytes()).as_deref(), Some(expect));
-        check("create temp table mine (id int)", "mine");
+            |text: &str, expect: &[&str]| assert_eq!(made(text.as_bytes()), expect, "{text}");
+        check("create temp table mine (id int)", &["mine"]);
         check(
             "CREATE TEMPORARY TABLE IF NOT EXISTS \"Mine\" AS SELECT 1",
-            "Mine",
+            &["Mine"],
         );
-        check("select 1 into temp t2", "t2");
-        check("create table pg_temp.x (a int)", "x");
+        check("select 1 into temp t2", &["t2"]);
+        check("create table pg_temp.x (a int)", &["x"]);
+        check(
+            "create temp table one (); create temp view two as select 1; select 2",
+            &["one", "two"],
+        );
+    }
+
+    #[test]
+    fn changes_are_found() {
+        let check = |text: &str, expect: Option<&[&str]>| {
+            let expect =
+                expect.map(|names| names.iter().copied().map(String::from).collect::<Vec<_>>());
+            assert_eq!(changed(text.as_bytes()), expect, "{text}");
+        };
+        check("create index on mine (a, b)", Some(&["mine"]));
+        check(
+            "CREATE UNIQUE INDEX IF NOT EXISTS i ON ONLY mine USING gin (a)",
+            Some(&["mine"]),
+        );
+        check("alter table mine add a int, add b int;", Some(&["mine"]));
+        check(
+            "drop table mine, \"Yours\" cascade",
+            Some(&["mine", "Yours"]),
+        );
+        check("truncate mine, yours", Some(&["mine", "yours"]));
+        check("drop table public.mine", None);
+        check("drop table mine; select 1", None);
+        check("create table other (like mine)", None);
     }
 
     #[test]

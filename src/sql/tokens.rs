@@ -17,6 +17,11 @@ pub struct Numbering {
 }
 
 impl Numbering {
+    /// Numbers none: every value stands in the tree itself.
+    pub fn none() -> Numbering {
+        Numbering { next: LITERALS_MAX }
+    }
+
     /// The number of this token, if it has one. Must see every token of the text in order.
     pub fn of(&mut self, token: Token) -> Option<u16> {
         if !matches!(token.kind, Kind::Text | Kind::Integer | Kind::Decimal)

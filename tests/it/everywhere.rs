@@ -165,3 +165,20 @@ fn a_copy_in_another_encoding_finds_its_rows_again() {
     }
     assert_eq!(lost, 0, "of {} rows that are there", all.len());
 }
+
+#[test]
+fn what_a_server_noticed_comes_before_its_error() {
+    let fixture = Fixture::start();
+    let sql = "CREATE TABLE ev_noticed () INHERITS (ev_one, ev_other, ev_text)";
+    let tags = |mut client: Client| -> Vec<u8> {
+        client.run("CREATE TABLE ev_one (a int)");
+        client.run("CREATE TABLE ev_other (a int)");
+        client.run("CREATE TABLE ev_text (a text)");
+        client.send(&query(sql));
+        let messages = client.until_ready().expect("an answer");
+        messages.iter().map(|message| message.tag).collect()
+    };
+    let through = tags(fixture.connect());
+    assert_eq!(through, tags(fixture.databases.reference()));
+    assert_eq!(through, b"NNEZ");
+}

@@ -439,4 +439,12 @@ fn a_dropped_temporary_table_hides_no_more() {
         .query_with("DROP TABLE by_modulo", &[])
         .expect("dropped");
     assert_eq!(client.value(read), "kept");
+    client.run("SELECT 1; CREATE TEMP TABLE by_modulo (k int)");
+    assert_eq!(client.fails(read).code, "0A000");
+    assert_eq!(
+        client
+            .fails("SELECT 1; SELECT v FROM by_modulo WHERE k = 1")
+            .code,
+        "0A000"
+    );
 }

@@ -161,7 +161,6 @@ fn share(folder: &str) -> Arc<Shared> {
         });
         let table = Table {
             plain: true,
-            view: false,
             columns: columns.collect(),
             ..Table::default()
         };

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::catalog::Table;
+use crate::placement::code::Code;
 use crate::placement::topology::Kind;
 use crate::planner::context::{Context, Relation};
 use crate::planner::data::is_into;
@@ -133,6 +134,13 @@ impl Found {
     /// Notes what a reference is called.
     pub(super) fn call(&mut self, name: &str, reference: Option<usize>) {
         self.names.push((name.to_owned(), reference));
+    }
+
+    /// Notes a view, whose tables are references of their own: what else it runs must touch nothing.
+    pub(super) fn see(&mut self, name: &Name, code: &Code) {
+        if !code.is_apart() {
+            self.refusal.get_or_insert_with(|| view(&name.to_string()));
+        }
     }
 }
 
@@ -380,13 +388,13 @@ pub(super) fn readable(context: Context<'_>, name: &Name, written: bool) -> Resu
             return Err(unconfined(&table, column.map_or("", String::as_str)));
         }
         Relation::Reference(_) if written => return Err(everyones(&table)),
-        Relation::View => return Err(view(&table)),
+        Relation::View(_) => return Err(view(&table)),
         Relation::Reference(_) | Relation::Single | Relation::Refused => (),
     }
     let Some((schema, known)) = context.find(name) else {
         return Err(unknown(&table));
     };
-    if known.view {
+    if known.view.is_some() {
         return Err(view(&table));
     }
     // What a parent of a table reads is that table's rows too.

@@ -89,7 +89,7 @@ fn copy_in(
         return Draft::refused("COPY", fault);
     }
     let access = match text.context.relation(table) {
-        Relation::System | Relation::Single | Relation::View | Relation::Reference(_)
+        Relation::System | Relation::Single | Relation::View(_) | Relation::Reference(_)
             if text.context.tenant =>
         {
             return single(text, table, Effect::CopyIn, true);
@@ -102,7 +102,7 @@ fn copy_in(
         Relation::Reference(_)
         | Relation::Single
         | Relation::System
-        | Relation::View
+        | Relation::View(_)
         | Relation::Refused
             if text.context.is_one_shard() && !text.context.tenant =>
         {
@@ -170,7 +170,8 @@ fn copy_in(
             }
         }
         Relation::Single | Relation::System => Access::Home,
-        Relation::View => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
+        Relation::View(view) if text.context.is_single(view) => Access::Home,
+        Relation::View(_) => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
         Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
     };
     Draft::writing("COPY", Effect::CopyIn, access)
@@ -238,7 +239,8 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
         })),
         Relation::Reference(_) => Access::AnyShard,
         Relation::Single | Relation::System => Access::Home,
-        Relation::View => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
+        Relation::View(view) if text.context.is_single(view) => Access::Home,
+        Relation::View(_) => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
         Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
     };
     Draft {
@@ -255,7 +257,7 @@ fn single(text: &Text<'_>, table: &Name, effect: Effect, written: bool) -> Draft
     let access = match text.context.relation(table) {
         Relation::Reference(_) => Access::AnyShard,
         Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
-        Relation::Single | Relation::System | Relation::View | Relation::Sharded { .. } => {
+        Relation::Single | Relation::System | Relation::View(_) | Relation::Sharded { .. } => {
             Access::Home
         }
     };
@@ -323,9 +325,10 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
 fn on_server(text: &Text<'_>, table: &Name) -> Draft {
     let home = match text.context.relation(table) {
         Relation::Single | Relation::System => true,
-        Relation::Sharded { .. } | Relation::Reference(_) | Relation::View | Relation::Refused => {
-            text.context.is_one_shard()
-        }
+        Relation::Sharded { .. }
+        | Relation::Reference(_)
+        | Relation::View(_)
+        | Relation::Refused => text.context.is_one_shard(),
     };
     if home {
         return Draft::writing("COPY", Effect::None, Access::Home);

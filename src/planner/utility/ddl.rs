@@ -23,6 +23,13 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         "vacuum", "analyze", "analyse", "cluster", "refresh", "import", "lock", "reassign",
     ])?;
     Some(match first {
+        // Large objects are made at home.
+        "alter" if cursor.at_words(&["large", "object"]) => ddl("ALTER LARGE OBJECT", Access::Home),
+        "comment" if cursor.at_words(&["on", "large", "object"]) => ddl("COMMENT", Access::Home),
+        "grant" | "revoke" if names_large_object(cursor) => {
+            let verb = if first == "grant" { "GRANT" } else { "REVOKE" };
+            ddl(verb, Access::Home)
+        }
         "create" => create(text, cursor),
         "alter" => alter(text, cursor),
         "drop" => drop_statement(text, cursor),
@@ -63,6 +70,14 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         "import" => ddl("IMPORT FOREIGN SCHEMA", EVERYWHERE),
         _ => ddl("REASSIGN OWNED", EVERYWHERE),
     })
+}
+
+/// Whether it is `GRANT … ON LARGE OBJECT …` or the like.
+fn names_large_object(mut cursor: Cursor<'_>) -> bool {
+    while cursor.peek().is_some() && !cursor.at("on") {
+        cursor.advance();
+    }
+    cursor.at_words(&["on", "large", "object"])
 }
 
 fn ddl(verb: &'static str, access: Access) -> Draft {
@@ -440,7 +455,7 @@ fn maintenance(
             Relation::Single | Relation::System => true,
             Relation::Sharded { .. }
             | Relation::Reference(_)
-            | Relation::View
+            | Relation::View(_)
             | Relation::Refused => false,
         };
         cursor.take_operator("*");
