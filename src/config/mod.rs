@@ -27,6 +27,7 @@ pub use load::{Parsed, Sources, parse};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::types::key::KeyType;
@@ -347,7 +348,7 @@ pub struct Table {
     pub ids: Ids,
 }
 
-/// What a sharded table says of ids.
+/// What a sharded table says of columns besides its key: ids, and what rows are found by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
     /// The column whose values are generated where a statement leaves them out.
@@ -356,6 +357,25 @@ pub struct Ids {
     pub carries: bool,
     /// Whether the key holds ids of another table, which carry the bucket.
     pub by: bool,
+    /// The lookup tables of its columns.
+    pub lookups: Vec<Arc<Lookup>>,
+    /// The key holds values of another table's column, whose lookup table says where rows belong.
+    pub looked: Option<Arc<Lookup>>,
+}
+
+/// A table on the home shard that says which keys the rows have that hold a value in one column.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lookup {
+    /// Of the sharded table, as the configuration names it.
+    pub schema: Option<String>,
+    pub table: String,
+    pub column: String,
+    /// The columns of its key, and their types.
+    pub key: Vec<(String, KeyType)>,
+    /// The distribution that places the keys.
+    pub distribution: String,
+    /// Whether other tables' rows are placed by it, so that all rows of one value are on one shard.
+    pub leads: bool,
 }
 
 impl Ids {

@@ -225,6 +225,11 @@ pub(super) struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// Closes it: nobody is to be given it again.
+    pub(super) fn discard(&mut self) {
+        drop(self.object.take().map(Object::take));
+    }
+
     /// Runs one query.
     ///
     /// # Errors

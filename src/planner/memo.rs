@@ -11,7 +11,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 
 use crate::planner::context::Context;
-use crate::planner::plan::{Access, Operand, Script};
+use crate::planner::plan::{Access, Looked, Operand, Script};
 use crate::planner::script::script;
 use crate::sql::mask::Masked;
 use crate::sql::scan::Lexing;
@@ -227,7 +227,8 @@ fn weight(operand: &Operand) -> usize {
         | Operand::Elements(_)
         | Operand::LiteralElements(_)
         | Operand::Null => own,
-        Operand::Id(inner) | Operand::Carried(inner) => own + weight(inner),
+        Operand::Id(inner) | Operand::Carried(inner) | Operand::Key(inner) => own + weight(inner),
+        Operand::Looked(looked) => own + size_of::<Looked>() + weight(&looked.value),
     }
 }
 

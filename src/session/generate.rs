@@ -111,6 +111,8 @@ impl Session {
             return Err(Stop::Fault(unfilled()));
         }
         let result = self.run_query(frame, &filled.text, &script, masked.literals());
+        // The same ids are given when it is looked at again.
+        let result = self.asked(result);
         self.settle_numbers(result, given, &last)
     }
 
@@ -258,6 +260,7 @@ impl Session {
                 | Stop::EndGroup
                 | Stop::Listen(_)
                 | Stop::Names
+                | Stop::Ask
                 | Stop::Ids(..),
             ) => self.spare_numbers.extend(given),
         }
@@ -315,6 +318,7 @@ impl Session {
         let body = bind_body(bind, bind.values(), &ids);
         let filled = frontend::bind(&body).map_err(Fault::from)?;
         let result = self.bind_prepared(&filled, prepared);
+        let result = self.asked(result);
         let last = last_of(&[(Arc::clone(&fills.generate.stream), ids)]);
         self.settle_numbers(result, given, &last)
     }

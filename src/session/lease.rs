@@ -12,6 +12,7 @@ use crate::server::pool::Lease;
 use crate::wire::backend::Status;
 use crate::wire::pipeline::Request;
 
+use super::ask::{Asking, asks};
 use super::client::Activity;
 use super::{Session, Stop};
 
@@ -143,7 +144,16 @@ impl Session {
         if reads_catalogs {
             return here(true);
         }
-        let route = self.hinted(statement, values)?;
+        let route = match asks(statement) {
+            None => self.hinted(statement, values)?,
+            Some(keyed) => {
+                let answers = &self.answers;
+                let values = &Asking { values, answers };
+                let route = self.hinted(statement, values)?;
+                self.check_entries(keyed, &self.database.topology, values)?;
+                route
+            }
+        };
         match route {
             Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {

@@ -17,6 +17,7 @@ use crate::wire::{backend, frontend};
 use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
+use super::ask::Asking;
 use super::generate::is_given_ids;
 use super::lease::Place;
 use super::names::Names;
@@ -62,8 +63,10 @@ impl Session {
         self.settle_settings()?;
         let mut masked = self.engine.take_masked();
         let script = self.plan_simple(text, &mut masked);
+        self.answers.begin();
         let result = self.run_query(frame, text, &script, masked.literals());
         self.engine.give_masked(masked);
+        let result = self.asked(result);
         match result {
             Err(Stop::Fault(fault)) => {
                 // The status is known only when what went before is answered.
@@ -575,7 +578,7 @@ impl Session {
                     literals: &mask_of(text),
                     is_utf8: self.is_utf8(),
                 },
-            ),
+            )?,
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
             _ => {
@@ -700,11 +703,25 @@ impl Session {
     }
 
     /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
-    fn explain_route(&mut self, statement: &Statement, text: &[u8], values: &dyn Values) {
+    ///
+    /// # Errors
+    /// The home shard is to be asked first.
+    fn explain_route(
+        &mut self,
+        statement: &Statement,
+        text: &[u8],
+        values: &dyn Values,
+    ) -> Result<(), Fault> {
         let topology = std::sync::Arc::clone(&self.database.topology);
+        self.answers.begin();
+        let answers = &self.answers;
+        let asking = Asking { values, answers };
         let route = self
             .check_tenant(statement, values)
-            .and_then(|()| planner::route(statement, &topology, values));
+            .and_then(|()| planner::route(statement, &topology, &asking));
+        if self.answers.is_open() {
+            return Err(refuse::unasked(statement.verb));
+        }
         let report = planner::explain(statement, text, &route, &topology);
         let text = report.to_string();
         self.reply(|out| {
@@ -713,6 +730,7 @@ impl Session {
             }
             backend::command_complete(out, "EXPLAIN");
         });
+        Ok(())
     }
 
     fn show_own(&mut self, name: &str) {

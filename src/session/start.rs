@@ -89,6 +89,7 @@ impl Session {
             account: super::counting::Account::default(),
             last_ids: super::generate::LastIds::default(),
             spare_numbers: Vec::new(),
+            answers: super::ask::Answers::default(),
             own_settings: Vec::new(),
         })
     }
