@@ -76,7 +76,8 @@ impl Control {
         lookup: &Lookup,
         values: &[Key<'static>],
     ) -> Result<HashMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
-        self.ready(database, distribution, lookup, State::Filled).await?;
+        self.ready(database, distribution, lookup, State::Filled)
+            .await?;
         let found = self.keys(database, lookup, values).await;
         self.unless_gone(lookup, found)
     }
@@ -103,7 +104,9 @@ impl Control {
         };
         self.ready(database, distribution, lookup, wanted).await?;
         for entries in entries.chunks(BATCH) {
-            let entered = self.enter_batch(database, distribution, lookup, entries).await;
+            let entered = self
+                .enter_batch(database, distribution, lookup, entries)
+                .await;
             self.unless_gone(lookup, entered)?;
         }
         Ok(())
@@ -117,13 +120,20 @@ impl Control {
         entries: &[Entry],
     ) -> Result<(), Fault> {
         if lookup.leads {
-            self.check_places(database, distribution, lookup, entries).await?;
+            self.check_places(database, distribution, lookup, entries)
+                .await?;
         }
         let home = &self.database(database)?.home;
-        write(&mut self.pool(database, home)?.connect().await?, lookup, entries).await?;
+        write(
+            &mut self.pool(database, home)?.connect().await?,
+            lookup,
+            entries,
+        )
+        .await?;
         if lookup.leads {
             // Somebody may have entered another shard meanwhile: who comes last sees both.
-            self.check_places(database, distribution, lookup, entries).await?;
+            self.check_places(database, distribution, lookup, entries)
+                .await?;
         }
         Ok(())
     }
@@ -141,7 +151,9 @@ impl Control {
         values.dedup();
         let known = self.keys(database, lookup, &values).await?;
         let mut places: HashMap<&Key<'static>, ShardSet> = HashMap::new();
-        let old = known.iter().flat_map(|(value, keys)| keys.iter().map(move |key| (value, key)));
+        let old = known
+            .iter()
+            .flat_map(|(value, keys)| keys.iter().map(move |key| (value, key)));
         let new = entries.iter().map(|entry| (&entry.value, &entry.key));
         for (value, key) in new.chain(old) {
             let place = distribution.place(key);
@@ -149,7 +161,11 @@ impl Control {
             let places = places.entry(value).or_default();
             places.insert(place);
             if places.len() > 1 {
-                return Err(refuse::scattered(&value.to_string(), &lookup.table, &lookup.column));
+                return Err(refuse::scattered(
+                    &value.to_string(),
+                    &lookup.table,
+                    &lookup.column,
+                ));
             }
         }
         Ok(())
@@ -166,7 +182,9 @@ impl Control {
             return Ok(found);
         };
         let home = &self.database(database)?.home;
-        let keys: Vec<String> = (1..=lookup.key.len()).map(|at| format!("key{at}::text")).collect();
+        let keys: Vec<String> = (1..=lookup.key.len())
+            .map(|at| format!("key{at}::text"))
+            .collect();
         let sql = format!(
             "SELECT value::text, {} FROM {} WHERE value = ANY ($1::text[]::{kind}[]) LIMIT {}",
             keys.join(", "),
@@ -186,7 +204,8 @@ impl Control {
             let mut key = Vec::with_capacity(lookup.key.len());
             for (at, (_, kind)) in lookup.key.iter().enumerate() {
                 let text: &str = column(Some(row), at.saturating_add(1))?;
-                let own = Key::from_text(*kind, text.as_bytes()).map_err(|_unread| unread(lookup))?;
+                let own =
+                    Key::from_text(*kind, text.as_bytes()).map_err(|_unread| unread(lookup))?;
                 key.push(own.into_owned());
             }
             let value = by_text.get(value).ok_or_else(|| unread(lookup))?;
@@ -209,7 +228,8 @@ impl Control {
         distribution: &Distribution,
         lookup: &Lookup,
     ) -> Result<bool, Fault> {
-        self.ready(database, distribution, lookup, State::Filled).await
+        self.ready(database, distribution, lookup, State::Filled)
+            .await
     }
 
     async fn ready(
@@ -220,11 +240,19 @@ impl Control {
         wanted: State,
     ) -> Result<bool, Fault> {
         let key = (database.to_owned(), name(lookup));
-        if self.lookups().get(&key).is_some_and(|state| *state >= wanted) {
+        if self
+            .lookups()
+            .get(&key)
+            .is_some_and(|state| *state >= wanted)
+        {
             return Ok(false);
         }
         let _turn = self.filling.lock().await;
-        if self.lookups().get(&key).is_some_and(|state| *state >= wanted) {
+        if self
+            .lookups()
+            .get(&key)
+            .is_some_and(|state| *state >= wanted)
+        {
             return Ok(false);
         }
         let mut state = self.state(database, lookup).await?;
@@ -244,7 +272,9 @@ impl Control {
     }
 
     fn lookups(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), State>> {
-        self.lookups.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.lookups
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// What failed is looked at anew: the table may have been dropped.
@@ -260,7 +290,8 @@ impl Control {
         let home = &self.database(database)?.home;
         let mut connection = self.pool(database, home)?.connect().await?;
         let rows = connection.rows(STATE, &[&name(lookup)]).await?;
-        let (is_made, is_filled): (bool, bool) = (column(rows.first(), 0)?, column(rows.first(), 1)?);
+        let (is_made, is_filled): (bool, bool) =
+            (column(rows.first(), 0)?, column(rows.first(), 1)?);
         Ok(match (is_made, is_filled) {
             (true, true) => Some(State::Filled),
             (true, false) => Some(State::Made),
@@ -327,7 +358,9 @@ impl Control {
                 let kind = lookup_type(oid).ok_or_else(|| refuse::unknown_lookup(&lookup.table))?;
                 let table: &str = column(Some(table), 0)?;
                 connection.rows("BEGIN READ ONLY", &[]).await?;
-                let filled = self.fill_from(database, lookup, &mut connection, table, kind).await;
+                let filled = self
+                    .fill_from(database, lookup, &mut connection, table, kind)
+                    .await;
                 // Without an end it would be somebody else's transaction.
                 let ended = connection.rows("ROLLBACK", &[]).await;
                 if ended.is_err() {
@@ -408,7 +441,9 @@ impl Control {
             if waited >= OLDER_WAIT {
                 return Err(Fault::error(
                     SqlState::OBJECT_IN_USE,
-                    format!("a transaction on shard \"{shard}\" keeps a lookup table from being filled"),
+                    format!(
+                        "a transaction on shard \"{shard}\" keeps a lookup table from being filled"
+                    ),
                 )
                 .detail("It began before new rows were entered, and may have written some.")
                 .hint("End transactions that are open for long, then repeat the statement."));
@@ -456,7 +491,8 @@ impl Control {
                 })
             });
             let entries: Vec<Entry> = pairs.collect();
-            self.check_places(database, distribution, &lookup, &entries).await?;
+            self.check_places(database, distribution, &lookup, &entries)
+                .await?;
         }
         Ok(())
     }
@@ -470,7 +506,12 @@ async fn write(
     let Some(kind) = entries.first().map(|entry| type_of(&entry.value)) else {
         return Ok(());
     };
-    let mut lists = vec![entries.iter().map(|entry| text_of(&entry.value)).collect::<Vec<_>>()];
+    let mut lists = vec![
+        entries
+            .iter()
+            .map(|entry| text_of(&entry.value))
+            .collect::<Vec<_>>(),
+    ];
     for at in 0..lookup.key.len() {
         let keys = entries.iter().filter_map(|entry| entry.key.get(at));
         lists.push(keys.map(text_of).collect());
@@ -548,7 +589,10 @@ fn text_of(value: &Key<'_>) -> String {
 fn unread(lookup: &Lookup) -> Fault {
     Fault::error(
         SqlState::INTERNAL,
-        format!("the lookup table {} has an entry that cannot be read", name(lookup)),
+        format!(
+            "the lookup table {} has an entry that cannot be read",
+            name(lookup)
+        ),
     )
     .hint("Drop it: it is made anew.")
 }

@@ -155,7 +155,9 @@ impl Colocated<'_, '_> {
                     node if node == link.right => Some(link.left),
                     _ => None,
                 });
-            let same = facts.of_same_row(node).filter(|other| facts.is_of_one_place(*other));
+            let same = facts
+                .of_same_row(node)
+                .filter(|other| facts.is_of_one_place(*other));
             for other in equal.chain(same) {
                 if !seen.contains(&other) {
                     seen.push(other);

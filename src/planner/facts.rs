@@ -258,9 +258,10 @@ impl Facts {
     /// Learns that a node's values are among those of others together, which are of its type.
     pub(super) fn unite(&mut self, node: Node, parts: Vec<Node>) {
         let kind = self.key_type(node).map(width);
-        if parts.iter().all(|part| {
-            self.key_type(*part).map(width) == kind && self.are_alike(*part, node)
-        }) {
+        if parts
+            .iter()
+            .all(|part| self.key_type(*part).map(width) == kind && self.are_alike(*part, node))
+        {
             self.unions.push((node, parts));
         }
     }

@@ -57,7 +57,11 @@ impl Survey<'_> {
             for (index, row) in rows.iter().enumerate() {
                 let value = at.and_then(|at| row.get(at));
                 let Some(value) = value.filter(|value| **value != Expr::Default) else {
-                    return self.refuse(refuse::unknown_value(&table, name, "is left to its default"));
+                    return self.refuse(refuse::unknown_value(
+                        &table,
+                        name,
+                        "is left to its default",
+                    ));
                 };
                 let Some(operand) = facts::operand(value, column.kind) else {
                     let why = "is an expression that the server computes";
@@ -89,7 +93,10 @@ impl Survey<'_> {
         for lookup in self.kept(ids) {
             let name = lookup.column.as_str();
             let own = std::slice::from_ref(&lookup.column);
-            for set in sets.iter().filter(|set| set.columns.contains(&lookup.column)) {
+            for set in sets
+                .iter()
+                .filter(|set| set.columns.contains(&lookup.column))
+            {
                 let column = self.context.lookup_column(table, name, lookup);
                 let Some(column) = column else {
                     return self.refuse(refuse::unknown_lookup(&table.to_string()));
@@ -126,7 +133,9 @@ impl Survey<'_> {
         for lookup in self.kept(ids) {
             let sets = merge.sets.iter();
             if !merge.inserts.is_empty()
-                || sets.flat_map(|set| &set.columns).any(|set| *set == lookup.column)
+                || sets
+                    .flat_map(|set| &set.columns)
+                    .any(|set| *set == lookup.column)
             {
                 let table = merge.table.to_string();
                 let why = "is written by MERGE";
@@ -205,4 +214,3 @@ pub(super) fn looks(keys: Option<&Vec<KeyOperands>>) -> bool {
     let mut operands = keys.into_iter().flatten().flatten();
     operands.any(|operand| matches!(operand, Operand::Looked(_)))
 }
-

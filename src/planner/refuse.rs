@@ -211,7 +211,9 @@ pub fn unknown_lookup(table: &str) -> Fault {
         "{LOOKUP} sharded table \"{table}\" are not known in a type that lookup tables hold"
     ))
     .detail("They are looked up on the home shard, by the type that its catalogs tell.")
-    .hint("Make the table on all shards, and look up columns of type integer, bigint, text or uuid.")
+    .hint(
+        "Make the table on all shards, and look up columns of type integer, bigint, text or uuid.",
+    )
 }
 
 /// A value of a column with a lookup table that only the server knows.
@@ -275,7 +277,9 @@ pub fn many_lookups(max: usize) -> Fault {
         SqlState::PROGRAM_LIMIT,
         "the statement has too many values to look up",
     )
-    .detail(format!("At most {max} values are looked up for one statement, with as many keys."))
+    .detail(format!(
+        "At most {max} values are looked up for one statement, with as many keys."
+    ))
     .hint("Name the key as well, or send the values in several statements.")
 }
 

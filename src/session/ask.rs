@@ -97,7 +97,9 @@ impl Answers {
 
     /// Notes entries that are not known to be there; whether all are.
     fn has(&self, entries: Vec<Entry>) -> bool {
-        let missing = entries.into_iter().filter(|entry| !self.entered.contains(entry));
+        let missing = entries
+            .into_iter()
+            .filter(|entry| !self.entered.contains(entry));
         let mut open = self.open.borrow_mut();
         open.entries.extend(missing);
         open.entries.is_empty()
@@ -218,7 +220,12 @@ impl Session {
             })
             .await?;
         for (lookup, found) in found {
-            match self.answers.found.iter_mut().find(|(known, _)| *known == lookup) {
+            match self
+                .answers
+                .found
+                .iter_mut()
+                .find(|(known, _)| *known == lookup)
+            {
                 Some((_, known)) => known.extend(found),
                 None => self.answers.found.push((lookup, found)),
             }
@@ -264,13 +271,17 @@ async fn answered(
     let distribution = |lookup: &Lookup| {
         let index = topology.distribution_named(&lookup.distribution);
         let found = index.and_then(|index| topology.distribution(index));
-        found.ok_or_else(|| Fault::error(SqlState::INTERNAL, "a lookup table's distribution is gone"))
+        found.ok_or_else(|| {
+            Fault::error(SqlState::INTERNAL, "a lookup table's distribution is gone")
+        })
     };
     let mut found = Vec::with_capacity(open.values.len());
     for (lookup, values) in open.values {
         let values: Vec<Key<'static>> = values.into_iter().collect();
         let place = distribution(&lookup)?;
-        let mut keys = control.lookup_keys(&database, place, &lookup, &values).await?;
+        let mut keys = control
+            .lookup_keys(&database, place, &lookup, &values)
+            .await?;
         let of = |value: Key<'static>| {
             let keys = keys.remove(&value).unwrap_or_default();
             (value, Keys::from(keys))
@@ -287,7 +298,9 @@ async fn answered(
     for lookup in lookups {
         let own = open.entries.iter().filter(|entry| entry.lookup == *lookup);
         let own: Vec<Entry> = own.cloned().collect();
-        control.enter(&database, distribution(lookup)?, lookup, &own).await?;
+        control
+            .enter(&database, distribution(lookup)?, lookup, &own)
+            .await?;
     }
     Ok((found, open.entries))
 }

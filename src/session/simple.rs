@@ -14,10 +14,10 @@ use crate::wire::frame::{self, Frame};
 use crate::wire::pipeline::Request;
 use crate::wire::{backend, frontend};
 
+use super::ask::Asking;
 use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
-use super::ask::Asking;
 use super::generate::is_given_ids;
 use super::lease::Place;
 use super::names::Names;

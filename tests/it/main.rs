@@ -30,6 +30,7 @@ mod leaving;
 mod listening;
 mod load;
 mod logins;
+mod lookups;
 mod memory;
 mod message;
 mod operating;

@@ -45,10 +45,12 @@ pub(super) fn read(text: &str, kind: KeyType) -> Result<Key<'static>, BadValue> 
             format!("is no {}: {}", kind.name(), fault.message),
             example(kind),
         )),
-        Err(KeyError::Null | KeyError::Unprovable | KeyError::Unasked | KeyError::Uncovered(_)) => Err(BadValue::new(
-            format!("is no {}", kind.name()),
-            example(kind),
-        )),
+        Err(KeyError::Null | KeyError::Unprovable | KeyError::Unasked | KeyError::Uncovered(_)) => {
+            Err(BadValue::new(
+                format!("is no {}", kind.name()),
+                example(kind),
+            ))
+        }
     }
 }
 

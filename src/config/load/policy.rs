@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Loader;
 use super::place::is_of_bucket;
 use super::table::{Distributions, Draft, split_name};
-use crate::config::keys::database::{IDS, TABLE_CACHE};
 use crate::config::fault::At;
+use crate::config::keys::database::{IDS, TABLE_CACHE};
 use crate::config::read::{Object, items, join, texts};
 use crate::config::{Ids, Lookup, Table, TableKind};
 use crate::types::key::KeyType;
@@ -151,8 +151,7 @@ impl Loader<'_> {
                 );
             }
             Some(other)
-                if !carries(&other.table.ids, column)
-                    && found_by(other, column).is_none() =>
+                if !carries(&other.table.ids, column) && found_by(other, column).is_none() =>
             {
                 self.fault(
                     draft.at,
@@ -204,7 +203,12 @@ impl Loader<'_> {
         for (at, column) in &columns {
             if key.contains(column) {
                 let message = format!("\"{column}\" is a column of the key");
-                self.fault(*at, &path, message, "Leave it out: rows are found by it already.");
+                self.fault(
+                    *at,
+                    &path,
+                    message,
+                    "Leave it out: rows are found by it already.",
+                );
             }
         }
         let unserved = distributions
@@ -226,7 +230,8 @@ impl Loader<'_> {
 pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) {
     let leads = |drafts: &[Draft], draft: &Draft, column: &str| {
         drafts.iter().any(|other| {
-            let Some((table, found)) = other.by.as_deref().and_then(|by| by.rsplit_once('.')) else {
+            let Some((table, found)) = other.by.as_deref().and_then(|by| by.rsplit_once('.'))
+            else {
                 return false;
             };
             found == column
@@ -241,8 +246,14 @@ pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) 
             let TableKind::Sharded { distribution, key } = &draft.table.kind else {
                 return Vec::new();
             };
-            let kinds = distributions.get(distribution).map(|found| found.key.iter());
-            let key: Vec<_> = key.iter().cloned().zip(kinds.into_iter().flatten().copied()).collect();
+            let kinds = distributions
+                .get(distribution)
+                .map(|found| found.key.iter());
+            let key: Vec<_> = key
+                .iter()
+                .cloned()
+                .zip(kinds.into_iter().flatten().copied())
+                .collect();
             let make = |column: &String| {
                 Arc::new(Lookup {
                     schema: draft.table.schema.clone(),

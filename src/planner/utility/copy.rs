@@ -198,7 +198,10 @@ fn split(
     let id = ids.column.as_ref();
     let kept = ids.lookups.iter().filter(|_| !text.context.is_one_shard());
     let looked = kept.map(|lookup| &lookup.column);
-    let mut read = key.iter().chain(id.filter(|_| ids.carries)).chain(looked.clone());
+    let mut read = key
+        .iter()
+        .chain(id.filter(|_| ids.carries))
+        .chain(looked.clone());
     if read.any(|column| options.forced.contains(column)) {
         return Err(refuse::kind(
             "COPY with FORCE NULL or FORCE NOT NULL of a key column into a sharded table",
@@ -245,7 +248,10 @@ fn copied_entries(
 ) -> Vec<(usize, LookupColumn)> {
     let first = key.len() + usize::from(ids.carries);
     let columns = text.context.looked(table, ids).into_iter();
-    columns.enumerate().map(|(at, column)| (first + at, column)).collect()
+    columns
+        .enumerate()
+        .map(|(at, column)| (first + at, column))
+        .collect()
 }
 
 fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
