@@ -379,6 +379,27 @@ pub struct Lookup {
 }
 
 impl Ids {
+    /// The columns of which all rows with one value are on one shard, whatever their key.
+    pub fn leading(&self) -> impl Iterator<Item = &String> {
+        let leading = self.lookups.iter().filter(|lookup| lookup.leads);
+        leading.map(|lookup| &lookup.column)
+    }
+
+    /// Whether a foreign key of these pairs of columns, own and another table's, stays on the shard by the
+    /// lookup table that rows are placed by.
+    pub fn follows(
+        &self,
+        key: &[String],
+        other: &Ids,
+        mut pairs: impl Iterator<Item = (String, String)>,
+    ) -> bool {
+        let (Some(looked), [own]) = (&self.looked, key) else {
+            return false;
+        };
+        other.lookups.contains(looked)
+            && pairs.any(|(column, other)| column == *own && other == looked.column)
+    }
+
     /// The columns of a table with this key whose values carry the bucket of its rows.
     pub fn carriers<'a>(&'a self, key: &'a [String]) -> impl Iterator<Item = &'a String> + Clone {
         let own = self.column.iter().filter(|_| self.carries);

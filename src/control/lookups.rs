@@ -37,7 +37,7 @@ pub const LOOKED_MAX: usize = 100_000;
 /// Entries written, or rows read, in one go.
 const BATCH: usize = 10_000;
 /// How long transactions are waited for that are older than the table, and how often they are looked at.
-const OLDER_WAIT: Duration = Duration::from_secs(60);
+const OLDER_WAIT: Duration = Duration::from_mins(1);
 const OLDER_EVERY: Duration = Duration::from_millis(50);
 const FILLED: &str = "filled";
 
@@ -331,12 +331,11 @@ impl Control {
         };
         drop(connection);
         match made {
-            Ok(()) => Ok(()),
             // Another proxy may have made the schema or it at the same moment.
             Err(fault) if self.state(database, lookup).await?.is_none() => Err(fault.hint(
                 "Let the control role create in schema pgherd, or run pgherd setup with one that may.",
             )),
-            Err(_) => Ok(()),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

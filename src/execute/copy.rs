@@ -457,12 +457,12 @@ impl Placing<'_> {
             let value = self.read(column.kind, value).and_then(|value| {
                 keeps(column.kind, column.modifier, &value).map(|()| value.into_owned())
             });
-            let value = value.map_err(|error| match error {
-                KeyError::Unprovable => {
+            let value = value.map_err(|error| {
+                if error == KeyError::Unprovable {
                     let why = "has a value that is not known before the server reads it";
-                    planner::refuse::unknown_value(table, &column.lookup.column, why)
+                    return planner::refuse::unknown_value(table, &column.lookup.column, why);
                 }
-                error => key_fault(&error, self.split),
+                key_fault(&error, self.split)
             })?;
             let columns = 0..self.distribution.key().len();
             let key: Result<Vec<_>, KeyError> = columns

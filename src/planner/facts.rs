@@ -213,15 +213,28 @@ impl Facts {
             return Some(values);
         }
         let one = |value: Operand| -> Option<Operand> {
-            match &value {
-                Operand::Between(_) => None,
-                // A key that is pinned may be elsewhere than its bucket.
-                Operand::Looked(_) | Operand::Key(_) if *to == Mark::Bucket => None,
-                Operand::Id(_) | Operand::Carried(_) if *to != Mark::Bucket => None,
-                value if !is_value(value) => Some(value.clone()),
-                value if *to == Mark::Bucket => Some(Operand::Carried(Box::new(value.clone()))),
-                value => Some(Operand::Key(Box::new(value.clone()))),
+            if is_value(&value) {
+                let value = Box::new(value);
+                return Some(if *to == Mark::Bucket {
+                    Operand::Carried(value)
+                } else {
+                    Operand::Key(value)
+                });
             }
+            let is_elsewhere = match &value {
+                Operand::Between(_) => true,
+                // A key that is pinned may be elsewhere than its bucket.
+                Operand::Looked(_) | Operand::Key(_) => *to == Mark::Bucket,
+                Operand::Id(_) | Operand::Carried(_) => *to != Mark::Bucket,
+                Operand::Parameter(_)
+                | Operand::Literal { .. }
+                | Operand::Constant(_)
+                | Operand::Elements(_)
+                | Operand::LiteralElements(_)
+                | Operand::Computed(_)
+                | Operand::Null => false,
+            };
+            (!is_elsewhere).then_some(value)
         };
         values.into_iter().map(one).collect()
     }
@@ -443,10 +456,14 @@ fn is_value(operand: &Operand) -> bool {
 
 /// How much a set leaves open: listed values before those to be looked up, these before intervals.
 fn weight(values: &[Operand]) -> usize {
-    let more = |value: &Operand| match value {
-        Operand::Between(_) => 4 * KEYS_MAX,
-        Operand::Looked(_) => KEYS_MAX,
-        _ => 0,
+    let more = |value: &Operand| {
+        if matches!(value, Operand::Between(_)) {
+            4 * KEYS_MAX
+        } else if matches!(value, Operand::Looked(_)) {
+            KEYS_MAX
+        } else {
+            0
+        }
     };
     values.iter().map(|value| more(value) + 1).sum()
 }

@@ -83,9 +83,10 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         insert: true,
         modifiers: Arc::from([]),
         looks: false,
-        entries: match planned {
-            Access::Keyed(keyed) => Arc::clone(&keyed.entries),
-            _ => Arc::from([]),
+        entries: if let Access::Keyed(keyed) = planned {
+            Arc::clone(&keyed.entries)
+        } else {
+            Arc::from([])
         },
         hinted: None,
         table,

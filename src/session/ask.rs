@@ -16,7 +16,7 @@ use crate::control::lookups::LOOKED_MAX;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Interrupted, Told};
 use crate::placement::topology::Topology;
-use crate::planner::plan::{Access, Entry, Keyed, Literal, Parameter, Statement, Values};
+use crate::planner::plan::{Access, Entry, Keyed, Literal, Parameter, Route, Statement, Values};
 use crate::planner::{self, refuse};
 use crate::types::key::Key;
 
@@ -83,14 +83,12 @@ impl Answers {
             return None;
         }
         let value = value.clone().into_owned();
-        match open.values.iter_mut().find(|(known, _)| known == lookup) {
-            Some((_, values)) => {
-                values.insert(value);
-            }
-            None => {
-                let values = HashSet::from_iter([value]);
-                open.values.push((Arc::clone(lookup), values));
-            }
+        let mut values = open.values.iter_mut();
+        if let Some((_, values)) = values.find(|(known, _)| known == lookup) {
+            values.insert(value);
+        } else {
+            let values = HashSet::from_iter([value]);
+            open.values.push((Arc::clone(lookup), values));
         }
         None
     }
@@ -130,20 +128,35 @@ impl Values for Asking<'_> {
     }
 }
 
-/// What a statement asks the home shard.
-pub(crate) fn asks(statement: &Statement) -> Option<&Keyed> {
-    match &statement.access {
-        Access::Keyed(keyed) if keyed.asks() => Some(keyed),
-        _ => None,
-    }
-}
-
 impl Session {
+    /// Where a statement runs, by what the home shard has answered where it has to be asked.
+    ///
+    /// # Errors
+    /// Why it runs nowhere; or it has not been asked, and what is to be asked has been noted.
+    pub(crate) fn route_of(
+        &self,
+        statement: &Statement,
+        values: &dyn Values,
+    ) -> Result<Route, Fault> {
+        let Access::Keyed(keyed) = &statement.access else {
+            return self.hinted(statement, values);
+        };
+        if !keyed.asks() {
+            return self.hinted(statement, values);
+        }
+        let answers = &self.answers;
+        answers.begin();
+        let values = &Asking { values, answers };
+        let route = self.hinted(statement, values)?;
+        self.check_entries(keyed, &self.database.topology, values)?;
+        Ok(route)
+    }
+
     /// Whether what must be entered before a statement runs is there.
     ///
     /// # Errors
     /// It is not; what is missing has been noted. Or a value cannot be entered.
-    pub(crate) fn check_entries(
+    fn check_entries(
         &self,
         keyed: &Keyed,
         topology: &Topology,

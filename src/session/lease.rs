@@ -12,7 +12,6 @@ use crate::server::pool::Lease;
 use crate::wire::backend::Status;
 use crate::wire::pipeline::Request;
 
-use super::ask::{Asking, asks};
 use super::client::Activity;
 use super::{Session, Stop};
 
@@ -144,16 +143,7 @@ impl Session {
         if reads_catalogs {
             return here(true);
         }
-        let route = match asks(statement) {
-            None => self.hinted(statement, values)?,
-            Some(keyed) => {
-                let answers = &self.answers;
-                let values = &Asking { values, answers };
-                let route = self.hinted(statement, values)?;
-                self.check_entries(keyed, &self.database.topology, values)?;
-                route
-            }
-        };
+        let route = self.route_of(statement, values)?;
         match route {
             Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {
@@ -179,7 +169,11 @@ impl Session {
     }
 
     /// `SET pgherd.shard` sends what it can to that shard.
-    fn hinted(&self, statement: &Statement, values: &dyn Values) -> Result<Route, Fault> {
+    pub(super) fn hinted(
+        &self,
+        statement: &Statement,
+        values: &dyn Values,
+    ) -> Result<Route, Fault> {
         let route = || planner::route(statement, &self.database.topology, values);
         let Some((_, name)) = self
             .own_settings

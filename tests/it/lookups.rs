@@ -273,18 +273,20 @@ fn rows_that_were_there_are_entered() {
 fn rows_are_copied_with_their_entries() {
     let shop = Shop::start(BOTH);
     let mut client = shop.connect();
-    let rows: String = (1..=3_000)
+    let rows: Vec<String> = (1..=3_000)
         .map(|at| format!("{at}\t{}\tn{}\n", at * 11, at % 500))
         .collect();
+    let rows = rows.concat();
     let pieces: Vec<Vec<u8>> = rows.as_bytes().chunks(1_000).map(<[u8]>::to_vec).collect();
     let sql = "COPY wc_orders (order_id, customer_id, number) FROM STDIN";
     assert_eq!(
         client.copy_in(sql, &pieces).expect("copied").tags,
         ["COPY 3000"]
     );
-    let items: String = (1..=3_000)
+    let items: Vec<String> = (1..=3_000)
         .map(|at| format!("{at},{},1\n", at % 9))
         .collect();
+    let items = items.concat();
     let pieces: Vec<Vec<u8>> = items.as_bytes().chunks(1_000).map(<[u8]>::to_vec).collect();
     let sql = "COPY wc_order_items (order_id, product_id, quantity) FROM STDIN WITH (FORMAT csv)";
     assert_eq!(
