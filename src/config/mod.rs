@@ -23,7 +23,7 @@ mod yaml;
 pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
 pub use load::limit::{is_limit, with_limit};
-pub use load::{Parsed, Sources, parse};
+pub use load::{Parsed, Sources, parse, split_name};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -241,6 +241,8 @@ pub struct Limits {
     pub max_multi_bytes: u64,
     /// Bytes of memoised plans, per engine.
     pub plan_cache_size: u64,
+    /// Rows of one directory that are kept.
+    pub max_directory_rows: usize,
 }
 
 impl Default for Limits {
@@ -271,6 +273,7 @@ impl Default for Limits {
             max_statement_size: 16 << 20,
             max_multi_bytes: 256 << 20,
             plan_cache_size: 64 << 20,
+            max_directory_rows: 100_000,
         }
     }
 }

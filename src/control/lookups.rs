@@ -27,10 +27,11 @@ use crate::config::Lookup;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
 use crate::placement::distribution::Distribution;
+use crate::placement::rule::Unlisted;
 use crate::planner::plan::Entry;
 use crate::planner::{lookup_type, refuse};
 use crate::sql::fill::quote;
-use crate::types::key::{Key, KeyType};
+use crate::types::key::{Key, KeyError, KeyType};
 
 /// Values that are looked up for one statement, and keys that are found for them.
 pub const LOOKED_MAX: usize = 100_000;
@@ -151,12 +152,27 @@ impl Control {
         values.dedup();
         let known = self.keys(database, lookup, &values).await?;
         let mut places: HashMap<&Key<'static>, ShardSet> = HashMap::new();
-        let old = known
-            .iter()
-            .flat_map(|(value, keys)| keys.iter().map(move |key| (value, key)));
-        let new = entries.iter().map(|entry| (&entry.value, &entry.key));
-        for (value, key) in new.chain(old) {
-            let place = distribution.place(key);
+        let mut pairs: Vec<(&Key<'static>, &Vec<Key<'static>>)> = Vec::new();
+        for entry in entries {
+            pairs.push((&entry.value, &entry.key));
+        }
+        for (value, keys) in &known {
+            for key in keys {
+                pairs.push((value, key));
+            }
+        }
+        for (value, key) in pairs {
+            let place = match distribution.place(key) {
+                Err(KeyError::Unlisted(at)) => match distribution.directories().get(at) {
+                    Some(directory) => {
+                        let unlisted = Unlisted::new(directory, key);
+                        let listed = self.ask_directory(database, &unlisted).await?;
+                        directory.shard(key, &listed)
+                    }
+                    None => Err(KeyError::Unprovable),
+                },
+                placed => placed,
+            };
             let place = place.map_err(|error| crate::planner::key_fault(&error, &lookup.table))?;
             let places = places.entry(value).or_default();
             places.insert(place);
@@ -569,7 +585,7 @@ fn type_of(value: &Key<'_>) -> &'static str {
 }
 
 /// A value as `::text` prints it.
-fn text_of(value: &Key<'_>) -> String {
+pub(super) fn text_of(value: &Key<'_>) -> String {
     let text = value.to_string();
     match value {
         Key::Uuid(_) => {

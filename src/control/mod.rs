@@ -5,6 +5,7 @@
 //! own. Every wait has a limit: connecting takes `server_connect_timeout`, a query [`QUERY_TIMEOUT`].
 
 mod check;
+mod directories;
 mod finding;
 pub mod ids;
 mod introspect;

@@ -4,13 +4,14 @@
 //! One transaction a shard. Rows are cut out of the client's data and sent on as they are; only
 //! the key's fields are read. What goes everywhere is not even cut.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
+use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner;
 use crate::planner::plan::{CopySplit, Entry, LookupColumn};
@@ -122,6 +123,8 @@ struct Placing<'a> {
     tenant: Option<(usize, Key<'a>)>,
     /// The keys of values that were looked up for the rows at hand.
     found: HashMap<Key<'static>, Arc<[Vec<Key<'static>>]>>,
+    /// What directories list for their keys, in order.
+    listed: Vec<(Unlisted, Listed)>,
 }
 
 /// Runs the COPY of a sharded table.
@@ -146,6 +149,7 @@ pub(super) async fn run<C: Conversation>(
             is_utf8: wide.lexing.encoding == Encoding::Utf8,
             tenant,
             found: HashMap::new(),
+            listed: Vec::new(),
         },
         held: Held::default(),
         splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
@@ -315,8 +319,21 @@ impl Rows<'_> {
             values.sort();
             values.dedup();
             let lookup = Some(&column.lookup);
-            let told = client.ask_for_rows(lookup, values, Vec::new()).await?;
-            placing.found = told.into_iter().collect();
+            let told = client.ask_for_rows(lookup, values, Vec::new(), BTreeSet::new());
+            placing.found = told.await?.keys;
+        }
+        if placing.is_listed() {
+            // The keys that were looked up may be unlisted as well.
+            let mut unlisted = BTreeSet::new();
+            for piece in &held.pieces {
+                if let HeldPiece::Row(_, fields) = piece {
+                    placing.unlisted(&borrowed(fields), &mut unlisted);
+                }
+            }
+            if !unlisted.is_empty() {
+                let told = client.ask_for_rows(None, Vec::new(), Vec::new(), unlisted);
+                placing.listed = told.await?.listed;
+            }
         }
         let mut entries = Vec::new();
         for piece in &held.pieces {
@@ -325,7 +342,8 @@ impl Rows<'_> {
             }
         }
         if !entries.is_empty() {
-            client.ask_for_rows(None, Vec::new(), entries).await?;
+            let told = client.ask_for_rows(None, Vec::new(), entries, BTreeSet::new());
+            told.await?;
         }
         for piece in &held.pieces {
             match piece {
@@ -433,7 +451,53 @@ fn pack(lane: &mut Lane) {
 
 impl Placing<'_> {
     fn asks(&self) -> bool {
-        self.split.looked.is_some() || !self.split.entries.is_empty()
+        self.split.looked.is_some() || !self.split.entries.is_empty() || self.is_listed()
+    }
+
+    /// Whether directories say where rows go.
+    fn is_listed(&self) -> bool {
+        !self.distribution.directories().is_empty()
+    }
+
+    /// Places a key.
+    fn place(&self, key: &[Key<'_>]) -> Result<ShardId, KeyError> {
+        let index = match self.distribution.place(key) {
+            Err(KeyError::Unlisted(index)) => index,
+            placed => return placed,
+        };
+        let directory = self.distribution.directories().get(index);
+        let directory = directory.ok_or(KeyError::Unprovable)?;
+        let asked = Unlisted::new(directory, key);
+        let listed = self.listed.binary_search_by(|(known, _)| known.cmp(&asked));
+        match listed.ok().and_then(|at| self.listed.get(at)) {
+            Some((_, listed)) => directory.shard(key, listed),
+            None => Err(KeyError::Unasked),
+        }
+    }
+
+    /// Notes the keys of a row that are to be asked for.
+    fn unlisted(&self, fields: &[Option<&[u8]>], into: &mut BTreeSet<Unlisted>) {
+        let mut note = |key: &[Key<'_>]| {
+            if let Err(KeyError::Unlisted(index)) = self.distribution.place(key)
+                && let Some(directory) = self.distribution.directories().get(index)
+            {
+                into.insert(Unlisted::new(directory, key));
+            }
+        };
+        if let Some(column) = &self.split.looked {
+            let value = self.looked(fields, column).ok();
+            let keys = value.and_then(|value| self.found.get(&value));
+            keys.into_iter()
+                .flat_map(|keys| keys.iter())
+                .for_each(|key| note(key));
+            return;
+        }
+        let columns = 0..self.distribution.key().len();
+        let key: Result<Vec<_>, KeyError> = columns.map(|index| self.key(fields, index)).collect();
+        // What is wrong with a key is told when its row is placed.
+        if let Ok(key) = key {
+            note(&key);
+        }
     }
 
     /// The value of a row's key that is looked up.
@@ -524,18 +588,18 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
         let mut shards = ShardSet::new();
         keys.into_iter()
             .flatten()
-            .try_for_each(|key| distribution.place(key).map(|shard| shards.insert(shard)))
+            .try_for_each(|key| placing.place(key).map(|shard| shards.insert(shard)))
             .and_then(|()| planner::single(&shards, &split.table, &column.lookup, &value))
     } else if split.by_id || split.checks_id {
         by_id(fields, placing)
     } else if columns == 1 {
         let key = placing.key(fields, 0);
-        key.and_then(|key| distribution.place(std::slice::from_ref(&key)))
+        key.and_then(|key| placing.place(std::slice::from_ref(&key)))
     } else {
         (0..columns)
             .map(|index| placing.key(fields, index))
             .collect::<Result<Vec<_>, _>>()
-            .and_then(|key| distribution.place(&key))
+            .and_then(|key| placing.place(&key))
     };
     placed.map_err(|error| key_fault(&error, split))
 }

@@ -12,6 +12,7 @@ mod group;
 mod insert;
 mod member;
 
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ use crate::config::{Limits, Lookup};
 use crate::error::{Fault, SqlState};
 use crate::metrics::catalogue::RouteLabel;
 use crate::placement::ShardId;
+use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Effect, Entry, Route};
 use crate::server::connection::CancelTarget;
@@ -68,8 +70,14 @@ impl Source {
     }
 }
 
-/// Values that were looked up, each with its keys.
-pub(crate) type Told = Vec<(Key<'static>, Arc<[Vec<Key<'static>>]>)>;
+/// What the home shard says of rows.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Values that were looked up, each with its keys.
+    pub(crate) keys: HashMap<Key<'static>, Arc<[Vec<Key<'static>>]>>,
+    /// What directories list, in order.
+    pub(crate) listed: Vec<(Unlisted, Listed)>,
+}
 
 /// What the client sends while it copies.
 #[derive(Debug)]
@@ -197,8 +205,8 @@ pub(crate) trait Conversation {
     /// Safe: the catalog is read all the same.
     async fn schema_changed(&self);
 
-    /// Has the home shard tell the keys of values of a column that has a lookup table, and enter rows to
-    /// come.
+    /// Has the home shard tell the keys of values of a column that has a lookup table, enter rows to come,
+    /// and say what directories list.
     ///
     /// # Errors
     /// It does not, or the client left or canceled.
@@ -210,6 +218,7 @@ pub(crate) trait Conversation {
         lookup: Option<&Arc<Lookup>>,
         values: Vec<Key<'static>>,
         entries: Vec<Entry>,
+        unlisted: BTreeSet<Unlisted>,
     ) -> Result<Told, Interrupted>;
 
     /// The time now.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::config::Lookup;
 use crate::error::Fault;
+use crate::placement::rule::{Directory, Listed};
 use crate::placement::{ShardId, ShardSet};
 use crate::sql::fill::Fill;
 use crate::sql::mask::Literal as Span;
@@ -487,6 +488,11 @@ pub trait Values {
     /// The keys that a lookup table has for a value. `None`: it is not known, and to be asked for if it can
     /// be.
     fn keys_of(&self, _lookup: &Arc<Lookup>, _value: &Key<'_>) -> Option<Arc<[Vec<Key<'static>>]>> {
+        None
+    }
+    /// What a directory lists for a key that it is not known to list. `None`: it is to be asked, if it can
+    /// be.
+    fn listed(&self, _directory: &Arc<Directory>, _key: &[Key<'_>]) -> Option<Listed> {
         None
     }
 }

@@ -66,7 +66,7 @@ pub fn key_fault(error: &KeyError, table: &str) -> Fault {
     match error {
         KeyError::Null => refuse::null_key(table),
         KeyError::Unprovable => refuse::unprovable(table),
-        KeyError::Unasked => refuse::unasked(table),
+        KeyError::Unasked | KeyError::Unlisted(_) => refuse::unasked(table),
         KeyError::Invalid(fault) | KeyError::Uncovered(fault) => Fault::clone(fault),
     }
 }
@@ -323,7 +323,7 @@ fn place(
     for (operand, kind) in key.iter().zip(distribution.key()) {
         tuple.push(decode(operand, *kind, values)?);
     }
-    reached.add(distribution.place(&tuple)?);
+    reached.add(shard_of(distribution, &tuple, values)?);
     Ok(())
 }
 
@@ -352,10 +352,21 @@ fn place_one(
         | Operand::Computed(_)
         | Operand::Null
         | Operand::Elements(_)
-        | Operand::LiteralElements(_) => each_value(operand, kind, values, &mut |key| {
-            reached.add(distribution.place(&[key])?);
+        | Operand::LiteralElements(_) => {
+            let mut unasked = false;
+            each_value(operand, kind, values, &mut |key| {
+                match shard_of(distribution, &[key], values) {
+                    // All is asked for at once.
+                    Err(KeyError::Unasked) => unasked = true,
+                    shard => reached.add(shard?),
+                }
+                Ok(())
+            })?;
+            if unasked {
+                return Err(KeyError::Unasked);
+            }
             Ok(())
-        }),
+        }
     }
 }
 
@@ -375,7 +386,13 @@ fn looked_up(
         };
         let mut own = ShardSet::new();
         for key in &*keys {
-            own.insert(distribution.place(key)?);
+            match shard_of(distribution, key, values) {
+                Err(KeyError::Unasked) => unasked = true,
+                shard => own.insert(shard?),
+            }
+        }
+        if unasked {
+            return Ok(());
         }
         if keyed.insert {
             let shard = single(&own, &keyed.table, &looked.lookup, &value)?;
@@ -492,6 +509,24 @@ fn each_key(
             each(key?);
             Ok(())
         }
+    }
+}
+
+/// The shard of a key, as far as directories say.
+fn shard_of(
+    distribution: &Distribution,
+    key: &[Key<'_>],
+    values: &dyn Values,
+) -> Result<ShardId, KeyError> {
+    let index = match distribution.place(key) {
+        Err(KeyError::Unlisted(index)) => index,
+        placed => return placed,
+    };
+    let directory = distribution.directories().get(index);
+    let directory = directory.ok_or(KeyError::Unprovable)?;
+    match values.listed(directory, key) {
+        Some(listed) => directory.shard(key, &listed),
+        None => Err(KeyError::Unasked),
     }
 }
 

@@ -6,7 +6,7 @@
 //! the next may ask for what another client has entered meanwhile.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -15,6 +15,7 @@ use crate::config::Lookup;
 use crate::control::lookups::LOOKED_MAX;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Interrupted, Told};
+use crate::placement::rule::{Directory, Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Access, Entry, Keyed, Literal, Parameter, Route, Statement, Values};
 use crate::planner::{self, refuse};
@@ -32,6 +33,8 @@ pub(crate) struct Answers {
     found: Vec<(Arc<Lookup>, Found)>,
     /// Entries that are there.
     entered: HashSet<Entry, FixedState>,
+    /// What directories list.
+    listed: Vec<(Unlisted, Listed)>,
     open: RefCell<Open>,
 }
 
@@ -40,19 +43,20 @@ pub(crate) struct Answers {
 pub(crate) struct Open {
     values: Vec<(Arc<Lookup>, HashSet<Key<'static>, FixedState>)>,
     entries: Vec<Entry>,
+    unlisted: BTreeSet<Unlisted>,
     count: usize,
 }
 
 impl Open {
     fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.entries.is_empty()
+        self.values.is_empty() && self.entries.is_empty() && self.unlisted.is_empty()
     }
 }
 
 impl Answers {
     /// Whether nothing was asked and answered.
     pub(crate) fn is_empty(&self) -> bool {
-        self.found.is_empty() && self.entered.is_empty()
+        self.found.is_empty() && self.entered.is_empty() && self.listed.is_empty()
     }
 
     /// Whether something is to be asked.
@@ -93,6 +97,19 @@ impl Answers {
         None
     }
 
+    fn listed(&self, directory: &Arc<Directory>, key: &[Key<'_>]) -> Option<Listed> {
+        let asked = Unlisted::new(directory, key);
+        if let Ok(at) = self.listed.binary_search_by(|(known, _)| known.cmp(&asked)) {
+            return self.listed.get(at).map(|(_, listed)| listed.clone());
+        }
+        let mut open = self.open.borrow_mut();
+        open.count = open.count.saturating_add(1);
+        if open.count <= LOOKED_MAX {
+            open.unlisted.insert(asked);
+        }
+        None
+    }
+
     /// Notes entries that are not known to be there; whether all are.
     fn has(&self, entries: Vec<Entry>) -> bool {
         let missing = entries
@@ -126,6 +143,10 @@ impl Values for Asking<'_> {
     fn keys_of(&self, lookup: &Arc<Lookup>, value: &Key<'_>) -> Option<Keys> {
         self.answers.keys_of(lookup, value)
     }
+
+    fn listed(&self, directory: &Arc<Directory>, key: &[Key<'_>]) -> Option<Listed> {
+        self.answers.listed(directory, key)
+    }
 }
 
 impl Session {
@@ -141,14 +162,17 @@ impl Session {
         let Access::Keyed(keyed) = &statement.access else {
             return self.hinted(statement, values);
         };
-        if !keyed.asks() {
+        let topology = &self.database.topology;
+        let distribution = topology.distribution(keyed.distribution);
+        let is_listed = distribution.is_some_and(|found| !found.directories().is_empty());
+        if !keyed.asks() && !is_listed {
             return self.hinted(statement, values);
         }
         let answers = &self.answers;
         answers.begin();
         let values = &Asking { values, answers };
         let route = self.hinted(statement, values)?;
-        self.check_entries(keyed, &self.database.topology, values)?;
+        self.check_entries(keyed, topology, values)?;
         Ok(route)
     }
 
@@ -219,7 +243,7 @@ impl Session {
         let name = self.database.name.clone();
         let task = runtime.spawn(answered(shared, name, topology, open));
         let answered = tokio::time::timeout(limit.saturating_mul(FACTOR), task);
-        let (found, entries) = self
+        let answered = self
             .watched(async {
                 match answered.await {
                     Ok(Ok(result)) => result,
@@ -232,7 +256,7 @@ impl Session {
                 }
             })
             .await?;
-        for (lookup, found) in found {
+        for (lookup, found) in answered.found {
             match self
                 .answers
                 .found
@@ -243,7 +267,11 @@ impl Session {
                 None => self.answers.found.push((lookup, found)),
             }
         }
-        self.answers.entered.extend(entries);
+        self.answers.entered.extend(answered.entries);
+        self.answers.listed.extend(answered.listed);
+        self.answers
+            .listed
+            .sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(())
     }
 
@@ -256,23 +284,33 @@ impl Session {
         lookup: Option<&Arc<Lookup>>,
         values: Vec<Key<'static>>,
         entries: Vec<Entry>,
+        unlisted: BTreeSet<Unlisted>,
     ) -> Result<Told, Interrupted> {
         let values = lookup.map(|lookup| (Arc::clone(lookup), values.into_iter().collect()));
         let open = Open {
             values: values.into_iter().collect(),
             entries,
+            unlisted,
             count: 0,
         };
         let result = self.answer(open).await;
-        let found = std::mem::take(&mut self.answers).found;
-        result.map(|()| found.into_iter().flat_map(|(_, found)| found).collect())
+        let answers = std::mem::take(&mut self.answers);
+        let keys = answers.found.into_iter().flat_map(|(_, found)| found);
+        result.map(|()| Told {
+            keys: keys.collect(),
+            listed: answers.listed,
+        })
     }
 }
 
 /// How many times `server_connect_timeout` an answer may take: a lookup table may have to be filled first.
 const FACTOR: u32 = 4;
 
-type Answered = (Vec<(Arc<Lookup>, Found)>, Vec<Entry>);
+struct Answered {
+    found: Vec<(Arc<Lookup>, Found)>,
+    entries: Vec<Entry>,
+    listed: Vec<(Unlisted, Listed)>,
+}
 
 async fn answered(
     shared: Arc<Shared>,
@@ -315,7 +353,16 @@ async fn answered(
             .enter(&database, distribution(lookup)?, lookup, &own)
             .await?;
     }
-    Ok((found, open.entries))
+    let mut listed = Vec::with_capacity(open.unlisted.len());
+    for unlisted in open.unlisted {
+        let found = control.ask_directory(&database, &unlisted).await?;
+        listed.push((unlisted, found));
+    }
+    Ok(Answered {
+        found,
+        entries: open.entries,
+        listed,
+    })
 }
 
 fn late() -> Fault {

@@ -1,5 +1,6 @@
 //! What a statement over several shards sees of its client.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::execute::{Conversation, Copied, End, Interrupted, Told, canceled_faul
 use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
+use crate::placement::rule::Unlisted;
 use crate::placement::topology::Topology;
 use crate::planner::plan::Entry;
 use crate::server::connection::{CancelTarget, ServerConnection};
@@ -196,8 +198,9 @@ impl Conversation for Session {
         lookup: Option<&Arc<Lookup>>,
         values: Vec<Key<'static>>,
         entries: Vec<Entry>,
+        unlisted: BTreeSet<Unlisted>,
     ) -> Result<Told, Interrupted> {
-        Session::ask_for_rows(self, lookup, values, entries).await
+        Session::ask_for_rows(self, lookup, values, entries, unlisted).await
     }
 
     fn topology(&self) -> &Arc<Topology> {

@@ -292,7 +292,7 @@ impl Loader<'_> {
 }
 
 /// Schema and name of `name`, `schema.name` or `"schema"."na.me"`, verbatim: nothing is folded.
-pub(super) fn split_name(text: &str) -> Option<(Option<String>, String)> {
+pub fn split_name(text: &str) -> Option<(Option<String>, String)> {
     let (first, rest) = name_part(text)?;
     if rest.is_empty() {
         return Some((None, first));

@@ -83,6 +83,9 @@ pub enum KeyError {
     /// Where it belongs is known to the home shard, which has not been asked.
     #[error("the home shard was not asked where the key belongs")]
     Unasked,
+    /// A directory, by its place among those of the distribution, is not known to list the key.
+    #[error("it is not known whether a directory lists the key")]
+    Unlisted(usize),
     /// A valid value that the distribution places nowhere.
     #[error("{0}")]
     Uncovered(Box<Fault>),
@@ -272,7 +275,7 @@ mod tests {
             Ok(key) => key.to_string(),
             Err(KeyError::Null) => "null".into(),
             Err(KeyError::Unprovable) => "unprovable".into(),
-            Err(KeyError::Unasked) => "unasked".into(),
+            Err(KeyError::Unasked | KeyError::Unlisted(_)) => "unasked".into(),
             Err(KeyError::Invalid(fault) | KeyError::Uncovered(fault)) => {
                 fault.code.as_str().into()
             }
