@@ -277,6 +277,8 @@ impl Control {
             self.make_table(database, lookup).await?;
             state = Some(State::Made);
         }
+        // Rows are entered while it is filled.
+        self.lookups().insert(key.clone(), State::Made);
         if wanted == State::Filled && state != Some(State::Filled) {
             self.fill(database, distribution, lookup).await?;
             state = Some(State::Filled);

@@ -17,7 +17,7 @@ use crate::error::{Fault, SqlState};
 use crate::tls::ServerConnector;
 
 /// Connections at most, for each pool.
-pub(super) const SIZE: usize = 2;
+pub(super) const SIZE: usize = 4;
 /// How long connecting may take where `server_connect_timeout` sets no limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
@@ -238,11 +239,14 @@ impl Session {
         }
         let shared = Arc::clone(&self.engine.shared);
         let runtime = shared.control_runtime.clone();
-        let limit = self.database.limits.server_connect_timeout;
+        let limit = match self.database.limits.server_connect_timeout {
+            Duration::ZERO => ANSWER_MAX,
+            limit => limit.saturating_mul(FACTOR),
+        };
         let topology = Arc::clone(&self.database.topology);
         let name = self.database.name.clone();
         let task = runtime.spawn(answered(shared, name, topology, open));
-        let answered = tokio::time::timeout(limit.saturating_mul(FACTOR), task);
+        let answered = tokio::time::timeout(limit, task);
         let answered = self
             .watched(async {
                 match answered.await {
@@ -305,6 +309,8 @@ impl Session {
 
 /// How many times `server_connect_timeout` an answer may take: a lookup table may have to be filled first.
 const FACTOR: u32 = 4;
+/// How long it may take where that is not limited.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 
 struct Answered {
     found: Vec<(Arc<Lookup>, Found)>,

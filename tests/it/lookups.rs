@@ -451,23 +451,66 @@ fn two_proxies_answer_as_one_server_does() {
 
 #[test]
 fn a_home_shard_that_cannot_be_asked_is_told_of() {
-    let databases = Databases::create(SHARDS);
-    databases.run_everywhere(SHOP);
-    let mut options = options(BOTH);
-    options.database.push("control_user: nobody".to_owned());
-    options.database.push("control_password: wrong".to_owned());
-    let herd = Herd::start(&databases, &options);
-    let mut client = herd.connect();
-    // Without the catalog nothing is known of the columns.
-    for sql in [
-        "SELECT * FROM wc_order_items WHERE order_id = 7",
-        "INSERT INTO wc_orders (order_id, customer_id, number) VALUES (1, 7, 'a')",
-    ] {
+    let shop = Shop::start(BOTH);
+    let mut client = shop.connect();
+    let insert = "INSERT INTO wc_orders (order_id, customer_id, number) VALUES";
+    client.run(&format!("{insert} (1, 7, 'a')"));
+    let select = "SELECT customer_id FROM wc_orders WHERE order_id = 1";
+    assert_eq!(client.value(select), "7");
+    let mut home = shop.databases.shard(0);
+    let table = "pgherd.\"lookup_wc_orders.order_id\"";
+    home.run(&format!("REVOKE ALL ON {table} FROM app"));
+    for sql in [select, &format!("{insert} (2, 30000, 'b')")] {
+        client.run("BEGIN");
         let error = client.fails(sql);
-        assert!(
-            ["08001", "0A000"].contains(&error.code.as_str()),
-            "{error:?}"
-        );
-        assert!(!error.hint.is_empty());
+        assert_eq!(error.code, "08006", "{error:?}");
+        assert!(error.detail.contains("permission denied") && !error.hint.is_empty());
+        assert_eq!(client.fails("SELECT 1").code, "25P02");
+        client.run("ROLLBACK");
     }
+    // A known key needs nobody.
+    assert_eq!(
+        client
+            .rows("SELECT * FROM wc_orders WHERE customer_id = 7")
+            .len(),
+        1
+    );
+    home.run(&format!("GRANT ALL ON {table} TO app"));
+    assert_eq!(client.value(select), "7");
+    // One that is dropped is made anew.
+    home.run(&format!("DROP TABLE {table}"));
+    assert_eq!(client.fails(select).code, "08006");
+    assert_eq!(client.value(select), "7");
+    assert_eq!(shop.counts("wc_orders").iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn check_tells_what_cannot_be_looked_up() {
+    let databases = Databases::create(SHARDS);
+    databases.run_everywhere(
+        "CREATE TABLE wc_customers (customer_id bigint PRIMARY KEY, name text);
+         CREATE TABLE wc_orders (order_id bigint PRIMARY KEY, customer_id bigint, number numeric);
+         CREATE TABLE wc_order_items (order_id bigint REFERENCES wc_orders, product_id bigint);
+         CREATE FUNCTION renumber() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.number := 1; RETURN NEW; END';
+         CREATE TRIGGER renumbers BEFORE INSERT ON wc_orders FOR EACH ROW EXECUTE FUNCTION renumber()",
+    );
+    let herd = Herd::start(&databases, &options(BOTH));
+    let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        .args(["check", "-c"])
+        .arg(herd.config())
+        .output()
+        .expect("pgherd runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        text.contains(
+            "lookup column \"number\" of table \"public.wc_orders\": its type is numeric"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("trigger \"renumbers\""), "{text}");
+    // An order's value is on one shard: it is unique, and items refer to it where they are.
+    assert!(
+        !text.contains("wc_orders_pkey") && !text.contains("foreign key"),
+        "{text}"
+    );
 }
