@@ -158,6 +158,8 @@ impl Control {
         let shape = shape(&mut connection, directory).await?;
         let limit = self.config.limits.max_directory_rows;
         let rows = rows(&mut connection, directory, &shape, limit).await?;
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut findings = Vec::new();
         for (key, listed) in rows {
             if let Listed::Unknown(shard) = listed {

@@ -18,7 +18,7 @@
 //! sessions that enter one value for two shards at once may both be refused; the entries stay, and one of
 //! them is to be deleted by hand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::Control;
@@ -76,7 +76,7 @@ impl Control {
         distribution: &Distribution,
         lookup: &Lookup,
         values: &[Key<'static>],
-    ) -> Result<HashMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
+    ) -> Result<BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
         self.ready(database, distribution, lookup, State::Filled)
             .await?;
         let found = self.keys(database, lookup, values).await;
@@ -192,8 +192,8 @@ impl Control {
         database: &str,
         lookup: &Lookup,
         values: &[Key<'static>],
-    ) -> Result<HashMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
-        let mut found: HashMap<Key<'static>, Vec<Vec<Key<'static>>>> = HashMap::new();
+    ) -> Result<BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
+        let mut found: BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>> = BTreeMap::new();
         let Some(kind) = values.first().map(type_of) else {
             return Ok(found);
         };

@@ -4,7 +4,7 @@
 //! One transaction a shard. Rows are cut out of the client's data and sent on as they are; only
 //! the key's fields are read. What goes everywhere is not even cut.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -319,12 +319,12 @@ impl Rows<'_> {
             values.sort();
             values.dedup();
             let lookup = Some(&column.lookup);
-            let told = client.ask_for_rows(lookup, values, Vec::new(), BTreeSet::new());
+            let told = client.ask_for_rows(lookup, values, Vec::new(), Vec::new());
             placing.found = told.await?.keys;
         }
         if placing.is_listed() {
             // The keys that were looked up may be unlisted as well.
-            let mut unlisted = BTreeSet::new();
+            let mut unlisted = Vec::new();
             for piece in &held.pieces {
                 if let HeldPiece::Row(_, fields) = piece {
                     placing.unlisted(&borrowed(fields), &mut unlisted);
@@ -342,7 +342,7 @@ impl Rows<'_> {
             }
         }
         if !entries.is_empty() {
-            let told = client.ask_for_rows(None, Vec::new(), entries, BTreeSet::new());
+            let told = client.ask_for_rows(None, Vec::new(), entries, Vec::new());
             told.await?;
         }
         for piece in &held.pieces {
@@ -476,12 +476,12 @@ impl Placing<'_> {
     }
 
     /// Notes the keys of a row that are to be asked for.
-    fn unlisted(&self, fields: &[Option<&[u8]>], into: &mut BTreeSet<Unlisted>) {
+    fn unlisted(&self, fields: &[Option<&[u8]>], into: &mut Vec<Unlisted>) {
         let mut note = |key: &[Key<'_>]| {
             if let Err(KeyError::Unlisted(index)) = self.distribution.place(key)
                 && let Some(directory) = self.distribution.directories().get(index)
             {
-                into.insert(Unlisted::new(directory, key));
+                into.push(Unlisted::new(directory, key));
             }
         };
         if let Some(column) = &self.split.looked {

@@ -12,7 +12,7 @@ mod group;
 mod insert;
 mod member;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -218,7 +218,7 @@ pub(crate) trait Conversation {
         lookup: Option<&Arc<Lookup>>,
         values: Vec<Key<'static>>,
         entries: Vec<Entry>,
-        unlisted: BTreeSet<Unlisted>,
+        unlisted: Vec<Unlisted>,
     ) -> Result<Told, Interrupted>;
 
     /// The time now.

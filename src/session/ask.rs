@@ -6,7 +6,7 @@
 //! the next may ask for what another client has entered meanwhile.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct Answers {
 pub(crate) struct Open {
     values: Vec<(Arc<Lookup>, HashSet<Key<'static>, FixedState>)>,
     entries: Vec<Entry>,
-    unlisted: BTreeSet<Unlisted>,
+    unlisted: Vec<Unlisted>,
     count: usize,
 }
 
@@ -106,7 +106,7 @@ impl Answers {
         let mut open = self.open.borrow_mut();
         open.count = open.count.saturating_add(1);
         if open.count <= LOOKED_MAX {
-            open.unlisted.insert(asked);
+            open.unlisted.push(asked);
         }
         None
     }
@@ -288,7 +288,7 @@ impl Session {
         lookup: Option<&Arc<Lookup>>,
         values: Vec<Key<'static>>,
         entries: Vec<Entry>,
-        unlisted: BTreeSet<Unlisted>,
+        unlisted: Vec<Unlisted>,
     ) -> Result<Told, Interrupted> {
         let values = lookup.map(|lookup| (Arc::clone(lookup), values.into_iter().collect()));
         let open = Open {
@@ -322,7 +322,7 @@ async fn answered(
     shared: Arc<Shared>,
     database: String,
     topology: Arc<Topology>,
-    open: Open,
+    mut open: Open,
 ) -> Result<Answered, Fault> {
     let control = Arc::clone(&shared.snapshot.load().control);
     let distribution = |lookup: &Lookup| {
@@ -359,6 +359,8 @@ async fn answered(
             .enter(&database, distribution(lookup)?, lookup, &own)
             .await?;
     }
+    open.unlisted.sort();
+    open.unlisted.dedup();
     let mut listed = Vec::with_capacity(open.unlisted.len());
     for unlisted in open.unlisted {
         let found = control.ask_directory(&database, &unlisted).await?;

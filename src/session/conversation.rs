@@ -1,6 +1,5 @@
 //! What a statement over several shards sees of its client.
 
-use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -198,7 +197,7 @@ impl Conversation for Session {
         lookup: Option<&Arc<Lookup>>,
         values: Vec<Key<'static>>,
         entries: Vec<Entry>,
-        unlisted: BTreeSet<Unlisted>,
+        unlisted: Vec<Unlisted>,
     ) -> Result<Told, Interrupted> {
         Session::ask_for_rows(self, lookup, values, entries, unlisted).await
     }
