@@ -159,6 +159,11 @@ impl Facts {
         self.mark(left) == self.mark(right)
     }
 
+    /// Whether a node's values are looked up.
+    pub(super) fn is_looked(&self, node: Node) -> bool {
+        matches!(self.mark(node), Mark::Looked(_))
+    }
+
     /// Whether all rows with one value of a node are on one shard.
     pub(super) fn is_of_one_place(&self, node: Node) -> bool {
         match self.mark(node) {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 
 use crate::planner::context::Context;
-use crate::planner::plan::{Access, Looked, Operand, Script};
+use crate::planner::plan::{Access, KeyOperands, Looked, Operand, Script};
 use crate::planner::script::script;
 use crate::sql::mask::Masked;
 use crate::sql::scan::Lexing;
@@ -238,12 +238,13 @@ fn size(text: &[u8], script: &Script) -> usize {
         .statements
         .iter()
         .map(|statement| match &statement.access {
-            Access::Keyed(keyed) => keyed
-                .keys
-                .iter()
-                .flatten()
-                .map(|key| 24 + key.iter().map(weight).sum::<usize>())
-                .sum(),
+            Access::Keyed(keyed) => {
+                let of_key = |key: &KeyOperands| 24 + key.iter().map(weight).sum::<usize>();
+                let keys = keyed.keys.iter().flatten().map(of_key);
+                let entries = keyed.entries.iter().flat_map(|entries| &entries.rows);
+                let entries = entries.map(|(value, key)| weight(value) + of_key(key));
+                keys.chain(entries).sum()
+            }
             Access::Generate(generate) => 512 + generate.keys.len() * 96,
             Access::Session
             | Access::Anywhere

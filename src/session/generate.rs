@@ -178,7 +178,8 @@ impl Session {
     fn take_numbers(&mut self, stream: &Arc<Stream>, count: usize) -> Result<Vec<i64>, Stop> {
         let spare = self.spare_numbers.iter().position(|(of, _)| of == stream);
         let mut numbers = match spare {
-            Some(spare) => self.spare_numbers.swap_remove(spare).1,
+            // In the order that they were given in: the same rows have the same again.
+            Some(spare) => self.spare_numbers.remove(spare).1,
             None => Vec::with_capacity(count),
         };
         numbers.truncate(count);

@@ -205,6 +205,9 @@ fn what_is_not_known_is_refused() {
         &[Some("{1,3}")],
     );
     assert_eq!(answer.expect("read").rows.len(), 2);
+    let same = "SELECT order_id FROM wc_orders WHERE number IS NOT DISTINCT FROM $1";
+    let answer = client.query_with(same, &[None]).expect("read");
+    assert_eq!(answer.rows, [[Some("3".to_owned())]]);
     assert_eq!(
         client.run("DELETE FROM wc_orders WHERE order_id = 3").tags,
         ["DELETE 1"]

@@ -160,12 +160,13 @@ impl Loader<'_> {
                     hint,
                 );
             }
-            Some(_) if draft.table.ids.column.is_some() && draft.table.ids.carries => self.fault(
-                draft.at,
-                &path,
-                "\"by\" and ids that carry their bucket exclude each other",
-                "Leave carries out: rows are with those of the other table.",
-            ),
+            Some(other) if draft.table.ids.carries && found_by(other, column).is_some() => self
+                .fault(
+                    draft.at,
+                    &path,
+                    "\"by\" and ids that carry their bucket exclude each other",
+                    "Leave carries out: rows are with those of the other table.",
+                ),
             Some(_) => (),
         }
     }
@@ -175,6 +176,7 @@ impl Loader<'_> {
         &self,
         object: &Object<'_>,
         kind: Option<&TableKind>,
+        ids: &Ids,
         distributions: &Distributions,
     ) -> Vec<(At, String)> {
         let path = object.child("lookup");
@@ -184,6 +186,19 @@ impl Loader<'_> {
         let mut columns: Vec<(At, String)> = Vec::new();
         for group in items(node, &path, &self.faults) {
             match texts(group, &path, &self.faults).as_slice() {
+                [(at, column)] if columns.iter().any(|(_, known)| known == column) => {
+                    let message = format!("\"{column}\" is given twice");
+                    self.fault(*at, &path, message, "Name each column once.");
+                }
+                [(at, column)] if carries(ids, column) => {
+                    let message = format!("the ids of \"{column}\" carry their bucket");
+                    self.fault(
+                        *at,
+                        &path,
+                        message,
+                        "Leave it out: rows are found by it already.",
+                    );
+                }
                 [(at, column)] => columns.push((*at, column.clone())),
                 _ => self.fault(
                     group.at,

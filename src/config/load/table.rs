@@ -209,7 +209,7 @@ impl Loader<'_> {
         for group in groups {
             texts(group, &path, &self.faults);
         }
-        let lookup = self.lookups(object, kind.as_ref(), distributions);
+        let lookup = self.lookups(object, kind.as_ref(), &ids, distributions);
         let mut table = self.named(name, at, &object.path, kind)?;
         table.ids = ids;
         table.ids.by = by.is_some();
