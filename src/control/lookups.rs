@@ -37,8 +37,9 @@ use crate::types::key::{Key, KeyError, KeyType};
 pub const LOOKED_MAX: usize = 100_000;
 /// Entries written, or rows read, in one go.
 const BATCH: usize = 10_000;
-/// How long transactions are waited for that are older than the table, and how often they are looked at.
-const OLDER_WAIT: Duration = Duration::from_mins(1);
+/// How long transactions are waited for that are older than the table, and how often they are looked at. It
+/// is longer than any client waits: one may be that of the client itself.
+const OLDER_WAIT: Duration = Duration::from_mins(10);
 const OLDER_EVERY: Duration = Duration::from_millis(50);
 const FILLED: &str = "filled";
 

@@ -65,7 +65,7 @@ impl Catalogs {
             .retain(|name, _| snapshot.config.databases.contains_key(name));
         for name in snapshot.config.databases.keys() {
             if let Err(fault) = shared.refresh_directories(name).await {
-                tracing::warn!(database = %name, error = %fault, "could not read a directory");
+                tracing::debug!(database = %name, error = %fault, "could not read a directory");
             }
             let seen = self.marks.get(name).map(String::as_str);
             match shared.notice_changes(name, seen).await {

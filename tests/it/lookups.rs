@@ -488,6 +488,60 @@ fn a_home_shard_that_cannot_be_asked_is_told_of() {
 }
 
 #[test]
+fn keys_of_several_columns_are_looked_up() {
+    let databases = Databases::create(SHARDS);
+    databases.run_everywhere(
+        "CREATE TABLE stock (store text, product int, tag uuid, note varchar(5), PRIMARY KEY (store, product))",
+    );
+    let mut options = Options::new("session");
+    options
+        .distribution("stores", "{key: [text, int], place: {jump: all}}")
+        .table(
+            "stock",
+            "{distribution: stores, key: [store, product], lookup: [tag, note]}",
+        );
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    let uuid = |at: usize| format!("00000000-0000-0000-0000-0000000000{at:02x}");
+    for at in 0..40 {
+        let (store, product) = (format!("it's {}", at % 7), at.to_string());
+        let insert = "INSERT INTO stock (store, product, tag, note) VALUES ($1, $2, $3, $4)";
+        let (tag, note) = (uuid(at), format!("n{}", at % 4));
+        let values = [&store, &product, &tag, &note].map(|value| Some(value.as_str()));
+        client.query_with(insert, &values).expect("inserted");
+    }
+    for at in 0..40 {
+        let sql = format!("SELECT product FROM stock WHERE tag = '{}'", uuid(at));
+        assert_eq!(client.value(&sql), at.to_string());
+        let route = client.value("SHOW pgherd.route");
+        assert!(route.starts_with("single"), "{route}");
+    }
+    assert_eq!(
+        client.rows("SELECT * FROM stock WHERE note = 'n3'").len(),
+        10
+    );
+    let both = "SELECT product FROM stock WHERE note = 'n3' AND tag = $1";
+    let answer = client.query_with(both, &[Some(&uuid(7))]);
+    assert_eq!(answer.expect("read").rows.len(), 1);
+    let known = "SELECT tag FROM stock WHERE store = 'it''s 3' AND product = 3 AND note = 'n3'";
+    assert_eq!(client.value(known), uuid(3));
+    let long =
+        client.fails("UPDATE stock SET note = 'longer' WHERE store = 'it''s 3' AND product = 3");
+    assert_eq!(long.code, "22001");
+    client.run("UPDATE stock SET note = 'new' WHERE store = 'it''s 3' AND product = 3");
+    assert_eq!(
+        client.value("SELECT product FROM stock WHERE note = 'new'"),
+        "3"
+    );
+    let update = format!("UPDATE stock SET note = 'newer' WHERE tag = '{}'", uuid(4));
+    assert_eq!(client.run(&update).tags, ["UPDATE 1"]);
+    assert_eq!(
+        client.value("SELECT product FROM stock WHERE note = 'newer'"),
+        "4"
+    );
+}
+
+#[test]
 fn check_tells_what_cannot_be_looked_up() {
     let databases = Databases::create(SHARDS);
     databases.run_everywhere(
