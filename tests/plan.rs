@@ -549,7 +549,12 @@ impl Values for Bound<'_> {
             Key::Int(2) => &[8],
             Key::Int(3) => &[7, 8],
             Key::Int(99) => return None,
-            _ => &[],
+            Key::Int(_)
+            | Key::Text(_)
+            | Key::Uuid(_)
+            | Key::Date(_)
+            | Key::Timestamp(_)
+            | Key::Numeric(_) => &[],
         };
         Some(keys.iter().map(|key| vec![Key::Int(*key)]).collect())
     }

@@ -119,9 +119,13 @@ impl Place<'_> {
     /// Whether IS NOT DISTINCT FROM says no more than `=`: keys are never NULL, but for rows that an outer
     /// join makes up; columns that have lookup tables may be.
     fn is_equality(&self, left: &Expr, right: &Expr, facts: &Facts) -> bool {
-        let may_be_null = |expr: &Expr| match expr {
-            Expr::Row(items) => items.iter().any(|item| self.may_be_null(item, facts)),
-            expr => self.may_be_null(expr, facts),
+        let may_be_null = |expr: &Expr| {
+            let items = if let Expr::Row(items) = expr {
+                items.as_slice()
+            } else {
+                std::slice::from_ref(expr)
+            };
+            items.iter().any(|item| self.may_be_null(item, facts))
         };
         if may_be_null(left) || may_be_null(right) {
             return facts::is_never_null(left) || facts::is_never_null(right);

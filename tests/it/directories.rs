@@ -55,6 +55,9 @@ fn command(herd: &Herd, arguments: &[&str]) -> (String, bool) {
 fn rows_are_where_the_directory_says() {
     for shards in 1..=SHARDS {
         for limit in ["", "max_directory_rows: 2"] {
+            if shards < SHARDS && !limit.is_empty() {
+                continue;
+            }
             let databases = Databases::create(shards);
             databases.run_everywhere(SCHEMA);
             let last = shards - 1;
