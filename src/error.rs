@@ -13,6 +13,7 @@ pub struct SqlState(&'static str);
 
 impl SqlState {
     pub const CONNECTION_EXCEPTION: SqlState = SqlState("08000");
+    pub const OBJECT_IN_USE: SqlState = SqlState("55006");
     pub const UNABLE_TO_CONNECT: SqlState = SqlState("08001");
     pub const CONNECTION_FAILURE: SqlState = SqlState("08006");
     pub const TRANSACTION_OUTCOME_UNKNOWN: SqlState = SqlState("08007");

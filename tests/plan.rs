@@ -6,10 +6,11 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use pgherd::config::KeyType;
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, Ids, Place, RangePart, Shard, Table as Rule,
+    Constraints, Database, Distribution, Host, Ids, Lookup, Place, RangePart, Shard, Table as Rule,
     TableKind, Tenancy, Unlisted,
 };
 use pgherd::placement::ShardSet;
@@ -22,6 +23,7 @@ use pgherd::planner::stored::{self, Function, Runner, Stored, ViewText};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
 use pgherd::sql::scan::Lexing;
+use pgherd::types::key::Key;
 
 #[test]
 fn plans_are_as_written() {
@@ -339,6 +341,11 @@ fn rules() -> Vec<Rule> {
             true,
         ),
         by_id(rule("votes", sharded("products", &["review_id"]))),
+        found(
+            rule("tickets", sharded("users", &["user_id"])),
+            &[("ticket", true), ("code", false)],
+        ),
+        by_lookup(rule("replies", sharded("users", &["ticket"]))),
         rule("o", TableKind::Reference),
         rule("countries", TableKind::Reference),
         rule("options", TableKind::Single),
@@ -355,6 +362,30 @@ fn with_ids(mut rule: Rule, column: Option<&str>, carries: bool) -> Rule {
 fn by_id(mut rule: Rule) -> Rule {
     rule.ids.by = true;
     rule
+}
+
+/// Rows are found by these columns; others are placed by those that lead.
+fn found(mut rule: Rule, columns: &[(&str, bool)]) -> Rule {
+    let lookup = |(column, leads): &(&str, bool)| Arc::new(lookup(column, *leads));
+    rule.ids.lookups = columns.iter().map(lookup).collect();
+    rule
+}
+
+/// The key holds tickets.
+fn by_lookup(mut rule: Rule) -> Rule {
+    rule.ids.looked = Some(Arc::new(lookup("ticket", true)));
+    rule
+}
+
+fn lookup(column: &str, leads: bool) -> Lookup {
+    Lookup {
+        schema: None,
+        table: "tickets".into(),
+        column: column.into(),
+        key: vec![("user_id".into(), KeyType::Int8)],
+        distribution: "users".into(),
+        leads,
+    }
 }
 
 fn catalog() -> Catalog {
@@ -389,6 +420,8 @@ fn catalog() -> Catalog {
         false,
         &["item_id", "order_id", "quantity"],
     );
+    add("tickets", false, &["ticket", "user_id", "code", "state"]);
+    add("replies", false, &["ticket", "body"]);
     add("o", false, &["id", "label"]);
     add("countries", false, &["code", "name"]);
     add("options", false, &["name", "value"]);
@@ -580,6 +613,23 @@ impl Values for Bound<'_> {
         Some(Literal {
             text: literal.of(self.sql.as_bytes()),
         })
+    }
+
+    /// What lookup tables have; of 99 nothing is known.
+    fn keys_of(&self, _lookup: &Arc<Lookup>, value: &Key<'_>) -> Option<Arc<[Vec<Key<'static>>]>> {
+        let keys: &[i64] = match value {
+            Key::Int(1) => &[7],
+            Key::Int(2) => &[8],
+            Key::Int(3) => &[7, 8],
+            Key::Int(99) => return None,
+            Key::Int(_)
+            | Key::Text(_)
+            | Key::Uuid(_)
+            | Key::Date(_)
+            | Key::Timestamp(_)
+            | Key::Numeric(_) => &[],
+        };
+        Some(keys.iter().map(|key| vec![Key::Int(*key)]).collect())
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &RouteArguments) -> Outcome {
     let topology = Topology::new(database).map_err(one)?;
     let catalog = match &arguments.schema {
         Some(file) => table_file::read(Path::new(file)).map_err(one)?,
-        None => catalog(&config, &database.name)?,
+        None => catalog(&config, &topology)?,
     };
     let search_path = ["public".to_owned()];
     let context = Context {
@@ -103,12 +103,17 @@ fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Database, Fa
     })
 }
 
-/// The tables of the home shard. Without them a statement may need a column list to be routed.
-fn catalog(config: &Arc<Config>, database: &str) -> Result<Catalog, Vec<Fault>> {
+/// The tables of the home shard; the directories are read as well. Without them a statement may need a column list to be routed.
+fn catalog(config: &Arc<Config>, topology: &Topology) -> Result<Catalog, Vec<Fault>> {
     on_servers(config, async |control: Control| {
-        control.introspect(database).await.map_err(|fault| {
-            one(fault.hint("Start the home shard's server, or give the tables with --schema FILE."))
-        })
+        control.read_directories(topology).await.map_err(one)?;
+        control
+            .introspect(topology.database())
+            .await
+            .map_err(|fault| {
+                one(fault
+                    .hint("Start the home shard's server, or give the tables with --schema FILE."))
+            })
     })
 }
 

@@ -23,10 +23,11 @@ mod yaml;
 pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
 pub use load::limit::{is_limit, with_limit};
-pub use load::{Parsed, Sources, parse};
+pub use load::{Parsed, Sources, parse, split_name};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::types::key::KeyType;
@@ -240,6 +241,8 @@ pub struct Limits {
     pub max_multi_bytes: u64,
     /// Bytes of memoised plans, per engine.
     pub plan_cache_size: u64,
+    /// Rows of one directory that are kept.
+    pub max_directory_rows: usize,
 }
 
 impl Default for Limits {
@@ -270,6 +273,7 @@ impl Default for Limits {
             max_statement_size: 16 << 20,
             max_multi_bytes: 256 << 20,
             plan_cache_size: 64 << 20,
+            max_directory_rows: 100_000,
         }
     }
 }
@@ -347,7 +351,7 @@ pub struct Table {
     pub ids: Ids,
 }
 
-/// What a sharded table says of ids.
+/// What a sharded table says of columns besides its key: ids, and what rows are found by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
     /// The column whose values are generated where a statement leaves them out.
@@ -356,9 +360,49 @@ pub struct Ids {
     pub carries: bool,
     /// Whether the key holds ids of another table, which carry the bucket.
     pub by: bool,
+    /// The lookup tables of its columns.
+    pub lookups: Vec<Arc<Lookup>>,
+    /// The key holds values of another table's column, whose lookup table says where rows belong.
+    pub looked: Option<Arc<Lookup>>,
+}
+
+/// A table on the home shard that says which keys the rows have that hold a value in one column.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lookup {
+    /// Of the sharded table, as the configuration names it.
+    pub schema: Option<String>,
+    pub table: String,
+    pub column: String,
+    /// The columns of its key, and their types.
+    pub key: Vec<(String, KeyType)>,
+    /// The distribution that places the keys.
+    pub distribution: String,
+    /// Whether other tables' rows are placed by it, so that all rows of one value are on one shard.
+    pub leads: bool,
 }
 
 impl Ids {
+    /// The columns of which all rows with one value are on one shard, whatever their key.
+    pub fn leading(&self) -> impl Iterator<Item = &String> {
+        let leading = self.lookups.iter().filter(|lookup| lookup.leads);
+        leading.map(|lookup| &lookup.column)
+    }
+
+    /// Whether a foreign key of these pairs of columns, own and another table's, stays on the shard by the
+    /// lookup table that rows are placed by.
+    pub fn follows(
+        &self,
+        key: &[String],
+        other: &Ids,
+        mut pairs: impl Iterator<Item = (String, String)>,
+    ) -> bool {
+        let (Some(looked), [own]) = (&self.looked, key) else {
+            return false;
+        };
+        other.lookups.contains(looked)
+            && pairs.any(|(column, other)| column == *own && other == looked.column)
+    }
+
     /// The columns of a table with this key whose values carry the bucket of its rows.
     pub fn carriers<'a>(&'a self, key: &'a [String]) -> impl Iterator<Item = &'a String> + Clone {
         let own = self.column.iter().filter(|_| self.carries);

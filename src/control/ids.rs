@@ -160,6 +160,11 @@ fn sequence(stream: &Stream) -> String {
         Some(schema) => format!("{kind}_{schema}.{}", stream.table),
         None => format!("{kind}_{}", stream.table),
     };
+    own_name(name)
+}
+
+/// The name of something of ours, quoted and with its schema.
+pub(super) fn own_name(name: String) -> String {
     let name = if name.len() > NAME_BYTES_MAX {
         // What is cut off tells tables apart.
         let hash = hash::bytes(name.as_bytes(), 0);

@@ -5,18 +5,20 @@
 //! own. Every wait has a limit: connecting takes `server_connect_timeout`, a query [`QUERY_TIMEOUT`].
 
 mod check;
+mod directories;
 mod finding;
 pub mod ids;
 mod introspect;
+pub mod lookups;
 mod pool;
 mod schema;
 mod setup;
 
 pub use finding::{Finding, Level};
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::config::{Config, Database, Secret};
@@ -37,6 +39,10 @@ pub struct Control {
     fallback: Option<Pool>,
     /// The last snapshot's number.
     epoch: AtomicU64,
+    /// Lookup tables that have been seen, by database and name.
+    lookups: Mutex<HashMap<(String, String), lookups::State>>,
+    /// One is made or filled at a time.
+    filling: tokio::sync::Mutex<()>,
 }
 
 /// The pools of one database.
@@ -86,6 +92,8 @@ impl Control {
             databases: databases.collect(),
             fallback: Control::fallback(config, connector),
             epoch: AtomicU64::new(0),
+            lookups: Mutex::default(),
+            filling: tokio::sync::Mutex::default(),
             config: Arc::clone(config),
         }
     }

@@ -17,7 +17,7 @@ use crate::error::{Fault, SqlState};
 use crate::tls::ServerConnector;
 
 /// Connections at most, for each pool.
-pub(super) const SIZE: usize = 2;
+pub(super) const SIZE: usize = 4;
 /// How often a query is sent that meets what is being dropped.
 const TRIES: usize = 5;
 /// How long connecting may take where `server_connect_timeout` sets no limit.
@@ -231,6 +231,11 @@ pub(super) struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// Closes it: nobody is to be given it again.
+    pub(super) fn discard(&mut self) {
+        drop(self.object.take().map(Object::take));
+    }
+
     /// Runs one query.
     ///
     /// # Errors

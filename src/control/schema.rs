@@ -20,6 +20,8 @@ pub(super) struct Table {
     pub(super) indexes: BTreeMap<String, Index>,
     /// By definition.
     pub(super) constraints: BTreeMap<String, Constraint>,
+    /// Those that see rows before they are written, by name.
+    pub(super) triggers: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +90,7 @@ const COLUMNS: &str = "
     LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
-    WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgherd')
     ORDER BY 1, 2, a.attnum";
 
 const INDEXES: &str = "
@@ -102,7 +104,7 @@ const INDEXES: &str = "
     JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
     JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+    WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgherd')";
 
 const CONSTRAINTS: &str = "
     SELECT n.nspname::text, c.relname::text, o.conname::text,
@@ -118,8 +120,16 @@ const CONSTRAINTS: &str = "
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_class f ON f.oid = o.confrelid
     LEFT JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
-    WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgherd')
       AND o.contype IN ('c', 'f', 'p', 'u', 'x')";
+
+const TRIGGERS: &str = "
+    SELECT n.nspname::text, c.relname::text, t.tgname::text
+    FROM pg_catalog.pg_trigger t
+    JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT t.tgisinternal AND t.tgtype & 3 = 3 AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_'
+    ORDER BY 3";
 
 impl Schema {
     /// Reads it from a shard.
@@ -176,6 +186,11 @@ impl Schema {
                 references: target.0.zip(target.1).map(reference),
             };
             table.constraints.insert(column(row, 3)?, constraint);
+        }
+        for row in &connection.rows(TRIGGERS, &[]).await? {
+            let row = Some(row);
+            let table = schema.table(column(row, 0)?, column(row, 1)?);
+            table.triggers.push(column(row, 2)?);
         }
         Ok(schema)
     }

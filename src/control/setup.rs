@@ -3,6 +3,7 @@
 use super::pool::{Connection, Pool, column};
 use super::{Control, Finding, Level};
 use crate::error::Fault;
+use crate::placement::topology::Topology;
 use crate::planner::plan::Stream;
 
 const EXISTS: &str = "SELECT pg_catalog.to_regnamespace('pgherd') IS NOT NULL";
@@ -51,11 +52,39 @@ impl Control {
             };
             findings.push(Finding::new(Level::Note, finding).on(&config.home));
         }
+        findings.extend(self.set_up_lookups(database).await?);
         Ok(findings)
     }
 }
 
 /// Whether the schema had to be created.
+impl Control {
+    /// Makes and fills the lookup tables, where there are several shards.
+    async fn set_up_lookups(&self, database: &str) -> Result<Vec<Finding>, Fault> {
+        let config = self.database(database)?;
+        let mut findings = Vec::new();
+        let topology = Topology::new(config)?;
+        let lookups = config.tables.iter().flat_map(|table| &table.ids.lookups);
+        for lookup in lookups.filter(|_| config.shards.len() > 1) {
+            let index = topology.distribution_named(&lookup.distribution);
+            let Some(distribution) = index.and_then(|index| topology.distribution(index)) else {
+                continue;
+            };
+            let of = format!("column \"{}\" of table \"{}\"", lookup.column, lookup.table);
+            let finding = match self.make_lookup(database, distribution, lookup).await {
+                Ok(true) => format!("filled the lookup table of {of}"),
+                Ok(false) => format!("the lookup table of {of} is there already"),
+                Err(fault) => {
+                    findings.push(from_fault(&fault));
+                    continue;
+                }
+            };
+            findings.push(Finding::new(Level::Note, finding).on(&config.home));
+        }
+        Ok(findings)
+    }
+}
+
 async fn create(pool: &Pool) -> Result<bool, Fault> {
     make_schema(&mut pool.connect().await?).await
 }

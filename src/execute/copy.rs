@@ -4,15 +4,17 @@
 //! One transaction a shard. Rows are cut out of the client's data and sent on as they are; only
 //! the key's fields are read. What goes everywhere is not even cut.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
+use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner;
-use crate::planner::plan::CopySplit;
+use crate::planner::plan::{CopySplit, Entry, LookupColumn};
 use crate::planner::tenant;
 use crate::sql::scan::Encoding;
 use crate::types::key::{Key, KeyError, KeyType, keeps};
@@ -27,6 +29,9 @@ use super::{Conversation, Copied, Source, Trouble, Wide, complete};
 const SHARD_BUFFER: usize = 256 * 1024;
 /// Rows are packed into CopyData messages of about this size.
 const PACKED: usize = 16 * 1024;
+
+/// Bytes of rows that wait until the home shard has been asked about them.
+const HELD: usize = 256 * 1024;
 
 /// A shard's connection and the rows packed for it.
 struct Lane {
@@ -72,8 +77,40 @@ enum Rows<'a> {
     ByKey {
         placing: Placing<'a>,
         splitter: Splitter,
+        held: Held,
     },
     Everywhere,
+}
+
+/// Pieces that wait until the home shard has been asked about them.
+#[derive(Default)]
+struct Held {
+    pieces: Vec<HeldPiece>,
+    bytes: usize,
+}
+
+enum HeldPiece {
+    Row(Vec<u8>, Vec<Option<Vec<u8>>>),
+    Rest(Vec<u8>),
+    Trailer(Vec<u8>),
+}
+
+impl Held {
+    /// Whether the piece waits with those before it.
+    fn take(&mut self, piece: &Piece<'_>) -> bool {
+        let (held, length) = match piece {
+            Piece::Header(_) => return false,
+            Piece::Row { bytes, fields } => {
+                let own = fields.iter().map(|field| field.map(<[u8]>::to_vec));
+                (HeldPiece::Row(bytes.to_vec(), own.collect()), bytes.len())
+            }
+            Piece::Rest(bytes) => (HeldPiece::Rest(bytes.to_vec()), bytes.len()),
+            Piece::Trailer(bytes) => (HeldPiece::Trailer(bytes.to_vec()), bytes.len()),
+        };
+        self.pieces.push(held);
+        self.bytes = self.bytes.saturating_add(length);
+        true
+    }
 }
 
 /// What says where a row goes.
@@ -84,6 +121,10 @@ struct Placing<'a> {
     is_utf8: bool,
     /// Which column of the key must be what.
     tenant: Option<(usize, Key<'a>)>,
+    /// The keys of values that were looked up for the rows at hand.
+    found: HashMap<Key<'static>, Arc<[Vec<Key<'static>>]>>,
+    /// What directories list for their keys, in order.
+    listed: Vec<(Unlisted, Listed)>,
 }
 
 /// Runs the COPY of a sharded table.
@@ -107,7 +148,10 @@ pub(super) async fn run<C: Conversation>(
             distribution,
             is_utf8: wide.lexing.encoding == Encoding::Utf8,
             tenant,
+            found: HashMap::new(),
+            listed: Vec::new(),
         },
+        held: Held::default(),
         splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
     };
     carry_out(client, wide, distribution.shards(), rows).await
@@ -187,7 +231,10 @@ async fn copy<C: Conversation>(
     let mut scratch = vec![0; SCRATCH];
     loop {
         match next(client, lanes, &mut scratch).await? {
-            Copied::Data(data) => rows.take(&data, lanes)?,
+            Copied::Data(data) => {
+                rows.take(&data, lanes)?;
+                rows.settle(client, lanes, HELD).await?;
+            }
             Copied::Done => break,
             Copied::Fail(message) => {
                 let fault = Fault::error(
@@ -199,6 +246,7 @@ async fn copy<C: Conversation>(
         }
     }
     rows.finish(lanes)?;
+    rows.settle(client, lanes, 0).await?;
     end(client, lanes, &mut scratch).await?;
     let mut counts = lanes.iter().map(|lane| lane.answer.count);
     Ok(match rows {
@@ -211,8 +259,12 @@ impl Rows<'_> {
     /// Packs the client's data for the shards it belongs to.
     fn take(&mut self, data: &[u8], lanes: &mut [Lane]) -> Result<(), Fault> {
         match self {
-            Rows::ByKey { placing, splitter } => splitter
-                .feed(data, |piece| route(piece, placing, lanes))
+            Rows::ByKey {
+                placing,
+                splitter,
+                held,
+            } => splitter
+                .feed(data, |piece| take(piece, placing, held, lanes))
                 .map_err(|fault| with_line(fault, placing.split, splitter.line())),
             Rows::Everywhere => {
                 for lane in lanes.iter_mut() {
@@ -229,11 +281,82 @@ impl Rows<'_> {
     /// Packs what was held back for want of its end.
     fn finish(&mut self, lanes: &mut [Lane]) -> Result<(), Fault> {
         match self {
-            Rows::ByKey { placing, splitter } => splitter
-                .finish(|piece| route(piece, placing, lanes))
+            Rows::ByKey {
+                placing,
+                splitter,
+                held,
+            } => splitter
+                .finish(|piece| take(piece, placing, held, lanes))
                 .map_err(|fault| with_line(fault, placing.split, splitter.line())),
             Rows::Everywhere => Ok(()),
         }
+    }
+
+    /// Packs rows that wait for the home shard, once there are so many bytes of them.
+    async fn settle<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        lanes: &mut [Lane],
+        enough: usize,
+    ) -> Result<(), Trouble> {
+        let Rows::ByKey { placing, held, .. } = self else {
+            return Ok(());
+        };
+        if held.pieces.is_empty() || held.bytes < enough {
+            return Ok(());
+        }
+        let held = std::mem::take(held);
+        let mut values = Vec::new();
+        for piece in &held.pieces {
+            if let HeldPiece::Row(_, fields) = piece
+                && let Some(column) = &placing.split.looked
+            {
+                let own = placing.looked(&borrowed(fields), column)?;
+                values.push(own.into_owned());
+            }
+        }
+        if let Some(column) = &placing.split.looked {
+            values.sort();
+            values.dedup();
+            let lookup = Some(&column.lookup);
+            let told = client.ask_for_rows(lookup, values, Vec::new(), Vec::new());
+            placing.found = told.await?.keys;
+        }
+        if placing.is_listed() {
+            // The keys that were looked up may be unlisted as well.
+            let mut unlisted = Vec::new();
+            for piece in &held.pieces {
+                if let HeldPiece::Row(_, fields) = piece {
+                    placing.unlisted(&borrowed(fields), &mut unlisted);
+                }
+            }
+            if !unlisted.is_empty() {
+                let told = client.ask_for_rows(None, Vec::new(), Vec::new(), unlisted);
+                placing.listed = told.await?.listed;
+            }
+        }
+        let mut entries = Vec::new();
+        for piece in &held.pieces {
+            if let HeldPiece::Row(_, fields) = piece {
+                placing.entries(&borrowed(fields), &mut entries)?;
+            }
+        }
+        if !entries.is_empty() {
+            let told = client.ask_for_rows(None, Vec::new(), entries, Vec::new());
+            told.await?;
+        }
+        for piece in &held.pieces {
+            match piece {
+                HeldPiece::Row(bytes, fields) => {
+                    let fields = borrowed(fields);
+                    let fields = fields.as_slice();
+                    route(Piece::Row { bytes, fields }, placing, lanes)?;
+                }
+                HeldPiece::Rest(bytes) => route(Piece::Rest(bytes), placing, lanes)?,
+                HeldPiece::Trailer(bytes) => route(Piece::Trailer(bytes), placing, lanes)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -259,6 +382,23 @@ async fn start<C: Conversation>(
         client.out().extend_from_slice(&ready);
     }
     Ok(())
+}
+
+fn borrowed(fields: &[Option<Vec<u8>>]) -> Vec<Option<&[u8]>> {
+    fields.iter().map(Option::as_deref).collect()
+}
+
+/// Packs one piece, or holds it back until the home shard has been asked about it.
+fn take(
+    piece: Piece<'_>,
+    placing: &Placing<'_>,
+    held: &mut Held,
+    lanes: &mut [Lane],
+) -> Result<(), Fault> {
+    if placing.asks() && held.take(&piece) {
+        return Ok(());
+    }
+    route(piece, placing, lanes)
 }
 
 /// Packs one piece for the shards it belongs to.
@@ -310,6 +450,97 @@ fn pack(lane: &mut Lane) {
 }
 
 impl Placing<'_> {
+    fn asks(&self) -> bool {
+        self.split.looked.is_some() || !self.split.entries.is_empty() || self.is_listed()
+    }
+
+    /// Whether directories say where rows go.
+    fn is_listed(&self) -> bool {
+        !self.distribution.directories().is_empty()
+    }
+
+    /// Places a key.
+    fn place(&self, key: &[Key<'_>]) -> Result<ShardId, KeyError> {
+        let index = match self.distribution.place(key) {
+            Err(KeyError::Unlisted(index)) => index,
+            placed => return placed,
+        };
+        let directory = self.distribution.directories().get(index);
+        let directory = directory.ok_or(KeyError::Unprovable)?;
+        let asked = Unlisted::new(directory, key);
+        let listed = self.listed.binary_search_by(|(known, _)| known.cmp(&asked));
+        match listed.ok().and_then(|at| self.listed.get(at)) {
+            Some((_, listed)) => directory.shard(key, listed),
+            None => Err(KeyError::Unasked),
+        }
+    }
+
+    /// Notes the keys of a row that are to be asked for.
+    fn unlisted(&self, fields: &[Option<&[u8]>], into: &mut Vec<Unlisted>) {
+        let mut note = |key: &[Key<'_>]| {
+            if let Err(KeyError::Unlisted(index)) = self.distribution.place(key)
+                && let Some(directory) = self.distribution.directories().get(index)
+            {
+                into.push(Unlisted::new(directory, key));
+            }
+        };
+        if let Some(column) = &self.split.looked {
+            let value = self.looked(fields, column).ok();
+            let keys = value.and_then(|value| self.found.get(&value));
+            keys.into_iter()
+                .flat_map(|keys| keys.iter())
+                .for_each(|key| note(key));
+            return;
+        }
+        let columns = 0..self.distribution.key().len();
+        let key: Result<Vec<_>, KeyError> = columns.map(|index| self.key(fields, index)).collect();
+        // What is wrong with a key is told when its row is placed.
+        if let Ok(key) = key {
+            note(&key);
+        }
+    }
+
+    /// The value of a row's key that is looked up.
+    fn looked<'b>(
+        &self,
+        fields: &[Option<&'b [u8]>],
+        column: &LookupColumn,
+    ) -> Result<Key<'b>, Fault> {
+        let value = fields.first().copied().flatten().ok_or(KeyError::Null);
+        let value = value.and_then(|value| self.read(column.kind, value));
+        value.map_err(|error| key_fault(&error, self.split))
+    }
+
+    /// What lookup tables must hold for a row.
+    fn entries(&self, fields: &[Option<&[u8]>], into: &mut Vec<Entry>) -> Result<(), Fault> {
+        let table = &self.split.table;
+        for (at, column) in &self.split.entries {
+            let Some(Some(value)) = fields.get(*at) else {
+                continue;
+            };
+            let value = self.read(column.kind, value).and_then(|value| {
+                keeps(column.kind, column.modifier, &value).map(|()| value.into_owned())
+            });
+            let value = value.map_err(|error| {
+                if error == KeyError::Unprovable {
+                    let why = "has a value that is not known before the server reads it";
+                    return planner::refuse::unknown_value(table, &column.lookup.column, why);
+                }
+                key_fault(&error, self.split)
+            })?;
+            let columns = 0..self.distribution.key().len();
+            let key: Result<Vec<_>, KeyError> = columns
+                .map(|index| self.key(fields, index).map(Key::into_owned))
+                .collect();
+            into.push(Entry {
+                lookup: Arc::clone(&column.lookup),
+                value,
+                key: key.map_err(|error| key_fault(&error, self.split))?,
+            });
+        }
+        Ok(())
+    }
+
     fn read<'b>(&self, kind: KeyType, bytes: &'b [u8]) -> Result<Key<'b>, KeyError> {
         if kind == KeyType::Text && !self.is_utf8 && !bytes.is_ascii() {
             // The server stores other bytes than the client sends.
@@ -351,16 +582,24 @@ fn shard_of(fields: &[Option<&[u8]>], placing: &Placing<'_>) -> Result<ShardId, 
     {
         return Err(tenant::another(&split.table));
     }
-    let placed = if split.by_id || split.checks_id {
+    let placed = if let Some(column) = &split.looked {
+        let value = placing.looked(fields, column)?;
+        let keys = placing.found.get(&value).map(|keys| keys.iter());
+        let mut shards = ShardSet::new();
+        keys.into_iter()
+            .flatten()
+            .try_for_each(|key| placing.place(key).map(|shard| shards.insert(shard)))
+            .and_then(|()| planner::single(&shards, &split.table, &column.lookup, &value))
+    } else if split.by_id || split.checks_id {
         by_id(fields, placing)
     } else if columns == 1 {
         let key = placing.key(fields, 0);
-        key.and_then(|key| distribution.place(std::slice::from_ref(&key)))
+        key.and_then(|key| placing.place(std::slice::from_ref(&key)))
     } else {
         (0..columns)
             .map(|index| placing.key(fields, index))
             .collect::<Result<Vec<_>, _>>()
-            .and_then(|key| distribution.place(&key))
+            .and_then(|key| placing.place(&key))
     };
     placed.map_err(|error| key_fault(&error, split))
 }

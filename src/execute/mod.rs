@@ -12,22 +12,25 @@ mod group;
 mod insert;
 mod member;
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::config::Limits;
+use crate::config::{Limits, Lookup};
 use crate::error::{Fault, SqlState};
 use crate::metrics::catalogue::RouteLabel;
 use crate::placement::ShardId;
+use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
-use crate::planner::plan::{Effect, Route};
+use crate::planner::plan::{Effect, Entry, Route};
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::scan::Lexing;
+use crate::types::key::Key;
 use crate::wire::backend;
 
 /// A statement for several shards, taken from the client.
@@ -65,6 +68,15 @@ impl Source {
             Source::Bind { prepared, .. } => prepared.text(),
         }
     }
+}
+
+/// What the home shard says of rows.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Values that were looked up, each with its keys.
+    pub(crate) keys: HashMap<Key<'static>, Arc<[Vec<Key<'static>>]>>,
+    /// What directories list, in order.
+    pub(crate) listed: Vec<(Unlisted, Listed)>,
 }
 
 /// What the client sends while it copies.
@@ -192,6 +204,22 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe: the catalog is read all the same.
     async fn schema_changed(&self);
+
+    /// Has the home shard tell the keys of values of a column that has a lookup table, enter rows to come,
+    /// and say what directories list.
+    ///
+    /// # Errors
+    /// It does not, or the client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe: what was to be entered is entered or not.
+    async fn ask_for_rows(
+        &mut self,
+        lookup: Option<&Arc<Lookup>>,
+        values: Vec<Key<'static>>,
+        entries: Vec<Entry>,
+        unlisted: Vec<Unlisted>,
+    ) -> Result<Told, Interrupted>;
 
     /// The time now.
     fn now(&self) -> Instant;

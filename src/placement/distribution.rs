@@ -1,6 +1,9 @@
 //! One distribution: a rule that places keys, and the keys pinned to shards of their own.
 
-use super::rule::{Builder, Rule, Span};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::rule::{Builder, Directory, Rule, Span};
 use super::{BUCKETS, ShardId, ShardSet};
 use crate::config;
 use crate::error::{Fault, SqlState};
@@ -20,6 +23,7 @@ pub struct Distribution {
     /// The bucket of each pin, and its shard.
     pin_buckets: Vec<(u64, ShardId)>,
     shards: ShardSet,
+    directories: Vec<Arc<Directory>>,
 }
 
 impl Distribution {
@@ -28,7 +32,9 @@ impl Distribution {
     /// # Errors
     /// A fault of the configuration (F0000), as for a directory, which is not served yet.
     pub fn new(config: &config::Distribution, shards: &[String]) -> Result<Distribution, Fault> {
-        let rule = Builder::new(&config.name, &config.key, shards).build(&config.place)?;
+        let directories = RefCell::default();
+        let builder = Builder::new(&config.name, &config.key, shards, &directories);
+        let rule = builder.build(&config.place)?;
         let mut reached = ShardSet::new();
         rule.shards(&mut reached);
         let mut pins = Vec::with_capacity(config.pins.len());
@@ -48,11 +54,17 @@ impl Distribution {
             rule,
             pins,
             shards: reached,
+            directories: directories.into_inner(),
         })
     }
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The directories that place some of its keys.
+    pub fn directories(&self) -> &[Arc<Directory>] {
+        &self.directories
     }
 
     /// The types of the key's columns, in order.
@@ -75,8 +87,10 @@ impl Distribution {
         if let Some(values) = span.integers(SPAN_MAX) {
             // What no placement covers has no rows.
             for value in values {
-                if let Ok(shard) = self.place(&[Key::Int(value)]) {
-                    into.insert(shard);
+                match self.place(&[Key::Int(value)]) {
+                    Ok(shard) => into.insert(shard),
+                    Err(KeyError::Unlisted(_)) => self.rule.shards(into),
+                    Err(_) => (),
                 }
             }
             return;
@@ -353,7 +367,6 @@ mod tests {
             assert!(fault.hint.is_some() && fault.message.starts_with("distribution \"d\""));
         };
         refuse(&[KeyType::Text], Place::Modulo(shards("ab")));
-        refuse(&[KeyType::Int8], Place::Directory { table: "t".into() });
         refuse(
             &[KeyType::Int8],
             Place::Jump(vec![Place::Jump(shards("ab")), Place::Shard("c".into())]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::topology::{Kind, TableRule, Topology};
-use crate::config::{Config, Database, Distribution, Unlisted};
+use crate::config::{Config, Database, Distribution, Lookup, Unlisted};
 
 /// One database under one configuration.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +15,13 @@ struct View<'a> {
 /// How a table's rows are spread, comparable between configurations.
 #[derive(PartialEq)]
 enum Spread<'a> {
-    /// The column whose ids carry their bucket, and whether the key holds such ids, come last.
-    Sharded(&'a Distribution, &'a [String], (Option<&'a str>, bool)),
+    /// The column whose ids carry their bucket, and whether the key holds such ids, or
+    /// values of another table's column, come last.
+    Sharded(
+        &'a Distribution,
+        &'a [String],
+        (Option<&'a str>, bool, Option<&'a Lookup>),
+    ),
     Reference,
     Single,
     Refused,
@@ -34,7 +39,7 @@ impl<'a> View<'a> {
                 let found = name.and_then(|one| self.config.distributions.get(one.name()));
                 let carrying = ids.column.as_deref().filter(|_| ids.carries);
                 found.map_or(Spread::Refused, |found| {
-                    Spread::Sharded(found, key, (carrying, ids.by))
+                    Spread::Sharded(found, key, (carrying, ids.by, ids.looked.as_deref()))
                 })
             }
             Some(Kind::Reference) => Spread::Reference,

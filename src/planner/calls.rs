@@ -358,6 +358,11 @@ pub(super) fn misfit(context: Context<'_>, kind: &Kind, code: &Code) -> Option<S
                     "it may touch table \"{table}\", which is not listed"
                 ));
             }
+            Relation::Sharded { ids, .. } if *written && !ids.lookups.is_empty() => {
+                return Some(format!(
+                    "it may write table \"{table}\", whose rows are entered in a lookup table first"
+                ));
+            }
             Relation::Sharded { distribution, .. } => Some(distribution),
             Relation::Reference(_) if !written => continue,
             Relation::Reference(_) => match kind {

@@ -155,7 +155,10 @@ impl Colocated<'_, '_> {
                     node if node == link.right => Some(link.left),
                     _ => None,
                 });
-            for other in equal.chain(facts.of_same_row(node)) {
+            let same = facts
+                .of_same_row(node)
+                .filter(|other| facts.is_of_one_place(*other));
+            for other in equal.chain(same) {
                 if !seen.contains(&other) {
                     seen.push(other);
                 }
@@ -164,9 +167,10 @@ impl Colocated<'_, '_> {
         false
     }
 
-    /// Whether equal values of both are placed alike: an id is not placed as a key of the same number.
+    /// Whether equal values of both are placed alike: an id is not placed as a key of the same number, nor is
+    /// what is looked up.
     fn are_alike(&self, left: usize, right: usize) -> bool {
-        self.survey.facts.is_id(left) == self.survey.facts.is_id(right)
+        self.survey.facts.are_alike(left, right)
     }
 
     /// Whether the ON of an outer join equates the keys of two references.
@@ -186,7 +190,12 @@ impl Colocated<'_, '_> {
         let keys = |column| {
             self.are_alike(left + column, right + column) && pair(left + column, right + column)
         };
-        let row = |key: usize| [key].into_iter().chain(self.survey.facts.of_same_row(key));
+        let facts = &self.survey.facts;
+        let same = |key: usize| {
+            let same = facts.of_same_row(key);
+            same.filter(|node| facts.is_of_one_place(*node))
+        };
+        let row = |key: usize| [key].into_iter().chain(same(key));
         let by_id = |left| row(right).any(|right| self.are_alike(left, right) && pair(left, right));
         columns == others && (0..columns).all(keys)
             || columns == 1 && others == 1 && row(left).any(by_id)

@@ -1,12 +1,16 @@
 //! What planning looks things up in, and what a table's name means there.
 
-use crate::config::{Ids, Unlisted};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use crate::config::{Ids, Lookup, Unlisted};
 use crate::placement::catalog::{Catalog, Table, View};
 use crate::placement::topology::{Kind, TableRule, Topology};
+use crate::planner::plan::LookupColumn;
 use crate::sql::cursor::Name;
 use crate::sql::scan::Lexing;
+use crate::types::key::KeyType;
+use crate::types::oid;
 
 /// All that a plan depends on besides the text. The memo's key must tell one from another.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +78,37 @@ impl<'a> Context<'a> {
             .filter_map(|(at, column)| Some((at, of(column)?.modifier)))
             .filter(|(_, modifier)| *modifier >= 0)
             .collect()
+    }
+
+    /// The columns of a table that have lookup tables, as far as the catalog has them in a type that those
+    /// hold.
+    pub(super) fn looked(&self, name: &Name, ids: &Ids) -> Vec<LookupColumn> {
+        // Where there is one shard, none are kept.
+        let lookups = ids.lookups.iter().filter(|_| !self.is_one_shard());
+        lookups
+            .filter_map(|lookup| self.lookup_column(name, &lookup.column, lookup))
+            .collect()
+    }
+
+    /// The column of a table whose values a lookup table holds.
+    pub(super) fn lookup_column(
+        &self,
+        name: &Name,
+        column: &str,
+        lookup: &Arc<Lookup>,
+    ) -> Option<LookupColumn> {
+        let mut columns = self.table(name)?.columns.iter();
+        let column = columns.find(|known| known.name == column)?;
+        Some(LookupColumn {
+            lookup: Arc::clone(lookup),
+            kind: lookup_type(column.oid)?,
+            modifier: column.modifier,
+        })
+    }
+
+    /// The lookup table that the rows of a table are placed by, with the type of its own column.
+    pub(super) fn placed_by(&self, name: &Name, key: &[String], ids: &Ids) -> Option<LookupColumn> {
+        self.lookup_column(name, key.first()?, ids.looked.as_ref()?)
     }
 
     /// What a name means, by the search path and the config.
@@ -224,6 +259,18 @@ fn whole(schema: &str, name: &str) -> Name {
     Name {
         schema: Some(schema.to_owned()),
         name: name.to_owned(),
+    }
+}
+
+/// The type that a lookup table has a column's values in.
+pub fn lookup_type(oid: u32) -> Option<KeyType> {
+    match oid {
+        oid::INT2 => Some(KeyType::Int2),
+        oid::INT4 => Some(KeyType::Int4),
+        oid::INT8 => Some(KeyType::Int8),
+        oid::TEXT | oid::VARCHAR => Some(KeyType::Text),
+        oid::UUID => Some(KeyType::Uuid),
+        _ => None,
     }
 }
 

@@ -11,7 +11,8 @@ use crate::planner::context::Context;
 use crate::planner::effects;
 use crate::planner::ids::Generates;
 use crate::planner::literals::Literals;
-use crate::planner::plan::{Access, Confined, Effect, KeyOperands, Keyed};
+use crate::planner::lookups;
+use crate::planner::plan::{Access, Confined, Effect, KeyOperands, Keyed, Operand};
 use crate::planner::refuse;
 use crate::planner::survey::{Reference, Rows, Survey};
 use crate::planner::tenant;
@@ -144,6 +145,8 @@ fn checked(survey: &Survey<'_>) -> Access {
         otherwise: Arc::new(refuse::insert(&table)),
         insert: true,
         modifiers: survey.modifiers.clone().into(),
+        looks: false,
+        entries: Arc::from([]),
         hinted: None,
         table: table.into(),
     }))
@@ -487,6 +490,15 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     {
         return refused(refuse::notify(&table));
     }
+    let entries = match survey.all_entries() {
+        Ok(entries) => entries,
+        Err(fault) => return refused(fault),
+    };
+    let looks = lookups::looks(keys.as_ref())
+        || entries.iter().any(|entries| {
+            let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
+            keys.any(|operand| matches!(operand, Operand::Looked(_)))
+        });
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),
         splits: inserts
@@ -498,6 +510,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         otherwise: Arc::new(otherwise),
         insert: inserts,
         modifiers: survey.modifiers.clone().into(),
+        looks,
+        entries: entries.into(),
         hinted: None,
         table: table.into(),
     }))
@@ -571,13 +585,10 @@ fn splits(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, keys: usize) 
 fn united(survey: &Survey<'_>) -> Option<Vec<KeyOperands>> {
     let mut united: Vec<KeyOperands> = Vec::new();
     for reference in &survey.references {
-        let Rows::Sharded { first, columns, .. } = reference.place else {
+        let Rows::Sharded { .. } = reference.place else {
             continue;
         };
-        let keys = match &reference.rows {
-            Some(rows) => rows.clone(),
-            None => survey.facts.keys(first, columns)?,
-        };
+        let keys = survey.keys_of(reference)?;
         if united.is_empty() {
             united = keys;
         } else if united != keys {

@@ -83,6 +83,9 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
         Route::AnyShard if matches!(statement.access, Access::Generate(_)) => {
             "the one of these on which the id is placed that the row is given".into()
         }
+        Route::AnyShard if matches!(statement.access, Access::Keyed(_)) => {
+            "no row has the value that is looked up, as any one of these shards will answer".into()
+        }
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),
         Route::Concat(_) => "each shard's rows, one after another, are the answer".into(),

@@ -1,17 +1,17 @@
 //! What predicates prove of key columns: sets of values, and equalities that carry them on.
 //!
 //! A node is one key column of one reference to a sharded table, its column of ids that carry the key's
-//! bucket, or a column of a derived table that has the values of either. An edge says that the rows of one
+//! bucket, a column of it that has a lookup table, or a column of a derived table that has the values of one. An edge says that the rows of one
 //! table that matter have a value some row that matters of the other has; it points the way that
 //! values may be carried. *Invariant:* a node's set holds the key of every row that can matter to
 //! the answer, or is not known.
 
 use std::sync::Arc;
 
-use crate::config::Ids;
+use crate::config::{Ids, Lookup};
 use crate::placement::distribution::Distribution;
 use crate::placement::topology::Topology;
-use crate::planner::plan::{Bound, Interval, KeyOperands, Operand};
+use crate::planner::plan::{Bound, Interval, KeyOperands, Looked, LookupColumn, Operand};
 use crate::sql::statement::{Expr, Family, Order, Value};
 use crate::types::key::KeyType;
 
@@ -35,12 +35,33 @@ pub(super) struct Link {
     pub outer: Option<usize>,
 }
 
+/// What a node's values say of where rows are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Mark {
+    /// They are of the key.
+    Key,
+    /// They are ids that carry the key's bucket.
+    Bucket,
+    /// They are looked up.
+    Looked(Arc<Lookup>),
+}
+
+/// The nodes of a reference to a sharded table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nodes {
+    /// The first of its key.
+    pub first: Node,
+    /// That of ids that carry their bucket, which may be the key itself.
+    pub id: Option<Node>,
+    /// The first of its columns that have lookup tables.
+    pub looked: Node,
+}
+
 /// All that was learnt of a statement's keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     types: Vec<KeyType>,
-    /// Whether each node is a column of ids that carry their bucket.
-    ids: Vec<bool>,
+    marks: Vec<Mark>,
     sets: Vec<Option<Vec<Operand>>>,
     edges: Vec<(Node, Node)>,
     /// Nodes whose values are among those of the others together.
@@ -68,41 +89,87 @@ pub(super) struct Asked {
 }
 
 impl Facts {
-    /// Makes the nodes of a reference to a table of this distribution: the first of its key, and that of
-    /// ids that carry their bucket.
+    /// Makes the nodes of a reference to a table of this distribution. `looked` are its columns with lookup
+    /// tables, `by` the one of another table that its key holds values of.
     pub(super) fn reference(
         &mut self,
         topology: &Topology,
         distribution: usize,
         ids: &Ids,
-    ) -> (Node, Option<Node>) {
+        looked: &[LookupColumn],
+        by: Option<&LookupColumn>,
+    ) -> Nodes {
         let first = self.types.len();
         let key = topology
             .distribution(distribution)
             .map(Distribution::key)
             .unwrap_or_default();
-        if ids.by {
-            self.types.push(KeyType::Int8);
+        if let Some(by) = by {
+            self.push(by.kind, Mark::Looked(Arc::clone(&by.lookup)));
+        } else if ids.by {
+            self.push(KeyType::Int8, Mark::Bucket);
         } else {
-            self.types.extend_from_slice(key);
+            for kind in key {
+                self.push(*kind, Mark::Key);
+            }
         }
-        self.ids.resize(self.types.len(), ids.by);
         let mut id = ids.by.then_some(first);
         if ids.carries {
-            let own = self.types.len();
-            self.types.push(KeyType::Int8);
-            self.ids.push(true);
-            self.carriers.push((first, own));
-            self.edges.extend([(first, own), (own, first)]);
+            let own = self.push(KeyType::Int8, Mark::Bucket);
+            self.accompany(first, own);
             id = Some(own);
         }
-        self.sets.resize(self.types.len(), None);
-        (first, id)
+        let after = self.types.len();
+        for column in looked {
+            let own = self.push(column.kind, Mark::Looked(Arc::clone(&column.lookup)));
+            // Of several columns, one alone says nothing.
+            if key.len() == 1 && column.lookup.leads {
+                self.accompany(first, own);
+            } else if key.len() == 1 {
+                // Other rows of the same value may be anywhere.
+                self.edges.push((own, first));
+            }
+        }
+        Nodes {
+            first,
+            id,
+            looked: after,
+        }
     }
 
-    /// Whether a node is a column of ids that carry their bucket.
-    pub(super) fn is_id(&self, node: Node) -> bool {
-        self.ids.get(node).copied().unwrap_or_default()
+    fn push(&mut self, kind: KeyType, mark: Mark) -> Node {
+        self.types.push(kind);
+        self.marks.push(mark);
+        self.sets.push(None);
+        self.types.len() - 1
+    }
+
+    /// Learns that two nodes of one row are of one place.
+    fn accompany(&mut self, key: Node, other: Node) {
+        self.carriers.push((key, other));
+        self.edges.extend([(key, other), (other, key)]);
+    }
+
+    fn mark(&self, node: Node) -> &Mark {
+        self.marks.get(node).unwrap_or(&Mark::Key)
+    }
+
+    /// Whether equal values of two nodes are placed alike.
+    pub(super) fn are_alike(&self, left: Node, right: Node) -> bool {
+        self.mark(left) == self.mark(right)
+    }
+
+    /// Whether a node's values are looked up.
+    pub(super) fn is_looked(&self, node: Node) -> bool {
+        matches!(self.mark(node), Mark::Looked(_))
+    }
+
+    /// Whether all rows with one value of a node are on one shard.
+    pub(super) fn is_of_one_place(&self, node: Node) -> bool {
+        match self.mark(node) {
+            Mark::Key | Mark::Bucket => true,
+            Mark::Looked(lookup) => lookup.leads,
+        }
     }
 
     /// Nodes of the same bucket as this one, in the same row.
@@ -118,19 +185,26 @@ impl Facts {
 
     /// A value of a node, as a plan holds it.
     pub(super) fn valued(&self, node: Node, operand: Operand) -> Operand {
-        if self.is_id(node) && is_value(&operand) {
-            Operand::Id(Box::new(operand))
-        } else {
-            operand
+        if !is_value(&operand) {
+            return operand;
+        }
+        match (self.mark(node), self.key_type(node)) {
+            (Mark::Bucket, _) => Operand::Id(Box::new(operand)),
+            (Mark::Looked(lookup), Some(kind)) => Operand::Looked(Arc::new(Looked {
+                lookup: Arc::clone(lookup),
+                kind,
+                value: operand,
+            })),
+            (Mark::Key | Mark::Looked(_), _) => operand,
         }
     }
 
-    /// The values of a node, as a plan holds them; `None` where they say nothing of its bucket.
+    /// The values of a node, as a plan holds them; `None` where they say nothing of its place.
     fn valued_all(&self, node: Node, values: Vec<Operand>) -> Option<Vec<Operand>> {
-        if !self.is_id(node) {
+        if *self.mark(node) == Mark::Key {
             return Some(values);
         }
-        // Ids between two others may be of any bucket.
+        // What is between two others may be anywhere.
         let is_listed = |value: &Operand| !matches!(value, Operand::Between(_));
         let valued = values.iter().all(is_listed).then_some(values)?;
         let valued = valued.into_iter().map(|value| self.valued(node, value));
@@ -139,23 +213,35 @@ impl Facts {
 
     /// What the values of one node say of another that they are carried to.
     fn carried(&self, from: Node, to: Node, values: Vec<Operand>) -> Option<Vec<Operand>> {
-        if self.is_id(from) || !self.is_id(to) {
+        let (from, to) = (self.mark(from), self.mark(to));
+        if from == to || *to == Mark::Key {
             return Some(values);
         }
-        if values
-            .iter()
-            .any(|value| matches!(value, Operand::Between(_)))
-        {
-            return None;
-        }
-        let bucket = |value: Operand| {
+        let one = |value: Operand| -> Option<Operand> {
             if is_value(&value) {
-                Operand::Carried(Box::new(value))
-            } else {
-                value
+                let value = Box::new(value);
+                return Some(if *to == Mark::Bucket {
+                    Operand::Carried(value)
+                } else {
+                    Operand::Key(value)
+                });
             }
+            let is_elsewhere = match &value {
+                Operand::Between(_) => true,
+                // A key that is pinned may be elsewhere than its bucket.
+                Operand::Looked(_) | Operand::Key(_) => *to == Mark::Bucket,
+                Operand::Id(_) | Operand::Carried(_) => *to != Mark::Bucket,
+                Operand::Parameter(_)
+                | Operand::Literal { .. }
+                | Operand::Constant(_)
+                | Operand::Elements(_)
+                | Operand::LiteralElements(_)
+                | Operand::Computed(_)
+                | Operand::Null => false,
+            };
+            (!is_elsewhere).then_some(value)
         };
-        Some(values.into_iter().map(bucket).collect())
+        values.into_iter().map(one).collect()
     }
 
     pub(super) fn key_type(&self, node: Node) -> Option<KeyType> {
@@ -164,11 +250,8 @@ impl Facts {
 
     /// Makes a node for a column that has the values of another.
     pub(super) fn derived(&mut self, from: Node) -> Option<Node> {
-        let kind = self.key_type(from)?;
-        self.types.push(kind);
-        self.ids.push(self.is_id(from));
-        self.sets.push(None);
-        Some(self.types.len() - 1)
+        let (kind, mark) = (self.key_type(from)?, self.mark(from).clone());
+        Some(self.push(kind, mark))
     }
 
     /// Learns that a node has one of these values; the smaller of two sets is kept, and of two intervals
@@ -193,9 +276,10 @@ impl Facts {
     /// Learns that a node's values are among those of others together, which are of its type.
     pub(super) fn unite(&mut self, node: Node, parts: Vec<Node>) {
         let kind = self.key_type(node).map(width);
-        if parts.iter().all(|part| {
-            self.key_type(*part).map(width) == kind && self.is_id(*part) == self.is_id(node)
-        }) {
+        if parts
+            .iter()
+            .all(|part| self.key_type(*part).map(width) == kind && self.are_alike(*part, node))
+        {
             self.unions.push((node, parts));
         }
     }
@@ -212,7 +296,7 @@ impl Facts {
     /// Learns that values may be carried from one node to another.
     pub(super) fn carry(&mut self, from: Node, to: Node) {
         if self.key_type(from).map(width) == self.key_type(to).map(width)
-            && self.is_id(from) == self.is_id(to)
+            && self.are_alike(from, to)
         {
             self.edges.push((from, to));
         }
@@ -351,7 +435,9 @@ fn is_several(operand: &Operand) -> bool {
         | Operand::Computed(_)
         | Operand::Null
         | Operand::Id(_)
-        | Operand::Carried(_) => false,
+        | Operand::Carried(_)
+        | Operand::Looked(_)
+        | Operand::Key(_) => false,
     }
 }
 
@@ -364,16 +450,27 @@ fn is_value(operand: &Operand) -> bool {
         | Operand::Computed(_)
         | Operand::Elements(_)
         | Operand::LiteralElements(_) => true,
-        Operand::Between(_) | Operand::Id(_) | Operand::Carried(_) | Operand::Null => false,
+        Operand::Between(_)
+        | Operand::Id(_)
+        | Operand::Carried(_)
+        | Operand::Looked(_)
+        | Operand::Key(_)
+        | Operand::Null => false,
     }
 }
 
-/// How much a set leaves open: listed values before intervals.
+/// How much a set leaves open: listed values before those to be looked up, these before intervals.
 fn weight(values: &[Operand]) -> usize {
-    let intervals = values
-        .iter()
-        .filter(|value| matches!(value, Operand::Between(_)));
-    values.len() + intervals.count() * 2 * KEYS_MAX
+    let more = |value: &Operand| {
+        if matches!(value, Operand::Between(_)) {
+            4 * KEYS_MAX
+        } else if matches!(value, Operand::Looked(_)) {
+            KEYS_MAX
+        } else {
+            0
+        }
+    };
+    values.iter().map(|value| more(value) + 1).sum()
 }
 
 /// A set that holds all that both sets hold.

@@ -41,7 +41,9 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         let shard = topology.shard(name);
         let shard = shard.ok_or_else(|| refuse::bad_hint("shard", name))?;
         return Ok(Some(match planned {
-            Access::Keyed(keyed) if keyed.insert && keyed.keys.is_some() => {
+            Access::Keyed(keyed)
+                if keyed.insert && keyed.keys.is_some() || !keyed.entries.is_empty() =>
+            {
                 let mut keyed = Keyed::clone(keyed);
                 keyed.hinted = Some(shard);
                 Access::Keyed(Arc::new(keyed))
@@ -80,6 +82,12 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         otherwise: Arc::new(refuse::unprovable(&table)),
         insert: true,
         modifiers: Arc::from([]),
+        looks: false,
+        entries: if let Access::Keyed(keyed) = planned {
+            Arc::clone(&keyed.entries)
+        } else {
+            Arc::from([])
+        },
         hinted: None,
         table,
     }))))

@@ -56,6 +56,11 @@ pub(super) struct NewIds {
 }
 
 impl NewIds {
+    /// Whether ids have to be put in.
+    pub(super) fn fills(&self) -> bool {
+        self.fill.is_some()
+    }
+
     /// Whether the rows get their key as an id.
     pub(super) fn are_keys(&self, ids: &Ids, key: &[String]) -> bool {
         self.fill.is_some() && key.iter().map(String::as_str).eq(ids.column.as_deref())

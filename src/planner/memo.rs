@@ -11,7 +11,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 
 use crate::planner::context::Context;
-use crate::planner::plan::{Access, Operand, Script};
+use crate::planner::plan::{Access, KeyOperands, Looked, Operand, Script};
 use crate::planner::script::script;
 use crate::planner::tally::{self, Tallies};
 use crate::sql::mask::Masked;
@@ -245,7 +245,8 @@ fn weight(operand: &Operand) -> usize {
         | Operand::Elements(_)
         | Operand::LiteralElements(_)
         | Operand::Null => own,
-        Operand::Id(inner) | Operand::Carried(inner) => own + weight(inner),
+        Operand::Id(inner) | Operand::Carried(inner) | Operand::Key(inner) => own + weight(inner),
+        Operand::Looked(looked) => own + size_of::<Looked>() + weight(&looked.value),
     }
 }
 
@@ -255,12 +256,13 @@ fn size(text: &[u8], script: &Script) -> usize {
         .statements
         .iter()
         .map(|statement| match &statement.access {
-            Access::Keyed(keyed) => keyed
-                .keys
-                .iter()
-                .flatten()
-                .map(|key| 24 + key.iter().map(weight).sum::<usize>())
-                .sum(),
+            Access::Keyed(keyed) => {
+                let of_key = |key: &KeyOperands| 24 + key.iter().map(weight).sum::<usize>();
+                let keys = keyed.keys.iter().flatten().map(of_key);
+                let entries = keyed.entries.iter().flat_map(|entries| &entries.rows);
+                let entries = entries.map(|(value, key)| weight(value) + of_key(key));
+                keys.chain(entries).sum()
+            }
             Access::Generate(generate) => 512 + generate.keys.len() * 96,
             Access::Session
             | Access::Anywhere

@@ -13,6 +13,7 @@ mod functions;
 mod hint;
 mod ids;
 mod literals;
+mod lookups;
 pub mod memo;
 mod outputs;
 pub mod plan;
@@ -31,8 +32,8 @@ mod utility;
 mod writes;
 
 pub use calls::misfits;
-pub use context::Context;
+pub use context::{Context, lookup_type};
 pub use effects::{FUNCTION, hides_settings, makes_relations, makes_unseen, sets_unseen};
 pub use explain::{RouteReport, explain};
-pub use route::{buckets, hinted, key_fault, route};
+pub use route::{buckets, entries, hinted, key_fault, route, single};
 pub use script::script;

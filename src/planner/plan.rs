@@ -10,13 +10,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Lookup;
 use crate::error::Fault;
+use crate::placement::rule::{Directory, Listed};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::tally::Tally;
 use crate::sql::fill::Fill;
 use crate::sql::mask::Literal as Span;
 use crate::sql::statement::Arithmetic;
-use crate::types::key::KeyType;
+use crate::types::key::{Key, KeyType};
 use crate::wire::copy::Format;
 
 /// The plan of one text of the simple protocol, or of one Parse: nothing, one or several statements.
@@ -270,6 +272,10 @@ pub enum Access {
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The distribution of its tables, by index in the topology.
@@ -288,6 +294,10 @@ pub struct Keyed {
     pub insert: bool,
     /// The type modifiers of the key's columns that new rows are stored in, by the column.
     pub modifiers: Arc<[(usize, i32)]>,
+    /// Whether some of `keys` are looked up.
+    pub looks: bool,
+    /// What lookup tables must hold before it runs.
+    pub entries: Arc<[Entries]>,
     /// The shard that a hint names: new rows whose keys are known belong there, or are refused.
     pub hinted: Option<ShardId>,
     /// The first of its sharded tables as written, for messages.
@@ -307,7 +317,14 @@ impl Keyed {
     }
 }
 
-/// One value of a key: an operand for each of its columns.
+impl Keyed {
+    /// Whether the home shard may have to be asked where it runs, or told before it does.
+    pub fn asks(&self) -> bool {
+        self.looks || !self.entries.is_empty()
+    }
+}
+
+/// One value of a key: an operand for each of its columns; or one alone that is looked up.
 pub type KeyOperands = Vec<Operand>;
 
 /// Where the value of one key column comes from at execution.
@@ -334,6 +351,44 @@ pub enum Operand {
     Id(Box<Operand>),
     /// A key, of which only the bucket counts: what is placed by an id that carries its bucket.
     Carried(Box<Operand>),
+    /// A value of a column that has a lookup table: what is placed by it is where the keys are that the
+    /// table has for it.
+    Looked(Arc<Looked>),
+    /// A key, where a value to look up may stand: what has it is placed by it.
+    Key(Box<Operand>),
+}
+
+/// A value to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    pub lookup: Arc<Lookup>,
+    /// The type of the column.
+    pub kind: KeyType,
+    pub value: Operand,
+}
+
+/// What a lookup table must hold before rows are written: for each value, the key of its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entries {
+    pub column: LookupColumn,
+    pub rows: Vec<(Operand, KeyOperands)>,
+}
+
+/// A column with a lookup table, as the catalog has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookupColumn {
+    pub lookup: Arc<Lookup>,
+    pub kind: KeyType,
+    /// Its type modifier.
+    pub modifier: i32,
+}
+
+/// One pair of a lookup table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    pub lookup: Arc<Lookup>,
+    pub value: Key<'static>,
+    pub key: Vec<Key<'static>>,
 }
 
 /// Rows of an INSERT that are to be given ids.
@@ -376,7 +431,10 @@ impl Operand {
                     bound.operand.parameters(into);
                 }
             }
-            Operand::Id(inner) | Operand::Carried(inner) => inner.parameters(into),
+            Operand::Id(inner) | Operand::Carried(inner) | Operand::Key(inner) => {
+                inner.parameters(into);
+            }
+            Operand::Looked(looked) => looked.value.parameters(into),
             Operand::Literal { .. }
             | Operand::Constant(_)
             | Operand::LiteralElements(_)
@@ -417,6 +475,10 @@ pub struct CopySplit {
     pub table: String,
     /// For a tenant: which of the key's columns must be the tenant in each row.
     pub tenant: Option<usize>,
+    /// The lookup table that places each row by its key.
+    pub looked: Option<LookupColumn>,
+    /// The columns that have lookup tables, each with its place among the fields that are read.
+    pub entries: Vec<(usize, LookupColumn)>,
 }
 
 /// Where one execution runs.
@@ -455,6 +517,16 @@ pub trait Values {
     /// the server stores other bytes than the client sends.
     fn is_utf8(&self) -> bool {
         true
+    }
+    /// The keys that a lookup table has for a value. `None`: it is not known, and to be asked for if it can
+    /// be.
+    fn keys_of(&self, _lookup: &Arc<Lookup>, _value: &Key<'_>) -> Option<Arc<[Vec<Key<'static>>]>> {
+        None
+    }
+    /// What a directory lists for a key that it is not known to list. `None`: it is to be asked, if it can
+    /// be.
+    fn listed(&self, _directory: &Arc<Directory>, _key: &[Key<'_>]) -> Option<Listed> {
+        None
     }
 }
 

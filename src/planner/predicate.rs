@@ -77,7 +77,7 @@ impl Place<'_> {
                 }
             }
             Expr::Equal(left, right) => self.equal(left, right, targets, facts),
-            Expr::Same(left, right) if self.is_equality(left, right) => {
+            Expr::Same(left, right) if self.is_equality(left, right, facts) => {
                 self.same(left, right, targets, facts);
             }
             Expr::InSubquery(left, subquery) => {
@@ -123,10 +123,26 @@ impl Place<'_> {
     }
 
     /// Whether IS NOT DISTINCT FROM says no more than `=`: keys are never NULL, but for rows that an outer
-    /// join makes up.
-    fn is_equality(&self, left: &Expr, right: &Expr) -> bool {
+    /// join makes up; columns that have lookup tables may be.
+    fn is_equality(&self, left: &Expr, right: &Expr, facts: &Facts) -> bool {
+        let may_be_null = |expr: &Expr| {
+            let items = if let Expr::Row(items) = expr {
+                items.as_slice()
+            } else {
+                std::slice::from_ref(expr)
+            };
+            items.iter().any(|item| self.may_be_null(item, facts))
+        };
+        if may_be_null(left) || may_be_null(right) {
+            return facts::is_never_null(left) || facts::is_never_null(right);
+        }
         let is_outer = self.levels.iter().any(|level| level.outer) || self.outer.is_some();
         !is_outer || facts::is_never_null(left) || facts::is_never_null(right)
+    }
+
+    fn may_be_null(&self, expr: &Expr, facts: &Facts) -> bool {
+        let node = self.node(expr, facts);
+        node.is_some_and(|node| facts.is_looked(node))
     }
 
     /// Notes that a column has a value that a subquery gives.
@@ -222,7 +238,7 @@ impl Place<'_> {
                 .filter_map(|one| self.values(one, node, facts))
                 .reduce(facts::narrower),
             Expr::Compare(order, left, right) => self.compared(*order, left, right, node, facts),
-            Expr::Same(left, right) if self.is_equality(left, right) => {
+            Expr::Same(left, right) if self.is_equality(left, right, facts) => {
                 self.equal_values(left, right, node, facts)
             }
             Expr::Or(any) => {

@@ -6,6 +6,7 @@ use crate::sql::scan::Unreadable;
 
 const COPIES: &str = "the copies of reference table";
 const KEY_UPDATE: &str = "cannot change the key of";
+const LOOKUP: &str = "values of";
 const ID_UPDATE: &str = "cannot change the ids of";
 const SHARD_HINT: &str = "Name the shard with SET pgherd.shard, or connect to the shard itself.";
 const DIRECTLY: &str = "Stop the traffic, alter the table on each server directly, and restart with the changed configuration.";
@@ -202,6 +203,84 @@ pub fn pinned_id(table: &str) -> Fault {
     ))
     .detail("A pinned key is in the bucket that the id carries, so that the row it belongs to is on one of several shards.")
     .hint("Name the shard with SET pgherd.shard, or take the pin out of the distribution.")
+}
+
+/// A column with a lookup table whose type is not known, or has no plain equality.
+pub fn unknown_lookup(table: &str) -> Fault {
+    unsupported(format!(
+        "{LOOKUP} sharded table \"{table}\" are not known in a type that lookup tables hold"
+    ))
+    .detail("They are looked up on the home shard, by the type that its catalogs tell.")
+    .hint(
+        "Make the table on all shards, and look up columns of type integer, bigint, text or uuid.",
+    )
+}
+
+/// A value of a column with a lookup table that only the server knows.
+pub fn unknown_value(table: &str, column: &str, why: &str) -> Fault {
+    unsupported(format!(
+        "{LOOKUP} sharded table \"{table}\" cannot be entered in its lookup table"
+    ))
+    .detail(format!(
+        "Column \"{column}\" {why}, and the row would not be found by it."
+    ))
+    .hint(format!(
+        "Give \"{column}\" as a constant or a parameter, NULL where there is none, with INSERT … VALUES, UPDATE or COPY."
+    ))
+}
+
+/// An UPDATE of a column with a lookup table, of rows whose keys are not known.
+pub fn unproven_entry(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "{LOOKUP} sharded table \"{table}\" cannot be entered in its lookup table"
+    ))
+    .detail(format!(
+        "The statement sets column \"{column}\", and the keys of its rows are not known."
+    ))
+    .hint("Give the key in WHERE, as a constant or a parameter.")
+}
+
+/// Where a value belongs that nobody has asked the home shard for.
+pub fn unasked(table: &str) -> Fault {
+    unsupported(format!(
+        "where rows of table \"{table}\" are is known to the home shard only"
+    ))
+    .detail("They are found through a lookup table or a directory, which is read when the statement runs.")
+    .hint("Ask a pgherd that serves the database, with EXPLAIN (ROUTE).")
+}
+
+/// A new row placed by another table's, which is not there.
+pub fn unentered(table: &str, value: &str, other: &str) -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("the shard of a new row of sharded table \"{table}\" is not known"),
+    )
+    .detail(format!(
+        "It belongs with the row of \"{other}\" that has \"{value}\", and the lookup table has none."
+    ))
+    .hint(format!("Insert the row of \"{other}\" first."))
+}
+
+/// A new row placed by another table's, where there may be one on several shards.
+pub fn scattered(value: &str, other: &str, column: &str) -> Fault {
+    Fault::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("value \"{value}\" of \"{other}\".\"{column}\" belongs to several shards"),
+    )
+    .detail("Other tables' rows are placed by it, so that it can be on one shard only; its lookup table has keys of several.")
+    .hint("Use another value; or delete the entry that no row has any more from the lookup table in schema pgherd of the home shard.")
+}
+
+/// More values to look up than one statement may have.
+pub fn many_lookups(max: usize) -> Fault {
+    Fault::error(
+        SqlState::PROGRAM_LIMIT,
+        "the statement has too many values to look up",
+    )
+    .detail(format!(
+        "At most {max} values are looked up for one statement, with as many keys."
+    ))
+    .hint("Name the key as well, or send the values in several statements.")
 }
 
 /// Tables that do not live together.
@@ -559,7 +638,7 @@ pub fn no_distribution() -> Fault {
 /// differ, or leave a row where its key does not belong; or it would show a tenant other rows.
 pub fn stands(fault: &Fault) -> bool {
     fault.code == SqlState::INSUFFICIENT_PRIVILEGE
-        || [COPIES, KEY_UPDATE, ID_UPDATE]
+        || [COPIES, KEY_UPDATE, ID_UPDATE, LOOKUP]
             .iter()
             .any(|start| fault.message.starts_with(start))
 }

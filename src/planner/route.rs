@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::config::Lookup;
 use crate::error::{Fault, SqlState};
 use crate::placement::distribution::Distribution;
 use crate::placement::rule::Span;
@@ -12,8 +13,8 @@ use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
 use crate::planner::plan::{
-    Access, Bound, Effect, Generate, Interval, KeyOperands, Keyed, Literal, Operand, Parameter,
-    Route, Share, Statement, Values,
+    Access, Bound, Effect, Entries, Entry, Generate, Interval, KeyOperands, Keyed, Literal, Looked,
+    Operand, Parameter, Route, Share, Statement, Values,
 };
 use crate::planner::refuse;
 use crate::sql::statement::Arithmetic;
@@ -65,6 +66,7 @@ pub fn key_fault(error: &KeyError, table: &str) -> Fault {
     match error {
         KeyError::Null => refuse::null_key(table),
         KeyError::Unprovable => refuse::unprovable(table),
+        KeyError::Unasked | KeyError::Unlisted(_) => refuse::unasked(table),
         KeyError::Invalid(fault) | KeyError::Uncovered(fault) => Fault::clone(fault),
     }
 }
@@ -124,9 +126,12 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         return everywhere(keyed, distribution, topology);
     };
     let mut reached = Reached::Nothing;
+    let mut unasked = false;
     for key in keys {
         match placed(keyed, key, distribution, values, &mut reached) {
             Ok(()) => (),
+            // All is asked for at once.
+            Err(KeyError::Unasked) => unasked = true,
             Err(KeyError::Null) if !keyed.insert => (),
             Err(KeyError::Unprovable) if !keyed.insert => {
                 return everywhere(keyed, distribution, topology);
@@ -140,7 +145,11 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
             Err(error) => return Err(key_fault(&error, &keyed.table)),
         }
     }
+    if unasked {
+        return Err(refuse::unasked(&keyed.table));
+    }
     match reached {
+        Reached::Nothing if keyed.looks => Ok(Route::AnyShard),
         // No row can match: any shard says so.
         Reached::Nothing => Ok(Route::Single(first(distribution, topology))),
         Reached::One(shard) => Ok(Route::Single(shard)),
@@ -227,7 +236,9 @@ fn may_be_wider(key: &KeyOperands, values: &dyn Values) -> bool {
         | Operand::Computed(_)
         | Operand::Between(_)
         | Operand::Id(_)
-        | Operand::Carried(_) => true,
+        | Operand::Carried(_)
+        | Operand::Looked(_)
+        | Operand::Key(_) => true,
         Operand::Parameter(index) if values.parameter(*index).is_some_and(|it| it.binary) => true,
         Operand::Parameter(_) | Operand::Literal { .. } | Operand::Constant(_) => {
             let text = decode(operand, KeyType::Text, values);
@@ -287,16 +298,20 @@ fn placed(
             keeps(*kind, *modifier, &decode(operand, *kind, values)?)?;
         }
     }
-    place(key, distribution, values, reached)
+    place(keyed, key, distribution, values, reached)
 }
 
 fn place(
+    keyed: &Keyed,
     key: &KeyOperands,
     distribution: &Distribution,
     values: &dyn Values,
     reached: &mut Reached,
 ) -> Result<(), KeyError> {
     match (key.as_slice(), distribution.key()) {
+        ([Operand::Looked(looked)], _) => {
+            return looked_up(keyed, looked, distribution, values, reached);
+        }
         ([operand], [_]) => return place_one(operand, distribution, values, reached),
         ([operand, Operand::Id(id)], [_]) => {
             check_id(operand, id, distribution, values)?;
@@ -308,7 +323,7 @@ fn place(
     for (operand, kind) in key.iter().zip(distribution.key()) {
         tuple.push(decode(operand, *kind, values)?);
     }
-    reached.add(distribution.place(&tuple)?);
+    reached.add(shard_of(distribution, &tuple, values)?);
     Ok(())
 }
 
@@ -328,16 +343,190 @@ fn place_one(
             distribution.of_bucket(bucket, |shard| reached.add(shard))
         }),
         Operand::Between(interval) => between(interval, kind, distribution, values, reached),
+        Operand::Key(key) => place_one(key, distribution, values, reached),
+        // It is placed with its whole key.
+        Operand::Looked(_) => Err(KeyError::Unprovable),
         Operand::Parameter(_)
         | Operand::Literal { .. }
         | Operand::Constant(_)
         | Operand::Computed(_)
         | Operand::Null
         | Operand::Elements(_)
-        | Operand::LiteralElements(_) => each_value(operand, kind, values, &mut |key| {
-            reached.add(distribution.place(&[key])?);
+        | Operand::LiteralElements(_) => {
+            let mut unasked = false;
+            each_value(operand, kind, values, &mut |key| {
+                match shard_of(distribution, &[key], values) {
+                    // All is asked for at once.
+                    Err(KeyError::Unasked) => unasked = true,
+                    shard => reached.add(shard?),
+                }
+                Ok(())
+            })?;
+            if unasked {
+                return Err(KeyError::Unasked);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Where the rows are that have a value to be looked up; new rows are placed by it on one shard.
+fn looked_up(
+    keyed: &Keyed,
+    looked: &Looked,
+    distribution: &Distribution,
+    values: &dyn Values,
+    reached: &mut Reached,
+) -> Result<(), KeyError> {
+    let mut unasked = false;
+    each_value(&looked.value, looked.kind, values, &mut |value| {
+        let Some(keys) = values.keys_of(&looked.lookup, &value) else {
+            unasked = true;
+            return Ok(());
+        };
+        let mut own = ShardSet::new();
+        for key in &*keys {
+            match shard_of(distribution, key, values) {
+                Err(KeyError::Unasked) => unasked = true,
+                shard => own.insert(shard?),
+            }
+        }
+        if unasked {
+            return Ok(());
+        }
+        if keyed.insert {
+            let shard = single(&own, &keyed.table, &looked.lookup, &value)?;
+            reached.add(shard);
+            return Ok(());
+        }
+        for shard in own.iter() {
+            reached.add(shard);
+        }
+        Ok(())
+    })?;
+    if unasked {
+        return Err(KeyError::Unasked);
+    }
+    Ok(())
+}
+
+/// The one shard that new rows belong to by a value that was looked up.
+///
+/// # Errors
+/// 22023: it has none, or several.
+pub fn single(
+    shards: &ShardSet,
+    table: &str,
+    lookup: &Lookup,
+    value: &Key<'_>,
+) -> Result<ShardId, KeyError> {
+    if let Some(shard) = shards.single() {
+        return Ok(shard);
+    }
+    let value = value.to_string();
+    let fault = if shards.is_empty() {
+        refuse::unentered(table, &value, &lookup.table)
+    } else {
+        refuse::scattered(&value, &lookup.table, &lookup.column)
+    };
+    Err(KeyError::Invalid(Box::new(fault)))
+}
+
+/// What lookup tables must hold before an execution of a statement.
+///
+/// # Errors
+/// A value or key that is not known, or is none.
+pub fn entries(
+    keyed: &Keyed,
+    topology: &Topology,
+    values: &dyn Values,
+) -> Result<Vec<Entry>, Fault> {
+    let mut all = Vec::new();
+    let distribution = topology
+        .distribution(keyed.distribution)
+        .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
+    for Entries { column, rows } in &*keyed.entries {
+        for (value, key) in rows {
+            let name = &column.lookup.column;
+            let value = decode(value, column.kind, values).and_then(|value| {
+                keeps(column.kind, column.modifier, &value).map(|()| value.into_owned())
+            });
+            let value = match value {
+                Ok(value) => value,
+                Err(KeyError::Null) => continue,
+                Err(KeyError::Unprovable) => {
+                    let why = "has a value that is not known before the server reads it";
+                    return Err(refuse::unknown_value(&keyed.table, name, why));
+                }
+                Err(error) => return Err(key_fault(&error, &keyed.table)),
+            };
+            let mut note = |key: Vec<Key<'static>>| {
+                all.push(Entry {
+                    lookup: Arc::clone(&column.lookup),
+                    value: value.clone(),
+                    key,
+                });
+            };
+            match each_key(key, distribution, values, &mut note) {
+                // No row has it.
+                Ok(()) | Err(KeyError::Null) => (),
+                Err(KeyError::Unprovable) => {
+                    return Err(refuse::unproven_entry(&keyed.table, name));
+                }
+                Err(error) => return Err(key_fault(&error, &keyed.table)),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Calls `each` with the keys that operands stand for.
+fn each_key(
+    key: &KeyOperands,
+    distribution: &Distribution,
+    values: &dyn Values,
+    each: &mut dyn FnMut(Vec<Key<'static>>),
+) -> Result<(), KeyError> {
+    match (key.as_slice(), distribution.key()) {
+        ([Operand::Looked(looked)], _) => {
+            each_value(&looked.value, looked.kind, values, &mut |value| {
+                let keys = values.keys_of(&looked.lookup, &value);
+                for key in &*keys.ok_or(KeyError::Unasked)? {
+                    each(key.clone());
+                }
+                Ok(())
+            })
+        }
+        ([operand], [kind]) => each_value(operand, *kind, values, &mut |key| {
+            each(vec![key.into_owned()]);
             Ok(())
         }),
+        _ => {
+            let pairs = key.iter().zip(distribution.key());
+            let key: Result<Vec<_>, KeyError> = pairs
+                .map(|(operand, kind)| decode(operand, *kind, values).map(Key::into_owned))
+                .collect();
+            each(key?);
+            Ok(())
+        }
+    }
+}
+
+/// The shard of a key, as far as directories say.
+fn shard_of(
+    distribution: &Distribution,
+    key: &[Key<'_>],
+    values: &dyn Values,
+) -> Result<ShardId, KeyError> {
+    let index = match distribution.place(key) {
+        Err(KeyError::Unlisted(index)) => index,
+        placed => return placed,
+    };
+    let directory = distribution.directories().get(index);
+    let directory = directory.ok_or(KeyError::Unprovable)?;
+    match values.listed(directory, key) {
+        Some(listed) => directory.shard(key, &listed),
+        None => Err(KeyError::Unasked),
     }
 }
 
@@ -371,7 +560,9 @@ fn bucket(
         | Operand::Elements(_)
         | Operand::LiteralElements(_)
         | Operand::Between(_)
-        | Operand::Carried(_) => {
+        | Operand::Carried(_)
+        | Operand::Looked(_)
+        | Operand::Key(_) => {
             let key = decode(operand, kind_of(distribution), values)?;
             Ok(distribution.bucket(&[key]))
         }
@@ -449,7 +640,11 @@ fn each_value(
                 }
             }
         }
-        Operand::Between(_) | Operand::Id(_) | Operand::Carried(_) => Err(KeyError::Unprovable),
+        Operand::Between(_)
+        | Operand::Id(_)
+        | Operand::Carried(_)
+        | Operand::Looked(_)
+        | Operand::Key(_) => Err(KeyError::Unprovable),
     }
 }
 
@@ -534,7 +729,9 @@ pub(super) fn decode<'v>(
         | Operand::LiteralElements(_)
         | Operand::Between(_)
         | Operand::Id(_)
-        | Operand::Carried(_) => return Err(KeyError::Unprovable),
+        | Operand::Carried(_)
+        | Operand::Looked(_)
+        | Operand::Key(_) => return Err(KeyError::Unprovable),
     };
     match &key {
         Key::Text(text) if !values.is_utf8() && !text.is_ascii() => Err(KeyError::Unprovable),

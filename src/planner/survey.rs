@@ -8,7 +8,7 @@ use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
 use crate::planner::ids::Generates;
 use crate::planner::outputs::{Known, Outputs};
-use crate::planner::plan::KeyOperands;
+use crate::planner::plan::{Entries, KeyOperands, LookupColumn, Operand};
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
 use crate::planner::scope::{Binding, Column, Content, Level};
@@ -43,6 +43,8 @@ pub(super) enum Rows {
         columns: usize,
         /// The column of ids that carry their bucket, which may be the key itself.
         id: Option<Node>,
+        /// The first of its columns that have lookup tables.
+        looked: Node,
     },
     Reference,
     Single,
@@ -88,6 +90,10 @@ pub(super) struct Survey<'a> {
     pub generates: Option<Generates>,
     /// Whether ids that carry their bucket are written, which is minded on one shard as well.
     pub minds_ids: bool,
+    /// What lookup tables must hold before rows are inserted.
+    pub entries: Vec<Entries>,
+    /// Columns with lookup tables that are set, of which reference, and to what.
+    pub assigned: Vec<(usize, LookupColumn, Operand)>,
     pub tenant: tenant::Found,
     pub ctes: Vec<Known>,
     /// Every view, and what its query runs besides what is in the fields above.
@@ -113,6 +119,8 @@ impl<'a> Survey<'a> {
             modifiers: Vec::new(),
             generates: None,
             minds_ids: false,
+            entries: Vec::new(),
+            assigned: Vec::new(),
             tenant: tenant::Found::default(),
             ctes: Vec::new(),
             views: Vec::new(),
@@ -452,12 +460,19 @@ impl<'a> Survey<'a> {
                 ..
             } => {
                 let topology = self.context.topology;
-                let (first, id) = self.facts.reference(topology, distribution, ids);
+                let looked = self.context.looked(name, ids);
+                let by = self.context.placed_by(name, key, ids);
+                if ids.looked.is_some() && by.is_none() && !self.context.is_one_shard() {
+                    self.refuse(refuse::unknown_lookup(&name.to_string()));
+                }
+                let facts = &mut self.facts;
+                let nodes = facts.reference(topology, distribution, ids, &looked, by.as_ref());
                 Rows::Sharded {
                     distribution,
-                    first,
+                    first: nodes.first,
                     columns: key.len(),
-                    id,
+                    id: nodes.id,
+                    looked: nodes.looked,
                 }
             }
             Relation::Reference(_) => Rows::Reference,
@@ -514,7 +529,9 @@ impl<'a> Survey<'a> {
         let name = found.name.clone();
         let mut key: Vec<(String, Node)> = Vec::new();
         if let (
-            Rows::Sharded { first, id, .. },
+            Rows::Sharded {
+                first, id, looked, ..
+            },
             Relation::Sharded {
                 key: columns, ids, ..
             },
@@ -529,6 +546,8 @@ impl<'a> Survey<'a> {
             if let (Some(id), true) = (id, ids.carries) {
                 key.extend(ids.column.iter().map(|column| (column.clone(), id)));
             }
+            let columns = self.context.looked(&name, ids).into_iter().enumerate();
+            key.extend(columns.map(|(at, column)| (column.lookup.column.clone(), looked + at)));
         }
         self.tenant
             .call(alias.unwrap_or(&name.name), Some(reference));

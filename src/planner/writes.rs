@@ -33,6 +33,8 @@ impl Survey<'_> {
                 });
                 let rows = insert.source.as_ref().and_then(values);
                 let new = self.new_ids(insert, ids, known.as_deref(), rows);
+                let filled = ids.column.clone().filter(|_| new.fills());
+                let names = known.clone();
                 if new.are_keys(ids, key) {
                     self.each_source(insert);
                     self.generate(insert, ids, key, new, distribution, None);
@@ -40,11 +42,14 @@ impl Survey<'_> {
                     self.inserted(insert, target, key, &positions, new.checked);
                     let keys = self.references.get(target);
                     let keys = keys.and_then(|reference| reference.rows.clone());
+                    let (names, filled) = (names.as_deref(), filled.as_deref());
+                    self.new_entries(insert, ids, names, rows, keys.as_deref(), filled);
                     self.generate(insert, ids, key, new, distribution, keys.as_deref());
                 }
                 self.conflict(&insert.update, key, &table);
                 self.tenant_conflict(insert, target);
                 self.conflicting_ids(&insert.update, ids, key, &table);
+                self.conflicting_entries(&insert.update, ids, &table);
             }
             Relation::Reference(known) => {
                 let complete = known.is_some_and(|known| {
@@ -245,6 +250,7 @@ impl Survey<'_> {
         if let Relation::Sharded { ids, .. } = self.context.relation(&update.table) {
             self.updated_ids(update, ids);
         }
+        self.assigned(&update.table, &update.sets, target);
         self.keeps_key(&update.table, &update.sets);
         self.tenant_assigned(&update.sets, target);
         if let Some(reference) = self.references.get(target)
@@ -299,6 +305,7 @@ impl Survey<'_> {
             ));
         }
         self.keeps_key(&merge.table, &merge.sets);
+        self.merged_entries(merge);
         if let Relation::Sharded { ids, .. } = self.context.relation(&merge.table)
             && let Some(column) = &ids.column
         {

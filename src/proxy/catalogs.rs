@@ -37,6 +37,10 @@ impl Catalogs {
             if known.catalog_is_current() && self.known.get(name) == Some(&snapshot.generation) {
                 continue;
             }
+            if let Err(fault) = shared.refresh_directories(name).await {
+                // Keys are asked for one by one meanwhile.
+                tracing::warn!(database = %name, error = %fault, "could not read a directory");
+            }
             match shared.refresh_catalog(name).await {
                 Ok(()) => {
                     self.known.insert(name.clone(), snapshot.generation);
@@ -60,6 +64,9 @@ impl Catalogs {
         self.marks
             .retain(|name, _| snapshot.config.databases.contains_key(name));
         for name in snapshot.config.databases.keys() {
+            if let Err(fault) = shared.refresh_directories(name).await {
+                tracing::debug!(database = %name, error = %fault, "could not read a directory");
+            }
             let seen = self.marks.get(name).map(String::as_str);
             match shared.notice_changes(name, seen).await {
                 Ok(mark) => {

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::config::Limits;
+use crate::config::{Limits, Lookup};
 use crate::error::{Fault, SqlState};
-use crate::execute::{Conversation, Copied, End, Interrupted, canceled_fault};
+use crate::execute::{Conversation, Copied, End, Interrupted, Told, canceled_fault};
 use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
+use crate::placement::rule::Unlisted;
 use crate::placement::topology::Topology;
+use crate::planner::plan::Entry;
 use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
+use crate::types::key::Key;
 use crate::wire::frame::{self, Frame, Split};
 
 use super::Session;
@@ -187,6 +190,16 @@ impl Conversation for Session {
 
     fn cancel_now(&self, target: &Rc<CancelTarget>) {
         self.engine.cancel_now(target);
+    }
+
+    async fn ask_for_rows(
+        &mut self,
+        lookup: Option<&Arc<Lookup>>,
+        values: Vec<Key<'static>>,
+        entries: Vec<Entry>,
+        unlisted: Vec<Unlisted>,
+    ) -> Result<Told, Interrupted> {
+        Session::ask_for_rows(self, lookup, values, entries, unlisted).await
     }
 
     fn topology(&self) -> &Arc<Topology> {

@@ -196,6 +196,7 @@ impl Session {
             && self.temporary.is_empty()
             && self.own_settings.is_empty()
             && self.parked.is_empty()
+            && self.answers.is_empty()
             && !self.skipping
             && !self.copy_in
             && !self.settings_change

@@ -241,6 +241,21 @@ impl Shared {
         Ok(())
     }
 
+    /// Reads the directories of a database that may have changed.
+    ///
+    /// # Errors
+    /// Why one could not be read; what was known of it stays.
+    ///
+    /// # Cancel safety
+    /// Safe: those read stay read.
+    pub async fn refresh_directories(&self, name: &str) -> Result<(), Fault> {
+        let snapshot = self.snapshot.load_full();
+        match snapshot.topologies.get(name) {
+            Some(topology) => snapshot.control.read_directories(topology).await,
+            None => Ok(()),
+        }
+    }
+
     /// Reads the catalog again if the schema was changed past the proxy: if the home shard's catalogs are
     /// not marked as they were when `seen` was their mark. Returns the mark of now.
     ///

@@ -123,7 +123,10 @@ impl Session {
             b'P' => self.on_parse(frame.body),
             b'B' => self.on_bind(frame.body),
             b'D' => self.on_describe(frame.body),
-            b'E' => self.on_execute(frame.body),
+            b'E' => {
+                let result = self.on_execute(frame.body);
+                self.asked(result)
+            }
             b'C' => self.on_close(frame.body),
             b'H' => self.on_flush(),
             _ => self.on_sync(),
@@ -528,6 +531,12 @@ impl Session {
     }
 
     fn on_bind(&mut self, body: &[u8]) -> Result<(), Stop> {
+        self.answers.begin();
+        let result = self.on_bind_asked(body);
+        self.asked(result)
+    }
+
+    fn on_bind_asked(&mut self, body: &[u8]) -> Result<(), Stop> {
         let bind = frontend::bind(body).map_err(Fault::from)?;
         if self.is_sql_prepared(bind.statement)
             && !self.statements.contains_key(statement_key(bind.statement))

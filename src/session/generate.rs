@@ -111,6 +111,8 @@ impl Session {
             return Err(Stop::Fault(unfilled()));
         }
         let result = self.run_query(frame, &filled.text, &script, masked.literals());
+        // The same ids are given when it is looked at again.
+        let result = self.asked(result);
         self.settle_numbers(result, given, &last)
     }
 
@@ -176,7 +178,8 @@ impl Session {
     fn take_numbers(&mut self, stream: &Arc<Stream>, count: usize) -> Result<Vec<i64>, Stop> {
         let spare = self.spare_numbers.iter().position(|(of, _)| of == stream);
         let mut numbers = match spare {
-            Some(spare) => self.spare_numbers.swap_remove(spare).1,
+            // In the order that they were given in: the same rows have the same again.
+            Some(spare) => self.spare_numbers.remove(spare).1,
             None => Vec::with_capacity(count),
         };
         numbers.truncate(count);
@@ -258,6 +261,7 @@ impl Session {
                 | Stop::EndGroup
                 | Stop::Listen(_)
                 | Stop::Names
+                | Stop::Ask
                 | Stop::Ids(..),
             ) => self.spare_numbers.extend(given),
         }
@@ -315,6 +319,7 @@ impl Session {
         let body = bind_body(bind, bind.values(), &ids);
         let filled = frontend::bind(&body).map_err(Fault::from)?;
         let result = self.bind_prepared(&filled, prepared);
+        let result = self.asked(result);
         let last = last_of(&[(Arc::clone(&fills.generate.stream), ids)]);
         self.settle_numbers(result, given, &last)
     }

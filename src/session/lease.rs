@@ -188,7 +188,7 @@ impl Session {
         if reads_catalogs {
             return here(true);
         }
-        let route = self.hinted(statement, values)?;
+        let route = self.route_of(statement, values)?;
         match route {
             Route::Session | Route::Anywhere => here(false),
             Route::AnyShard => Ok(Place::Shard {

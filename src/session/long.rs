@@ -212,6 +212,7 @@ impl Session {
             // The key may stand behind the long parameter.
             Ok(Place::Local | Place::Wide(_)) => return wait_for_rest(),
             Err(_) if body.len() < held_max => return Ok(false),
+            Err(_) if self.answers.is_open() => return Err(Stop::Ask),
             Err(fault) => return Err(Stop::Fault(fault)),
         };
         self.lease(shard, binds)?;

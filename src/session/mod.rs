@@ -7,6 +7,7 @@
 //! state that cannot be replayed lives on it; what an unfinished message needs (a connection, an
 //! earlier reply) stops the reading of the client, never the engine.
 
+mod ask;
 pub mod auth;
 pub mod block;
 pub mod client;
@@ -80,6 +81,8 @@ pub(crate) enum Stop {
     Listen(Vec<String>),
     /// The server is to be asked what `search_path` is.
     Names,
+    /// The home shard is to be asked, or told, what has been noted.
+    Ask,
     /// So many numbers for ids are to be had first.
     Ids(Arc<planner::plan::Stream>, usize),
     /// Something that takes several shards or another connection.
@@ -226,6 +229,8 @@ pub struct Session {
     pub(crate) last_ids: generate::LastIds,
     /// Numbers for ids that a statement took which has to wait for something else.
     pub(crate) spare_numbers: generate::Numbered,
+    /// What the home shard has answered for the message at hand.
+    pub(crate) answers: ask::Answers,
     /// Set by `SET pgherd.…`, by name.
     pub(crate) own_settings: Vec<(String, String)>,
 }

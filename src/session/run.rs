@@ -648,6 +648,7 @@ impl Session {
             Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,
             Stop::Ids(stream, count) => self.fetch_numbers(stream, count).await,
+            Stop::Ask => self.ask_home().await,
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())

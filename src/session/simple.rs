@@ -19,6 +19,7 @@ use crate::wire::frame::{self, Frame};
 use crate::wire::pipeline::{Own, Request};
 use crate::wire::{backend, frontend};
 
+use super::ask::Asking;
 use super::block::Block;
 use super::client::{Activity, LastRoute};
 use super::extended::column_of;
@@ -67,8 +68,10 @@ impl Session {
         self.settle_settings()?;
         let mut masked = self.engine.take_masked();
         let script = self.plan_simple(text, &mut masked);
+        self.answers.begin();
         let result = self.run_query(frame, text, &script, masked.literals());
         self.engine.give_masked(masked);
+        let result = self.asked(result);
         match result {
             Err(Stop::Fault(fault)) => {
                 // The status is known only when what went before is answered.
@@ -680,7 +683,7 @@ impl Session {
                     literals: &literals,
                     is_utf8: self.is_utf8(),
                 };
-                self.explain_route(statement, text, &values);
+                self.explain_route(statement, text, &values)?;
             }
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
@@ -857,8 +860,20 @@ impl Session {
     }
 
     /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
-    fn explain_route(&mut self, statement: &Statement, text: &[u8], values: &dyn Values) {
+    ///
+    /// # Errors
+    /// The home shard is to be asked first.
+    fn explain_route(
+        &mut self,
+        statement: &Statement,
+        text: &[u8],
+        values: &dyn Values,
+    ) -> Result<(), Fault> {
+        self.answers.begin();
         let report = self.report(statement, text, values);
+        if self.answers.is_open() {
+            return Err(refuse::unasked(statement.verb));
+        }
         self.reply(|out| {
             report
                 .to_string()
@@ -866,14 +881,17 @@ impl Session {
                 .for_each(|line| write_line(out, line));
             backend::command_complete(out, "EXPLAIN");
         });
+        Ok(())
     }
 
     /// Where a statement would run, and why.
     fn report(&self, statement: &Statement, text: &[u8], values: &dyn Values) -> RouteReport {
         let topology = &self.database.topology;
+        let answers = &self.answers;
+        let asking = Asking { values, answers };
         let route = self
             .check_tenant(statement, values)
-            .and_then(|()| self.hinted(statement, values));
+            .and_then(|()| self.hinted(statement, &asking));
         match &route {
             // Not by its keys, if those alone do not say so.
             Ok(Route::Single(shard)) if self.hinted_shard() == Some(*shard) => {

@@ -90,6 +90,7 @@ impl Session {
             refusing: None,
             last_ids: super::generate::LastIds::default(),
             spare_numbers: Vec::new(),
+            answers: super::ask::Answers::default(),
             own_settings: Vec::new(),
         })
     }

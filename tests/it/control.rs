@@ -271,7 +271,7 @@ fn servers_that_do_not_serve_are_found() {
         [
             "error b the encoding is SQL_ASCII, but UTF8 on shard \"a\"",
             "error c could not connect to shard \"c\": database \"c\" does not exist (3D000)",
-            "warning a the pools may open 104 connections, the server takes 57",
+            "warning a the pools may open 108 connections, the server takes 57",
         ]
     );
     herd.cluster.stop("INT");

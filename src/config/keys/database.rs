@@ -184,15 +184,14 @@ pub(in crate::config) static TABLE: Section = Section {
             "by",
             Kind::Text,
             "null",
-            "The table.column whose ids the key holds, when those carry their bucket.",
+            "The table.column whose values the key holds: ids that carry their bucket, or a column with a lookup table.",
         ),
         Key::new(
             "lookup",
             Kind::ColumnLists,
             "[]",
-            "Columns by which rows are found through a lookup table.",
-        )
-        .not_yet(),
+            "Columns by which rows are found through a lookup table on the home shard.",
+        ),
         Key::new(
             "unique",
             Kind::ColumnLists,

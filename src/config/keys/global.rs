@@ -55,6 +55,7 @@ pub(in crate::config) static ROOT: Section = Section {
         Key::new("max_statement_size", Kind::Size { min: 8 << 10, max: GB }, "16MB", "Bytes of a statement that are held to route it; a longer one must show its key earlier."),
         Key::new("max_multi_bytes", Kind::Size { min: 64 << 10, max: 1 << 40 }, "256MB", "Bytes that one multi-shard statement may hold in the proxy."),
         Key::new("plan_cache_size", Kind::Size { min: 1 << 20, max: 1 << 40 }, "64MB", "Bytes of memoised plans, for each engine. An eighth as much holds what SHOW ROUTES counts."),
+        Key::new("max_directory_rows", Kind::Count { min: 0, max: 10_000_000 }, "100000", "Rows of one directory of keys that are kept; the others are asked for each time."),
         Key::new("cache", Kind::Section(&CACHE), "null", "Where answers of cached tables are kept."),
         Key::new("cross_shard_writes", Kind::Word(&["two_phase", "reject"]), "two_phase", "What a transaction that writes on a second shard does.").not_yet(),
         Key::new("recovery", Kind::Section(&RECOVERY), "null", "Recovery of prepared transactions left in doubt."),

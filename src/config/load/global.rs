@@ -84,6 +84,7 @@ pub(super) fn limits(root: &Object<'_>) -> Limits {
         max_statement_size: root.size("max_statement_size"),
         max_multi_bytes: root.size("max_multi_bytes"),
         plan_cache_size: root.size("plan_cache_size"),
+        max_directory_rows: root.count("max_directory_rows"),
     };
     if limits.min_pool_size > limits.default_pool_size {
         let hint = "Lower it, or raise default_pool_size.";

@@ -45,7 +45,13 @@ pub(super) fn read(text: &str, kind: KeyType) -> Result<Key<'static>, BadValue> 
             format!("is no {}: {}", kind.name(), fault.message),
             example(kind),
         )),
-        Err(KeyError::Null | KeyError::Unprovable | KeyError::Uncovered(_)) => Err(BadValue::new(
+        Err(
+            KeyError::Null
+            | KeyError::Unprovable
+            | KeyError::Unasked
+            | KeyError::Unlisted(_)
+            | KeyError::Uncovered(_),
+        ) => Err(BadValue::new(
             format!("is no {}", kind.name()),
             example(kind),
         )),

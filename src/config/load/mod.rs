@@ -15,6 +15,8 @@ mod place;
 mod policy;
 mod table;
 
+pub use table::split_name;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};

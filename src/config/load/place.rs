@@ -2,6 +2,7 @@
 
 use super::Loader;
 use super::key_value;
+use super::table::split_name;
 use crate::config::fault::At;
 use crate::config::read::{entries, items, join, scalar};
 use crate::config::value;
@@ -254,8 +255,15 @@ impl Loader<'_> {
             return None;
         };
         let table = scalar(&table.value, path, &self.faults)?.text.clone();
-        self.faults
-            .not_yet(node.at, path, "Use a list, a range, or pins for now.");
+        if split_name(&table).is_none() {
+            let hint = "Write name or schema.name as in the catalogs; put a part with a dot in double quotes.";
+            self.fault(
+                node.at,
+                path,
+                format!("\"{table}\" is no name of a table"),
+                hint,
+            );
+        }
         Some(Place::Directory { table })
     }
 

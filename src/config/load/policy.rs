@@ -1,13 +1,16 @@
 //! What tables say beyond their key: ids, caching, and each other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Loader;
 use super::place::is_of_bucket;
 use super::table::{Distributions, Draft, split_name};
+use crate::config::fault::At;
 use crate::config::keys::database::{IDS, TABLE_CACHE};
-use crate::config::read::{Object, join};
-use crate::config::{Ids, Table, TableKind};
+use crate::config::read::{Object, items, join, texts};
+use crate::config::{Ids, Lookup, Table, TableKind};
+use crate::types::key::KeyType;
 
 impl Loader<'_> {
     pub(super) fn ids(
@@ -52,7 +55,7 @@ impl Loader<'_> {
         Ids {
             carries: column.is_some() && carries.is_some(),
             column,
-            by: false,
+            ..Ids::default()
         }
     }
 
@@ -117,7 +120,7 @@ impl Loader<'_> {
     }
 
     fn check_by(&self, draft: &Draft, by: &str, drafts: &[Draft]) {
-        let hint = "Write table.column of a table on the same distribution with ids: {column: …, carries: …}.";
+        let hint = "Write table.column of a table on the same distribution with ids: {column: …, carries: …} or lookup: [column].";
         let path = join(&draft.path, "by");
         let Some((table, column)) = by.rsplit_once('.') else {
             return self.fault(draft.at, &path, format!("\"{by}\" names no column"), hint);
@@ -147,7 +150,9 @@ impl Loader<'_> {
                     hint,
                 );
             }
-            Some(other) if !carries(&other.table.ids, column) => {
+            Some(other)
+                if !carries(&other.table.ids, column) && found_by(other, column).is_none() =>
+            {
                 self.fault(
                     draft.at,
                     &path,
@@ -155,9 +160,153 @@ impl Loader<'_> {
                     hint,
                 );
             }
+            Some(other) if draft.table.ids.carries && found_by(other, column).is_some() => self
+                .fault(
+                    draft.at,
+                    &path,
+                    "\"by\" and ids that carry their bucket exclude each other",
+                    "Leave carries out: rows are with those of the other table.",
+                ),
             Some(_) => (),
         }
     }
+
+    /// The lookup tables of a table's columns.
+    pub(super) fn lookups(
+        &self,
+        object: &Object<'_>,
+        kind: Option<&TableKind>,
+        ids: &Ids,
+        distributions: &Distributions,
+    ) -> Vec<(At, String)> {
+        let path = object.child("lookup");
+        let Some(node) = object.node("lookup") else {
+            return Vec::new();
+        };
+        let mut columns: Vec<(At, String)> = Vec::new();
+        for group in items(node, &path, &self.faults) {
+            match texts(group, &path, &self.faults).as_slice() {
+                [(at, column)] if columns.iter().any(|(_, known)| known == column) => {
+                    let message = format!("\"{column}\" is given twice");
+                    self.fault(*at, &path, message, "Name each column once.");
+                }
+                [(at, column)] if carries(ids, column) => {
+                    let message = format!("the ids of \"{column}\" carry their bucket");
+                    self.fault(
+                        *at,
+                        &path,
+                        message,
+                        "Leave it out: rows are found by it already.",
+                    );
+                }
+                [(at, column)] => columns.push((*at, column.clone())),
+                _ => self.fault(
+                    group.at,
+                    &path,
+                    "a lookup table is of one column",
+                    "List each column by itself.",
+                ),
+            }
+        }
+        let Some(TableKind::Sharded { distribution, key }) = kind else {
+            return columns;
+        };
+        if let (Some((at, _)), true) = (columns.first(), object.has("by")) {
+            let hint = "Leave one of them out: a lookup table holds the key of its own rows.";
+            self.fault(*at, &path, "\"lookup\" and \"by\" exclude each other", hint);
+        }
+        for (at, column) in &columns {
+            if key.contains(column) {
+                let message = format!("\"{column}\" is a column of the key");
+                self.fault(
+                    *at,
+                    &path,
+                    message,
+                    "Leave it out: rows are found by it already.",
+                );
+            }
+        }
+        let unserved = distributions
+            .get(distribution)
+            .and_then(|found| found.key.iter().find(|kind| !is_kept(**kind)));
+        if let (Some(kind), Some((at, _))) = (unserved, columns.first()) {
+            self.fault(
+                *at,
+                &path,
+                format!("a lookup table cannot hold keys of type {}", kind.name()),
+                "Use a distribution whose key is of integers, text or uuid.",
+            );
+        }
+        columns
+    }
+}
+
+/// Makes the lookup tables of all tables, and leads `by` to them.
+pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) {
+    let leads = |drafts: &[Draft], draft: &Draft, column: &str| {
+        drafts.iter().any(|other| {
+            let Some((table, found)) = other.by.as_deref().and_then(|by| by.rsplit_once('.'))
+            else {
+                return false;
+            };
+            found == column
+                && split_name(table).is_some_and(|(schema, name)| {
+                    draft.table.schema == schema && draft.table.name == name
+                })
+        })
+    };
+    let made: Vec<Vec<Arc<Lookup>>> = drafts
+        .iter()
+        .map(|draft| {
+            let TableKind::Sharded { distribution, key } = &draft.table.kind else {
+                return Vec::new();
+            };
+            let kinds = distributions
+                .get(distribution)
+                .map(|found| found.key.iter());
+            let key: Vec<_> = key
+                .iter()
+                .cloned()
+                .zip(kinds.into_iter().flatten().copied())
+                .collect();
+            let make = |column: &String| {
+                Arc::new(Lookup {
+                    schema: draft.table.schema.clone(),
+                    table: draft.table.name.clone(),
+                    column: column.clone(),
+                    key: key.clone(),
+                    distribution: distribution.clone(),
+                    leads: leads(drafts, draft, column),
+                })
+            };
+            draft.lookup.iter().map(make).collect()
+        })
+        .collect();
+    for (draft, lookups) in drafts.iter_mut().zip(&made) {
+        draft.table.ids.lookups.clone_from(lookups);
+    }
+    for draft in drafts.iter_mut() {
+        let Some((table, column)) = draft.by.as_deref().and_then(|by| by.rsplit_once('.')) else {
+            continue;
+        };
+        let Some((schema, name)) = split_name(table) else {
+            continue;
+        };
+        let found = made.iter().flatten().find(|lookup| {
+            lookup.schema == schema && lookup.table == name && lookup.column == column
+        });
+        draft.table.ids.looked = found.cloned();
+        draft.table.ids.by = found.is_none();
+    }
+}
+
+/// Whether lookup tables hold values of this type.
+pub(super) fn is_kept(kind: KeyType) -> bool {
+    kind.is_int() || matches!(kind, KeyType::Text | KeyType::Uuid)
+}
+
+fn found_by<'a>(draft: &'a Draft, column: &str) -> Option<&'a String> {
+    draft.lookup.iter().find(|own| *own == column)
 }
 
 /// Whether a column has ids that carry their bucket.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Loader;
+use super::policy::link_lookups;
 use crate::config::fault::At;
 use crate::config::keys::database::TABLE;
 use crate::config::read::{Object, entries, items, join, texts};
@@ -17,6 +18,8 @@ pub(super) struct Draft {
     pub at: At,
     pub path: String,
     pub by: Option<String>,
+    /// The columns that have lookup tables.
+    pub lookup: Vec<String>,
 }
 
 /// What `kind` says.
@@ -57,6 +60,7 @@ impl Loader<'_> {
             );
         }
         self.check_references(&drafts);
+        link_lookups(&mut drafts, distributions);
         drafts.into_iter().map(|draft| draft.table).collect()
     }
 
@@ -102,6 +106,7 @@ impl Loader<'_> {
             at,
             path,
             by: None,
+            lookup: Vec::new(),
         })
     }
 
@@ -197,15 +202,14 @@ impl Loader<'_> {
         };
         let ids = self.ids(object, kind.as_ref(), distributions);
         let by = object.name("by");
-        for name in ["lookup", "unique"] {
-            let path = object.child(name);
-            let groups = object
-                .node(name)
-                .map_or(&[][..], |node| items(node, &path, &self.faults));
-            for group in groups {
-                texts(group, &path, &self.faults);
-            }
+        let path = object.child("unique");
+        let groups = object
+            .node("unique")
+            .map_or(&[][..], |node| items(node, &path, &self.faults));
+        for group in groups {
+            texts(group, &path, &self.faults);
         }
+        let lookup = self.lookups(object, kind.as_ref(), &ids, distributions);
         let mut table = self.named(name, at, &object.path, kind)?;
         table.ids = ids;
         table.ids.by = by.is_some();
@@ -214,6 +218,7 @@ impl Loader<'_> {
             at,
             path: object.path.clone(),
             by,
+            lookup: lookup.into_iter().map(|(_, column)| column).collect(),
         })
     }
 
@@ -287,7 +292,7 @@ impl Loader<'_> {
 }
 
 /// Schema and name of `name`, `schema.name` or `"schema"."na.me"`, verbatim: nothing is folded.
-pub(super) fn split_name(text: &str) -> Option<(Option<String>, String)> {
+pub fn split_name(text: &str) -> Option<(Option<String>, String)> {
     let (first, rest) = name_part(text)?;
     if rest.is_empty() {
         return Some((None, first));

@@ -89,10 +89,26 @@ impl Check<'_> {
             let types = types.map(Distribution::key).unwrap_or_default();
             for (name, kind) in key.iter().zip(types) {
                 let kind = if ids.by { KeyType::Int8 } else { *kind };
-                findings.extend(self.key_column(table, name, kind));
+                if ids.looked.is_some() {
+                    findings.extend(self.lookup_column(table, name));
+                } else {
+                    findings.extend(self.key_column(table, name, kind));
+                }
             }
             findings.extend(self.tenant(key));
             findings.extend(self.id_column(table, ids));
+            for lookup in &ids.lookups {
+                findings.extend(self.lookup_column(table, &lookup.column));
+            }
+            if let (Some(trigger), false) = (table.triggers.first(), ids.lookups.is_empty()) {
+                let what = format!(
+                    "trigger \"{trigger}\" of table \"{}\" runs before rows are written, and may give a column with a lookup table another value",
+                    self.name
+                );
+                findings.push(Finding::warning(what).hint(
+                    "Make sure that it leaves the columns of lookup as they are, or rows are not found by them.",
+                ));
+            }
             self.unique(table, key, ids, findings);
             self.defaults(table, ids, findings);
         }
@@ -119,6 +135,26 @@ impl Check<'_> {
                 let what = format!("key \"{name}\" of table \"{}\": {why}", self.name);
                 Some(Finding::warning(what))
             }
+        }
+    }
+
+    /// Whether values of a column can be looked up.
+    fn lookup_column(&self, table: &Table, name: &str) -> Option<Finding> {
+        let finding = |why: &str, hint: &str| {
+            let what = format!("lookup column \"{name}\" of table \"{}\": {why}", self.name);
+            Some(Finding::error(what).hint(hint))
+        };
+        let Some(column) = table.columns.iter().find(|column| column.name == name) else {
+            return finding("there is no such column", "Name a column of the table.");
+        };
+        let hint =
+            "Look rows up by columns of type smallint, integer, bigint, text, varchar or uuid.";
+        let Some(kind) = planner::lookup_type(column.oid) else {
+            return finding(&format!("its type is {}", column.type_name), hint);
+        };
+        match fits(column, kind) {
+            Fit::Yes | Fit::Beware(_) => None,
+            Fit::No(why) => finding(&why, hint),
         }
     }
 
@@ -173,7 +209,9 @@ impl Check<'_> {
         for index in table.indexes.values().filter(|index| index.exclusive) {
             let has_id = ids.column.iter().any(|id| index.columns.contains(id));
             // Ids are generated apart, or name the shard.
-            if has_id || key.iter().all(|column| index.columns.contains(column)) {
+            // And all rows of one value that other tables are placed by are on one shard.
+            let leads = ids.leading().any(|column| index.columns.contains(column));
+            if has_id || leads || key.iter().all(|column| index.columns.contains(column)) {
                 continue;
             }
             let what = format!(
@@ -236,10 +274,15 @@ impl Check<'_> {
                     let mut pairs = reference.columns.iter();
                     pairs.any(|pair| pair.0 == *own && pair.1 == *other)
                 };
+                let pairs = reference.columns.iter().cloned();
+                let follows = ids.follows(key, other_ids, pairs);
                 let mut own_id = ids.carriers(key);
                 let other_id = other_ids.carriers(other_key);
                 distribution == other
-                    && (ids.by == other_ids.by && key.iter().zip(other_key).all(has)
+                    && (follows
+                        || ids.by == other_ids.by
+                            && ids.looked == other_ids.looked
+                            && key.iter().zip(other_key).all(has)
                         || own_id.any(|own| other_id.clone().any(|other| has((own, other)))))
             }
             (Kind::Sharded { .. } | Kind::Reference, Kind::Single)

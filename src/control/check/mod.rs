@@ -54,6 +54,7 @@ impl Control {
                 Ok(catalog) => keys::code(&topology, config.constraints, &catalog, &mut findings),
                 Err(fault) => findings.push(from_fault(&fault).on(&home.name)),
             }
+            self.check_directories(&topology, &mut findings).await;
         }
         if let Err(fault) = self.auth_query(database, "pgherd").await {
             findings.push(from_fault(&fault).hint(

@@ -12,7 +12,11 @@ mod postgres;
 mod range;
 mod shard;
 
+use std::cell::RefCell;
 use std::fmt::Debug;
+use std::sync::Arc;
+
+pub use directory::{Directory, Listed, Unlisted};
 
 use super::{ShardId, ShardSet};
 use crate::config::Place;
@@ -150,16 +154,24 @@ pub struct Builder<'a> {
     shards: &'a [String],
     /// The rules that stand around the one being built.
     around: Vec<&'static str>,
+    /// The directories that were built.
+    directories: &'a RefCell<Vec<Arc<Directory>>>,
 }
 
 impl<'a> Builder<'a> {
     /// Builds the placements of one distribution.
-    pub fn new(distribution: &'a str, key: &'a [KeyType], shards: &'a [String]) -> Builder<'a> {
+    pub fn new(
+        distribution: &'a str,
+        key: &'a [KeyType],
+        shards: &'a [String],
+        directories: &'a RefCell<Vec<Arc<Directory>>>,
+    ) -> Builder<'a> {
         Builder {
             distribution,
             key,
             shards,
             around: Vec::new(),
+            directories,
         }
     }
 

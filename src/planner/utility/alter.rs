@@ -139,8 +139,10 @@ impl Altered<'_> {
             return None;
         };
         let carrying = ids.column.iter().filter(|_| ids.carries);
+        let looked = ids.lookups.iter().map(|lookup| &lookup.column);
         key.iter()
             .chain(carrying)
+            .chain(looked)
             .any(|key| key == column)
             .then(|| refuse::key_altered(what, column, &self.name.to_string()))
     }

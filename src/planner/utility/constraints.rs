@@ -291,6 +291,10 @@ impl Table<'_> {
         if ids.column.iter().any(|id| columns.contains(id)) {
             return None;
         }
+        // So are all rows of one value on one shard.
+        if ids.leading().any(|column| columns.contains(column)) {
+            return None;
+        }
         let missing = key.iter().find(|column| !columns.contains(column))?;
         Some(refuse::not_unique(
             what,
@@ -361,7 +365,11 @@ impl Table<'_> {
                 // Without a list it is the primary key that is meant: of one column it can only be the ids,
                 // or the key.
                 let others = others.unwrap_or_else(|| match (columns, other_key.as_slice()) {
-                    ([_], [only]) => vec![other_ids.column.as_ref().unwrap_or(only).clone()],
+                    ([_], [only]) => {
+                        let looked = ids.looked.as_ref().map(|looked| &looked.column);
+                        let meant = other_ids.column.as_ref().or(looked).unwrap_or(only);
+                        vec![meant.clone()]
+                    }
                     _ => Vec::new(),
                 });
                 let has = |(own, other): (&String, &String)| {
@@ -369,7 +377,11 @@ impl Table<'_> {
                     pairs.any(|pair| pair == (own, other))
                 };
                 let other_id = other_ids.carriers(other_key);
-                let stays = ids.by == other_ids.by && key.iter().zip(other_key).all(has)
+                let pairs = columns.iter().cloned().zip(others.iter().cloned());
+                let stays = ids.follows(key, other_ids, pairs)
+                    || ids.by == other_ids.by
+                        && ids.looked == other_ids.looked
+                        && key.iter().zip(other_key).all(has)
                     || ids
                         .carriers(key)
                         .any(|own| other_id.clone().any(|other| has((own, other))));

@@ -6,7 +6,7 @@ use crate::config::Ids;
 use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
-use crate::planner::plan::{Access, CopySplit, Effect, Keyed};
+use crate::planner::plan::{Access, CopySplit, Effect, Keyed, LookupColumn};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 use crate::planner::tenant;
@@ -126,7 +126,10 @@ fn copy_in(
                 Ok(tenant) => tenant,
                 Err(fault) => return Draft::refused("COPY", fault),
             };
-            match split(table, columns, (key, ids), options) {
+            match split(text, table, columns, (key, ids), options) {
+                _ if !text.context.is_one_shard() && is_unknown(text, table, key, ids) => {
+                    Access::Refuse(Arc::new(refuse::unknown_lookup(&table.to_string())))
+                }
                 Ok(_) if text.context.is_one_shard() && !ids.carries && tenant.is_none() => {
                     Access::Home
                 }
@@ -141,6 +144,8 @@ fn copy_in(
                         format,
                         table: table.to_string(),
                         tenant,
+                        looked: text.context.placed_by(table, key, ids),
+                        entries: copied_entries(text, table, key, ids),
                     };
                     let draft =
                         Draft::writing("COPY", Effect::CopyIn, Access::CopySplit(Arc::new(split)));
@@ -178,6 +183,7 @@ fn copy_in(
 }
 
 fn split(
+    text: &Text<'_>,
     table: &Name,
     columns: Option<Vec<String>>,
     (key, ids): (&[String], &Ids),
@@ -191,7 +197,12 @@ fn split(
         ));
     }
     let id = ids.column.as_ref();
-    let mut read = key.iter().chain(id.filter(|_| ids.carries));
+    let kept = ids.lookups.iter().filter(|_| !text.context.is_one_shard());
+    let looked = kept.map(|lookup| &lookup.column);
+    let mut read = key
+        .iter()
+        .chain(id.filter(|_| ids.carries))
+        .chain(looked.clone());
     if read.any(|column| options.forced.contains(column)) {
         return Err(refuse::kind(
             "COPY with FORCE NULL or FORCE NOT NULL of a key column into a sharded table",
@@ -208,6 +219,12 @@ fn split(
         let at = at.ok_or_else(|| refuse::no_id_copied(&table.to_string(), id))?;
         positions.extend(ids.carries.then_some(at));
     }
+    for column in looked {
+        let at = columns.iter().position(|named| named == column);
+        let table = table.to_string();
+        let why = "is not among the columns";
+        positions.push(at.ok_or_else(|| refuse::unknown_value(&table, column, why))?);
+    }
     let format = options.format().ok_or_else(|| {
         refuse::kind(
             "COPY with a delimiter or quote that is not one byte",
@@ -215,6 +232,27 @@ fn split(
         )
     })?;
     Ok((positions, format))
+}
+
+/// Whether a lookup table's column is not in the catalog.
+fn is_unknown(text: &Text<'_>, table: &Name, key: &[String], ids: &Ids) -> bool {
+    text.context.looked(table, ids).len() != ids.lookups.len()
+        || ids.looked.is_some() && text.context.placed_by(table, key, ids).is_none()
+}
+
+/// The columns that have lookup tables, with their places among those that are read.
+fn copied_entries(
+    text: &Text<'_>,
+    table: &Name,
+    key: &[String],
+    ids: &Ids,
+) -> Vec<(usize, LookupColumn)> {
+    let first = key.len() + usize::from(ids.carries);
+    let columns = text.context.looked(table, ids).into_iter();
+    columns
+        .enumerate()
+        .map(|(at, column)| (first + at, column))
+        .collect()
 }
 
 fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
@@ -234,6 +272,8 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             otherwise: Arc::new(whole_file()),
             insert: false,
             modifiers: Arc::from([]),
+            looks: false,
+            entries: Arc::from([]),
             hinted: None,
             table: table.to_string().into(),
         })),

@@ -80,6 +80,12 @@ pub enum KeyError {
     /// The server would refuse it; this is the error it would send.
     #[error("{0}")]
     Invalid(Box<Fault>),
+    /// Where it belongs is known to the home shard, which has not been asked.
+    #[error("the home shard was not asked where the key belongs")]
+    Unasked,
+    /// A directory, by its place among those of the distribution, is not known to list the key.
+    #[error("it is not known whether a directory lists the key")]
+    Unlisted(usize),
     /// A valid value that the distribution places nowhere.
     #[error("{0}")]
     Uncovered(Box<Fault>),
@@ -269,6 +275,7 @@ mod tests {
             Ok(key) => key.to_string(),
             Err(KeyError::Null) => "null".into(),
             Err(KeyError::Unprovable) => "unprovable".into(),
+            Err(KeyError::Unasked | KeyError::Unlisted(_)) => "unasked".into(),
             Err(KeyError::Invalid(fault) | KeyError::Uncovered(fault)) => {
                 fault.code.as_str().into()
             }
