@@ -141,9 +141,6 @@ const VIEWS: &str = "
     GROUP BY 1, 2, 3, 4, c.oid
     ORDER BY 1, 2";
 
-/// So that what PostgreSQL writes out has the schema of every name that is not its own.
-const QUALIFY: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
-
 /// A text that is another after any change of what [`Control::introspect`] reads: how many rows of each
 /// catalog there are, and a sum over the transactions that wrote them. Temporary tables do not count.
 const MARK: &str = "
@@ -257,7 +254,6 @@ impl Control {
 /// The code that is stored in the database.
 async fn stored(connection: &mut Connection<'_>) -> Result<Stored, Fault> {
     let mut stored = Stored::default();
-    connection.rows(QUALIFY, &[]).await?;
     for row in &connection.rows(VIEWS, &[]).await? {
         let row = Some(row);
         let (schemas, names): (Vec<String>, Vec<String>) = (column(row, 4)?, column(row, 5)?);
