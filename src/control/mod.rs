@@ -11,6 +11,7 @@ mod introspect;
 mod pool;
 mod schema;
 mod setup;
+mod types;
 
 pub use finding::{Finding, Level};
 

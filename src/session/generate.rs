@@ -258,7 +258,8 @@ impl Session {
                 | Stop::EndGroup
                 | Stop::Listen(_)
                 | Stop::Names
-                | Stop::Ids(..),
+                | Stop::Ids(..)
+                | Stop::Types,
             ) => self.spare_numbers.extend(given),
         }
         result

@@ -349,6 +349,7 @@ impl Session {
     /// Sends a Query whose replies go to the client.
     pub(crate) fn send_query(&mut self, bytes: &[u8], script: &Rc<Script>, plain: bool) {
         self.unnamed = None;
+        self.oids.end_request();
         self.remember_settings();
         let note = if plain {
             Note::None
@@ -387,6 +388,7 @@ impl Session {
         else {
             return Ok(());
         };
+        self.check_types(shard, Some(&prepared))?;
         self.lease(shard, true)?;
         let limit = self.database.limits.max_prepared_statements;
         let server_name = self.server_name(&prepared);

@@ -32,6 +32,7 @@ mod load;
 mod logins;
 mod memory;
 mod message;
+mod oids;
 mod operating;
 mod partitions;
 mod piles;
