@@ -352,7 +352,7 @@ async fn carry_out<C: Conversation>(
 ) -> Result<(), Trouble> {
     let started = client.now();
     let result = match &wide.route {
-        Route::Broadcast { .. } if wide.effect == Effect::CopyIn => {
+        Route::Broadcast { .. } if matches!(wide.effect, Effect::CopyIn { .. }) => {
             copy::run_everywhere(client, wide).await
         }
         Route::Broadcast { transaction: true } => broadcast::run(client, wide, describe).await,

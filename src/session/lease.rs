@@ -125,7 +125,7 @@ impl Session {
             | Effect::TwoPhase
             | Effect::Pin(_)
             | Effect::Ddl
-            | Effect::CopyIn
+            | Effect::CopyIn { .. }
             | Effect::CopyOut => {}
         }
         if let Access::Bound = statement.access {

@@ -414,6 +414,21 @@ impl Session {
         Ok(None)
     }
 
+    /// COPY in binary between a client and one shard whose values may name types: what its columns are is
+    /// not known.
+    pub(crate) fn check_binary_copy(&mut self) -> Result<(), Lost> {
+        if !self.comes_from_abroad() || self.oids_are_alike() {
+            return Ok(());
+        }
+        let fault = Fault::error(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "COPY in binary format between a client and a shard that is not the home shard",
+        )
+        .detail("Its values may name types, whose numbers differ from server to server.")
+        .hint("Use text or csv format, or a SELECT with binary columns.");
+        Err(self.give_up(fault))
+    }
+
     fn give_up(&mut self, fault: Fault) -> Lost {
         let lost = Lost(fault.message.clone());
         self.oids.fault = Some(fault);

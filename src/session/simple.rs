@@ -863,7 +863,7 @@ pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
 )]
 pub(crate) fn advances(statement: &Statement) -> bool {
     let may_call = match statement.effect {
-        Effect::None | Effect::CopyIn | Effect::Execute { .. } => {
+        Effect::None | Effect::CopyIn { .. } | Effect::Execute { .. } => {
             !matches!(statement.verb, "UPDATE" | "DELETE")
         }
         Effect::Pin(reason) => planner::hides_settings(reason),

@@ -17,6 +17,7 @@ CREATE TYPE floatspan AS RANGE (subtype = float8);
 CREATE TABLE items (k bigint, m mood, ms mood[], d temper, ds temper[], p pair, ps pair[], n nest,
                     r pairspan, rm pairmultirange_, f floatspan, t text);
 CREATE TABLE numbers (k bigint, n int[]);
+CREATE TABLE words (LIKE items);
 ";
 
 const ROW: &str = "'happy', '{sad,NULL,ok}', 'ok', '{{sad},{ok}}', '(sad,1)', \
@@ -51,7 +52,8 @@ fn start() -> (Databases, Herd) {
     options
         .sharded("items", "k", "bigint", "{modulo: all}")
         .on("numbers", "items", "k")
-        .on("later", "items", "k");
+        .on("later", "items", "k")
+        .table("words", "reference");
     let herd = Herd::start(&databases, &options);
     let mut client = herd.connect();
     for key in 0..6 {
@@ -413,4 +415,75 @@ fn a_type_that_is_missing_is_named() {
         );
     }
     client.run("SELECT n FROM numbers WHERE k = 1");
+}
+
+#[test]
+fn binary_copies_have_the_oids_of_the_home_shard() {
+    let (databases, herd) = start();
+    let mut client = herd.connect();
+    let columns = "k, m, ms, d, ds, p, ps, n, r, rm, f, t";
+    let mut home = at_home(&databases, 1);
+    home.run("DELETE FROM items WHERE k <> 1");
+    // The home shard's own words for the rows, with other keys.
+    let mut rows = Vec::new();
+    for key in 41..44 {
+        home.run(&format!("UPDATE items SET k = {key}"));
+        rows.push(home.copy_out("COPY items TO STDOUT (FORMAT binary)"));
+    }
+    // A header of 19 bytes, a row, a trailer of 2.
+    let mut file = rows[0][..19].to_vec();
+    for row in &rows {
+        file.extend(&row[19..row.len() - 2]);
+    }
+    file.extend(b"\xff\xff");
+    for (sql, size) in [
+        ("COPY items FROM STDIN (FORMAT binary)".to_owned(), 7),
+        (
+            format!("COPY items ({columns}) FROM STDIN (FORMAT binary)"),
+            100_000,
+        ),
+    ] {
+        let pieces: Vec<Vec<u8>> = file.chunks(size).map(<[u8]>::to_vec).collect();
+        let answer = client.copy_in(&sql, &pieces).expect("a COPY");
+        assert_eq!(answer.tags, ["COPY 3"]);
+        for key in 41..44 {
+            let is = client.rows(&format!(
+                "SELECT m, ms, d, ds, p, ps, n, r, rm, f, t FROM items WHERE k = {key}"
+            ));
+            let was =
+                client.rows("SELECT m, ms, d, ds, p, ps, n, r, rm, f, t FROM items WHERE k = 0");
+            assert_eq!(is, was, "{sql}");
+        }
+        for key in 41..44 {
+            client.run(&format!("DELETE FROM items WHERE k = {key}"));
+        }
+    }
+    let pieces = vec![file];
+    let answer = client.copy_in(
+        "COPY words (k, m, ms, d, ds, p, ps, n, r, rm, f, t) FROM STDIN (FORMAT binary)",
+        &pieces,
+    );
+    assert_eq!(answer.expect("a COPY").tags, ["COPY 3"]);
+    let mut texts = Vec::new();
+    for shard in 0..SHARDS {
+        texts.push(
+            databases
+                .shard(shard)
+                .rows("SELECT * FROM words ORDER BY k"),
+        );
+    }
+    assert!(
+        texts
+            .iter()
+            .all(|rows| *rows == texts[0] && rows.len() == 3),
+        "{texts:?}"
+    );
+    let copied = client.copy_out("COPY words TO STDOUT (FORMAT binary)");
+    let again = databases
+        .shard(0)
+        .copy_out("COPY words TO STDOUT (FORMAT binary)");
+    assert_eq!(copied, again);
+    let error = client.fails("COPY (SELECT p FROM items WHERE k = 1) TO STDOUT (FORMAT binary)");
+    assert_eq!(error.code, "0A000", "{error:?}");
+    client.run("SELECT p FROM items WHERE k = 1");
 }
