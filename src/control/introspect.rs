@@ -164,6 +164,13 @@ const OWN_FUNCTIONS: &str = "
                         AND d.objid = p.oid AND d.deptype = 'e')
     ORDER BY 1";
 
+/// The users' enums.
+const ENUMS: &str = "
+    SELECT t.oid, n.nspname::text, t.typname::text
+    FROM pg_catalog.pg_type t
+    JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+    WHERE t.typtype = 'e' AND t.oid >= 16384";
+
 impl Control {
     /// What the catalogs of the database's home shard are marked with: another text after each change of
     /// what a snapshot holds.
@@ -225,6 +232,10 @@ impl Control {
             catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
         }
         stored::settle(&mut catalog, &stored(&mut connection).await?);
+        for row in &connection.rows(ENUMS, &[]).await? {
+            let row = Some(row);
+            catalog.insert_enum(column(row, 0)?, column(row, 1)?, column(row, 2)?);
+        }
         for row in &connection.rows(OWN_FUNCTIONS, &[]).await? {
             catalog.insert_function(column(Some(row), 0)?);
         }

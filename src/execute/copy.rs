@@ -386,7 +386,7 @@ fn pack(lane: &mut Lane) {
 
 impl Placing<'_> {
     fn read<'b>(&self, kind: KeyType, bytes: &'b [u8]) -> Result<Key<'b>, KeyError> {
-        if kind == KeyType::Text && !self.is_utf8 && !bytes.is_ascii() {
+        if matches!(kind, KeyType::Text | KeyType::Enum) && !self.is_utf8 && !bytes.is_ascii() {
             // The server stores other bytes than the client sends.
             return Err(KeyError::Unprovable);
         }

@@ -62,6 +62,8 @@ pub struct Catalog {
     pub routines: Routines,
     /// Names of functions that are neither built in nor an extension's.
     functions: BTreeSet<String>,
+    /// The users' enums by their oids, as (schema, name).
+    enums: BTreeMap<u32, (String, String)>,
 }
 
 impl Catalog {
@@ -73,12 +75,15 @@ impl Catalog {
             names: BTreeMap::new(),
             routines: Routines::default(),
             functions: BTreeSet::new(),
+            enums: BTreeMap::new(),
         }
     }
 
     /// Whether another snapshot says the same.
     pub fn says(&self, other: &Catalog) -> bool {
-        self.schemas == other.schemas && self.routines == other.routines
+        self.schemas == other.schemas
+            && self.routines == other.routines
+            && self.enums == other.enums
     }
 
     /// Adds a table, in place of one of the same name.
@@ -130,6 +135,18 @@ impl Catalog {
             .into_iter()
             .flatten()
             .map(String::as_str)
+    }
+
+    /// Notes an enum of the users'.
+    pub fn insert_enum(&mut self, oid: u32, schema: &str, name: &str) {
+        let name = (schema.to_owned(), name.to_owned());
+        self.enums.insert(oid, name);
+    }
+
+    /// The schema and name of an enum.
+    pub fn enum_name(&self, oid: u32) -> Option<(&str, &str)> {
+        let (schema, name) = self.enums.get(&oid)?;
+        Some((schema, name))
     }
 
     /// Notes a function of the users'.

@@ -244,9 +244,8 @@ impl Shared {
         let database = self.database(name);
         let before = database.epoch.load(Ordering::Acquire);
         let catalog = snapshot.control.introspect(name).await?;
-        self.refresh_oids(name, None).await?;
         database.take(catalog, before);
-        Ok(())
+        self.refresh_oids(name, None).await
     }
 
     /// Reads what the shards call the users' types, unless that was done since the reading `seen`.
@@ -349,9 +348,6 @@ impl Shared {
             return Ok(mark);
         }
         self.refresh_oids(name, None).await?;
-        if seen.is_some_and(|seen| seen.split('|').next() == Some(own.as_str())) {
-            return Ok(mark);
-        }
         let database = self.database(name);
         let before = database.epoch.load(Ordering::Acquire);
         let catalog = snapshot.control.introspect(name).await?;

@@ -11,6 +11,7 @@ mod control;
 mod copy_rows;
 mod copying;
 mod differential;
+mod enum_keys;
 mod everywhere;
 mod failed_blocks;
 mod faults;
