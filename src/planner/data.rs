@@ -208,7 +208,7 @@ fn access(
             broadcast(survey, block, copied, cursor)
         }
         None if matches!(decision.effect, Effect::SetConfig { .. }) => Access::Anywhere,
-        None => local(survey, block, decision.writes, &called),
+        None => local(survey, block, cursor, decision.writes, &called),
     }
 }
 
@@ -289,7 +289,13 @@ fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
 }
 
 /// No sharded table is read or written, and no copy is written.
-fn local(survey: &Survey<'_>, block: &Block, writes: bool, called: &Reach) -> Access {
+fn local(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+    writes: bool,
+    called: &Reach,
+) -> Access {
     if is_harmless(survey, block) {
         return Access::Anywhere;
     }
@@ -302,7 +308,8 @@ fn local(survey: &Survey<'_>, block: &Block, writes: bool, called: &Reach) -> Ac
         .calls
         .iter()
         .all(|call| calls::is_read_only(survey.context, &call.name));
-    if copies && plain && !writes && called.home.is_none() {
+    let alike = || unlike::numbers(*cursor).is_none();
+    if copies && plain && !writes && called.home.is_none() && alike() {
         Access::AnyShard
     } else {
         Access::Home
@@ -482,6 +489,9 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         .any(|call| call.name.name == "pg_notify")
     {
         return refused(refuse::notify(&table));
+    }
+    if let Some(what) = unlike::numbers(*cursor) {
+        return refused(refuse::numbers(&what, &table));
     }
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),

@@ -470,6 +470,13 @@ pub fn notify(table: &str) -> Fault {
         ))
 }
 
+/// A read of sharded rows that gives numbers of the shard's own objects.
+pub fn numbers(what: &str, table: &str) -> Fault {
+    unsupported(format!("{what} in a read of sharded table \"{table}\" is not supported"))
+        .detail("Types and tables have numbers of their own on each server; clients know the home shard's.")
+        .hint("Ask for the name, as in tableoid::regclass, or look the number up in a statement without the table.")
+}
+
 /// A table made from rows that are not all at home.
 pub fn made_from(table: &str) -> Fault {
     unsupported("cannot make a table from the rows of several shards".into())

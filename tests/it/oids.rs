@@ -487,3 +487,47 @@ fn binary_copies_have_the_oids_of_the_home_shard() {
     assert_eq!(error.code, "0A000", "{error:?}");
     client.run("SELECT p FROM items WHERE k = 1");
 }
+
+#[test]
+fn numbers_of_types_and_tables_are_those_of_the_home_shard() {
+    let (databases, herd) = start();
+    let mut client = herd.connect();
+    let mut home = databases.shard(0);
+    for sql in [
+        "SELECT 'mood'::regtype::oid, 'items'::regclass::oid",
+        "SELECT oid, typarray FROM pg_type WHERE typname = 'mood'",
+        "SELECT tableoid FROM words LIMIT 0",
+        "SELECT count(*), 'words'::regclass::oid FROM words",
+    ] {
+        let query = [message::query(sql)];
+        assert_eq!(
+            exchange(&mut client, &query),
+            exchange(&mut home, &query),
+            "{sql}"
+        );
+    }
+    for sql in [
+        "SELECT pg_typeof(m)::oid FROM items WHERE k = 1",
+        "SELECT CAST(pg_typeof(m) AS oid) FROM items WHERE k = 1",
+        "SELECT 'mood'::regtype::int8 FROM items WHERE k = 1",
+        "SELECT tableoid FROM items WHERE k = 1",
+        "SELECT tableoid, k FROM items",
+    ] {
+        let error = client.fails(sql);
+        assert_eq!(error.code, "0A000", "{sql}: {error:?}");
+    }
+    for key in 0..3 {
+        for what in ["tableoid::regclass", "pg_typeof(m)", "k AS oid"] {
+            for format in [0, 1] {
+                let sql = format!("SELECT {what} FROM items WHERE k = {key}");
+                let messages = [
+                    message::parse("", &sql, &[]),
+                    message::bind("", "", &[], &[], &[format]),
+                    message::execute("", 0),
+                    message::sync(),
+                ];
+                same(&databases, &mut client, key, &messages, &sql);
+            }
+        }
+    }
+}
