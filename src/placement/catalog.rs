@@ -64,6 +64,9 @@ pub struct Catalog {
     functions: BTreeSet<String>,
     /// The users' enums by their oids, as (schema, name).
     enums: BTreeMap<u32, (String, String)>,
+    /// Whether a function of the users' casts to an enum, or an operator of theirs takes one: what is compared
+    /// with an enum, or stored as one, need not be its label then.
+    pub odd_enums: bool,
 }
 
 impl Catalog {
@@ -76,6 +79,7 @@ impl Catalog {
             routines: Routines::default(),
             functions: BTreeSet::new(),
             enums: BTreeMap::new(),
+            odd_enums: false,
         }
     }
 
@@ -84,6 +88,7 @@ impl Catalog {
         self.schemas == other.schemas
             && self.routines == other.routines
             && self.enums == other.enums
+            && self.odd_enums == other.odd_enums
     }
 
     /// Adds a table, in place of one of the same name.

@@ -490,6 +490,12 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     {
         return refused(refuse::notify(&table));
     }
+    let placed = shared.and_then(|shared| survey.context.topology.distribution(shared));
+    if survey.context.catalog.odd_enums
+        && placed.is_some_and(|placed| placed.key().contains(&KeyType::Enum))
+    {
+        return refused(refuse::odd_enums(&table));
+    }
     if let Some(what) = unlike::numbers(*cursor) {
         return refused(refuse::numbers(&what, &table));
     }

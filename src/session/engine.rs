@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
@@ -91,6 +91,9 @@ impl SharedDatabase {
         self.catalog.store(Arc::new(catalog));
     }
 }
+
+/// How long a shard may take to say what its types are marked with.
+const MARK_WAIT: Duration = Duration::from_secs(1);
 
 /// What an engine is told.
 #[derive(Debug)]
@@ -280,7 +283,7 @@ impl Shared {
                 .spawn(async move { control.types(&name, &shard).await })
         };
         let under_way: Vec<_> = others.iter().map(read).collect();
-        let at_home = snapshot.control.types(name, &home).await?;
+        let at_home = snapshot.control.types(name, &home).await;
         let count = others.len();
         let mut found = Vec::with_capacity(count);
         for (shard, reading) in others.into_iter().zip(under_way) {
@@ -297,11 +300,17 @@ impl Shared {
             };
             found.push((shard, types));
         }
+        let (at_home, told) = match at_home {
+            Ok(types) => (Some(types), Ok(())),
+            Err(fault) => (None, Err(fault)),
+        };
         let oids = known.read(snapshot.generation, at_home, found);
         let alike = oids.are_alike(count);
         database.oids.store(Arc::new(oids));
-        database.oids_alike.store(alike, Ordering::Release);
-        Ok(())
+        database
+            .oids_alike
+            .store(alike && told.is_ok(), Ordering::Release);
+        told
     }
 
     /// What the types of a database's shards are marked with. A shard that does not answer has no mark.
@@ -320,7 +329,8 @@ impl Shared {
         let under_way: Vec<_> = shards.into_iter().map(look).collect();
         let mut marks = String::new();
         for look in under_way {
-            if let Ok(Ok(mark)) = look.await {
+            let look = tokio::time::timeout(MARK_WAIT, look).await;
+            if let Ok(Ok(Ok(mark))) = look {
                 marks.push_str(&mark);
             }
             marks.push('/');

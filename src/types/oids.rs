@@ -431,23 +431,32 @@ pub struct Oids {
 }
 
 impl Oids {
-    /// What was read under a configuration: the home shard's types, and those of the others. A shard that did not answer
-    /// keeps what was known of it under the same configuration.
+    /// What was read under a configuration: the home shard's types, and those of the others. A shard that did
+    /// not answer keeps what was known of it under the same configuration, or has no type that is known.
     #[must_use]
-    pub fn read(&self, generation: u64, home: Types, others: Vec<(String, Option<Types>)>) -> Oids {
-        let home = Arc::new(home);
+    pub fn read(
+        &self,
+        generation: u64,
+        home: Option<Types>,
+        others: Vec<(String, Option<Types>)>,
+    ) -> Oids {
         let known = self.generation == Some(generation);
+        let home = match home {
+            Some(home) => Arc::new(home),
+            None => self.home.clone().filter(|_| known).unwrap_or_default(),
+        };
         let mapping = |(shard, own): (String, Option<Types>)| {
-            let own = match own {
-                Some(own) => Arc::new(own),
-                None => Arc::clone(&self.find(&shard).filter(|_| known)?.own),
-            };
-            Some(Arc::new(Mapping::new(&shard, Arc::clone(&home), own)))
+            let before = || Some(Arc::clone(&self.find(&shard).filter(|_| known)?.own));
+            let own = own.map(Arc::new).or_else(before);
+            let is_read = own.is_some();
+            let mut mapping = Mapping::new(&shard, Arc::clone(&home), own.unwrap_or_default());
+            mapping.alike &= is_read;
+            Arc::new(mapping)
         };
         Oids {
             generation: Some(generation),
             version: self.version.saturating_add(1),
-            mappings: others.into_iter().filter_map(mapping).collect(),
+            mappings: others.into_iter().map(mapping).collect(),
             home: Some(home),
         }
     }
@@ -472,5 +481,116 @@ impl Oids {
 
     fn find(&self, shard: &str) -> Option<&Arc<Mapping>> {
         self.mappings.iter().find(|mapping| mapping.shard == shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Form, Mapping, Name, Types, Unmapped, Way};
+
+    /// Types of one server, numbered from here on.
+    fn types(first: u32) -> Arc<Types> {
+        let mut types = Types::default();
+        let name = |name: &str, array| Name {
+            schema: "public".into(),
+            name: name.into(),
+            array,
+        };
+        let all = [
+            (name("mood", false), Form::Plain),
+            (name("mood", true), Form::Array),
+            (name("pair", false), Form::Composite),
+            (name("pair", true), Form::Array),
+            (name("span", false), Form::Range(first + 2)),
+            (name("spans", false), Form::Multirange(first + 2)),
+            (name("own", false), Form::Domain(first + 1)),
+            (name("floats", false), Form::Range(701)),
+        ];
+        for ((name, form), oid) in all.into_iter().zip(first..) {
+            types.insert(name, oid, form);
+        }
+        types.insert_relation("public", "t", first + 100);
+        Arc::new(types)
+    }
+
+    fn mapping() -> Mapping {
+        Mapping::new("b", types(20_000), types(30_000))
+    }
+
+    fn numbers(all: &[u32]) -> Vec<u8> {
+        all.iter().flat_map(|number| number.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn values_name_types_of_the_home_shard() {
+        let mapping = mapping();
+        let check = |kind: u32, home: &[u32], shard: &[u32]| {
+            let mut value = numbers(shard);
+            mapping.put(kind, &mut value, Way::ToHome).unwrap();
+            assert_eq!(value, numbers(home), "{kind}");
+            mapping.put(kind, &mut value, Way::ToShard).unwrap();
+            assert_eq!(value, numbers(shard), "{kind}");
+        };
+        // An array of one dimension with a value of four bytes and NULL.
+        let array = |kind| [1, 1, kind, 2, 1, 4, 30_000, u32::MAX];
+        check(20_001, &array(20_000), &array(30_000));
+        check(20_006, &array(20_000), &array(30_000));
+        let pair = |kind| [2, kind, 4, 30_000, 23, 4, 30_000];
+        check(20_002, &pair(20_000), &pair(30_000));
+        check(2249, &pair(20_000), &pair(30_000));
+        let pairs = |pair, mood| [1, 0, pair, 1, 1, 28, 2, mood, 4, 30_000, 23, 4, 30_000];
+        check(20_003, &pairs(20_002, 20_000), &pairs(30_002, 30_000));
+        check(20_007, &[30_000], &[30_000]);
+        check(20_000, &[30_000], &[30_000]);
+        check(2206, &[20_000], &[30_000]);
+        check(2205, &[20_100], &[30_100]);
+    }
+
+    #[test]
+    fn ranges_name_types_within_their_bounds() {
+        let mapping = mapping();
+        let range = |mood| {
+            let mut range = vec![0x02];
+            range.extend(numbers(&[28, 2, mood, 4, 30_000, 23, 4, 30_000]));
+            range.extend(numbers(&[12, 1, mood, u32::MAX]));
+            range
+        };
+        let (home, shard) = (range(20_000), range(30_000));
+        let mut value = shard.clone();
+        mapping.put(20_004, &mut value, Way::ToHome).unwrap();
+        assert_eq!(value, home);
+        let multirange = |range: &[u8]| {
+            let length = u32::try_from(range.len()).unwrap();
+            [&numbers(&[1, length]), range].concat()
+        };
+        let mut value = multirange(&shard);
+        mapping.put(20_005, &mut value, Way::ToHome).unwrap();
+        assert_eq!(value, multirange(&home));
+        assert!(mapping.embeds(20_004) && !mapping.embeds(20_007));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_left_and_what_is_not_known_is_told() {
+        let mapping = mapping();
+        let whole = numbers(&[1, 0, 30_002, 1, 1, 28, 2, 30_000, 4, 30_000, 23, 4, 30_000]);
+        for kind in [20_000, 20_001, 20_003, 20_004, 20_005, 2205, 2206, 2249, 5] {
+            for cut in 0..whole.len() {
+                let mut value = whole.get(..cut).unwrap().to_vec();
+                // Only that it comes back counts.
+                drop(mapping.put(kind, &mut value, Way::ToHome));
+                assert_eq!(value.len(), cut);
+            }
+        }
+        let told = mapping.put(20_001, &mut numbers(&[1, 0, 40_000]), Way::ToHome);
+        assert_eq!(told, Err(Unmapped::Oid(40_000, Way::ToHome)));
+        let mut deep = Vec::new();
+        for _ in 0..400 {
+            let length = u32::try_from(deep.len()).unwrap();
+            deep = [numbers(&[1, 2249, length]), deep].concat();
+        }
+        let told = mapping.put(2249, &mut deep, Way::ToHome);
+        assert_eq!(told, Err(Unmapped::TooDeep));
     }
 }

@@ -307,3 +307,26 @@ fn labels_of_keys_are_added_and_not_renamed() {
     }
     check_rows(&databases, LABELS.len() + 1);
 }
+
+#[test]
+fn an_enum_with_casts_of_its_own_is_no_key() {
+    let (databases, herd) = start();
+    let mut client = herd.connect();
+    client.run("INSERT INTO moods VALUES ('sad', 1)");
+    for shard in 0..SHARDS {
+        databases.shard(shard).run(
+            "CREATE FUNCTION turned(other) RETURNS mood IMMUTABLE LANGUAGE sql AS \
+             $$ SELECT CASE WHEN $1 = 'sad' THEN 'ok'::mood ELSE 'sad' END $$; \
+             CREATE CAST (other AS mood) WITH FUNCTION turned(other) AS IMPLICIT",
+        );
+    }
+    let sql = "SELECT n FROM moods WHERE m = 'ok'::other";
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        match client.query(sql) {
+            Err(error) if error.code == "0A000" => break,
+            _ => assert!(std::time::Instant::now() < until, "not noticed"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
