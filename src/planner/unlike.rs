@@ -158,6 +158,7 @@ pub(super) fn of_server(cursor: Cursor<'_>) -> Option<String> {
 /// harm, nor are their names.
 pub(super) fn numbers(cursor: Cursor<'_>) -> Option<String> {
     let mut rest = cursor;
+    let mut before = None;
     while let Some(token) = rest.peek() {
         let word = word_name(token, rest.text());
         if word.as_deref() == Some("cast") {
@@ -171,14 +172,20 @@ pub(super) fn numbers(cursor: Cursor<'_>) -> Option<String> {
                     let word = last.next().and_then(|token| word_name(*token, rest.text()));
                     word.as_deref() == Some(name)
                 };
-                if ends("oid") && ends("as") {
+                // Of one token it is a constant, a parameter or a column.
+                if ends("oid") && ends("as") && length > 5 {
                     return Some("a conversion to oid".to_owned());
                 }
             }
         }
         rest.advance();
         if word.as_deref() == Some("tableoid") {
-            let names = rest.kind() == Some(Kind::DoubleColon);
+            let mut next = rest;
+            let names = next.take_kind(Kind::DoubleColon)
+                && next
+                    .parts()
+                    .and_then(|mut parts| parts.pop())
+                    .is_some_and(|to| OBJECT_TYPES.contains(&to.as_str()));
             let compares = matches!(rest.kind(), Some(Kind::Operator))
                 || ["in", "is", "not", "between"]
                     .iter()
@@ -199,10 +206,11 @@ pub(super) fn numbers(cursor: Cursor<'_>) -> Option<String> {
                     .parts()
                     .and_then(|mut parts| parts.pop())
                     .is_some_and(|to| INTEGERS.contains(&to.as_str()));
-            if to == "oid" || number {
+            if number || to == "oid" && before == Some(Kind::CloseParen) {
                 return Some("a conversion to oid".to_owned());
             }
         }
+        before = Some(token.kind);
     }
     None
 }

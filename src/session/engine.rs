@@ -352,12 +352,40 @@ impl Shared {
         seen: Option<&str>,
     ) -> Result<String, Fault> {
         let snapshot = self.snapshot.load_full();
-        let own = snapshot.control.schema_mark(name).await?;
-        let mark = format!("{own}|{}", self.types_marks(name).await?);
+        let mark = snapshot.control.schema_mark(name).await?;
         if seen == Some(mark.as_str()) {
             return Ok(mark);
         }
+        self.compare_catalog(name).await?;
+        Ok(mark)
+    }
+
+    /// The same for the types of all shards.
+    ///
+    /// # Errors
+    /// Why the home shard could not be asked; what was known stays.
+    ///
+    /// # Cancel safety
+    /// Safe: what was known stays.
+    pub async fn notice_types(
+        self: &Arc<Shared>,
+        name: &str,
+        seen: Option<&str>,
+    ) -> Result<String, Fault> {
+        let marks = self.types_marks(name).await?;
+        if seen == Some(marks.as_str()) {
+            return Ok(marks);
+        }
         self.refresh_oids(name, None).await?;
+        if seen.is_some() {
+            self.compare_catalog(name).await?;
+        }
+        Ok(marks)
+    }
+
+    /// Reads the catalog, and makes it the one in force if it says something new.
+    async fn compare_catalog(self: &Arc<Shared>, name: &str) -> Result<(), Fault> {
+        let snapshot = self.snapshot.load_full();
         let database = self.database(name);
         let before = database.epoch.load(Ordering::Acquire);
         let catalog = snapshot.control.introspect(name).await?;
@@ -366,7 +394,7 @@ impl Shared {
             tracing::info!(database = %name, "the schema was changed past the proxy");
             database.take(catalog, before);
         }
-        Ok(mark)
+        Ok(())
     }
 }
 /// A database as one engine sees it: where it is, and what is memoised for it.

@@ -590,6 +590,7 @@ impl Session {
             Place::Local => self.bind_local(bind, statement, prepared),
             Place::Wide(route) => Err(self.widen_extended(statement, route, bind, prepared)),
             Place::Shard { shard, binds } => {
+                self.check_copy(shard, &statement.effect)?;
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = resolved(&statement.effect, &values);
                 self.bind_on(shard, binds, bind, prepared, effect)?;

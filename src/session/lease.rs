@@ -126,7 +126,7 @@ impl Session {
             | Effect::Pin(_)
             | Effect::Ddl
             | Effect::CopyIn { .. }
-            | Effect::CopyOut => {}
+            | Effect::CopyOut { .. } => {}
         }
         if let Access::Bound = statement.access {
             return here(true);

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Interrupted, unmapped_fault};
 use crate::placement::ShardId;
+use crate::planner::plan::Effect;
 use crate::server::pool::Lease;
 use crate::server::statements::Prepared;
 use crate::types::oids::{Mapping, Unmapped, Way};
@@ -416,17 +417,21 @@ impl Session {
 
     /// COPY in binary between a client and one shard whose values may name types: what its columns are is
     /// not known.
-    pub(crate) fn check_binary_copy(&mut self) -> Result<(), Lost> {
-        if !self.comes_from_abroad() || self.oids_are_alike() {
+    pub(crate) fn check_copy(&self, shard: ShardId, effect: &Effect) -> Result<(), Fault> {
+        let binary = if let Effect::CopyIn { types } = effect {
+            !types.is_empty()
+        } else {
+            *effect == Effect::CopyOut { binary: true }
+        };
+        if !binary || !self.is_foreign(shard) || self.oids_are_alike() {
             return Ok(());
         }
-        let fault = Fault::error(
+        Err(Fault::error(
             SqlState::FEATURE_NOT_SUPPORTED,
             "COPY in binary format between a client and a shard that is not the home shard",
         )
         .detail("Its values may name types, whose numbers differ from server to server.")
-        .hint("Use text or csv format, or a SELECT with binary columns.");
-        Err(self.give_up(fault))
+        .hint("Use text or csv format, or a SELECT with binary columns."))
     }
 
     fn give_up(&mut self, fault: Fault) -> Lost {

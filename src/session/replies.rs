@@ -217,9 +217,6 @@ impl Session {
         } else {
             frame
         };
-        if matches!(frame.tag, b'G' | b'H') && frame.body.first() == Some(&1) {
-            self.check_binary_copy()?;
-        }
         match frame.tag {
             b'Z' => return self.on_ready(frame, step.forward),
             b'C' | b'I' => self.on_command_complete(frame.body),

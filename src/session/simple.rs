@@ -157,6 +157,7 @@ impl Session {
                     self.note_advance(statement);
                     return Ok(());
                 }
+                self.check_copy(shard, &statement.effect)?;
                 self.lease(shard, binds)?;
                 self.note_advance(statement);
                 self.note_temporary(&statement.effect, text);
@@ -268,6 +269,9 @@ impl Session {
             }))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
+        for statement in statements {
+            self.check_copy(shard, &statement.effect)?;
+        }
         self.lease(shard, binds)?;
         let renamed = self.with_server_names(text, statements);
         for statement in statements {

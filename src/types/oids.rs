@@ -493,6 +493,7 @@ mod tests {
     /// Types of one server, numbered from here on.
     fn types(first: u32) -> Arc<Types> {
         let mut types = Types::default();
+        let next = |by: u32| first.saturating_add(by);
         let name = |name: &str, array| Name {
             schema: "public".into(),
             name: name.into(),
@@ -503,15 +504,15 @@ mod tests {
             (name("mood", true), Form::Array),
             (name("pair", false), Form::Composite),
             (name("pair", true), Form::Array),
-            (name("span", false), Form::Range(first + 2)),
-            (name("spans", false), Form::Multirange(first + 2)),
-            (name("own", false), Form::Domain(first + 1)),
+            (name("span", false), Form::Range(next(2))),
+            (name("spans", false), Form::Multirange(next(2))),
+            (name("own", false), Form::Domain(next(1))),
             (name("floats", false), Form::Range(701)),
         ];
         for ((name, form), oid) in all.into_iter().zip(first..) {
             types.insert(name, oid, form);
         }
-        types.insert_relation("public", "t", first + 100);
+        types.insert_relation("public", "t", next(100));
         Arc::new(types)
     }
 

@@ -510,12 +510,15 @@ fn numbers_of_types_and_tables_are_those_of_the_home_shard() {
         "SELECT pg_typeof(m)::oid FROM items WHERE k = 1",
         "SELECT CAST(pg_typeof(m) AS oid) FROM items WHERE k = 1",
         "SELECT 'mood'::regtype::int8 FROM items WHERE k = 1",
+        "SELECT 'mood'::regtype::oid FROM items WHERE k = 1",
+        "SELECT tableoid::oid FROM items WHERE k = 1",
         "SELECT tableoid FROM items WHERE k = 1",
         "SELECT tableoid, k FROM items",
     ] {
         let error = client.fails(sql);
         assert_eq!(error.code, "0A000", "{sql}: {error:?}");
     }
+    client.run("SELECT k::oid FROM items WHERE k = 1 AND 5::oid = CAST('5' AS oid)");
     for key in 0..3 {
         for what in ["tableoid::regclass", "pg_typeof(m)", "k AS oid"] {
             for format in [0, 1] {

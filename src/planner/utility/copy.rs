@@ -255,7 +255,8 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
         return Draft::refused("COPY", fault);
     }
     if text.context.tenant {
-        return single(text, table, Effect::CopyOut, false);
+        let binary = options.binary;
+        return single(text, table, Effect::CopyOut { binary }, false);
     }
     let access = match text.context.relation(table) {
         _ if text.context.is_one_shard() => Access::Home,
@@ -279,7 +280,13 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
     };
     Draft {
         has_tables: true,
-        ..Draft::server("COPY", Effect::CopyOut, access)
+        ..Draft::server(
+            "COPY",
+            Effect::CopyOut {
+                binary: options.binary,
+            },
+            access,
+        )
     }
 }
 
@@ -325,7 +332,9 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     draft.verb = "COPY";
     draft.exact = true;
     if draft.effect == Effect::None {
-        draft.effect = Effect::CopyOut;
+        draft.effect = Effect::CopyOut {
+            binary: options.binary,
+        };
     }
     draft.access = match draft.access {
         Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
