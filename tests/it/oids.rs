@@ -34,7 +34,7 @@ fn databases() -> Databases {
     );
     for shard in 0..SHARDS {
         let mut client = databases.shard(shard);
-        for _ in 0..(shard * 7 + 1) {
+        for _ in 0..=(shard * 7) {
             client.run("CREATE TYPE burnt AS ENUM ('a'); DROP TYPE burnt");
         }
         client.run(&schema);
@@ -69,7 +69,7 @@ fn start() -> (Databases, Herd) {
 fn at_home(databases: &Databases, key: u32) -> Client {
     let mut home = databases.shard(0);
     home.run("BEGIN");
-    if key % 3 != 0 {
+    if !key.is_multiple_of(3) {
         home.run(&format!("INSERT INTO items VALUES ({key}, {ROW})"));
         home.run(&format!(
             "INSERT INTO numbers VALUES ({key}, '{{1,{key}}}')"
