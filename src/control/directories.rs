@@ -276,7 +276,8 @@ fn holds(oid: u32, kind: KeyType) -> bool {
         KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
             matches!(oid, oid::INT2 | oid::INT4 | oid::INT8)
         }
-        KeyType::Text => matches!(oid, oid::TEXT | oid::VARCHAR),
+        // An enum by its label.
+        KeyType::Text | KeyType::Enum => matches!(oid, oid::TEXT | oid::VARCHAR),
         KeyType::Uuid => oid == oid::UUID,
         KeyType::Date => oid == oid::DATE,
         KeyType::Timestamp => oid == oid::TIMESTAMP,
@@ -291,7 +292,7 @@ fn value(kind: KeyType, at: usize) -> String {
         |epoch: &str, unit: &str| format!("{epoch} + ${at}::text::bigint * interval '{unit}'");
     match kind {
         KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => format!("${at}::text::bigint"),
-        KeyType::Text | KeyType::Numeric => format!("${at}::text"),
+        KeyType::Text | KeyType::Enum | KeyType::Numeric => format!("${at}::text"),
         KeyType::Uuid => format!("${at}::text::uuid"),
         KeyType::Date => format!("date '2000-01-01' + ${at}::text::int"),
         KeyType::Timestamp => from("timestamp '2000-01-01'", "1 microsecond"),

@@ -184,6 +184,22 @@ const OWN_FUNCTIONS: &str = "
                         AND d.objid = p.oid AND d.deptype = 'e')
     ORDER BY 1";
 
+/// The users' enums.
+const ENUMS: &str = "
+    SELECT t.oid, n.nspname::text, t.typname::text
+    FROM pg_catalog.pg_type t
+    JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+    WHERE t.typtype = 'e' AND t.oid >= 16384";
+
+/// Whether a value that is no enum may become one by a function, or be compared with one.
+const ODD_ENUMS: &str = "
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_cast c
+                   JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+                   WHERE t.typtype = 'e' AND c.castmethod = 'f')
+        OR EXISTS (SELECT FROM pg_catalog.pg_operator o
+                   JOIN pg_catalog.pg_type t ON t.oid IN (o.oprleft, o.oprright)
+                   WHERE t.typtype = 'e')";
+
 impl Control {
     /// What the catalogs of the database's home shard are marked with: another text after each change of
     /// what a snapshot holds.
@@ -244,6 +260,11 @@ impl Control {
             catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
         }
         stored::settle(&mut catalog, &stored(&mut connection).await?);
+        for row in &connection.rows(ENUMS, &[]).await? {
+            let row = Some(row);
+            catalog.insert_enum(column(row, 0)?, column(row, 1)?, column(row, 2)?);
+        }
+        catalog.odd_enums = column(connection.rows(ODD_ENUMS, &[]).await?.first(), 0)?;
         for row in &connection.rows(OWN_FUNCTIONS, &[]).await? {
             catalog.insert_function(column(Some(row), 0)?);
         }

@@ -572,6 +572,7 @@ fn sql_type(kind: KeyType) -> &'static str {
         KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => "bigint",
         KeyType::Uuid => "uuid",
         KeyType::Text
+        | KeyType::Enum
         | KeyType::Date
         | KeyType::Timestamp
         | KeyType::TimestampTz

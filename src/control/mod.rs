@@ -13,6 +13,7 @@ pub mod lookups;
 mod pool;
 mod schema;
 mod setup;
+mod types;
 
 pub use finding::{Finding, Level};
 

@@ -14,16 +14,18 @@ use crate::placement::distribution::Distribution;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner;
-use crate::planner::plan::{CopySplit, Entry, LookupColumn};
+use crate::planner::plan::{CopySplit, Effect, Entry, LookupColumn};
 use crate::planner::tenant;
 use crate::sql::scan::Encoding;
 use crate::types::key::{Key, KeyError, KeyType, keeps};
+use crate::types::oids::{Mapping, Way};
 use crate::wire::backend;
 use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
+use crate::wire::oids::Naming;
 
 use super::member::{CLIENT_BUFFER, Heard, Member, SCRATCH, close, commit, open};
-use super::{Conversation, Copied, Source, Trouble, Wide, complete};
+use super::{Conversation, Copied, Source, Trouble, Wide, complete, unmapped_fault};
 
 /// Bytes that wait for one shard before the client is read on.
 const SHARD_BUFFER: usize = 256 * 1024;
@@ -39,7 +41,24 @@ struct Lane {
     packed: Vec<u8>,
     /// The row that came last belongs here.
     has_last: bool,
+    /// The columns whose values name types, as the shard calls these.
+    naming: Option<(Arc<Mapping>, Naming)>,
     answer: Answer,
+}
+
+impl Lane {
+    /// Packs a row, or the beginning of a long one which holds the columns that name types.
+    fn row(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let start = self.packed.len();
+        self.packed.extend_from_slice(bytes);
+        if let Some((mapping, naming)) = &self.naming {
+            let row = self.packed.get_mut(start..).unwrap_or_default();
+            naming
+                .put_row(row, mapping, Way::ToShard)
+                .map_err(|unmapped| unmapped_fault(mapping, &unmapped))?;
+        }
+        Ok(())
+    }
 }
 
 /// What a shard has said of its COPY.
@@ -72,14 +91,16 @@ impl Answer {
 }
 
 /// Where the rows go.
-#[expect(clippy::large_enum_variant, reason = "there is one for a COPY")]
 enum Rows<'a> {
     ByKey {
         placing: Placing<'a>,
         splitter: Splitter,
         held: Held,
     },
-    Everywhere,
+    Everywhere {
+        /// In binary, where values name types.
+        splitter: Option<Splitter>,
+    },
 }
 
 /// Pieces that wait until the home shard has been asked about them.
@@ -141,6 +162,9 @@ pub(super) async fn run<C: Conversation>(
         )));
     };
     let tenant = own_rows(wide, split, distribution)?;
+    // What comes in parts must hold the columns that name types in its first.
+    let mut read = split.key_columns.clone();
+    read.extend(last_named(wide));
     let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
     let rows = Rows::ByKey {
         placing: Placing {
@@ -152,7 +176,7 @@ pub(super) async fn run<C: Conversation>(
             listed: Vec::new(),
         },
         held: Held::default(),
-        splitter: Splitter::new(split.format.clone(), &split.key_columns, row_max),
+        splitter: Splitter::new(split.format.clone(), &read, row_max),
     };
     carry_out(client, wide, distribution.shards(), rows).await
 }
@@ -181,7 +205,23 @@ pub(super) async fn run_everywhere<C: Conversation>(
     wide: &Wide,
 ) -> Result<(), Trouble> {
     let shards = client.topology().all();
-    carry_out(client, wide, &shards, Rows::Everywhere).await
+    let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
+    let splitter = last_named(wide).map(|last| Splitter::new(Format::Binary, &[last], row_max));
+    carry_out(client, wide, &shards, Rows::Everywhere { splitter }).await
+}
+
+/// The columns of a COPY in binary whose types are the users'.
+fn named(wide: &Wide) -> &[(usize, u32)] {
+    if let Effect::CopyIn { types } = &wide.effect {
+        types
+    } else {
+        &[]
+    }
+}
+
+/// The last of them.
+fn last_named(wide: &Wide) -> Option<usize> {
+    named(wide).last().map(|(column, _)| *column)
 }
 
 async fn carry_out<C: Conversation>(
@@ -195,6 +235,7 @@ async fn carry_out<C: Conversation>(
         .into_iter()
         .enumerate()
         .map(|(index, member)| Lane {
+            naming: naming(wide, &member),
             member,
             packed: Vec::new(),
             has_last: false,
@@ -251,7 +292,7 @@ async fn copy<C: Conversation>(
     let mut counts = lanes.iter().map(|lane| lane.answer.count);
     Ok(match rows {
         Rows::ByKey { .. } => counts.sum(),
-        Rows::Everywhere => counts.next().unwrap_or_default(),
+        Rows::Everywhere { .. } => counts.next().unwrap_or_default(),
     })
 }
 
@@ -266,7 +307,10 @@ impl Rows<'_> {
             } => splitter
                 .feed(data, |piece| take(piece, placing, held, lanes))
                 .map_err(|fault| with_line(fault, placing.split, splitter.line())),
-            Rows::Everywhere => {
+            Rows::Everywhere {
+                splitter: Some(splitter),
+            } => splitter.feed(data, |piece| route_everywhere(piece, lanes)),
+            Rows::Everywhere { splitter: None } => {
                 for lane in lanes.iter_mut() {
                     lane.packed.extend_from_slice(data);
                     if lane.packed.len() >= PACKED {
@@ -288,7 +332,10 @@ impl Rows<'_> {
             } => splitter
                 .finish(|piece| take(piece, placing, held, lanes))
                 .map_err(|fault| with_line(fault, placing.split, splitter.line())),
-            Rows::Everywhere => Ok(()),
+            Rows::Everywhere {
+                splitter: Some(splitter),
+            } => splitter.finish(|piece| route_everywhere(piece, lanes)),
+            Rows::Everywhere { splitter: None } => Ok(()),
         }
     }
 
@@ -360,6 +407,18 @@ impl Rows<'_> {
     }
 }
 
+/// What of a shard's rows names types by other oids than the client's.
+fn naming(wide: &Wide, member: &Member) -> Option<(Arc<Mapping>, Naming)> {
+    let mapping = member.mapping().filter(|mapping| !mapping.alike)?;
+    let mut naming = Naming::default();
+    for (column, kind) in named(wide) {
+        if mapping.embeds(*kind) {
+            naming.push(*column, *kind);
+        }
+    }
+    (!naming.is_empty()).then_some((mapping, naming))
+}
+
 /// Begins the COPY on each shard; the client is told to send when all are ready.
 async fn start<C: Conversation>(
     client: &mut C,
@@ -421,7 +480,7 @@ fn route(piece: Piece<'_>, placing: &Placing<'_>, lanes: &mut [Lane]) -> Result<
             for lane in lanes.iter_mut() {
                 lane.has_last = lane.member.shard == shard;
                 if lane.has_last {
-                    lane.packed.extend_from_slice(bytes);
+                    lane.row(bytes)?;
                 }
             }
         }
@@ -433,6 +492,22 @@ fn route(piece: Piece<'_>, placing: &Placing<'_>, lanes: &mut [Lane]) -> Result<
     }
     for lane in lanes.iter_mut().filter(|lane| lane.packed.len() >= PACKED) {
         pack(lane);
+    }
+    Ok(())
+}
+
+/// Packs one piece for every shard.
+fn route_everywhere(piece: Piece<'_>, lanes: &mut [Lane]) -> Result<(), Fault> {
+    for lane in lanes {
+        match piece {
+            Piece::Row { bytes, .. } => lane.row(bytes)?,
+            Piece::Header(bytes) | Piece::Trailer(bytes) | Piece::Rest(bytes) => {
+                lane.packed.extend_from_slice(bytes);
+            }
+        }
+        if lane.packed.len() >= PACKED {
+            pack(lane);
+        }
     }
     Ok(())
 }
@@ -542,7 +617,7 @@ impl Placing<'_> {
     }
 
     fn read<'b>(&self, kind: KeyType, bytes: &'b [u8]) -> Result<Key<'b>, KeyError> {
-        if kind == KeyType::Text && !self.is_utf8 && !bytes.is_ascii() {
+        if matches!(kind, KeyType::Text | KeyType::Enum) && !self.is_utf8 && !bytes.is_ascii() {
             // The server stores other bytes than the client sends.
             return Err(KeyError::Unprovable);
         }

@@ -123,7 +123,8 @@ impl Portal<'_> {
     }
 
     fn copies(&self) -> bool {
-        matches!(self.wide.route, Route::CopySplit(_)) || self.wide.effect == Effect::CopyIn
+        matches!(self.wide.route, Route::CopySplit(_))
+            || matches!(self.wide.effect, Effect::CopyIn { .. })
     }
 
     /// Has one shard describe the rows, which are alike on all.

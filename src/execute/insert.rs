@@ -84,7 +84,12 @@ async fn insert<C: Conversation>(
                 parse,
                 bind,
                 detour,
-            } => member.push_own_statement(parse, bind, detour, describe)?,
+            } => {
+                let Source::Bind { prepared, .. } = &wide.source else {
+                    return Err(Trouble::Fault(unread()));
+                };
+                member.push_own_statement(prepared, parse, bind, detour, describe)?;
+            }
         }
         match listen(client, member, &mut returned).await {
             Ok(()) => (),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Fault, SqlState};
@@ -12,11 +13,14 @@ use crate::server::hidden;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::Prepared;
+use crate::types::oids::{Mapping, Way};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
+use crate::wire::frontend;
+use crate::wire::oids::{self, Naming};
 use crate::wire::pipeline::{Owed, Request};
 
-use super::{Conversation, End, Source, Trouble};
+use super::{Conversation, End, Source, Trouble, unmapped_fault};
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -35,6 +39,12 @@ struct Reading {
     forwarding: bool,
     /// The first error; what is owed after it is read all the same.
     error: Option<Vec<u8>>,
+    /// What another shard than the home shard calls the users' types.
+    mapping: Option<Arc<Mapping>>,
+    /// The columns whose values name types, of the rows that come.
+    naming: Naming,
+    /// What came and waits until the types have been read: one of them is not known.
+    stalled: Option<(Vec<u8>, Fault)>,
 }
 
 /// A message, or a part of a long row, that a member answered to what was not hidden.
@@ -62,6 +72,11 @@ impl From<FrameError> for Stopped {
 impl Member {
     pub(super) fn connection(&mut self) -> Result<&mut ServerConnection, Trouble> {
         self.lease.connection().ok_or_else(gone)
+    }
+
+    /// What its shard calls the users' types, where that may differ.
+    pub(super) fn mapping(&self) -> Option<Arc<Mapping>> {
+        self.reading.mapping.clone()
     }
 
     pub(super) fn name(&self) -> String {
@@ -93,26 +108,54 @@ impl Member {
                 ..
             } => {
                 self.push_bind(client, prepared, after_names)?;
-                push_execute(self.connection()?, describe);
+                self.push_execute(describe)?;
             }
         }
+        Ok(())
+    }
+
+    /// Executes the unnamed portal and ends the group. Where rows may name types, they are described in
+    /// any case.
+    fn push_execute(&mut self, describe: bool) -> Result<(), Trouble> {
+        let differs = |mapping: &Arc<Mapping>| !mapping.alike;
+        let looks = self.reading.mapping.as_ref().is_some_and(differs);
+        let connection = self.connection()?;
+        if describe || looks {
+            push_describe(connection, !describe);
+        }
+        frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
+        connection
+            .pipeline
+            .sent(Request::Execute, false, Note::None);
+        connection.push_hidden_sync();
         Ok(())
     }
 
     /// Queues a statement that is made for this shard: what follows the names in its Parse and Bind.
     pub(super) fn push_own_statement(
         &mut self,
+        prepared: &Prepared,
         parse: &[u8],
         bind: &[u8],
         detour: &Detour,
         describe: bool,
     ) -> Result<(), Trouble> {
+        let mapping = self.mapping();
+        let put = put_bind(mapping.as_deref(), prepared, bind, |index| {
+            prepared.settled_type(index)
+        })?;
+        let bind = put.as_deref().unwrap_or(bind);
+        let mut parse = parse.to_vec();
+        if let (Some(mapping), Some(end)) = (&mapping, parse.iter().position(|byte| *byte == 0)) {
+            let types = parse.get_mut(end.saturating_add(1)..).unwrap_or_default();
+            oids::put_types(types, mapping, Way::ToShard)
+                .map_err(|unmapped| Trouble::Fault(unmapped_fault(mapping, &unmapped)))?;
+        }
         let connection = self.connection()?;
-        connection.push_unnamed_parse(parse, detour);
+        connection.push_unnamed_parse(&parse, detour);
         frame::write(&mut connection.out, b'B', &[b"\0\0", bind]);
         connection.pipeline.sent(Request::Bind, true, Note::None);
-        push_execute(connection, describe);
-        Ok(())
+        self.push_execute(describe)
     }
 
     fn push_bind<C: Conversation>(
@@ -124,9 +167,15 @@ impl Member {
         let name = client.server_name(prepared);
         let limit = client.limits().max_prepared_statements;
         let detour = client.detour(prepared);
+        let mapping = self.mapping();
+        let put = put_bind(mapping.as_deref(), prepared, after_names, |index| {
+            prepared.settled_type(index)
+        })?;
+        let after_names = put.as_deref().unwrap_or(after_names);
+        let body = prepared.body_on(mapping.as_deref());
         let connection = self.connection()?;
         if !connection.statements().touch(name) {
-            connection.push_parse(name, prepared, true, limit, &detour);
+            connection.push_parse(name, prepared, &body, true, limit, &detour);
         }
         let mut called = Vec::new();
         name.write(&mut called);
@@ -151,7 +200,7 @@ impl Member {
         };
         self.push_bind(client, prepared, after_names)?;
         let connection = self.connection()?;
-        push_describe(connection);
+        push_describe(connection, false);
         connection.push_hidden_sync();
         self.hear(client, |client, heard| {
             client.out().extend_from_slice(heard.bytes);
@@ -232,6 +281,16 @@ impl Member {
             let count = read(client, self, &mut scratch).await?;
             let data = scratch.get(..count).unwrap_or_default();
             more = self.take(client, data, &mut on)?;
+            if let Some((bytes, fault)) = self.reading.stalled.take() {
+                client.read_types().await?;
+                self.reading.mapping = client.mapping(self.shard)?;
+                let reader = std::mem::take(&mut self.connection()?.reader);
+                let bytes = [bytes, reader.into_held()].concat();
+                more = self.take(client, &bytes, &mut on)?;
+                if self.reading.stalled.is_some() {
+                    return Err(Trouble::Fault(fault));
+                }
+            }
             if client.out().len() > CLIENT_BUFFER {
                 flush_client(client).await?;
             }
@@ -274,23 +333,33 @@ fn gone() -> Trouble {
     ))
 }
 
-fn push_describe(connection: &mut ServerConnection) {
+fn push_describe(connection: &mut ServerConnection, hidden: bool) {
     frame::write(&mut connection.out, b'D', &[b"P\0"]);
     connection
         .pipeline
-        .sent(Request::DescribePortal, false, Note::None);
+        .sent(Request::DescribePortal, hidden, Note::None);
 }
 
-/// Executes the unnamed portal and ends the group.
-fn push_execute(connection: &mut ServerConnection, describe: bool) {
-    if describe {
-        push_describe(connection);
+/// What follows the names in a Bind, its values as a shard names types; `None` where they are the same.
+pub(super) fn put_bind(
+    mapping: Option<&Mapping>,
+    prepared: &Prepared,
+    after_names: &[u8],
+    types: impl Fn(usize) -> u32,
+) -> Result<Option<Vec<u8>>, Trouble> {
+    let Some(mapping) = mapping else {
+        return Ok(None);
+    };
+    let missing = |unmapped| Trouble::Fault(unmapped_fault(mapping, &unmapped));
+    for oid in prepared.declared().filter(|_| prepared.names_types) {
+        mapping.type_oid(oid, Way::ToShard).map_err(missing)?;
     }
-    frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
-    connection
-        .pipeline
-        .sent(Request::Execute, false, Note::None);
-    connection.push_hidden_sync();
+    if mapping.alike {
+        return Ok(None);
+    }
+    let body = [b"\0\0", after_names].concat();
+    let bind = frontend::bind(&body).map_err(Fault::from)?;
+    oids::bind_values(&bind, types, mapping).map_err(missing)
 }
 
 /// Bytes for the client that may wait while a shard is read.
@@ -353,12 +422,35 @@ impl Reading {
         most: usize,
         mut on: impl FnMut(Heard<'_>) -> Result<(), Trouble>,
     ) -> Result<(), Stopped> {
+        if let Some((stalled, _)) = &mut self.stalled {
+            stalled.extend_from_slice(piece.bytes());
+            return Ok(());
+        }
+        let put;
         let shown = match piece {
-            Piece::Whole(Frame { tag, bytes, body }) => {
+            Piece::Whole(frame) => {
+                let frame = if self.names_types(frame.tag) {
+                    match self.put(connection, frame) {
+                        Ok(bytes) => put = bytes,
+                        Err(fault) => {
+                            self.stalled = Some((frame.bytes.to_vec(), fault));
+                            return Ok(());
+                        }
+                    }
+                    let body = put.get(frame::HEADER..).unwrap_or_default();
+                    Frame {
+                        tag: frame.tag,
+                        body,
+                        bytes: &put,
+                    }
+                } else {
+                    frame
+                };
+                let Frame { tag, bytes, body } = frame;
                 let heard = Heard { tag, bytes, body };
                 self.on_message(connection, heard)?.then_some(heard)
             }
-            Piece::Start { tag, bytes } if is_row(tag) => {
+            Piece::Start { tag, bytes } if is_row(tag) && !self.names_types(tag) => {
                 let heard = Heard {
                     tag,
                     bytes,
@@ -393,6 +485,39 @@ impl Reading {
             Some(heard) => on(heard).map_err(Stopped::Trouble),
             None => Ok(()),
         }
+    }
+
+    /// Whether a message names types by the shard's oids.
+    fn names_types(&self, tag: u8) -> bool {
+        match tag {
+            b'T' | b't' => self.mapping.is_some(),
+            b'D' => !self.naming.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// A message in the home shard's oids.
+    fn put(&mut self, connection: &ServerConnection, frame: Frame<'_>) -> Result<Vec<u8>, Fault> {
+        let mut bytes = frame.bytes.to_vec();
+        let body = bytes.get_mut(frame::HEADER..).unwrap_or_default();
+        let Some(mapping) = &self.mapping else {
+            return Ok(bytes);
+        };
+        let of_rows = !matches!(
+            connection.pipeline.front(),
+            Some((Request::DescribeStatement, ..))
+        );
+        let put = match frame.tag {
+            b'T' => oids::put_row_description(body, mapping).map(|naming| {
+                if of_rows {
+                    self.naming = naming;
+                }
+            }),
+            b't' => oids::put_types(body, mapping, Way::ToHome),
+            _ => self.naming.put_row(body, mapping, Way::ToHome),
+        };
+        put.map_err(|unmapped| unmapped_fault(mapping, &unmapped))?;
+        Ok(bytes)
     }
 
     fn hold(&mut self, bytes: &[u8], most: usize) -> Result<(), Stopped> {
@@ -464,11 +589,28 @@ pub(super) async fn open<C: Conversation>(
     client.forget_targets();
     for shard in shards.iter() {
         match client.take_part(shard).await {
-            Ok(lease) => members.push(Member {
-                shard,
-                lease,
-                reading: Reading::default(),
-            }),
+            Ok(lease) => {
+                members.push(Member {
+                    shard,
+                    lease,
+                    reading: Reading::default(),
+                });
+                let mapping = match client.mapping(shard) {
+                    Ok(mapping) => Ok(mapping),
+                    Err(_not_read) => match client.read_types().await {
+                        Ok(()) => client.mapping(shard).map_err(Trouble::Fault),
+                        Err(interrupted) => Err(interrupted.into()),
+                    },
+                };
+                match (mapping, members.last_mut()) {
+                    (Ok(mapping), Some(member)) => member.reading.mapping = mapping,
+                    (Ok(_), None) => {}
+                    (Err(trouble), _) => {
+                        close(client, members).await;
+                        return Err(trouble);
+                    }
+                }
+            }
             Err(interrupted) => {
                 close(client, members).await;
                 return Err(interrupted.into());

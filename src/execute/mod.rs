@@ -31,6 +31,7 @@ use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::scan::Lexing;
 use crate::types::key::Key;
+use crate::types::oids::{Mapping, Unmapped, Way};
 use crate::wire::backend;
 
 /// A statement for several shards, taken from the client.
@@ -183,6 +184,21 @@ pub(crate) trait Conversation {
     /// Sends a cancel request to one connection, in the background.
     fn cancel_now(&self, target: &Rc<CancelTarget>);
 
+    /// What a shard calls the users' types; `None` for the home shard, whose oids clients know.
+    ///
+    /// # Errors
+    /// They have not been read.
+    fn mapping(&self, shard: ShardId) -> Result<Option<Arc<Mapping>>, Fault>;
+
+    /// Reads again what the shards call the users' types; what could not be read stays as it was.
+    ///
+    /// # Errors
+    /// The client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe: they are read all the same.
+    async fn read_types(&mut self) -> Result<(), Interrupted>;
+
     /// The shards, and what lies on them.
     fn topology(&self) -> &Arc<Topology>;
 
@@ -251,6 +267,45 @@ pub(crate) fn canceled_fault() -> Fault {
         SqlState::QUERY_CANCELED,
         "canceling statement due to user request",
     )
+}
+
+/// The error of a type that one has and the other has not.
+pub(crate) fn unmapped_fault(mapping: &Mapping, unmapped: &Unmapped) -> Fault {
+    let shard = mapping.shard();
+    let (oid, way) = match unmapped {
+        Unmapped::Oid(oid, way) => (*oid, *way),
+        Unmapped::TooDeep => {
+            return Fault::error(
+                SqlState::TOO_COMPLEX,
+                "a binary value has too many values within values",
+            )
+            .hint("Send or ask for it as text.");
+        }
+    };
+    let hint = "Create the type alike on every shard: pgherd check compares them.";
+    match (mapping.name_of(oid, way), way) {
+        (Some(name), Way::ToHome) => Fault::error(
+            SqlState::UNDEFINED_OBJECT,
+            format!("type \"{name}\" of shard \"{shard}\" is no such type on the home shard"),
+        )
+        .hint(hint),
+        (Some(name), Way::ToShard) => Fault::error(
+            SqlState::UNDEFINED_OBJECT,
+            format!("shard \"{shard}\" has no type like \"{name}\" of the home shard"),
+        )
+        .hint(hint),
+        (None, Way::ToHome) => Fault::error(
+            SqlState::UNDEFINED_OBJECT,
+            format!("the type with OID {oid} of shard \"{shard}\" is not known on the home shard"),
+        )
+        .detail("It may be a temporary one, or one that was just dropped.")
+        .hint(hint),
+        (None, Way::ToShard) => Fault::error(
+            SqlState::UNDEFINED_OBJECT,
+            format!("type with OID {oid} does not exist"),
+        )
+        .hint("Look the type up again: it may have been dropped."),
+    }
 }
 
 /// Why a wide statement failed.
@@ -325,7 +380,7 @@ async fn carry_out<C: Conversation>(
 ) -> Result<(), Trouble> {
     let started = client.now();
     let result = match &wide.route {
-        Route::Broadcast { .. } if wide.effect == Effect::CopyIn => {
+        Route::Broadcast { .. } if matches!(wide.effect, Effect::CopyIn { .. }) => {
             copy::run_everywhere(client, wide).await
         }
         Route::Broadcast { transaction: true } => broadcast::run(client, wide, describe).await,

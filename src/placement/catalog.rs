@@ -93,6 +93,11 @@ pub struct Catalog {
     pub routines: Routines,
     /// Names of functions that are neither built in nor an extension's.
     functions: BTreeSet<String>,
+    /// The users' enums by their oids, as (schema, name).
+    enums: BTreeMap<u32, (String, String)>,
+    /// Whether a function of the users' casts to an enum, or an operator of theirs takes one: what is compared
+    /// with an enum, or stored as one, need not be its label then.
+    pub odd_enums: bool,
 }
 
 impl Catalog {
@@ -104,12 +109,17 @@ impl Catalog {
             names: BTreeMap::new(),
             routines: Routines::default(),
             functions: BTreeSet::new(),
+            enums: BTreeMap::new(),
+            odd_enums: false,
         }
     }
 
     /// Whether another snapshot says the same.
     pub fn says(&self, other: &Catalog) -> bool {
-        self.schemas == other.schemas && self.routines == other.routines
+        self.schemas == other.schemas
+            && self.routines == other.routines
+            && self.enums == other.enums
+            && self.odd_enums == other.odd_enums
     }
 
     /// Adds a table, in place of one of the same name.
@@ -169,6 +179,18 @@ impl Catalog {
             .into_iter()
             .flatten()
             .map(String::as_str)
+    }
+
+    /// Notes an enum of the users'.
+    pub fn insert_enum(&mut self, oid: u32, schema: &str, name: &str) {
+        let name = (schema.to_owned(), name.to_owned());
+        self.enums.insert(oid, name);
+    }
+
+    /// The schema and name of an enum.
+    pub fn enum_name(&self, oid: u32) -> Option<(&str, &str)> {
+        let (schema, name) = self.enums.get(&oid)?;
+        Some((schema, name))
     }
 
     /// Notes a function of the users'.

@@ -3,6 +3,7 @@
 //! Text follows `array_in`, binary `array_recv` (<https://www.postgresql.org/docs/current/arrays.html>).
 
 use crate::types::key::{Key, KeyError, KeyType};
+use crate::types::oid::FIRST_USER;
 
 /// The OID of the element type of the arrays that keys may come in; 0 for others.
 fn element_of(array: u32) -> u32 {
@@ -32,7 +33,11 @@ pub(super) fn parameter<E: From<KeyError>>(
     declared: u32,
     each: &mut dyn FnMut(Key<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let element = element_of(declared);
+    let element = match declared {
+        // An array of the enum itself.
+        FIRST_USER.. if kind == KeyType::Enum => declared,
+        _ => element_of(declared),
+    };
     if declared != 0 && element == 0 {
         return Err(KeyError::Unprovable.into());
     }

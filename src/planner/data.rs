@@ -211,7 +211,7 @@ fn access(
             broadcast(survey, block, copied, cursor)
         }
         None if matches!(decision.effect, Effect::SetConfig { .. }) => Access::Anywhere,
-        None => local(survey, block, decision.writes, &called),
+        None => local(survey, block, cursor, decision.writes, &called),
     }
 }
 
@@ -294,7 +294,13 @@ fn is_harmless(survey: &Survey<'_>, block: &Block) -> bool {
 }
 
 /// No sharded table is read or written, and no copy is written.
-fn local(survey: &Survey<'_>, block: &Block, writes: bool, called: &Reach) -> Access {
+fn local(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+    writes: bool,
+    called: &Reach,
+) -> Access {
     if is_harmless(survey, block) {
         return Access::Anywhere;
     }
@@ -307,7 +313,8 @@ fn local(survey: &Survey<'_>, block: &Block, writes: bool, called: &Reach) -> Ac
         .calls
         .iter()
         .all(|call| calls::is_read_only(survey.context, &call.name));
-    if copies && plain && !writes && called.home.is_none() {
+    let alike = || unlike::numbers(*cursor).is_none();
+    if copies && plain && !writes && called.home.is_none() && alike() {
         Access::AnyShard
     } else {
         Access::Home
@@ -489,6 +496,15 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         .any(|call| call.name.name == "pg_notify")
     {
         return refused(refuse::notify(&table));
+    }
+    let placed = shared.and_then(|shared| survey.context.topology.distribution(shared));
+    if survey.context.catalog.odd_enums
+        && placed.is_some_and(|placed| placed.key().contains(&KeyType::Enum))
+    {
+        return refused(refuse::odd_enums(&table));
+    }
+    if let Some(what) = unlike::numbers(*cursor) {
+        return refused(refuse::numbers(&what, &table));
     }
     let entries = match survey.all_entries() {
         Ok(entries) => entries,

@@ -497,8 +497,8 @@ pub(super) fn narrower(left: Vec<Operand>, right: Vec<Operand>) -> Vec<Operand> 
 /// The interval of the values that compare so with an expression; `None` if it must be computed, or where the
 /// order is not that of the server.
 pub(super) fn interval(order: Order, expr: &Expr, key: KeyType) -> Option<Vec<Operand>> {
-    // A collation may order text in any way.
-    if key == KeyType::Text {
+    // A collation may order text in any way, and an enum is ordered as it was declared.
+    if matches!(key, KeyType::Text | KeyType::Enum) {
         return None;
     }
     let bound = |inclusive| -> Option<Vec<Bound>> {
@@ -642,7 +642,13 @@ pub(super) fn matches(family: Family, key: KeyType) -> bool {
         Family::Timestamp => key == KeyType::Timestamp,
         Family::TimestampTz => key == KeyType::TimestampTz,
         Family::Numeric => key == KeyType::Numeric,
-        Family::IntArray | Family::TextArray | Family::UuidArray | Family::Other => false,
+        // A constant that is cast to another type than the enum is not compared with one.
+        Family::Named => key == KeyType::Enum,
+        Family::IntArray
+        | Family::TextArray
+        | Family::UuidArray
+        | Family::NamedArray
+        | Family::Other => false,
     }
 }
 
@@ -651,7 +657,9 @@ fn matches_array(family: Family, key: KeyType) -> bool {
         Family::IntArray => key.is_int(),
         Family::TextArray => key == KeyType::Text,
         Family::UuidArray => key == KeyType::Uuid,
-        Family::Int2
+        Family::NamedArray => key == KeyType::Enum,
+        Family::Named
+        | Family::Int2
         | Family::Int4
         | Family::Int8
         | Family::Text

@@ -202,8 +202,13 @@ pub enum Effect {
     Pin(&'static str),
     /// DDL: plans, prepared statements and catalogs are stale after it.
     Ddl,
-    CopyIn,
-    CopyOut,
+    CopyIn {
+        /// In binary: the places of its columns whose types are the users', and these.
+        types: Arc<[(usize, u32)]>,
+    },
+    CopyOut {
+        binary: bool,
+    },
     /// `EXPLAIN (ROUTE) statement`: answered with the words of [`crate::planner::explain`] for the
     /// route that the statement would take; it is not run. Its span is within the whole text, as is
     /// the numbering of its literals.

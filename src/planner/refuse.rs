@@ -556,6 +556,22 @@ pub fn notify(table: &str) -> Fault {
         ))
 }
 
+/// A statement on rows that an enum places, where more than its labels may equal it.
+pub fn odd_enums(table: &str) -> Fault {
+    unsupported(format!(
+        "the key of sharded table \"{table}\" is an enum that has casts or operators of its own"
+    ))
+    .detail("What is compared with it need not be the label that rows are placed by.")
+    .hint("Drop the cast that a function makes, or the operator, or make the key of type text.")
+}
+
+/// A read of sharded rows that gives numbers of the shard's own objects.
+pub fn numbers(what: &str, table: &str) -> Fault {
+    unsupported(format!("{what} in a read of sharded table \"{table}\" is not supported"))
+        .detail("Types and tables have numbers of their own on each server; clients know the home shard's.")
+        .hint("Ask for the name, as in tableoid::regclass, or look the number up in a statement without the table.")
+}
+
 /// A table made from rows that are not all at home.
 pub fn made_from(table: &str) -> Fault {
     unsupported("cannot make a table from the rows of several shards".into())

@@ -71,6 +71,9 @@ const CLOCK_READERS: [&str; 11] = [
     "tstzmultirange",
 ];
 
+/// Types that take an object's number.
+const INTEGERS: [&str; 6] = ["oid", "int", "int4", "integer", "int8", "bigint"];
+
 /// Words that a parenthesis follows in code, where nothing is called.
 const CODE_WORDS: [&str; 49] = [
     "all",
@@ -149,6 +152,67 @@ pub(super) fn of_server(cursor: Cursor<'_>) -> Option<String> {
             .contains(&name.as_str())
             .then(|| format!("system column {name}"))
     })
+}
+
+/// What in a read gives the number that an object has on the server of its rows. Comparing such numbers is no
+/// harm, nor are their names.
+pub(super) fn numbers(cursor: Cursor<'_>) -> Option<String> {
+    let mut rest = cursor;
+    let mut before = None;
+    while let Some(token) = rest.peek() {
+        let word = word_name(token, rest.text());
+        if word.as_deref() == Some("cast") {
+            let mut group = rest;
+            group.advance();
+            let inside = group.tokens();
+            if group.skip_group() {
+                let length = inside.len().saturating_sub(group.tokens().len());
+                let mut last = inside.get(..length)?.iter().rev().skip(1);
+                let mut ends = |name: &str| {
+                    let word = last.next().and_then(|token| word_name(*token, rest.text()));
+                    word.as_deref() == Some(name)
+                };
+                // Of one token it is a constant, a parameter or a column.
+                if ends("oid") && ends("as") && length > 5 {
+                    return Some("a conversion to oid".to_owned());
+                }
+            }
+        }
+        rest.advance();
+        if word.as_deref() == Some("tableoid") {
+            let mut next = rest;
+            let names = next.take_kind(Kind::DoubleColon)
+                && next
+                    .parts()
+                    .and_then(|mut parts| parts.pop())
+                    .is_some_and(|to| OBJECT_TYPES.contains(&to.as_str()));
+            let compares = matches!(rest.kind(), Some(Kind::Operator))
+                || ["in", "is", "not", "between"]
+                    .iter()
+                    .any(|word| rest.at(word));
+            if !names && !compares {
+                return Some("system column tableoid".to_owned());
+            }
+        }
+        if token.kind == Kind::DoubleColon {
+            let Some(to) = rest.parts().and_then(|mut parts| parts.pop()) else {
+                continue;
+            };
+            let mut next = rest;
+            let is_object = OBJECT_TYPES.contains(&to.as_str());
+            let number = is_object
+                && next.take_kind(Kind::DoubleColon)
+                && next
+                    .parts()
+                    .and_then(|mut parts| parts.pop())
+                    .is_some_and(|to| INTEGERS.contains(&to.as_str()));
+            if number || to == "oid" && before == Some(Kind::CloseParen) {
+                return Some("a conversion to oid".to_owned());
+            }
+        }
+        before = Some(token.kind);
+    }
+    None
 }
 
 /// What in the definition of a column is not known to be the same on every shard.

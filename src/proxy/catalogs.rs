@@ -22,6 +22,8 @@ pub(super) struct Catalogs {
     known: HashMap<String, u64>,
     /// By database, what its home shard's catalogs were marked with when they were last looked at.
     marks: HashMap<String, String>,
+    /// The same of the types of all its shards.
+    types: HashMap<String, String>,
 }
 
 impl Catalogs {
@@ -79,6 +81,27 @@ impl Catalogs {
         }
     }
 
+    /// Looks for types that were made or changed past the proxy, on any shard.
+    ///
+    /// # Cancel safety
+    /// Safe: those read stay read.
+    async fn look_at_types(&mut self, shared: &Arc<Shared>) {
+        let snapshot = shared.snapshot.load_full();
+        self.types
+            .retain(|name, _| snapshot.config.databases.contains_key(name));
+        for name in snapshot.config.databases.keys() {
+            let seen = self.types.get(name).map(String::as_str);
+            match shared.notice_types(name, seen).await {
+                Ok(marks) => {
+                    self.types.insert(name.clone(), marks);
+                }
+                Err(fault) => {
+                    tracing::debug!(database = %name, error = %fault, "could not look at the types");
+                }
+            }
+        }
+    }
+
     /// Reads them again after each reload, while one cannot be reached, and after changes past the proxy.
     ///
     /// # Cancel safety
@@ -87,6 +110,8 @@ impl Catalogs {
         let mut wait = CATALOGS_EVERY;
         let mut round = 0;
         let mut rounds = ROUNDS;
+        let mut round_of_types = 0;
+        let mut rounds_of_types = ROUNDS;
         loop {
             tokio::time::sleep(wait).await;
             let complete = self.read(&shared).await;
@@ -95,10 +120,14 @@ impl Catalogs {
                 round = 0;
                 let began = Instant::now();
                 self.look(&shared).await;
-                // Of large catalogs a look takes time, and is taken more seldom.
-                let cost = began.elapsed().saturating_mul(COST).as_millis();
-                let cost = cost / CATALOGS_EVERY.as_millis().max(1);
-                rounds = u32::try_from(cost).unwrap_or(u32::MAX).max(ROUNDS);
+                rounds = rounds_after(began);
+            }
+            round_of_types = u32::saturating_add(round_of_types, 1);
+            if complete && round_of_types >= rounds_of_types {
+                round_of_types = 0;
+                let began = Instant::now();
+                self.look_at_types(&shared).await;
+                rounds_of_types = rounds_after(began);
             }
             wait = if complete {
                 CATALOGS_EVERY
@@ -107,4 +136,11 @@ impl Catalogs {
             };
         }
     }
+}
+
+/// Rounds until the next look: of large catalogs one takes time, and is taken more seldom.
+fn rounds_after(began: Instant) -> u32 {
+    let cost = began.elapsed().saturating_mul(COST).as_millis();
+    let cost = cost / CATALOGS_EVERY.as_millis().max(1);
+    u32::try_from(cost).unwrap_or(u32::MAX).max(ROUNDS)
 }

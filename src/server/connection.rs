@@ -305,12 +305,13 @@ impl ServerConnection {
         self.mark_unsynced();
     }
 
-    /// Queues a Parse of a statement under its server name; `hidden` when no client waits for it.
-    /// `detour` surrounds it.
+    /// Queues a Parse of a statement under its server name; `body` is what follows the name, `hidden` when
+    /// no client waits for it. `detour` surrounds it.
     pub fn push_parse(
         &mut self,
         name: ServerName,
         prepared: &Rc<Prepared>,
+        body: &[u8],
         hidden: bool,
         limit: usize,
         detour: &Detour,
@@ -329,7 +330,7 @@ impl ServerConnection {
         }
         text.clear();
         name.write(&mut text);
-        frame::write(&mut self.out, b'P', &[&text, &prepared.body]);
+        frame::write(&mut self.out, b'P', &[&text, body]);
         let note = Note::Parse {
             name,
             prepared: Rc::clone(prepared),

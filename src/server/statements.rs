@@ -4,6 +4,7 @@
 //! Clients' names are mapped to a [`Prepared`]; on a server connection it is called by its id and
 //! the fingerprint of the settings that parsing reads. Sans-IO.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use crate::planner::plan::{Generate, Script};
 use crate::server::settings::Settings;
 use crate::sql::scan::Lexing;
 use crate::types::oid;
+use crate::types::oids::{Mapping, Way};
 use crate::wire::backend::ResultColumn;
 
 /// A statement as Parse brought it, shared by all clients of an engine that sent the same.
@@ -45,6 +47,8 @@ pub struct Prepared {
     pub promotable: bool,
     /// The schema epoch and the parser fingerprint under which a server last accepted it.
     pub accepted: Cell<Option<(u64, u32)>>,
+    /// Whether Parse declared types of the users'.
+    pub names_types: bool,
     /// What of it the client did not send: ids, as parameters behind its own.
     pub fills: Option<Fills>,
     /// The same with ids, where it leaves them out.
@@ -67,7 +71,14 @@ impl Prepared {
     /// A statement that is new to the engine; `body` is what follows the name in Parse.
     pub fn new(body: &[u8], new: NewStatement, fills: Option<Fills>) -> Prepared {
         let text = body.get(..new.text_length).unwrap_or_default();
+        let (types, _) = body
+            .get(new.text_length.saturating_add(3)..)
+            .unwrap_or_default()
+            .as_chunks::<4>();
         Prepared {
+            names_types: types
+                .iter()
+                .any(|kind| u32::from_be_bytes(*kind) >= oid::FIRST_USER),
             id: LAST_ID.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
             promotable: !Prepared::reads_clock_while_parsing(text),
             body: body.into(),
@@ -129,8 +140,40 @@ impl Prepared {
             .map_or(0, |oid| u32::from_be_bytes(*oid))
     }
 
-    /// What Parse brings, with the parameters' types as a server has settled them. Types of the user's
-    /// own are left out: their oids differ from server to server.
+    /// The types that Parse declared.
+    pub fn declared(&self) -> impl Iterator<Item = u32> {
+        let count = u16::try_from(self.parameters_declared()).unwrap_or(u16::MAX);
+        (0..count).map(|index| self.parameter_type(index))
+    }
+
+    /// The type of a parameter, as Parse declared it or a server settled it; 0 when it is not known.
+    pub fn settled_type(&self, index: usize) -> u32 {
+        let declared = u16::try_from(index).map_or(0, |index| self.parameter_type(index));
+        let settled = || Some(*self.described.get()?.parameters.get(index)?);
+        if declared == 0 {
+            settled().unwrap_or(0)
+        } else {
+            declared
+        }
+    }
+
+    /// What follows the name in Parse, as a shard calls the types. One that it has not is put as one that
+    /// no server has.
+    pub fn body_on(&self, mapping: Option<&Mapping>) -> Cow<'_, [u8]> {
+        let Some(mapping) = mapping.filter(|_| self.names_types) else {
+            return Cow::Borrowed(&self.body);
+        };
+        let mut body = self.body.to_vec();
+        let types = body.get_mut(self.text_length.saturating_add(3)..);
+        let (types, _) = types.unwrap_or_default().as_chunks_mut::<4>();
+        for kind in types {
+            let other = mapping.type_oid(u32::from_be_bytes(*kind), Way::ToShard);
+            *kind = other.unwrap_or(u32::MAX).to_be_bytes();
+        }
+        Cow::Owned(body)
+    }
+
+    /// What Parse brings, with the parameters' types as a server has settled them.
     pub fn typed_body(&self) -> Vec<u8> {
         let mut body = self.client_text().to_vec();
         body.push(0);
@@ -139,7 +182,7 @@ impl Prepared {
             .iter()
             .zip(0_u16..)
             .map(|(settled, index)| match self.parameter_type(index) {
-                0 if *settled < oid::FIRST_USER => *settled,
+                0 => *settled,
                 declared => declared,
             })
             .collect();
@@ -289,21 +332,34 @@ pub struct Description {
     pub parameters: Box<[u32]>,
     /// Name, type and modifier of each column, as PostgreSQL compares them (`equalTupleDescs`); `None` without a result.
     pub columns: Option<Box<[ResultColumn]>>,
+    /// Whether no value of these types names a type: none is an array or a composite of users' types.
+    pub is_plain: bool,
 }
 
 impl Description {
-    /// Whether the columns are the same. Types of the user's own count as one: their oids differ from
-    /// server to server.
+    /// In the home shard's oids; `names` says of a type whether its values may name types.
+    pub fn new(
+        parameters: Box<[u32]>,
+        columns: Option<Box<[ResultColumn]>>,
+        names: impl Fn(u32) -> bool,
+    ) -> Description {
+        let of_columns = columns.iter().flatten().map(|column| column.kind);
+        let is_plain = !parameters.iter().copied().chain(of_columns).any(names);
+        Description {
+            parameters,
+            columns,
+            is_plain,
+        }
+    }
+
+    /// Whether the columns are the same.
     pub fn has_columns_of(&self, other: &Description) -> bool {
         let (Some(ours), Some(theirs)) = (&self.columns, &other.columns) else {
             return self.columns.is_none() && other.columns.is_none();
         };
-        let plain = |kind: u32| kind.min(oid::FIRST_USER);
         ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(one, two)| {
-                one.name == two.name
-                    && plain(one.kind) == plain(two.kind)
-                    && one.modifier == two.modifier
+                one.name == two.name && one.kind == two.kind && one.modifier == two.modifier
             })
     }
 }

@@ -214,7 +214,8 @@ impl Session {
                 | Stop::Listen(_)
                 | Stop::Names
                 | Stop::Ask
-                | Stop::Ids(..),
+                | Stop::Ids(..)
+                | Stop::Types,
             ) => (),
         }
         result

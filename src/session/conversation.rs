@@ -20,10 +20,12 @@ use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::types::key::Key;
+use crate::types::oids::Mapping;
 use crate::wire::frame::{self, Frame, Split};
 
 use super::Session;
 use super::long::LONG;
+use super::oids::unread_fault;
 use super::simple::statement_key;
 
 impl Conversation for Session {
@@ -208,6 +210,18 @@ impl Conversation for Session {
 
     fn limits(&self) -> &Limits {
         &self.database.limits
+    }
+
+    fn mapping(&self, shard: ShardId) -> Result<Option<Arc<Mapping>>, Fault> {
+        if !self.is_foreign(shard) {
+            return Ok(None);
+        }
+        let unread = || unread_fault(self.database.topology.name(shard));
+        Session::mapping(self, shard).map(Some).ok_or_else(unread)
+    }
+
+    async fn read_types(&mut self) -> Result<(), Interrupted> {
+        Session::read_types(self).await
     }
 
     fn server_name(&self, prepared: &Prepared) -> ServerName {

@@ -141,6 +141,9 @@ impl Session {
         }
         let values = BindValues::new(&group.bind, &prepared, self.is_utf8());
         let shard = self.shard_of(&prepared.script, &values)?;
+        if !self.goes_as_it_is(shard, &group.bind, group.describes, &prepared) {
+            return None;
+        }
         let name = self.server_name(&prepared);
         let sent = Sent::Group {
             describes: group.describes,

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
@@ -29,6 +29,7 @@ use crate::server::pool::Pool;
 use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
+use crate::types::oids::Oids;
 use crate::wire::cancel_key::CancelKey;
 
 use super::auth::Keyring;
@@ -51,6 +52,12 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub struct SharedDatabase {
     pub catalog: ArcSwap<Catalog>,
+    /// What the shards call the users' types.
+    pub oids: ArcSwap<Oids>,
+    /// Whether a shard calls none otherwise than the home shard: values need no look.
+    pub oids_alike: AtomicBool,
+    /// Held while they are read.
+    reading_oids: tokio::sync::Mutex<()>,
     /// Changes when the schema may have changed.
     pub epoch: AtomicU32,
     pub paused: AtomicBool,
@@ -84,6 +91,9 @@ impl SharedDatabase {
         self.catalog.store(Arc::new(catalog));
     }
 }
+
+/// How long a shard may take to say what its types are marked with.
+const MARK_WAIT: Duration = Duration::from_secs(1);
 
 /// What an engine is told.
 #[derive(Debug)]
@@ -238,7 +248,94 @@ impl Shared {
         let before = database.epoch.load(Ordering::Acquire);
         let catalog = snapshot.control.introspect(name).await?;
         database.take(catalog, before);
-        Ok(())
+        self.refresh_oids(name, None).await
+    }
+
+    /// Reads what the shards call the users' types, unless that was done since the reading `seen`.
+    ///
+    /// # Errors
+    /// Why the home shard could not be asked; what was known stays. Of another shard that does not answer,
+    /// too.
+    ///
+    /// # Cancel safety
+    /// Safe: what was known stays.
+    pub async fn refresh_oids(
+        self: &Arc<Shared>,
+        name: &str,
+        seen: Option<u64>,
+    ) -> Result<(), Fault> {
+        let snapshot = self.snapshot.load_full();
+        let (home, others) = snapshot.control.home_and_others(name)?;
+        let database = self.database(name);
+        if others.is_empty() {
+            database.oids_alike.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let _reading = database.reading_oids.lock().await;
+        let known = database.oids.load_full();
+        if seen.is_some_and(|seen| seen != known.version) {
+            return Ok(());
+        }
+        let read = |shard: &String| {
+            let (shard, name) = (shard.clone(), name.to_owned());
+            let control = Arc::clone(&snapshot.control);
+            self.control_runtime
+                .spawn(async move { control.types(&name, &shard).await })
+        };
+        let under_way: Vec<_> = others.iter().map(read).collect();
+        let at_home = snapshot.control.types(name, &home).await;
+        let count = others.len();
+        let mut found = Vec::with_capacity(count);
+        for (shard, reading) in others.into_iter().zip(under_way) {
+            let types = match reading.await {
+                Ok(Ok(types)) => Some(types),
+                Ok(Err(fault)) => {
+                    tracing::warn!(database = %name, %shard, error = %fault, "could not read the types");
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(database = %name, %shard, %error, "reading the types failed");
+                    None
+                }
+            };
+            found.push((shard, types));
+        }
+        let (at_home, told) = match at_home {
+            Ok(types) => (Some(types), Ok(())),
+            Err(fault) => (None, Err(fault)),
+        };
+        let oids = known.read(snapshot.generation, at_home, found);
+        let alike = oids.are_alike(count);
+        database.oids.store(Arc::new(oids));
+        database
+            .oids_alike
+            .store(alike && told.is_ok(), Ordering::Release);
+        told
+    }
+
+    /// What the types of a database's shards are marked with. A shard that does not answer has no mark.
+    async fn types_marks(self: &Arc<Shared>, name: &str) -> Result<String, Fault> {
+        let snapshot = self.snapshot.load_full();
+        let (home, mut shards) = snapshot.control.home_and_others(name)?;
+        if shards.is_empty() {
+            return Ok(String::new());
+        }
+        shards.push(home);
+        let look = |shard: String| {
+            let (control, name) = (Arc::clone(&snapshot.control), name.to_owned());
+            self.control_runtime
+                .spawn(async move { control.types_mark(&name, &shard).await })
+        };
+        let under_way: Vec<_> = shards.into_iter().map(look).collect();
+        let mut marks = String::new();
+        for look in under_way {
+            let look = tokio::time::timeout(MARK_WAIT, look).await;
+            if let Ok(Ok(Ok(mark))) = look {
+                marks.push_str(&mark);
+            }
+            marks.push('/');
+        }
+        Ok(marks)
     }
 
     /// Reads the directories of a database that may have changed.
@@ -274,6 +371,36 @@ impl Shared {
         if seen == Some(mark.as_str()) {
             return Ok(mark);
         }
+        self.compare_catalog(name).await?;
+        Ok(mark)
+    }
+
+    /// The same for the types of all shards.
+    ///
+    /// # Errors
+    /// Why the home shard could not be asked; what was known stays.
+    ///
+    /// # Cancel safety
+    /// Safe: what was known stays.
+    pub async fn notice_types(
+        self: &Arc<Shared>,
+        name: &str,
+        seen: Option<&str>,
+    ) -> Result<String, Fault> {
+        let marks = self.types_marks(name).await?;
+        if seen == Some(marks.as_str()) {
+            return Ok(marks);
+        }
+        self.refresh_oids(name, None).await?;
+        if seen.is_some() {
+            self.compare_catalog(name).await?;
+        }
+        Ok(marks)
+    }
+
+    /// Reads the catalog, and makes it the one in force if it says something new.
+    async fn compare_catalog(self: &Arc<Shared>, name: &str) -> Result<(), Fault> {
+        let snapshot = self.snapshot.load_full();
         let database = self.database(name);
         let before = database.epoch.load(Ordering::Acquire);
         let catalog = snapshot.control.introspect(name).await?;
@@ -282,7 +409,7 @@ impl Shared {
             tracing::info!(database = %name, "the schema was changed past the proxy");
             database.take(catalog, before);
         }
-        Ok(mark)
+        Ok(())
     }
 }
 /// A database as one engine sees it: where it is, and what is memoised for it.

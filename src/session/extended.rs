@@ -297,12 +297,22 @@ impl Session {
                 )))
             };
         }
-        self.wait_for_replies()?;
         let shard = self.shard_for_describe(renewed.script.statements.first());
+        self.describe_first(renewed, shard)
+    }
+
+    /// Has a shard's server say what a statement is before the message at hand is looked at again.
+    pub(crate) fn describe_first(
+        &mut self,
+        prepared: &Rc<Prepared>,
+        shard: ShardId,
+    ) -> Result<(), Stop> {
+        self.wait_for_replies()?;
+        self.check_types(shard, Some(prepared))?;
         self.lease(shard, false)?;
         self.flush_pending(None);
-        let name = self.ensure_prepared(renewed, false);
-        self.ask_for_description(renewed, &name);
+        let name = self.ensure_prepared(prepared, false);
+        self.ask_for_description(prepared, &name);
         Err(Stop::Drain)
     }
 
@@ -357,6 +367,7 @@ impl Session {
             let accepted =
                 prepared.accepted.get() == Some((u64::from(name.epoch), name.fingerprint));
             let local = is_answered_here(&prepared);
+            let mapping = self.mapping_of_current(&prepared);
             let Some(connection) = self.connection() else {
                 continue;
             };
@@ -372,7 +383,8 @@ impl Session {
                     self.ask_for_description(&prepared, &called);
                 }
             } else {
-                frame::write(&mut connection.out, b'P', &[b"\0", &prepared.body]);
+                let body = prepared.body_on(mapping.as_deref());
+                frame::write(&mut connection.out, b'P', &[b"\0", &body]);
                 let note = Note::Parse {
                     name,
                     prepared: Rc::clone(&prepared),
@@ -418,8 +430,10 @@ impl Session {
         limit: usize,
     ) {
         let detour = self.detour(prepared);
+        let mapping = self.mapping_of_current(prepared);
+        let body = prepared.body_on(mapping.as_deref());
         if let Some(connection) = self.connection() {
-            connection.push_parse(name, prepared, hidden, limit, &detour);
+            connection.push_parse(name, prepared, &body, hidden, limit, &detour);
         }
     }
 
@@ -485,6 +499,7 @@ impl Session {
             return Ok(());
         }
         let shard = self.shard_of_pending();
+        self.check_types(shard, None)?;
         self.lease(shard, false)?;
         self.flush_pending(None);
         Ok(())
@@ -598,6 +613,7 @@ impl Session {
                 Err(self.widen_extended(statement, effect, route, bind, prepared))
             }
             Place::Shard { shard, binds } => {
+                self.check_copy(shard, &statement.effect)?;
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = self.effect_to_run(statement, prepared.text(), &values);
                 let effect = resolved(&effect, &values);
@@ -636,6 +652,12 @@ impl Session {
         if self.block.is_some() || self.transaction_is_open() {
             self.refusing = Some(Rc::clone(&prepared.script));
             return Stop::Fault(super::simple::wide_in_block(&route));
+        }
+        if bind.has_binary() && !self.oids_are_alike() {
+            let home = self.database.topology.home();
+            if let Err(stop) = self.describe_parameters(home, bind, prepared) {
+                return stop;
+            }
         }
         if let Err(stop) = self.wait_for_replies() {
             return stop;
@@ -733,15 +755,19 @@ impl Session {
         effect: Effect,
     ) -> Result<(), Stop> {
         self.check_new_portal(bind.portal)?;
+        self.check_types(shard, Some(prepared))?;
+        let put = self.put_bind(shard, bind, prepared)?;
+        let after_names = put.as_deref().unwrap_or(bind.after_names);
         self.lease(shard, binds)?;
         self.flush_pending(Some(prepared));
         let name = self.ensure_prepared(prepared, bind.statement.is_empty());
-        self.set_portal(bind.portal, Portal::Server { effect });
+        let may_name = self.rows_may_name(shard, prepared, bind.result_formats().is_text());
+        self.set_portal(bind.portal, Portal::Server { effect, may_name });
         if let Some(connection) = self.connection() {
             frame::write(
                 &mut connection.out,
                 b'B',
-                &[bind.portal, b"\0", &name, bind.after_names],
+                &[bind.portal, b"\0", &name, after_names],
             );
             connection.pipeline.sent(Request::Bind, false, Note::None);
             connection.mark_unsynced();
@@ -760,12 +786,14 @@ impl Session {
             )));
         }
         let shard = self.here_or_home();
+        self.check_unread_bind(shard, bind)?;
         self.lease(shard, true)?;
         self.flush_pending(None);
         self.set_portal(
             bind.portal,
             Portal::Server {
                 effect: Effect::None,
+                may_name: true,
             },
         );
         if let Some(connection) = self.connection() {
@@ -812,6 +840,7 @@ impl Session {
                     return Ok(());
                 }
                 let shard = self.shard_for_describe(prepared.script.statements.first());
+                self.check_types(shard, Some(&prepared))?;
                 self.lease(shard, false)?;
                 self.flush_pending(Some(&prepared));
                 let mut target = vec![b'S'];
@@ -837,7 +866,9 @@ impl Session {
                 }
                 self.check_portal(name)?;
                 let shard = self.here_or_home();
-                self.forward(shard, b'D', body, Request::DescribePortal)
+                self.forward(shard, b'D', body, Request::DescribePortal)?;
+                self.note_described(shard, name);
+                Ok(())
             }
         }
     }
@@ -886,7 +917,7 @@ impl Session {
             .iter()
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
-        let effect = match portal {
+        let (effect, may_name) = match portal {
             Some(Portal::Local { done: true, .. }) => {
                 if self.status() == Status::Failed {
                     return Err(Stop::Fault(Session::failed_block_fault()));
@@ -918,14 +949,22 @@ impl Session {
                 }
                 return Ok(());
             }
-            Some(Portal::Server { effect }) => effect,
+            Some(Portal::Server { effect, may_name }) => (effect, may_name),
             None => {
                 self.check_portal(execute.portal)?;
-                Effect::None
+                (Effect::None, !self.oids_are_alike())
             }
         };
         let shard = self.here_or_home();
         self.lease(shard, false)?;
+        if self.needs_description(shard, execute.portal, may_name)
+            && let Some(connection) = self.connection()
+        {
+            frame::write(&mut connection.out, b'D', &[b"P", execute.portal, b"\0"]);
+            connection
+                .pipeline
+                .sent(Request::DescribePortal, true, Note::None);
+        }
         self.remember_settings();
         self.note_effect_before(&effect);
         self.executed = true;
@@ -1016,6 +1055,7 @@ impl Session {
                 frame::write(&mut connection.out, b'S', &[]);
                 connection.pipeline.sent(Request::Sync, false, note);
                 connection.unsynced = false;
+                self.oids.end_request();
             }
             Some(_) | None => {
                 // The status is known only when what went before is answered.

@@ -262,7 +262,8 @@ impl Session {
                 | Stop::Listen(_)
                 | Stop::Names
                 | Stop::Ask
-                | Stop::Ids(..),
+                | Stop::Ids(..)
+                | Stop::Types,
             ) => self.spare_numbers.extend(given),
         }
         result

@@ -170,8 +170,8 @@ impl Session {
             | Effect::TwoPhase
             | Effect::Pin(_)
             | Effect::Ddl
-            | Effect::CopyIn
-            | Effect::CopyOut => {}
+            | Effect::CopyIn { .. }
+            | Effect::CopyOut { .. } => {}
         }
         if let Access::Bound = statement.access {
             return here(true);

@@ -24,6 +24,8 @@ struct BindStart<'a> {
     /// Everything behind the names.
     rest: &'a [u8],
     values: Vec<(bool, Option<&'a [u8]>)>,
+    /// Whether a parameter is binary.
+    has_binary: bool,
     prepared: Option<Rc<Prepared>>,
     is_utf8: bool,
 }
@@ -107,6 +109,7 @@ impl<'a> BindStart<'a> {
             statement,
             rest: after_names,
             values,
+            has_binary: formats.contains(&true),
             prepared: None,
             is_utf8: true,
         })
@@ -215,6 +218,11 @@ impl Session {
             Err(_) if self.answers.is_open() => return Err(Stop::Ask),
             Err(fault) => return Err(Stop::Fault(fault)),
         };
+        if self.is_foreign(shard) && !self.oids_are_alike() && start.has_binary {
+            // Its values may name types, which have other numbers there.
+            return wait_for_rest();
+        }
+        self.check_types(shard, Some(&prepared))?;
         self.lease(shard, binds)?;
         self.note_advance(statement);
         self.note_route(&Place::Shard { shard, binds }, &statement.effect);
@@ -224,7 +232,8 @@ impl Session {
         let name = self.ensure_prepared(&prepared, start.statement.is_empty());
         self.engine.count_bind(&self.database);
         let effect = statement.effect.clone();
-        self.set_portal(start.portal, Portal::Server { effect });
+        let may_name = self.rows_may_name(shard, &prepared, false);
+        self.set_portal(start.portal, Portal::Server { effect, may_name });
         let length = 4_usize
             .saturating_add(start.portal.len())
             .saturating_add(1)

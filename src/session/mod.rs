@@ -28,6 +28,7 @@ pub mod listen;
 pub mod login;
 pub mod long;
 mod names;
+mod oids;
 pub mod plan;
 pub mod replies;
 pub mod run;
@@ -85,6 +86,8 @@ pub(crate) enum Stop {
     Ask,
     /// So many numbers for ids are to be had first.
     Ids(Arc<planner::plan::Stream>, usize),
+    /// What the shards call the users' types is to be read again.
+    Types,
     /// Something that takes several shards or another connection.
     Task(Box<Task>),
     /// The statement fails with this.
@@ -110,7 +113,11 @@ pub(crate) enum Task {
 #[derive(Clone, Debug)]
 pub(crate) enum Portal {
     /// On the server, with its effect when executed.
-    Server { effect: Effect },
+    Server {
+        effect: Effect,
+        /// Whether its rows may name types by the shard's oids.
+        may_name: bool,
+    },
     /// Answered by us when executed.
     Local {
         effect: Effect,
@@ -185,6 +192,8 @@ pub struct Session {
     pub(crate) sql_prepared: Vec<String>,
     /// The protocol's statements that a text under way deallocates by SQL, and what servers call them.
     pub(crate) deallocating: Vec<(String, ServerName)>,
+    /// What its server's oids are put by.
+    pub(crate) oids: oids::Oids,
     /// Its temporary tables, where there are several shards.
     pub(crate) temporary: Vec<String>,
     /// One of them that a statement under way drops, with nothing else under way.

@@ -41,7 +41,7 @@ impl Session {
             return Ok(());
         };
         let data = connection.split_ahead(data);
-        let data = if connection.reader.is_between_messages() {
+        let data = if connection.reader.is_between_messages() && self.oids.rows_pass() {
             self.pass_plain(data)
         } else {
             data
@@ -58,6 +58,9 @@ impl Session {
     }
 
     fn on_piece(&mut self, piece: Piece<'_>) -> Result<(), Lost> {
+        if self.withhold(piece)? {
+            return Ok(());
+        }
         match piece {
             Piece::Whole(frame) => self.on_server_frame(frame),
             Piece::More { bytes, .. } => {
@@ -90,19 +93,53 @@ impl Session {
             lease,
             out,
             copy_in,
+            oids,
+            database,
             ..
         } = self;
         let Some(connection) = lease.as_mut().and_then(Lease::connection) else {
             return data;
         };
+        let is_foreign = connection.shard != database.topology.home();
+        let shard = connection.shard;
         let line = &mut connection.pipeline;
         let mut rest = data;
+        let mut passed = 0;
+        let before = out.len();
         while let Ok(Split::Whole(frame, after)) = frame::split(rest, u32::MAX) {
             let Some((request, false, note)) = line.front() else {
                 break;
             };
             match (frame.tag, request, note) {
                 (b'T', Request::Query, Note::Explain(_)) => break,
+                (b'T', Request::Query | Request::DescribePortal, _) if is_foreign => {
+                    let name = database.topology.name(shard);
+                    let known = database.shared.oids.load();
+                    let Some(mapping) = known.of(name, database.generation) else {
+                        break;
+                    };
+                    let here = data.len().saturating_sub(rest.len());
+                    out.extend_from_slice(data.get(passed..here).unwrap_or_default());
+                    let start = out.len();
+                    out.extend_from_slice(frame.bytes);
+                    passed = here;
+                    let body = out.get_mut(start.saturating_add(frame::HEADER)..);
+                    if oids
+                        .put_columns(body.unwrap_or_default(), mapping, true)
+                        .is_err()
+                    {
+                        out.truncate(start);
+                        break;
+                    }
+                    passed = passed.saturating_add(frame.bytes.len());
+                    if request == Request::DescribePortal {
+                        line.pop();
+                    }
+                    if !oids.rows_pass() {
+                        rest = after;
+                        break;
+                    }
+                }
                 (b'D', Request::Execute | Request::Query, _) | (b'T', Request::Query, _) => {}
                 // COMMIT and ROLLBACK end a block.
                 (b'C', Request::Query, Note::None) if !matches!(frame.body, [b'C' | b'R', ..]) => {
@@ -119,9 +156,9 @@ impl Session {
             }
             rest = after;
         }
-        let passed = data.len().saturating_sub(rest.len());
-        out.extend_from_slice(data.get(..passed).unwrap_or_default());
-        if passed > 0 {
+        let end = data.len().saturating_sub(rest.len());
+        out.extend_from_slice(data.get(passed..end).unwrap_or_default());
+        if out.len() > before {
             self.emit_local();
         }
         rest
@@ -146,7 +183,7 @@ impl Session {
         })
     }
 
-    fn on_server_frame(&mut self, frame: Frame<'_>) -> Result<(), Lost> {
+    pub(crate) fn on_server_frame(&mut self, frame: Frame<'_>) -> Result<(), Lost> {
         if matches!(frame.tag, b'S' | b'A') {
             self.on_asynchronous(frame);
             return Ok(());
@@ -160,11 +197,35 @@ impl Session {
             return Err(Lost(fields.message().to_owned()));
         }
         let step = self.step(frame.tag)?;
+        let names_types = match frame.tag {
+            b'D' => !self.oids.rows_pass(),
+            b'T' | b't' => self.comes_from_abroad(),
+            _ => false,
+        };
+        let put;
+        let frame = if names_types {
+            let of_rows = !self.describes_statement();
+            let Some(bytes) = self.put_reply(frame, of_rows)? else {
+                return Ok(());
+            };
+            put = bytes;
+            let body = put.get(frame::HEADER..).unwrap_or_default();
+            Frame {
+                tag: frame.tag,
+                body,
+                bytes: &put,
+            }
+        } else {
+            frame
+        };
         match frame.tag {
             b'Z' => return self.on_ready(frame, step.forward),
             b'C' | b'I' => self.on_command_complete(frame.body),
             b'G' => self.on_copy_in(),
             b't' | b'T' | b'n' => {
+                if frame.tag == b'n' && !self.describes_statement() {
+                    self.oids.end_answer();
+                }
                 if let Some(types) = self.on_description(frame)
                     && step.forward
                 {
@@ -242,11 +303,12 @@ impl Session {
         }
         let parameters = parameters.take()?;
         let columns = (frame.tag == b'T').then(|| backend::result_columns(frame.body));
+        let prepared = Rc::clone(prepared);
+        let oids = self.database.shared.oids.load();
+        let description =
+            Description::new(parameters, columns.flatten(), |oid| oids.may_embed(oid));
         // Whoever was first has said the same.
-        drop(prepared.described.set(Description {
-            parameters,
-            columns: columns.flatten(),
-        }));
+        drop(prepared.described.set(description));
         None
     }
 
@@ -278,12 +340,24 @@ impl Session {
         Some(Lost(fields.message().to_owned()))
     }
 
-    /// A Parse that we added for the client's sake: its failure is the client's to know.
+    /// Whether the description that comes is a statement's: no rows follow it.
+    fn describes_statement(&mut self) -> bool {
+        let front = self.connection().and_then(|connection| {
+            let (request, ..) = connection.pipeline.front()?;
+            Some(request)
+        });
+        front == Some(Request::DescribeStatement)
+    }
+
+    /// A Parse that we added for the client's sake, or a Describe: its failure is the client's to know.
     fn hides_parse(&mut self) -> bool {
         let front = self
             .connection()
-            .and_then(|connection| connection.pipeline.front_note());
-        matches!(front, Some(Note::Parse { .. }))
+            .and_then(|connection| connection.pipeline.front());
+        matches!(
+            front,
+            Some((_, _, Note::Parse { .. }) | (Request::DescribePortal, ..))
+        )
     }
 
     /// A statement of our own (BEGIN, settings) that must not fail.
@@ -481,6 +555,10 @@ impl Session {
         };
         connection.status = status;
         let ended = connection.pipeline.pop();
+        self.oids.end_answer();
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
         let begins_behind = connection.pipeline.holds_hidden(Request::Query);
         let more = !connection.pipeline.is_empty();
         if status == Status::Idle && std::mem::take(&mut self.ran_ddl) {
@@ -944,10 +1022,12 @@ impl Session {
         };
         drop(lease);
         self.timed = None;
+        let unmapped = self.oids.lose();
         if self.ends {
             return Err(Stop::Close);
         }
-        let fault = lost_fault(&shard, lost, owed.iter().any(is_commit));
+        let fault =
+            unmapped.unwrap_or_else(|| lost_fault(&shard, lost, owed.iter().any(is_commit)));
         if self.keeps_connections() {
             // What lived on the connection is gone with it.
             self.client.kill(fault.into_fatal());

@@ -197,6 +197,13 @@ impl Session {
     /// Reads the server as long as the client takes what it says.
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<(), End> {
         while !self.client_is_full {
+            if self.is_stalled() {
+                let Poll::Ready(bytes) = self.poll_stalled(cx) else {
+                    return Ok(());
+                };
+                self.on_read(cx, Ok(&bytes))?;
+                continue;
+            }
             let Some(connection) = self.connection() else {
                 return Ok(());
             };
@@ -612,6 +619,7 @@ impl Session {
             );
             connection.unsynced = false;
         }
+        self.oids.end_request();
         self.count_sent();
         Ok(())
     }
@@ -647,6 +655,7 @@ impl Session {
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,
+            Stop::Types => self.read_types().await,
             Stop::Ids(stream, count) => self.fetch_numbers(stream, count).await,
             Stop::Ask => self.ask_home().await,
             Stop::EndGroup => {

@@ -179,6 +179,7 @@ impl Session {
                     self.note_advance(statement);
                     return Ok(());
                 }
+                self.check_copy(shard, &statement.effect)?;
                 self.lease(shard, binds)?;
                 self.tally(script, &statement.effect);
                 self.note_advance(statement);
@@ -317,6 +318,9 @@ impl Session {
             }))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
+        for statement in statements {
+            self.check_copy(shard, &statement.effect)?;
+        }
         self.lease(shard, binds)?;
         self.note_route(&Place::Shard { shard, binds }, &Effect::None);
         self.tally(script, &Effect::None);
@@ -417,6 +421,7 @@ impl Session {
     /// The same, with what is to be made of its replies.
     fn send_noted(&mut self, bytes: &[u8], note: Note) {
         self.unnamed = None;
+        self.oids.end_request();
         self.remember_settings();
         if let Some(connection) = self.connection() {
             connection.out.extend_from_slice(bytes);
@@ -443,6 +448,7 @@ impl Session {
         else {
             return Ok(());
         };
+        self.check_types(shard, Some(&prepared))?;
         self.lease(shard, true)?;
         self.tally(script, &Effect::None);
         let limit = self.database.limits.max_prepared_statements;
@@ -1087,7 +1093,7 @@ pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
 )]
 pub(crate) fn advances(statement: &Statement) -> bool {
     let may_call = match statement.effect {
-        Effect::None | Effect::CopyIn | Effect::Execute { .. } => {
+        Effect::None | Effect::CopyIn { .. } | Effect::Execute { .. } => {
             !matches!(statement.verb, "UPDATE" | "DELETE")
         }
         Effect::Pin(reason) => planner::hides_settings(reason),

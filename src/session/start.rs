@@ -66,6 +66,7 @@ impl Session {
             statements: HashMap::default(),
             sql_prepared: Vec::new(),
             deallocating: Vec::new(),
+            oids: super::oids::Oids::default(),
             temporary: Vec::new(),
             dropping: None,
             channels: super::listen::Channels::default(),

@@ -342,5 +342,8 @@ pub enum Family {
     IntArray,
     TextArray,
     UuidArray,
+    /// A type that the parser does not know, as an enum, and an array of one.
+    Named,
+    NamedArray,
     Other,
 }

@@ -7,4 +7,5 @@ pub mod key;
 mod literal;
 pub mod numeric;
 pub mod oid;
+pub mod oids;
 mod time;

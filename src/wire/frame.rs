@@ -116,6 +116,16 @@ pub enum Piece<'a> {
     More { bytes: &'a [u8], last: bool },
 }
 
+impl<'a> Piece<'a> {
+    /// The bytes, as they arrived.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Piece::Whole(frame) => frame.bytes,
+            Piece::Start { bytes, .. } | Piece::More { bytes, .. } => bytes,
+        }
+    }
+}
+
 /// Messages up to this many bytes are held until they are whole; longer ones pass in pieces.
 pub const HELD_MAX: usize = 64 * 1024;
 
@@ -223,6 +233,11 @@ impl Reader {
             next = first(rest);
         }
         data.len()
+    }
+
+    /// The part of a message that is held.
+    pub fn into_held(self) -> Vec<u8> {
+        self.held
     }
 
     /// Whether a long message has been passed on in part.

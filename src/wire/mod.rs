@@ -10,6 +10,7 @@ pub mod cancel_key;
 pub mod copy;
 pub mod frame;
 pub mod frontend;
+pub mod oids;
 pub mod pipeline;
 pub mod scram;
 pub mod startup;

@@ -362,3 +362,21 @@ databases:
     let fault = block_on(control(&text).ping("shop", "a")).expect_err("no TLS");
     assert!(fault.detail.is_some_and(|detail| detail.contains("TLS")));
 }
+
+#[test]
+fn types_that_differ_are_found() {
+    let herd = Herd::start("");
+    herd.connect("a")
+        .run("CREATE TYPE mood AS ENUM ('x', 'y'); CREATE TYPE alone AS (n int)");
+    herd.connect("b")
+        .run("CREATE TYPE mood AS ENUM ('y', 'x'); CREATE DOMAIN odd AS int");
+    let findings = block_on(herd.control().check("shop")).expect("a database");
+    let text = lines(&findings).join("\n");
+    for wanted in [
+        "type \"public.mood\" is an enum of 'y', 'x', but an enum of 'x', 'y' on the home shard",
+        "type \"public.alone\" of the home shard is missing",
+        "type \"public.odd\" is not on the home shard",
+    ] {
+        assert!(text.contains(wanted), "{text}");
+    }
+}

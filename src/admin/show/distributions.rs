@@ -52,6 +52,7 @@ fn key_type(key: KeyType) -> &'static str {
         KeyType::Int4 => "int",
         KeyType::Int8 => "bigint",
         KeyType::Text => "text",
+        KeyType::Enum => "enum",
         KeyType::Uuid => "uuid",
         KeyType::Date => "date",
         KeyType::Timestamp => "timestamp",

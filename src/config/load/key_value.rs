@@ -14,6 +14,7 @@ const KEY_TYPES: &[&str] = &[
     "timestamp",
     "timestamptz",
     "numeric",
+    "enum",
 ];
 
 /// The type a word of the file names, with PostgreSQL's aliases.
@@ -29,6 +30,7 @@ pub(super) fn key_type(text: &str) -> Result<KeyType, BadValue> {
         "timestamp" | "timestamp without time zone" => KeyType::Timestamp,
         "timestamptz" | "timestamp with time zone" => KeyType::TimestampTz,
         "numeric" | "decimal" => KeyType::Numeric,
+        "enum" => KeyType::Enum,
         _ => {
             let hint = format!("Possible are {}.", KEY_TYPES.join(", "));
             return Err(BadValue::new("is no type that a key can have", hint));
@@ -63,6 +65,7 @@ fn example(kind: KeyType) -> &'static str {
     match kind {
         KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => "Write a whole number.",
         KeyType::Text => "Write text without a zero byte.",
+        KeyType::Enum => "Write the label.",
         KeyType::Uuid => "Write it as in 7f3c0f52-66c1-4c6e-8b1a-4a0a5b6c7d8e.",
         KeyType::Date => "Write it as in 2025-01-31.",
         KeyType::Timestamp => "Write it as in 2025-01-31 12:00:00.",

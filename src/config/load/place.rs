@@ -85,7 +85,18 @@ impl Loader<'_> {
         let (node, path) = (&entry.value, join(path, &entry.key));
         match entry.key.as_str() {
             "jump" => Some(Place::Jump(self.members(node, &path, scope)?)),
-            "postgres" => Some(Place::Postgres(self.members(node, &path, scope)?)),
+            "postgres" => {
+                if scope.key.contains(&KeyType::Enum) {
+                    let hint = "Use jump, which hashes the label: PostgreSQL hashes the number that an enum's label has on its server.";
+                    self.fault(
+                        entry.at,
+                        &path,
+                        "cannot place an enum as PostgreSQL does",
+                        hint,
+                    );
+                }
+                Some(Place::Postgres(self.members(node, &path, scope)?))
+            }
             "modulo" => {
                 if !matches!(scope.key, [KeyType::Int2 | KeyType::Int4 | KeyType::Int8]) {
                     let hint = "Use jump or postgres, which hash any key.";
@@ -141,6 +152,11 @@ impl Loader<'_> {
 
     fn range(&self, node: &Node, path: &str, scope: Scope<'_>) -> Option<Place> {
         let key = self.one_column(node.at, path, scope)?;
+        if key == KeyType::Enum {
+            let hint = "An enum is ordered as its labels were declared: name them in a list.";
+            self.fault(node.at, path, "needs a key of another type than enum", hint);
+            return None;
+        }
         let nodes = items(node, path, &self.faults);
         if nodes.is_empty() {
             self.fault(node.at, path, "has no part", RULE_HINT);

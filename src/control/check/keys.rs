@@ -331,7 +331,18 @@ fn fits(column: &Column, kind: KeyType) -> Fit {
     if !column.deterministic {
         return Fit::No("under its nondeterministic collation equal values have many texts".into());
     }
+    if kind == KeyType::Enum {
+        return if column.type_kind == "e" {
+            Fit::Yes
+        } else {
+            Fit::No(format!(
+                "its type is {}, which is no enum",
+                column.type_name
+            ))
+        };
+    }
     let allowed: &[u32] = match kind {
+        KeyType::Enum => &[],
         KeyType::Int2 => &[oid::INT2],
         KeyType::Int4 => &[oid::INT2, oid::INT4],
         KeyType::Int8 => &[oid::INT2, oid::INT4, oid::INT8],

@@ -3,6 +3,7 @@
 mod keys;
 mod same;
 mod server;
+mod types;
 
 use super::pool::Connection;
 use super::schema::Schema;
@@ -19,6 +20,7 @@ struct Shard {
     name: String,
     server: Server,
     schema: Schema,
+    types: types::Words,
 }
 
 impl Control {
@@ -47,6 +49,7 @@ impl Control {
         let home = shards.iter().find(|shard| shard.name == config.home);
         if let Some(home) = home {
             for shard in shards.iter().filter(|shard| shard.name != home.name) {
+                types::check(home, shard, &mut findings);
                 same::check(&topology, home, shard, &mut findings);
             }
             keys::check(&topology, config.constraints, &home.schema, &mut findings);
@@ -70,6 +73,7 @@ impl Control {
             name: shard.to_owned(),
             server: Server::read(&mut connection).await?,
             schema: Schema::read(&mut connection).await?,
+            types: types::read(&mut connection).await?,
         })
     }
 }

@@ -2,6 +2,8 @@
 //! make copies of reference tables differ, is refused.
 
 use crate::error::Fault;
+use crate::placement::catalog::Table;
+use crate::placement::topology::Kind;
 use crate::planner::context::{Context, Relation};
 use crate::planner::refuse;
 use crate::planner::unlike;
@@ -47,6 +49,36 @@ pub(super) fn created(context: Context<'_>, mut cursor: Cursor<'_>) -> Option<Fa
     let own = context.own_kind(&name).or(first);
     let other = parents.iter().find(|parent| context.kind(parent) != own)?;
     Some(refuse::apart(&name.to_string(), &other.to_string()))
+}
+
+/// Why ALTER TYPE must not run: rows are placed by the label that it renames.
+pub(super) fn renamed(context: Context<'_>, mut cursor: Cursor<'_>) -> Option<Fault> {
+    if context.is_one_shard() {
+        return None;
+    }
+    let renamed = cursor.qualified()?;
+    if !cursor.take_words(&["rename", "value"]) {
+        return None;
+    }
+    let placed = |schema: &str, name: &str, table: &Table| {
+        let rule = context.rule(Some(schema), name, Some(table));
+        let Some(Kind::Sharded { key, .. }) = rule.map(|rule| &rule.kind) else {
+            return false;
+        };
+        table.columns.iter().any(|column| {
+            let kind = context.catalog.enum_name(column.oid);
+            key.contains(&column.name)
+                && kind.is_some_and(|(schema, name)| {
+                    name == renamed.name && renamed.schema.as_deref().is_none_or(|it| it == schema)
+                })
+        })
+    };
+    let mut tables = context.catalog.tables();
+    let (_, table, _) = tables.find(|(schema, name, table)| placed(schema, name, table))?;
+    Some(refuse::kind(
+        &format!("ALTER TYPE … RENAME VALUE of a type that is the key of \"{table}\""),
+        "Rows are placed by the label: add a value under the new name, and move the rows to it with INSERT and DELETE.",
+    ))
 }
 
 /// The parts of an ALTER TABLE, or of a list, between commas.

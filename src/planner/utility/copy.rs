@@ -12,6 +12,7 @@ use crate::planner::script::{Text, plan_one};
 use crate::planner::tenant;
 use crate::sql::cursor::{Cursor, Name};
 use crate::sql::scan::Kind;
+use crate::types::oid::FIRST_USER;
 use crate::wire::copy::Format;
 
 /// What COPY's options say.
@@ -88,11 +89,15 @@ fn copy_in(
     if let Some(fault) = calls::astray(text.context, table, true) {
         return Draft::refused("COPY", fault);
     }
+    let effect = Effect::CopyIn {
+        types: types_of(text, table, columns.as_deref(), options),
+    };
     let access = match text.context.relation(table) {
         Relation::System | Relation::Single | Relation::View(_) | Relation::Reference(_)
             if text.context.tenant =>
         {
-            return single(text, table, Effect::CopyIn, true);
+            let types = Arc::from([]);
+            return single(text, table, Effect::CopyIn { types }, true);
         }
         Relation::Sharded { ids, .. }
             if text.context.is_one_shard() && ids.column.is_none() && !text.context.tenant =>
@@ -147,8 +152,7 @@ fn copy_in(
                         looked: text.context.placed_by(table, key, ids),
                         entries: copied_entries(text, table, key, ids),
                     };
-                    let draft =
-                        Draft::writing("COPY", Effect::CopyIn, Access::CopySplit(Arc::new(split)));
+                    let draft = Draft::writing("COPY", effect, Access::CopySplit(Arc::new(split)));
                     return Draft {
                         confined: tenant.map(|_| Arc::from([])),
                         ..draft
@@ -179,7 +183,37 @@ fn copy_in(
         Relation::View(_) => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
         Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
     };
-    Draft::writing("COPY", Effect::CopyIn, access)
+    Draft::writing("COPY", effect, access)
+}
+
+/// Of a COPY in binary, the places of the columns whose types are the users', and these; of all columns
+/// where none are named.
+fn types_of(
+    text: &Text<'_>,
+    table: &Name,
+    columns: Option<&[String]>,
+    options: &Options,
+) -> Arc<[(usize, u32)]> {
+    let (Relation::Sharded {
+        table: Some(table), ..
+    }
+    | Relation::Reference(Some(table))) = text.context.relation(table)
+    else {
+        return Arc::from([]);
+    };
+    let kind = |name: &String| {
+        let column = table.columns.iter().find(|column| column.name == *name);
+        column.map_or(0, |column| column.oid)
+    };
+    let kinds: Vec<u32> = match columns {
+        Some(columns) => columns.iter().map(kind).collect(),
+        None => table.copy_columns().map(|column| column.oid).collect(),
+    };
+    kinds
+        .into_iter()
+        .enumerate()
+        .filter(|(_, kind)| options.binary && *kind >= FIRST_USER)
+        .collect()
 }
 
 fn split(
@@ -260,7 +294,8 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
         return Draft::refused("COPY", fault);
     }
     if text.context.tenant {
-        return single(text, table, Effect::CopyOut, false);
+        let binary = options.binary;
+        return single(text, table, Effect::CopyOut { binary }, false);
     }
     let access = match text.context.relation(table) {
         _ if text.context.is_one_shard() => Access::Home,
@@ -277,6 +312,8 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             hinted: None,
             table: table.to_string().into(),
         })),
+        // Values of users' types are the home shard's there as they are.
+        Relation::Reference(_) if options.binary => Access::Home,
         Relation::Reference(_) => Access::AnyShard,
         Relation::Single | Relation::System => Access::Home,
         Relation::View(view) if text.context.is_single(view) => Access::Home,
@@ -285,7 +322,13 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
     };
     Draft {
         has_tables: true,
-        ..Draft::server("COPY", Effect::CopyOut, access)
+        ..Draft::server(
+            "COPY",
+            Effect::CopyOut {
+                binary: options.binary,
+            },
+            access,
+        )
     }
 }
 
@@ -331,12 +374,15 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     draft.verb = "COPY";
     draft.exact = true;
     if draft.effect == Effect::None {
-        draft.effect = Effect::CopyOut;
+        draft.effect = Effect::CopyOut {
+            binary: options.binary,
+        };
     }
     draft.access = match draft.access {
         Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
+        Access::AnyShard if options.binary => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {
             Access::Keyed(Arc::new(keyed.on_one_shard(whole_file())))
         }

@@ -324,6 +324,12 @@ fn alter(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         return Draft::refused("ALTER TABLE", fault);
     }
     let mut ahead = cursor;
+    if ahead.take("type")
+        && let Some(fault) = alter::renamed(text.context, ahead)
+    {
+        return Draft::refused("ALTER TYPE", fault);
+    }
+    let mut ahead = cursor;
     if ahead.take("table") {
         if let Some(fault) = constraints::altered(text.context, ahead) {
             return Draft::refused("ALTER TABLE", fault);

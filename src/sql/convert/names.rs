@@ -214,6 +214,7 @@ pub(super) fn family(data_type: &DataType) -> Family {
             | ArrayElemTypeDef::Parenthesis(element)
             | ArrayElemTypeDef::AngleBracket(element),
         ) => array(family(element)),
+        DataType::Custom(_, modifiers) if modifiers.is_empty() => Family::Named,
         _ => Family::Other,
     }
 }
@@ -223,6 +224,7 @@ fn array(element: Family) -> Family {
         Family::Int2 | Family::Int4 | Family::Int8 => Family::IntArray,
         Family::Text => Family::TextArray,
         Family::Uuid => Family::UuidArray,
+        Family::Named => Family::NamedArray,
         Family::Date
         | Family::Timestamp
         | Family::TimestampTz
@@ -230,6 +232,7 @@ fn array(element: Family) -> Family {
         | Family::IntArray
         | Family::TextArray
         | Family::UuidArray
+        | Family::NamedArray
         | Family::Other => Family::Other,
     }
 }

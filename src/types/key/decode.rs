@@ -49,7 +49,8 @@ pub(super) fn int(kind: KeyType, text: &[u8]) -> Result<i64, KeyError> {
         | KeyType::Date
         | KeyType::Timestamp
         | KeyType::TimestampTz
-        | KeyType::Numeric => i64::MIN..=i64::MAX,
+        | KeyType::Numeric
+        | KeyType::Enum => i64::MIN..=i64::MAX,
     };
     if let Some(value) = plain(text).filter(|value| bounds.contains(value)) {
         return Ok(value);

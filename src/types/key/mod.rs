@@ -29,6 +29,8 @@ pub enum KeyType {
     Timestamp,
     TimestampTz,
     Numeric,
+    /// By its label: PostgreSQL hashes an enum's oid, which differs from server to server.
+    Enum,
 }
 
 impl KeyType {
@@ -44,6 +46,7 @@ impl KeyType {
             KeyType::Timestamp => "timestamp without time zone",
             KeyType::TimestampTz => "timestamp with time zone",
             KeyType::Numeric => "numeric",
+            KeyType::Enum => "enum",
         }
     }
 
@@ -56,6 +59,9 @@ impl KeyType {
     fn accepts(self, declared: u32) -> bool {
         match declared {
             0 | oid::UNKNOWN => true,
+            // Its own type, a domain over it or a text that is cast to it: the label in any case. With
+            // others the server does not compare it.
+            oid::TEXT | oid::VARCHAR | oid::FIRST_USER.. if self == KeyType::Enum => true,
             oid::INT2 | oid::INT4 | oid::INT8 => self.is_int(),
             oid::TEXT | oid::VARCHAR => self == KeyType::Text,
             oid::UUID => self == KeyType::Uuid,
@@ -97,6 +103,7 @@ pub enum KeyError {
 pub enum Key<'a> {
     /// int2, int4 and int8 alike.
     Int(i64),
+    /// An enum's label, too.
     Text(Cow<'a, [u8]>),
     Uuid([u8; 16]),
     /// Days since 2000-01-01.
@@ -115,7 +122,7 @@ impl<'a> Key<'a> {
     pub fn from_text(kind: KeyType, text: &'a [u8]) -> Result<Key<'a>, KeyError> {
         match kind {
             KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => int(kind, text).map(Key::Int),
-            KeyType::Text => checked_text(Cow::Borrowed(text)),
+            KeyType::Text | KeyType::Enum => checked_text(Cow::Borrowed(text)),
             KeyType::Uuid => uuid(text).map(Key::Uuid),
             KeyType::Date => time::date(trim(text))
                 .map(Key::Date)
@@ -141,7 +148,7 @@ impl<'a> Key<'a> {
             KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
                 binary_int(bytes).map(Key::Int).ok_or_else(wrong)
             }
-            KeyType::Text => checked_text(Cow::Borrowed(bytes)),
+            KeyType::Text | KeyType::Enum => checked_text(Cow::Borrowed(bytes)),
             KeyType::Uuid => <[u8; 16]>::try_from(bytes)
                 .map(Key::Uuid)
                 .map_err(|_length| wrong()),
@@ -215,7 +222,9 @@ impl<'a> Key<'a> {
         }
         match literal::string(source).ok_or(KeyError::Unprovable)? {
             Cow::Borrowed(text) => Key::from_text(kind, text),
-            Cow::Owned(text) if kind == KeyType::Text => checked_text(Cow::Owned(text)),
+            Cow::Owned(text) if matches!(kind, KeyType::Text | KeyType::Enum) => {
+                checked_text(Cow::Owned(text))
+            }
             Cow::Owned(text) => Key::from_text(kind, &text).map(Key::into_owned),
         }
     }

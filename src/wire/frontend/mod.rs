@@ -105,6 +105,17 @@ impl<'a> Bind<'a> {
         self.values().nth(index)
     }
 
+    /// Where the first value's length stands in what follows the names.
+    pub fn values_start(&self) -> usize {
+        // Two counts, and the formats between them.
+        self.formats.len().saturating_add(4)
+    }
+
+    /// Whether a parameter is binary.
+    pub fn has_binary(&self) -> bool {
+        !Formats::new(self.formats).is_text()
+    }
+
     /// The formats asked for the result's columns: none (all text), one for all, or one each.
     pub fn result_formats(&self) -> Formats<'a> {
         Formats::new(self.result_formats)
