@@ -226,6 +226,22 @@ impl Session {
         })))
     }
 
+    /// Where one statement of several runs, and what temporary tables it makes.
+    fn place_beside(
+        &mut self,
+        names: &Names,
+        statement: &Statement,
+        text: &[u8],
+        values: &dyn Values,
+    ) -> Result<Place, Fault> {
+        let place = match self.place_temporary(statement, text)? {
+            Some(place) => place,
+            None => self.place_under(names, statement, text, values)?,
+        };
+        self.note_temporary(&statement.effect, text);
+        Ok(place)
+    }
+
     /// Several statements in one text are one implicit transaction: all on one shard, or refused.
     fn run_several(
         &mut self,
@@ -267,12 +283,7 @@ impl Session {
                 }
                 continue;
             }
-            let place = match self.place_temporary(statement, own)? {
-                Some(place) => place,
-                None => self.place_under(&names, statement, own, values)?,
-            };
-            self.note_temporary(&statement.effect, own);
-            match place {
+            match self.place_beside(&names, statement, own, values)? {
                 Place::Local => {}
                 Place::Shard {
                     shard: wanted,
