@@ -245,6 +245,10 @@ impl Session {
         let [statement] = target.script.statements.as_slice() else {
             return Ok(here);
         };
+        // One EXECUTE of another, or of itself: the server says what becomes of it.
+        if let Effect::Execute { .. } = statement.effect {
+            return Ok(here);
+        }
         let values = Executed {
             target,
             arguments,

@@ -169,3 +169,24 @@ fn a_failed_block_takes_no_statement_whatever_its_shards() {
     assert_eq!(client.answer().expect_err("refused").code, "25P02");
     client.run("ROLLBACK");
 }
+
+#[test]
+fn statements_that_execute_each_other_end_in_an_error() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let parses = [
+        ("itself", "EXECUTE itself"),
+        ("one", "EXECUTE other"),
+        ("other", "EXECUTE one"),
+    ]
+    .map(|(name, sql)| message::parse(name, sql, &[]))
+    .concat();
+    client.send(&[parses, message::sync()].concat());
+    client.until_ready().expect("an answer");
+    for name in ["itself", "one", "other"] {
+        client
+            .query(&format!("EXECUTE {name}"))
+            .expect_err("without end");
+    }
+    assert_eq!(client.value("SELECT 1"), "1");
+}

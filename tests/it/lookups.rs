@@ -160,12 +160,24 @@ fn what_is_not_known_is_refused() {
         "UPDATE wc_orders SET (number, total) = (SELECT 'a', 1) WHERE customer_id = 7",
         "MERGE INTO wc_orders o USING (VALUES (7)) v (c) ON o.customer_id = v.c WHEN MATCHED THEN UPDATE SET number = 'x'",
         "/* pgherd: shard=shard_0 */ UPDATE wc_orders SET number = upper(number) WHERE customer_id = 7",
-        "PREPARE p AS INSERT INTO wc_orders (order_id, customer_id, number) VALUES ($1, $2, $3)",
     ] {
         let error = client.fails(sql);
         assert_eq!(error.code, "0A000", "{sql}: {error:?}");
         assert!(!error.hint.is_empty(), "{sql}");
     }
+    client.run(
+        "PREPARE p AS INSERT INTO wc_orders (order_id, customer_id, number) VALUES ($1, $2, $3)",
+    );
+    client.run("EXECUTE p(11, 30000, 'prepared')");
+    assert_eq!(
+        client.value("SELECT customer_id FROM wc_orders WHERE order_id = 11"),
+        "30000"
+    );
+    assert_eq!(
+        client.value("SELECT order_id FROM wc_orders WHERE number = 'prepared'"),
+        "11"
+    );
+    client.run("DELETE FROM wc_orders WHERE order_id = 11");
     // One order's value on one shard.
     let taken = client
         .fails("INSERT INTO wc_orders (order_id, customer_id, number) VALUES (1, 20000, 'q')");
