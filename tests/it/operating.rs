@@ -160,7 +160,7 @@ fn reconnect_replaces_every_server() {
     let fixture = Fixture::start();
     let load = Load::on(&fixture, 6);
     load.wait(200);
-    let started = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND backend_start < '{}'";
+    let started = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> 'pgherd' AND pid <> pg_backend_pid() AND backend_start < '{}'";
     let now = fixture.databases.shard(1).value("SELECT clock_timestamp()");
     fixture.herd.console().run("RECONNECT");
     eventually("the old servers are gone", || {
