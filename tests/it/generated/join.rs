@@ -25,7 +25,7 @@ pub(super) fn two<'a>(w: &mut Writer<'a>) -> [&'a Table; 2] {
 /// Two relations that name their columns by their tables, and whether their keys are comparable.
 pub(super) fn pair<'a>(w: &mut Writer<'a>) -> (Relation<'a>, Relation<'a>, bool) {
     let [one, two] = two(w);
-    let (left, right) = (w.relation(one).qualified(), w.relation(two).qualified());
+    let (left, right) = (w.source(one).qualified(), w.source(two).qualified());
     (left, right, comparable(one, two))
 }
 
@@ -174,7 +174,7 @@ pub(super) fn three(w: &mut Writer<'_>) -> Vec<Step> {
     let (left, right, same) = pair(w);
     let third = two(w)[1];
     let close = comparable(left.table, third);
-    let third = w.relation(third).qualified();
+    let third = w.source(third).qualified();
     let inner = on(w, &right, &third, close && same);
     let outer = on(w, &left, &right, same);
     let kinds = ["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"];

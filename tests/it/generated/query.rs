@@ -71,7 +71,7 @@ pub(super) fn subqueries(w: &mut Writer<'_>) -> Vec<Step> {
 /// Subqueries in FROM.
 pub(super) fn derived(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let columns: Vec<String> = table
         .key
         .iter()
@@ -117,7 +117,7 @@ pub(super) fn with(w: &mut Writer<'_>) -> Vec<Step> {
     let [one, two] = two(w);
     // It may hide a table.
     let name = w.alias();
-    let relation = w.relation(one);
+    let relation = w.source(one);
     let number = w.column(&relation, one.number);
     let key = rows::key(w.random, one);
     let condition = confined(w, &relation, &key);
@@ -131,7 +131,7 @@ pub(super) fn with(w: &mut Writer<'_>) -> Vec<Step> {
             relation.from
         ),
         2 => {
-            let other = w.relation(two).qualified();
+            let other = w.source(two).qualified();
             let own = w.column(&other, two.number);
             let second = if comparable(one, two) {
                 of_key(w, &other, &key)
@@ -162,11 +162,11 @@ pub(super) fn with(w: &mut Writer<'_>) -> Vec<Step> {
 pub(super) fn sets(w: &mut Writer<'_>) -> Vec<Step> {
     let [one, two] = two(w);
     let key = rows::key(w.random, one);
-    let left = w.relation(one);
+    let left = w.source(one);
     let left_number = w.column(&left, one.number);
     let first = confined(w, &left, &key);
     // Names of the second branch are its own.
-    let right = w.relation(two).qualified();
+    let right = w.source(two).qualified();
     let right_number = w.column(&right, two.number);
     let second = if comparable(one, two) && w.random.chance(85) {
         confined(w, &right, &key)

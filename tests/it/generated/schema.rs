@@ -73,6 +73,12 @@ impl Table {
         format!("{schema}.\"{}\"", self.name)
     }
 
+    /// The name of its view.
+    pub(super) fn view(&self) -> String {
+        let schema = self.schema.unwrap_or("public");
+        format!("{schema}.\"View of {}\"", self.name)
+    }
+
     /// The columns that are neither of the key nor `n`.
     pub(super) fn payload(&self) -> Vec<usize> {
         let is_payload = |at: &usize| !self.key.contains(at) && *at != self.number;
@@ -95,7 +101,15 @@ impl Table {
         let names: Vec<String> = primary
             .map(|&at| format!("\"{}\"", self.columns[at].name))
             .collect();
-        sql + &format!("PRIMARY KEY ({}));\n", names.join(", "))
+        sql += &format!("PRIMARY KEY ({}));\n", names.join(", "));
+        let (view, table) = (self.view(), self.sql());
+        // One that lets conditions through, or one that does not.
+        let rest = if self.columns.len().is_multiple_of(2) {
+            "WHERE n IS NOT NULL"
+        } else {
+            "ORDER BY n LIMIT 1000000"
+        };
+        sql + &format!("CREATE VIEW {view} AS SELECT * FROM {table} {rest};\n")
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn mostly(w: &mut Writer<'_>, relation: &Relation<'_>) -> String {
 
 pub(super) fn columns(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let list = list(w, &[&relation]);
     let condition = any(w, &relation);
     let sql = format!("SELECT {list} FROM {}{condition}", relation.from);
@@ -32,7 +32,7 @@ pub(super) fn columns(w: &mut Writer<'_>) -> Vec<Step> {
 
 pub(super) fn aggregates(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let count = 1 + w.random.below(4);
     let items: Vec<String> = (0..count).map(|_| aggregate(w, &relation)).collect();
     let condition = mostly(w, &relation);
@@ -46,7 +46,7 @@ pub(super) fn aggregates(w: &mut Writer<'_>) -> Vec<Step> {
 
 pub(super) fn groups(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let by: Vec<String> = (0..=w.random.below(2))
         .map(|_| scalar(w, &relation))
         .collect();
@@ -82,7 +82,7 @@ pub(super) fn groups(w: &mut Writer<'_>) -> Vec<Step> {
 
 pub(super) fn windows(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let (order, part, plain) = (
         order(w, &relation),
         scalar(w, &relation),
@@ -120,7 +120,7 @@ pub(super) fn windows(w: &mut Writer<'_>) -> Vec<Step> {
 /// ORDER BY, DISTINCT, LIMIT, OFFSET, FETCH FIRST.
 pub(super) fn ordered(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let item = list(w, &[&relation]);
     let condition = mostly(w, &relation);
     let from = &relation.from;
@@ -176,7 +176,7 @@ pub(super) fn ordered(w: &mut Writer<'_>) -> Vec<Step> {
 
 pub(super) fn locks(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let (plain, number) = (scalar(w, &relation), w.column(&relation, table.number));
     let condition = mostly(w, &relation);
     let lock = *w.random.choose(&[
@@ -209,7 +209,7 @@ pub(super) fn locks(w: &mut Writer<'_>) -> Vec<Step> {
 pub(super) fn values(w: &mut Writer<'_>) -> Vec<Step> {
     if w.random.chance(35) {
         let table = table(w);
-        let relation = w.relation(table);
+        let relation = w.source(table);
         let name = relation.from.split(" AS ").next().unwrap_or_default();
         // An alias may not follow TABLE.
         let sql = if relation.from == name && !name.contains(' ') {
@@ -233,7 +233,7 @@ pub(super) fn values(w: &mut Writer<'_>) -> Vec<Step> {
 /// Errors of one shard's or of none's making.
 pub(super) fn errors(w: &mut Writer<'_>) -> Vec<Step> {
     let table = table(w);
-    let relation = w.relation(table);
+    let relation = w.source(table);
     let key = rows::key(w.random, table);
     let condition = confined(w, &relation, &key);
     let from = relation.from.clone();

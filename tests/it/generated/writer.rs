@@ -201,6 +201,20 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// A table in FROM, or now and then its view.
+    pub(super) fn source(&mut self, table: &'a Table) -> Relation<'a> {
+        if !self.random.chance(15) {
+            return self.relation(table);
+        }
+        let alias = self.alias();
+        Relation {
+            table,
+            from: format!("{} AS {alias}", table.view()),
+            name: alias,
+            bare: true,
+        }
+    }
+
     /// A name that no other relation of the statement has; it may hide a table.
     pub(super) fn alias(&mut self) -> String {
         loop {
