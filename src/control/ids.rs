@@ -81,12 +81,12 @@ impl Control {
         if exists().await? {
             return Ok(false);
         }
-        let greatest = self.greatest(database, stream).await?;
+        let used = self.used(database, stream).await?;
         let buckets = i64::try_from(BUCKETS).unwrap_or(i64::MAX);
-        let (used, most) = if stream.carries {
-            (greatest.div_euclid(buckets), ID_LIMIT / buckets)
+        let most = if stream.carries {
+            ID_LIMIT / buckets
         } else {
-            (greatest, ID_LIMIT)
+            ID_LIMIT
         };
         let start = used.saturating_add(1).max(1);
         let sql = format!(
@@ -105,6 +105,39 @@ impl Control {
                 ))
             }
         }
+    }
+
+    /// Raises the sequence of a table's ids above those that are there, where rows brought their own.
+    /// Returns whether it had to.
+    ///
+    /// # Errors
+    /// What kept a shard from telling its greatest id, or the home shard from raising it.
+    ///
+    /// # Cancel safety
+    /// Safe: it is raised or not.
+    pub async fn raise_sequence(&self, database: &str, stream: &Stream) -> Result<bool, Fault> {
+        let used = self.used(database, stream).await?;
+        let name = sequence(stream);
+        let sql = format!(
+            "SELECT setval('{}', $1::bigint + 1, false) FROM {name}
+             WHERE CASE WHEN is_called THEN last_value + {BLOCK} ELSE last_value END <= $1::bigint",
+            name.replace('\'', "''")
+        );
+        let home = &self.database(database)?.home;
+        let mut connection = self.pool(database, home)?.connect().await?;
+        let raised = connection.rows(&sql, &[&used]).await?;
+        Ok(!raised.is_empty())
+    }
+
+    /// The greatest number in the ids that a table has on any shard.
+    async fn used(&self, database: &str, stream: &Stream) -> Result<i64, Fault> {
+        let greatest = self.greatest(database, stream).await?;
+        let buckets = i64::try_from(BUCKETS).unwrap_or(i64::MAX);
+        Ok(if stream.carries {
+            greatest.div_euclid(buckets)
+        } else {
+            greatest
+        })
     }
 
     async fn make(&self, database: &str, home: &str, sql: &str) -> Result<(), Fault> {

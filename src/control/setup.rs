@@ -42,9 +42,19 @@ impl Control {
                 carries: table.ids.carries,
             };
             let name = &table.name;
-            let finding = match self.make_sequence(database, &stream).await {
-                Ok(true) => format!("created the sequence of ids of table \"{name}\""),
-                Ok(false) => format!("the sequence of ids of table \"{name}\" is there already"),
+            let made = match self.make_sequence(database, &stream).await {
+                Ok(true) => Ok(None),
+                Ok(false) => self.raise_sequence(database, &stream).await.map(Some),
+                Err(fault) => Err(fault),
+            };
+            let finding = match made {
+                Ok(None) => format!("created the sequence of ids of table \"{name}\""),
+                Ok(Some(true)) => format!(
+                    "raised the sequence of ids of table \"{name}\" above those that are there"
+                ),
+                Ok(Some(false)) => {
+                    format!("the sequence of ids of table \"{name}\" is there already")
+                }
                 Err(fault) => {
                     findings.push(from_fault(&fault));
                     continue;

@@ -125,8 +125,8 @@ pub(super) fn of_statement(survey: &Survey<'_>, cursor: Cursor<'_>) -> Result<Re
         }
         Ok(())
     };
-    for (view, code) in &survey.views {
-        add(format!("view \"{view}\""), code)?;
+    for (name, view) in &survey.views {
+        add(format!("view \"{name}\""), &view.code)?;
     }
     for call in &survey.calls {
         if let Some(code) = routine(context, &call.name) {

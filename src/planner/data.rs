@@ -20,7 +20,7 @@ use crate::planner::unlike;
 use crate::planner::writes::has_default;
 use crate::sql::cursor::{Cursor, Name, word_name};
 use crate::sql::rows::Rows as InsertRows;
-use crate::sql::scan::Kind;
+use crate::sql::scan::{Kind, Lexing, scan};
 use crate::sql::statement::{Block, Body, Expr, Features, Into};
 use crate::types::key::KeyType;
 use crate::types::oid;
@@ -332,7 +332,7 @@ fn into(survey: &Survey<'_>, block: &Block, decision: &mut Decision) -> Access {
         decision.effect = Effect::Pin(effects::TEMPORARY);
         return match spread {
             Some(reference) if reference.place != Rows::Reference => {
-                refused(refuse::made_from(&reference.name.to_string()))
+                refused(refuse::made_from(&format!("table \"{}\"", reference.name)))
             }
             Some(_) | None => Access::Home,
         };
@@ -343,7 +343,7 @@ fn into(survey: &Survey<'_>, block: &Block, decision: &mut Decision) -> Access {
     }
     decision.effect = effect;
     match spread {
-        Some(reference) => refused(refuse::made_from(&reference.name.to_string())),
+        Some(reference) => refused(refuse::made_from(&format!("table \"{}\"", reference.name))),
         None => Access::Broadcast { transaction: true },
     }
 }
@@ -383,7 +383,7 @@ fn broadcast(
         "a DEFAULT".into()
     } else if let Some(what) = unlike::of_server(*cursor) {
         what
-    } else if let Some((view, _)) = survey.views.iter().find(|(_, code)| code.unlike) {
+    } else if let Some((view, _)) = survey.views.iter().find(|(_, view)| view.code.unlike) {
         format!("view \"{view}\"")
     } else if survey.inner_features.has(Features::OBJECT)
         || block.inner.features.has(Features::OBJECT)
@@ -451,6 +451,15 @@ fn is_time(kind: u32) -> bool {
     )
 }
 
+/// Numbers of a shard's own objects that a view gives.
+fn numbers_in_views(survey: &Survey<'_>) -> Option<String> {
+    survey.views.iter().find_map(|(_, view)| {
+        let text = view.definition.as_bytes();
+        let tokens = scan(text, Lexing::default()).ok()?;
+        unlike::numbers(Cursor::new(text, &tokens))
+    })
+}
+
 /// Sharded tables take part: one shard if every reference is confined to its keys.
 fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     let mut shared = None;
@@ -503,7 +512,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     {
         return refused(refuse::odd_enums(&table));
     }
-    if let Some(what) = unlike::numbers(*cursor) {
+    if let Some(what) = unlike::numbers(*cursor).or_else(|| numbers_in_views(survey)) {
         return refused(refuse::numbers(&what, &table));
     }
     let entries = match survey.all_entries() {

@@ -243,7 +243,7 @@ pub fn unproven_entry(table: &str, column: &str) -> Fault {
 /// Where a value belongs that nobody has asked the home shard for.
 pub fn unasked(table: &str) -> Fault {
     unsupported(format!(
-        "where rows of table \"{table}\" are is known to the home shard only"
+        "only the home shard knows where rows of \"{table}\" are"
     ))
     .detail("They are found through a lookup table or a directory, which is read when the statement runs.")
     .hint("Ask a pgherd that serves the database, with EXPLAIN (ROUTE).")
@@ -267,7 +267,7 @@ pub fn scattered(value: &str, other: &str, column: &str) -> Fault {
         SqlState::INVALID_PARAMETER_VALUE,
         format!("value \"{value}\" of \"{other}\".\"{column}\" belongs to several shards"),
     )
-    .detail("Other tables' rows are placed by it, so that it can be on one shard only; its lookup table has keys of several.")
+    .detail("Other tables' rows are placed by it, so that it can be on one shard only; its lookup table has an entry for a key of another shard.")
     .hint("Use another value; or delete the entry that no row has any more from the lookup table in schema pgherd of the home shard.")
 }
 
@@ -576,7 +576,7 @@ pub fn numbers(what: &str, table: &str) -> Fault {
 pub fn made_from(table: &str) -> Fault {
     unsupported("cannot make a table from the rows of several shards".into())
         .detail(format!(
-            "The query reads \"{table}\", whose rows are not only on the home shard."
+            "The query reads {table}, whose rows are not only on the home shard."
         ))
         .hint("Create the table first, and load it with COPY or INSERT.")
 }

@@ -2,7 +2,6 @@
 
 use crate::error::Fault;
 use crate::placement::catalog::View;
-use crate::placement::code::Code;
 use crate::planner::calls;
 use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
@@ -96,8 +95,8 @@ pub(super) struct Survey<'a> {
     pub assigned: Vec<(usize, LookupColumn, Operand)>,
     pub tenant: tenant::Found,
     pub ctes: Vec<Known>,
-    /// Every view, and what its query runs besides what is in the fields above.
-    pub views: Vec<(Name, &'a Code)>,
+    /// Every view; what its query runs besides what is in the fields above is in its code.
+    pub views: Vec<(Name, &'a View)>,
     pub depth: usize,
     outer_joins: usize,
 }
@@ -271,8 +270,9 @@ impl<'a> Survey<'a> {
                 if let Relation::View(view) = self.context.relation(name)
                     && let Some(block) = &view.block
                 {
+                    let first = self.references.len();
                     self.view(view, block, name, alias.as_deref(), *renamed);
-                    return Tree::Leaf(None);
+                    return self.pulled_up(block, first);
                 }
                 let reference = self.reference(name, false);
                 self.bind(reference, alias.as_deref(), *renamed);
@@ -319,7 +319,7 @@ impl<'a> Survey<'a> {
         alias: Option<&str>,
         renamed: bool,
     ) {
-        self.views.push((name.clone(), &view.code));
+        self.views.push((name.clone(), view));
         self.tenant.see(name, &view.code);
         if self.views.len() > VIEWS_MAX {
             self.refuse(refuse::views());
@@ -353,6 +353,39 @@ impl<'a> Survey<'a> {
             if let (Some(binding), None) = (level.bindings.last_mut(), alias) {
                 binding.table = Some(name.clone());
             }
+        }
+    }
+
+    /// A view whose rows are some of one sharded table's, each by itself, stands for that table: the only
+    /// reference since `first`.
+    fn pulled_up(&mut self, block: &Block, first: usize) -> Tree {
+        let table = match &block.body {
+            Body::Select(select) => match select.from.as_slice() {
+                [Source::Table { name, .. }] => Some(name),
+                _ => None,
+            },
+            Body::Nested(_)
+            | Body::Set(_)
+            | Body::Values(_)
+            | Body::Insert(_)
+            | Body::Update(_)
+            | Body::Delete(_)
+            | Body::Merge(_) => None,
+        };
+        let is_simple = block.ctes.is_empty()
+            && block.inner.subqueries.is_empty()
+            && self.is_open(&block.inner);
+        let top = self.depth == 1;
+        match self.references.get_mut(first..) {
+            Some([reference])
+                if is_simple
+                    && table == Some(&reference.name)
+                    && matches!(reference.place, Rows::Sharded { .. }) =>
+            {
+                reference.top = top;
+                Tree::Leaf(Some(first))
+            }
+            Some(_) | None => Tree::Leaf(None),
         }
     }
 
@@ -487,7 +520,7 @@ impl<'a> Survey<'a> {
                 if !fits {
                     self.refuse(refuse::view(&name.to_string()));
                 }
-                self.views.push((name.clone(), &view.code));
+                self.views.push((name.clone(), view));
                 Rows::Single
             }
             Relation::Refused => {

@@ -670,6 +670,21 @@ impl Session {
         text: &[u8],
         describe: bool,
     ) -> Result<(), Fault> {
+        if let Effect::ExplainRoute { statement } = effect {
+            let literals = mask_of(text, self.facts().lexing);
+            let values = TextValues {
+                text,
+                literals: &literals,
+                is_utf8: self.is_utf8(),
+            };
+            let report = self.route_report(statement, text, &values)?;
+            self.count_local();
+            if describe && let Some(column) = column_of(effect) {
+                self.reply(|out| backend::row_description(out, &[backend::Column::text(&column)]));
+            }
+            self.reply_route(&report);
+            return Ok(());
+        }
         self.count_local();
         if describe && let Some(column) = column_of(effect) {
             self.reply(|out| backend::row_description(out, &[backend::Column::text(&column)]));
@@ -692,15 +707,6 @@ impl Session {
             Effect::Unlisten { channel } => {
                 self.unlisten(channel.as_deref());
                 self.reply(|out| backend::command_complete(out, "UNLISTEN"));
-            }
-            Effect::ExplainRoute { statement } => {
-                let literals = mask_of(text, self.facts().lexing);
-                let values = TextValues {
-                    text,
-                    literals: &literals,
-                    is_utf8: self.is_utf8(),
-                };
-                self.explain_route(statement, text, &values)?;
             }
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
@@ -876,21 +882,25 @@ impl Session {
         }
     }
 
-    /// Answers EXPLAIN (ROUTE): where the statement would run, and why.
+    /// What EXPLAIN (ROUTE) says: where the statement would run, and why.
     ///
     /// # Errors
     /// The home shard is to be asked first.
-    fn explain_route(
-        &mut self,
+    fn route_report(
+        &self,
         statement: &Statement,
         text: &[u8],
         values: &dyn Values,
-    ) -> Result<(), Fault> {
+    ) -> Result<RouteReport, Fault> {
         self.answers.begin();
         let report = self.report(statement, text, values);
         if self.answers.is_open() {
             return Err(refuse::unasked(statement.verb));
         }
+        Ok(report)
+    }
+
+    fn reply_route(&mut self, report: &RouteReport) {
         self.reply(|out| {
             report
                 .to_string()
@@ -898,7 +908,6 @@ impl Session {
                 .for_each(|line| write_line(out, line));
             backend::command_complete(out, "EXPLAIN");
         });
-        Ok(())
     }
 
     /// Where a statement would run, and why.

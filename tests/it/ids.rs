@@ -486,11 +486,20 @@ fn setup_makes_the_sequences_and_check_is_content() {
     let (text, done) = command(&shop.herd, "setup");
     assert!(done && text.matches("ids of table").count() == 3, "{text}");
     assert!(!text.contains("created"), "{text}");
+    let mut shard = shop.databases.shard(2);
+    shard.run("INSERT INTO wc_customers VALUES (5000, 'loaded')");
+    let (text, done) = command(&shop.herd, "setup");
+    assert!(
+        done && text.matches("raised the sequence of ids").count() == 1,
+        "{text}"
+    );
+    let (text, done) = command(&shop.herd, "setup");
+    assert!(done && !text.contains("raised"), "{text}");
     let (text, passes) = command(&shop.herd, "check");
     assert!(passes && !text.contains("wc_"), "{text}");
     let mut client = shop.connect();
     let id = client.value("INSERT INTO wc_customers (name) VALUES ('a') RETURNING customer_id");
-    assert_eq!(id, "1");
+    assert_eq!(id, "5001");
     shop.databases
         .run_everywhere("ALTER TABLE wc_orders ALTER order_id TYPE int");
     let (text, passes) = command(&shop.herd, "check");

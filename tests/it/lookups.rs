@@ -178,6 +178,12 @@ fn what_is_not_known_is_refused() {
         "11"
     );
     client.run("DELETE FROM wc_orders WHERE order_id = 11");
+    client.send(&message::query(
+        "EXPLAIN (ROUTE) SELECT * FROM wc_orders WHERE order_id = 2",
+    ));
+    let messages = client.until_ready().expect("an answer");
+    let described = messages.iter().filter(|message| message.tag == b'T');
+    assert_eq!(described.count(), 1, "{messages:?}");
     // One order's value on one shard.
     let taken = client
         .fails("INSERT INTO wc_orders (order_id, customer_id, number) VALUES (1, 20000, 'q')");

@@ -14,13 +14,16 @@ CREATE TABLE vw_notes (id int, note text);
 CREATE FUNCTION vw_all() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM vw_orders';
 ";
 
-const VIEWS: [&str; 9] = [
+const VIEWS: [&str; 12] = [
     "CREATE VIEW vw_large AS SELECT * FROM vw_orders WHERE total > 50",
     "CREATE VIEW vw_lines (who, what, amount) AS
         SELECT o.customer_id, i.name, o.total FROM vw_orders o
         LEFT JOIN vw_items i ON i.customer_id = o.customer_id AND i.order_id = o.id",
     "CREATE VIEW vw_sums AS SELECT customer_id, sum(total) AS total, count(*) FROM vw_large GROUP BY 1",
     "CREATE VIEW vw_named AS SELECT o.*, c.name AS colour FROM vw_large o JOIN vw_colours c ON c.id = o.id % 3",
+    "CREATE VIEW vw_listed AS SELECT NULL::int AS k, o.* FROM generate_series(1, 3) g LEFT JOIN vw_orders o ON o.id = -1",
+    "CREATE VIEW vw_deep AS SELECT * FROM vw_listed",
+    "CREATE VIEW vw_numbers AS SELECT tableoid, * FROM vw_orders",
     "CREATE VIEW vw_first AS SELECT * FROM vw_orders ORDER BY total LIMIT 1",
     "CREATE VIEW vw_open AS SELECT id, note FROM vw_notes WHERE note IS NOT NULL",
     "CREATE VIEW vw_counted AS SELECT id, vw_all() AS n FROM vw_notes",
@@ -98,6 +101,8 @@ fn check(shards: usize) {
         );
     }
     for sql in [
+        "SELECT * FROM vw_large",
+        "SELECT id, total FROM vw_large WHERE total < 80",
         "SELECT * FROM vw_open",
         "UPDATE vw_open SET note = 'b' WHERE id = 1",
         "INSERT INTO vw_open VALUES (3, 'c')",
@@ -114,6 +119,9 @@ fn check(shards: usize) {
     }
     for sql in [
         "SELECT sum(total) FROM vw_large",
+        "SELECT * FROM vw_deep",
+        "SELECT * FROM vw_numbers",
+        "SELECT * FROM vw_numbers WHERE customer_id = 1",
         "SELECT * FROM vw_first WHERE customer_id = 1",
         "SELECT * FROM vw_counted",
         "UPDATE vw_large SET total = 1 WHERE customer_id = 1",

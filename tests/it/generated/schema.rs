@@ -101,7 +101,7 @@ impl Table {
         let names: Vec<String> = primary
             .map(|&at| format!("\"{}\"", self.columns[at].name))
             .collect();
-        sql += &format!("PRIMARY KEY ({}));\n", names.join(", "));
+        writeln!(sql, "PRIMARY KEY ({}));", names.join(", ")).expect("a string takes it");
         let (view, table) = (self.view(), self.sql());
         // One that lets conditions through, or one that does not.
         let rest = if self.columns.len().is_multiple_of(2) {
