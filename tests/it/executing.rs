@@ -216,7 +216,21 @@ fn execute_follows_the_schema_and_the_search_path() {
     assert_eq!(client.value("EXECUTE p (6)"), "v6");
     client.run("SET search_path = turned, public");
     assert_eq!(client.value("EXECUTE p (6)"), "v5");
+    // What the protocol prepared to execute it, and before.
+    let execute = [
+        message::bind("", "e", &[], &[], &[]),
+        message::execute("", 0),
+        message::sync(),
+    ]
+    .concat();
+    client.send(&[message::parse("e", "EXECUTE p (6)", &[]), execute.clone()].concat());
+    let rows = client.answer().expect("a row").rows;
+    assert_eq!(rows, [[Some("v5".to_owned())]]);
     client.run("RESET search_path");
+    client.send(&execute);
+    assert_eq!(client.answer().expect_err("refused").code, "0A000");
+    let bound = client.query_with("EXECUTE p (6)", &[]).expect("a row");
+    assert_eq!(bound.rows, [[Some("v6".to_owned())]]);
     assert_eq!(client.value("EXECUTE p (7)"), "v7");
     let error = client.fails("SET search_path = turned, public; EXECUTE p (6)");
     assert_eq!(error.code, "0A000");
