@@ -56,6 +56,9 @@ const TABLES: &str = "
     WHERE c.relname = $2 AND n.nspname = COALESCE($1::text, n.nspname)
       AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_'";
 
+/// Keys by the value that they were entered with.
+type Keys = BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>>;
+
 /// How far a lookup table has come, as far as this process has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
@@ -77,11 +80,23 @@ impl Control {
         distribution: &Distribution,
         lookup: &Lookup,
         values: &[Key<'static>],
-    ) -> Result<BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
-        self.ready(database, distribution, lookup, State::Filled)
-            .await?;
-        let found = self.keys(database, lookup, values).await;
-        self.unless_gone(lookup, found)
+    ) -> Result<Keys, Fault> {
+        // Another proxy may be making the table anew.
+        for _ in 0..2 {
+            self.ready(database, distribution, lookup, State::Filled)
+                .await?;
+            let found = self.keys(database, lookup, values).await;
+            let (is_filled, found) = self.unless_gone(lookup, found)?;
+            if is_filled {
+                return Ok(found);
+            }
+            self.forget(lookup);
+        }
+        Err(Fault::error(
+            SqlState::OBJECT_IN_USE,
+            format!("the lookup table {} is being made anew", name(lookup)),
+        )
+        .hint("Repeat the statement."))
     }
 
     /// Writes entries, where they are not there.
@@ -151,7 +166,7 @@ impl Control {
         let mut values: Vec<Key<'static>> = entries.iter().map(|it| it.value.clone()).collect();
         values.sort();
         values.dedup();
-        let known = self.keys(database, lookup, &values).await?;
+        let (_, known) = self.keys(database, lookup, &values).await?;
         let mut places: HashMap<&Key<'static>, ShardSet> = HashMap::new();
         let mut pairs: Vec<(&Key<'static>, &Vec<Key<'static>>)> = Vec::new();
         for entry in entries {
@@ -188,36 +203,43 @@ impl Control {
         Ok(())
     }
 
+    /// The keys that values are entered with, and whether the table has been filled.
     async fn keys(
         &self,
         database: &str,
         lookup: &Lookup,
         values: &[Key<'static>],
-    ) -> Result<BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>>, Fault> {
-        let mut found: BTreeMap<Key<'static>, Vec<Vec<Key<'static>>>> = BTreeMap::new();
+    ) -> Result<(bool, Keys), Fault> {
+        let mut found = Keys::new();
         let Some(kind) = values.first().map(type_of) else {
-            return Ok(found);
+            return Ok((true, found));
         };
         let home = &self.database(database)?.home;
         let keys: Vec<String> = (1..=lookup.key.len())
             .map(|at| format!("key{at}::text"))
             .collect();
         let sql = format!(
-            "SELECT value::text, {} FROM {} WHERE value = ANY ($1::text[]::{kind}[]) LIMIT {}",
+            "SELECT value::text, {}, is_filled
+             FROM (SELECT COALESCE(obj_description(to_regclass($2::text), 'pg_class'), '') = '{FILLED}') AS state (is_filled)
+             LEFT JOIN {} ON value = ANY ($1::text[]::{kind}[]) LIMIT {}",
             keys.join(", "),
             name(lookup),
             LOOKED_MAX.saturating_add(1)
         );
         let texts: Vec<String> = values.iter().map(text_of).collect();
         let mut connection = self.pool(database, home)?.connect().await?;
-        let rows = connection.rows(&sql, &[&texts]).await?;
+        let rows = connection.rows(&sql, &[&texts, &name(lookup)]).await?;
         if rows.len() > LOOKED_MAX {
             return Err(refuse::many_lookups(LOOKED_MAX));
         }
         let by_text: HashMap<&str, &Key<'static>> =
             texts.iter().map(String::as_str).zip(values).collect();
+        let is_filled = column(rows.first(), lookup.key.len().saturating_add(1))?;
         for row in &rows {
-            let value: &str = column(Some(row), 0)?;
+            let value: Option<&str> = column(Some(row), 0)?;
+            let Some(value) = value else {
+                continue;
+            };
             let mut key = Vec::with_capacity(lookup.key.len());
             for (at, (_, kind)) in lookup.key.iter().enumerate() {
                 let text: &str = column(Some(row), at.saturating_add(1))?;
@@ -228,7 +250,7 @@ impl Control {
             let value = by_text.get(value).ok_or_else(|| unread(lookup))?;
             found.entry(Key::clone(value)).or_default().push(key);
         }
-        Ok(found)
+        Ok((is_filled, found))
     }
 
     /// Makes the lookup table where there is none, and fills it if it is to be read. Returns whether there
@@ -299,10 +321,14 @@ impl Control {
     /// What failed is looked at anew: the table may have been dropped.
     fn unless_gone<T>(&self, lookup: &Lookup, result: Result<T, Fault>) -> Result<T, Fault> {
         if result.is_err() {
-            let own = name(lookup);
-            self.lookups().retain(|(_, known), _| *known != own);
+            self.forget(lookup);
         }
         result
+    }
+
+    fn forget(&self, lookup: &Lookup) {
+        let own = name(lookup);
+        self.lookups().retain(|(_, known), _| *known != own);
     }
 
     async fn state(&self, database: &str, lookup: &Lookup) -> Result<Option<State>, Fault> {
@@ -498,7 +524,7 @@ impl Control {
             values.push(value.into_owned());
         }
         for values in values.chunks(BATCH) {
-            let known = self.keys(database, lookup, values).await?;
+            let (_, known) = self.keys(database, lookup, values).await?;
             let lookup = std::sync::Arc::new(lookup.clone());
             let pairs = known.into_iter().flat_map(|(value, keys)| {
                 let lookup = std::sync::Arc::clone(&lookup);

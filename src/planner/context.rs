@@ -98,7 +98,8 @@ impl<'a> Context<'a> {
         lookup: &Arc<Lookup>,
     ) -> Option<LookupColumn> {
         let mut columns = self.table(name)?.columns.iter();
-        let column = columns.find(|known| known.name == column)?;
+        // What the server computes is not entered.
+        let column = columns.find(|known| known.name == column && !known.generated)?;
         Some(LookupColumn {
             lookup: Arc::clone(lookup),
             kind: lookup_type(column.oid)?,

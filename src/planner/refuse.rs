@@ -547,6 +547,17 @@ pub fn key_cascades(table: &str, column: &str) -> Fault {
     ))
 }
 
+/// A foreign key whose action gives a column with a lookup table another value.
+pub fn lookup_cascades(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "an action of the foreign key would change column \"{column}\" of sharded table \"{table}\", which has a lookup table"
+    ))
+    .detail("The new value would not be entered there, and the row not be found by it.")
+    .hint(format!(
+        "Use ON DELETE CASCADE, SET NULL, RESTRICT or NO ACTION, and ON UPDATE SET NULL, RESTRICT or NO ACTION; {ALLOW}."
+    ))
+}
+
 /// NOTIFY from a shard where nobody listens.
 pub fn notify(table: &str) -> Fault {
     unsupported("pg_notify in a statement over sharded tables is not supported".into())

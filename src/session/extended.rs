@@ -22,7 +22,9 @@ use crate::wire::frontend::{self, Bind, Target};
 use crate::wire::pipeline::{Own, Request};
 
 use super::lease::Place;
-use super::simple::{duplicate_statement, statement_key, unknown_statement, write_line};
+use super::simple::{
+    duplicate_statement, outdated_execute, statement_key, unknown_statement, write_line,
+};
 use super::{Portal, Session, Stop};
 
 /// An unnamed Parse that comes this often stays prepared on the server.
@@ -170,7 +172,7 @@ impl Session {
             return Err(Stop::Fault(duplicate_statement(parse.name)));
         }
         let prepared = self.plan_extended(&parse);
-        let prepared = self.called_on_server(prepared);
+        let prepared = self.called_on_server(prepared)?;
         if self.is_being_judged(&prepared) {
             self.wait_for_replies()?;
         }
@@ -262,6 +264,11 @@ impl Session {
             .map(Rc::clone)
             .ok_or_else(|| unknown_statement(name))?;
         self.settle_settings()?;
+        if let Some(target) = found.calls.get()
+            && !(self.is_current(&found) && self.is_kept_as_it_is(target))
+        {
+            return Err(Stop::Fault(outdated_execute()));
+        }
         if self.is_current(&found) {
             return Ok(found);
         }
@@ -279,6 +286,15 @@ impl Session {
                 .insert(statement_key(name).into(), Rc::clone(&renewed));
         }
         Ok(renewed)
+    }
+
+    /// Whether a statement is among the client's, under the schema and search path of now.
+    fn is_kept_as_it_is(&mut self, target: &Rc<Prepared>) -> bool {
+        self.is_current(target)
+            && self
+                .statements
+                .values()
+                .any(|kept| Rc::ptr_eq(kept, target))
     }
 
     /// A statement that a client knows must go on giving the columns that it knows
@@ -452,20 +468,17 @@ impl Session {
     }
 
     /// SQL EXECUTE of a statement that was prepared by the protocol calls it as the server does.
-    fn called_on_server(&mut self, prepared: Rc<Prepared>) -> Rc<Prepared> {
+    fn called_on_server(&mut self, prepared: Rc<Prepared>) -> Result<Rc<Prepared>, Stop> {
         let [statement] = prepared.script.statements.as_slice() else {
-            return prepared;
+            return Ok(prepared);
         };
         let Effect::Execute { name, at, .. } = &statement.effect else {
-            return prepared;
+            return Ok(prepared);
         };
-        let Some(target) = self
-            .statements
-            .get(statement_key(name.as_bytes()))
-            .map(Rc::clone)
-        else {
-            return prepared;
-        };
+        if !self.executes_kept(statement) || self.status() == Status::Failed {
+            return Ok(prepared);
+        }
+        let target = self.find_statement(name.as_bytes())?;
         let mut called = Vec::new();
         self.server_name(&target).write(&mut called);
         called.pop();
@@ -481,7 +494,7 @@ impl Session {
         let renamed = self.plan_body(&body, &query);
         // The name in its text is that of this one alone.
         renamed.calls.get_or_init(|| target);
-        renamed
+        Ok(renamed)
     }
 
     /// Before a Query: Parses without Sync are settled first.

@@ -167,6 +167,10 @@ impl Session {
         if self.names_mean_the_same(settings) {
             return self.place(statement, values);
         }
+        // What EXECUTE names is planned by the names of now.
+        if self.executes_kept(statement) {
+            return Err(unknown_names());
+        }
         let (script, tenant) = self.plan_under_settings(text, settings);
         let [statement] = script.statements.as_slice() else {
             return Err(unknown_names());

@@ -95,6 +95,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.settle_pending()?;
         self.listen_first(script)?;
+        self.renew_executed(script)?;
         if script.statements.iter().any(is_given_ids) {
             return self.query_with_ids(text, script, literals);
         }
@@ -275,7 +276,7 @@ impl Session {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
             let own = text.get(statement.span.clone()).unwrap_or_default();
-            if is_shardless(statement) {
+            if is_shardless(statement) && !self.executes_kept(statement) {
                 if self.database.topology.tenant().is_some() {
                     self.check_tenant(statement, values)?;
                     // Where it runs is for the others to say.
@@ -479,6 +480,26 @@ impl Session {
         frame::write(&mut bytes, b'Q', &[&renamed, b"\0"]);
         self.send_query(&bytes, script, false);
         Ok(())
+    }
+
+    /// What SQL EXECUTE names is planned anew where the schema or the search path has changed since.
+    fn renew_executed(&mut self, script: &Script) -> Result<(), Stop> {
+        for statement in &script.statements {
+            if let Effect::Execute { name, .. } = &statement.effect
+                && self.executes_kept(statement)
+                && self.status() != backend::Status::Failed
+            {
+                self.find_statement(name.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is an EXECUTE of a statement that has its own place: one that the protocol brought, or
+    /// that is kept like such.
+    pub(crate) fn executes_kept(&self, statement: &Statement) -> bool {
+        matches!(&statement.effect, Effect::Execute { name, .. }
+            if self.statements.contains_key(statement_key(name.as_bytes())))
     }
 
     /// SQL PREPARE of a statement that is kept as if a Parse had brought it: a server judges it, and each
@@ -1091,6 +1112,16 @@ pub(crate) fn duplicate_statement(name: &[u8]) -> Fault {
         SqlState::DUPLICATE_STATEMENT,
         format!("prepared statement \"{name}\" already exists"),
     )
+}
+
+/// What a prepared EXECUTE is told behind which the statement that it names has changed.
+pub(crate) fn outdated_execute() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "what this EXECUTE names has changed since it was prepared",
+    )
+    .detail("The schema, the search path or the statement itself is another than then.")
+    .hint("Prepare the EXECUTE anew, or send it without preparing it.")
 }
 
 /// PostgreSQL's error for a statement name nobody prepared.

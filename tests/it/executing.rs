@@ -190,3 +190,75 @@ fn statements_that_execute_each_other_end_in_an_error() {
     }
     assert_eq!(client.value("SELECT 1"), "1");
 }
+
+#[test]
+fn execute_in_a_text_of_several_goes_where_its_keys_say() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    client.run("PREPARE i (bigint, text) AS INSERT INTO by_jump VALUES ($1, 1, $2)");
+    client.run("PREPARE p (bigint) AS SELECT v FROM by_jump WHERE k = $1");
+    for key in 0..12 {
+        client.run(&format!("EXECUTE i ({key}, 'v'); SELECT 1"));
+        let one = format!("SELECT count(*) FROM by_jump WHERE k = {key}");
+        assert_eq!(client.value(&one), "1", "{key}");
+        let answer = client.run(&format!("SELECT 1; EXECUTE p ({key}); EXECUTE p ({key})"));
+        assert_eq!(answer.tags, ["SELECT 1"; 3], "{key}");
+        client.run(&format!(
+            "BEGIN; EXECUTE i ({}, 'block'); COMMIT",
+            key + 100
+        ));
+        let one = format!("SELECT v FROM by_jump WHERE k = {}", key + 100);
+        assert_eq!(client.value(&one), "block");
+    }
+    let both = (1..12)
+        .map(|key| client.query(&format!("EXECUTE p (0); EXECUTE p ({key})")))
+        .filter_map(Result::err);
+    let codes: Vec<String> = both.map(|error| error.code).collect();
+    assert!(
+        !codes.is_empty() && codes.iter().all(|code| code == "0A000"),
+        "{codes:?}"
+    );
+}
+
+#[test]
+fn execute_follows_the_schema_and_the_search_path() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    for key in 0..12 {
+        client.run(&format!(
+            "INSERT INTO by_jump VALUES ({key}, {}, 'v{key}')",
+            key + 1
+        ));
+    }
+    client.run("CREATE SCHEMA turned");
+    client.run("CREATE VIEW ex_seen AS SELECT k, n, v FROM by_jump");
+    client.run("CREATE VIEW turned.ex_seen AS SELECT n::bigint AS k, k::int AS n, v FROM public.by_jump WHERE k = 5");
+    client.run("PREPARE p (bigint) AS SELECT v FROM ex_seen WHERE k = $1");
+    assert_eq!(client.value("EXECUTE p (6)"), "v6");
+    client.run("SET search_path = turned, public");
+    assert_eq!(client.value("EXECUTE p (6)"), "v5");
+    // What the protocol prepared to execute it, and before.
+    let execute = [
+        message::bind("", "e", &[], &[], &[]),
+        message::execute("", 0),
+        message::sync(),
+    ]
+    .concat();
+    client.send(&[message::parse("e", "EXECUTE p (6)", &[]), execute.clone()].concat());
+    let rows = client.answer().expect("a row").rows;
+    assert_eq!(rows, [[Some("v5".to_owned())]]);
+    client.run("RESET search_path");
+    client.send(&execute);
+    assert_eq!(client.answer().expect_err("refused").code, "0A000");
+    let bound = client.query_with("EXECUTE p (6)", &[]).expect("a row");
+    assert_eq!(bound.rows, [[Some("v6".to_owned())]]);
+    assert_eq!(client.value("EXECUTE p (7)"), "v7");
+    let error = client.fails("SET search_path = turned, public; EXECUTE p (6)");
+    assert_eq!(error.code, "0A000");
+    assert_eq!(client.value("EXECUTE p (6)"), "v6");
+    client.run("DROP VIEW ex_seen");
+    client.run("CREATE VIEW ex_seen AS SELECT n::bigint AS k, v FROM by_jump WHERE k = 9");
+    assert_eq!(client.value("EXECUTE p (10)"), "v9");
+    client.run("DROP VIEW ex_seen, turned.ex_seen");
+    client.run("DROP SCHEMA turned");
+}

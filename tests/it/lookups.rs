@@ -40,7 +40,8 @@ fn options(columns: &str) -> Options {
         .table(
             "wc_order_items",
             "{distribution: customers, key: order_id, by: wc_orders.order_id}",
-        );
+        )
+        .on("wc_numbers", "customers", "customer_id");
     options
 }
 
@@ -165,19 +166,16 @@ fn what_is_not_known_is_refused() {
         assert_eq!(error.code, "0A000", "{sql}: {error:?}");
         assert!(!error.hint.is_empty(), "{sql}");
     }
+    // What EXECUTE inserts is entered.
     client.run(
         "PREPARE p AS INSERT INTO wc_orders (order_id, customer_id, number) VALUES ($1, $2, $3)",
     );
-    client.run("EXECUTE p(11, 30000, 'prepared')");
-    assert_eq!(
-        client.value("SELECT customer_id FROM wc_orders WHERE order_id = 11"),
-        "30000"
-    );
-    assert_eq!(
-        client.value("SELECT order_id FROM wc_orders WHERE number = 'prepared'"),
-        "11"
-    );
-    client.run("DELETE FROM wc_orders WHERE order_id = 11");
+    client.run("EXECUTE p (5, 30000, 'executed')");
+    client.run("EXECUTE p (6, 7, 'beside'); SELECT 1");
+    for (number, order) in [("executed", "5"), ("beside", "6")] {
+        let select = format!("SELECT order_id FROM wc_orders WHERE number = '{number}'");
+        assert_eq!(client.value(&select), order);
+    }
     client.send(&message::query(
         "EXPLAIN (ROUTE) SELECT * FROM wc_orders WHERE order_id = 2",
     ));
@@ -502,6 +500,11 @@ fn a_home_shard_that_cannot_be_asked_is_told_of() {
     home.run(&format!("DROP TABLE {table}"));
     assert_eq!(client.fails(select).code, "08006");
     assert_eq!(client.value(select), "7");
+    // By another proxy as well, which has not filled it yet.
+    home.run(&format!(
+        "DELETE FROM {table}; COMMENT ON TABLE {table} IS NULL"
+    ));
+    assert_eq!(client.value(select), "7");
     assert_eq!(shop.counts("wc_orders").iter().sum::<usize>(), 1);
 }
 
@@ -588,4 +591,60 @@ fn check_tells_what_cannot_be_looked_up() {
         !text.contains("wc_orders_pkey") && !text.contains("foreign key"),
         "{text}"
     );
+}
+
+#[test]
+fn actions_of_foreign_keys_leave_columns_with_lookup_tables() {
+    let shop = Shop::start(BOTH);
+    let mut client = shop.connect();
+    client.run("CREATE TABLE wc_numbers (customer_id bigint, number text, PRIMARY KEY (customer_id, number))");
+    let key = "ALTER TABLE wc_orders ADD FOREIGN KEY (customer_id, number) REFERENCES wc_numbers (customer_id, number)";
+    for action in [
+        "ON UPDATE CASCADE",
+        "ON DELETE SET DEFAULT (number)",
+        "ON UPDATE SET DEFAULT",
+    ] {
+        let error = client.fails(&format!("{key} {action}"));
+        assert_eq!(error.code, "0A000", "{action}: {error:?}");
+    }
+    client.run(&format!("{key} ON DELETE SET NULL (number)"));
+    client.run("INSERT INTO wc_numbers VALUES (7, 'a')");
+    client.run("INSERT INTO wc_orders VALUES (1, 7, 'new', 1, 'a')");
+    client.run("DELETE FROM wc_numbers WHERE customer_id = 7");
+    assert!(
+        client
+            .rows("SELECT 1 FROM wc_orders WHERE number = 'a'")
+            .is_empty()
+    );
+    assert_eq!(
+        client
+            .rows("SELECT 1 FROM wc_orders WHERE order_id = 1")
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn generated_columns_are_not_looked_up() {
+    let databases = Databases::create(SHARDS);
+    databases.run_everywhere(
+        "CREATE TABLE made (k bigint, base text, g text GENERATED ALWAYS AS (base || '!') STORED)",
+    );
+    for shard in 0..SHARDS {
+        let insert = format!("INSERT INTO made VALUES ({shard}, 'a')");
+        databases.shard(shard).run(&insert);
+    }
+    let mut options = Options::new("transaction");
+    options
+        .distribution("made", "{key: bigint, place: {modulo: all}}")
+        .table("made", "{distribution: made, key: k, lookup: [g]}");
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    let count = |client: &mut Client, value: &str| {
+        let rows = client.rows(&format!("SELECT k FROM made WHERE g = '{value}'"));
+        rows.len()
+    };
+    assert_eq!(count(&mut client, "a!"), SHARDS);
+    client.run("UPDATE made SET base = 'b' WHERE k = 1");
+    assert_eq!(count(&mut client, "b!"), 1);
 }

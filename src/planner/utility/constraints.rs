@@ -402,7 +402,7 @@ impl Table<'_> {
         target: &Kind,
         mut cursor: Cursor<'_>,
     ) -> Option<Fault> {
-        let Kind::Sharded { key, .. } = self.kind else {
+        let Kind::Sharded { key, ids, .. } = self.kind else {
             return None;
         };
         while cursor.peek().is_some() {
@@ -413,16 +413,23 @@ impl Table<'_> {
             let Some(event) = cursor.take_any(&["delete", "update"]) else {
                 continue;
             };
-            let sets =
-                cursor.take_words(&["set", "null"]) || cursor.take_words(&["set", "default"]);
+            let defaults = cursor.take_words(&["set", "default"]);
+            let sets = defaults || cursor.take_words(&["set", "null"]);
             let listed = if sets { names(&mut cursor) } else { None };
+            let follows = event == "update" && cursor.at("cascade");
             // The key of a row that is referenced does not change itself where that is sharded as well.
-            let cascades = event == "update" && *target == Kind::Reference && cursor.at("cascade");
+            let cascades = follows && *target == Kind::Reference;
             let changed = listed.as_deref().unwrap_or(columns);
             if (sets || cascades)
                 && let Some(column) = key.iter().find(|column| changed.contains(column))
             {
                 return Some(refuse::key_cascades(&self.name.to_string(), column));
+            }
+            let mut looked = ids.lookups.iter().map(|lookup| &lookup.column);
+            if (defaults || follows)
+                && let Some(column) = looked.find(|column| changed.contains(column))
+            {
+                return Some(refuse::lookup_cascades(&self.name.to_string(), column));
             }
         }
         None
