@@ -105,7 +105,15 @@ pub(super) async fn make_schema(connection: &mut Connection<'_>) -> Result<bool,
     if column(rows.first(), 0)? {
         return Ok(false);
     }
-    connection.rows(CREATE, &[]).await?;
+    if let Err(fault) = connection.rows(CREATE, &[]).await {
+        // Another may have made it at the same moment: IF NOT EXISTS does not wait for who is about to.
+        let rows = connection.rows(EXISTS, &[]).await?;
+        return if column(rows.first(), 0)? {
+            Ok(false)
+        } else {
+            Err(fault)
+        };
+    }
     connection.rows(COMMENT, &[]).await?;
     Ok(true)
 }
