@@ -53,14 +53,69 @@ pub(super) async fn run<C: Conversation>(
     shares: &[Share],
     describe: bool,
 ) -> Result<(), Trouble> {
+    let (returned, refused) = attempt(client, wide, shares, describe, true).await?;
+    if refused.is_empty() {
+        answer(client, shares, returned);
+        return Ok(());
+    }
+    Err(first(client, wide, shares, refused).await?)
+}
+
+/// Inserts the rows of `shares`, or tells why shards refuse theirs; commits where `keeps` says so and none does.
+async fn attempt<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    shares: &[Share],
+    describe: bool,
+    keeps: bool,
+) -> Result<(Returned, Vec<(usize, Trouble)>), Trouble> {
     let orders = orders(client, wide, shares)?;
     let shards = shares.iter().map(|share| share.shard).collect();
     let mut members = open(client, &shards).await?;
-    let result = insert(client, wide, &orders, describe, &mut members).await;
+    let result = insert(client, wide, &orders, describe, keeps, &mut members).await;
     close(client, members).await;
-    let returned = result?;
-    answer(client, shares, returned);
-    Ok(())
+    result
+}
+
+/// Of several shards' refusals that of the first row that fails, as PostgreSQL tells it: of each shard the
+/// shortest list of its first rows is looked for that it refuses, in transactions that are rolled back.
+async fn first<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    shares: &[Share],
+    refused: Vec<(usize, Trouble)>,
+) -> Result<Trouble, Trouble> {
+    let is_told = refused.len() == 1 || !refused.iter().all(|(_, trouble)| is_of_rows(trouble));
+    let mut found: Option<(usize, Trouble)> = None;
+    for (at, mut trouble) in refused {
+        let Some(share) = shares.get(at).filter(|_| !is_told) else {
+            return Ok(trouble);
+        };
+        let (mut fine, mut fails) = (0_usize, share.rows.len());
+        while fails > fine.saturating_add(1) {
+            let count = fine.midpoint(fails);
+            let mut fewer = share.clone();
+            fewer.rows.truncate(count);
+            let told = client.out().len();
+            let attempt = Box::pin(attempt(client, wide, &[fewer], false, false)).await;
+            // What the server notices it has told before.
+            client.out().truncate(told);
+            match attempt?.1.pop() {
+                Some((_, other)) => {
+                    trouble = other;
+                    fails = count;
+                }
+                None => fine = count,
+            }
+        }
+        let row = share.rows.get(fine).copied().unwrap_or_default();
+        if found.as_ref().is_none_or(|(first, _)| row < *first) {
+            found = Some((row, trouble));
+        }
+    }
+    found
+        .map(|(_, trouble)| trouble)
+        .ok_or_else(|| Trouble::Fault(unread()))
 }
 
 async fn insert<C: Conversation>(
@@ -68,12 +123,13 @@ async fn insert<C: Conversation>(
     wide: &Wide,
     orders: &[Order],
     describe: bool,
+    keeps: bool,
     members: &mut [Member],
-) -> Result<Returned, Trouble> {
+) -> Result<(Returned, Vec<(usize, Trouble)>), Trouble> {
     let mut returned = Returned::default();
-    let mut refused = None;
+    let mut refused = Vec::new();
     // One after the other, in the order of the shards, as in `broadcast`: no two wait in a circle.
-    for (member, order) in members.iter_mut().zip(orders) {
+    for (at, (member, order)) in members.iter_mut().zip(orders).enumerate() {
         member.push_hidden("BEGIN")?;
         match &order.form {
             Form::Query => {
@@ -97,16 +153,15 @@ async fn insert<C: Conversation>(
             // what another shard says of its rows.
             Err(Trouble::Server(error)) if !is_of_constants(&error) => {
                 let trouble = placed(Trouble::Server(error), &order.part, wide);
-                refused.get_or_insert(trouble);
+                refused.push((at, trouble));
             }
             Err(trouble) => return Err(placed(trouble, &order.part, wide)),
         }
     }
-    if let Some(trouble) = refused {
-        return Err(trouble);
+    if refused.is_empty() && keeps {
+        commit(client, members).await?;
     }
-    commit(client, members).await?;
-    Ok(returned)
+    Ok((returned, refused))
 }
 
 async fn listen<C: Conversation>(
@@ -181,6 +236,15 @@ fn is_of_constants(error: &[u8]) -> bool {
     let body = error.get(frame::HEADER..).unwrap_or_default();
     let code = backend::error_fields(body).code();
     code.starts_with("22") || code.starts_with("42")
+}
+
+/// Whether a row breaks a constraint.
+fn is_of_rows(trouble: &Trouble) -> bool {
+    let Trouble::Server(error) = trouble else {
+        return false;
+    };
+    let body = error.get(frame::HEADER..).unwrap_or_default();
+    backend::error_fields(body).code().starts_with("23")
 }
 
 /// An error of a part, with its position in the whole text.

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 
 use crate::client::{Answer, Client};
 use crate::fixture::{Fixture, tables};
+use crate::herd::{Herd, Options};
 use crate::message;
 use crate::random::Random;
+use crate::shared::Databases;
 
 /// Ends of an INSERT; whether the rows it returns have an order.
 const TAILS: [(&str, bool); 6] = [
@@ -228,4 +230,27 @@ fn a_prepared_insert_takes_its_rows_to_their_shards() {
     client.run(&format!("PREPARE p AS {other}"));
     assert_eq!(client.fails("EXECUTE p").code, "0A000");
     fixture.check_rows();
+}
+
+#[test]
+fn the_first_row_that_fails_is_told() {
+    let databases = Databases::create(4);
+    databases.run_everywhere("CREATE TABLE telling (k int PRIMARY KEY, v text NOT NULL)");
+    let mut options = Options::new("transaction");
+    options.sharded("telling", "k", "int", "{modulo: all}");
+    let herd = Herd::start(&databases, &options);
+    let (mut client, mut reference) = (herd.connect(), databases.reference());
+    for values in [
+        "(3, 'there'), (4, 'there'), (5, 'there')",
+        "(7, 'new'), (3, 'twice'), (8, NULL)",
+        "(8, NULL), (3, 'twice')",
+        "(12, 'a'), (16, 'b'), (20, 'c'), (3, 'x'), (24, NULL), (7, 'd')",
+        "(9, 'a'), (13, 'b'), (5, 'twice'), (12, 'a'), (4, 'twice'), (11, NULL)",
+        "(11, NULL), (9, 'a'), (5, 'twice'), (12, 'a'), (4, 'twice')",
+        "(6, 'a'), (9, 'b')",
+    ] {
+        let sql = format!("INSERT INTO telling VALUES {values}");
+        Fixture::same(&mut client, &mut reference, &sql);
+        Fixture::same(&mut client, &mut reference, "SELECT * FROM telling");
+    }
 }
