@@ -52,7 +52,7 @@ pub struct View {
     pub reads: Vec<(String, String)>,
     /// The query; `None` where it is not understood, or materialized.
     pub block: Option<Block>,
-    /// What the query runs, its tables left out.
+    /// What the query runs besides reading the tables it names.
     pub code: Code,
 }
 

@@ -6,9 +6,6 @@
 //! sequences or listeners belongs to the home shard; one that touches sharded tables would see a part
 //! of their rows only.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::config::Constraints;
 use crate::error::Fault;
 use crate::placement::catalog::Catalog;
@@ -41,12 +38,9 @@ pub(super) fn reach(context: Context<'_>, what: &str, code: &Code) -> Result<Rea
     if code.is_apart() || !context.topology.has_spread() {
         return Ok(reach);
     }
-    let code = &through_views(context, code);
+    let code = &context.through_views(code);
     for ((schema, table), written) in &code.tables {
-        let name = Name {
-            schema: Some(schema.clone()),
-            name: table.clone(),
-        };
+        let name = Name::within(schema, table);
         match context.relation(&name) {
             Relation::Sharded { .. } => return Err(refuse::reaches(what, "sharded table", table)),
             Relation::View(_) => return Err(refuse::reaches(what, "view", table)),
@@ -64,47 +58,6 @@ pub(super) fn reach(context: Context<'_>, what: &str, code: &Code) -> Result<Rea
     }
     reach.reads |= reach.home.is_some();
     Ok(reach)
-}
-
-/// The same code, views replaced by what they read: a view that is written stands for its tables too.
-fn through_views<'c>(context: Context<'_>, code: &'c Code) -> Cow<'c, Code> {
-    let view_of = |schema: &str, table: &str| {
-        let name = Name {
-            schema: Some(schema.to_owned()),
-            name: table.to_owned(),
-        };
-        match context.relation(&name) {
-            Relation::View(view) if !view.is_materialized => Some(view),
-            Relation::View(_)
-            | Relation::Sharded { .. }
-            | Relation::Reference(_)
-            | Relation::Single
-            | Relation::System
-            | Relation::Refused => None,
-        }
-    };
-    let mut names = code.tables.keys();
-    if !names.any(|(schema, table)| view_of(schema, table).is_some()) {
-        return Cow::Borrowed(code);
-    }
-    let mut left: Vec<((String, String), bool)> = code.tables.clone().into_iter().collect();
-    let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut whole = Code {
-        tables: BTreeMap::new(),
-        ..code.clone()
-    };
-    while let Some((name, written)) = left.pop() {
-        match view_of(&name.0, &name.1) {
-            Some(view) if seen.insert(name.clone()) => {
-                whole.reach(&view.code);
-                let reads = view.reads.iter().cloned();
-                left.extend(reads.map(|read| (read, written)));
-            }
-            Some(_) => (),
-            None => *whole.tables.entry(name).or_default() |= written,
-        }
-    }
-    Cow::Owned(whole)
 }
 
 /// Where what a statement calls may run.
@@ -340,12 +293,9 @@ pub(super) fn astray(context: Context<'_>, name: &Name, written: bool) -> Option
 
 /// Why code must not run beside the rows of a table: what it touches is not where they are.
 pub(super) fn misfit(context: Context<'_>, kind: &Kind, code: &Code) -> Option<String> {
-    let code = &through_views(context, code);
+    let code = &context.through_views(code);
     for ((schema, table), written) in &code.tables {
-        let name = Name {
-            schema: Some(schema.clone()),
-            name: table.clone(),
-        };
+        let name = Name::within(schema, table);
         let other = match context.relation(&name) {
             Relation::System => continue,
             Relation::View(_) => {
@@ -418,10 +368,7 @@ pub fn misfits(topology: &Topology, catalog: &Catalog) -> Vec<(String, String, S
     }
     let mut found = Vec::new();
     for (schema, name, table) in catalog.tables() {
-        let whole = Name {
-            schema: Some(schema.to_owned()),
-            name: name.to_owned(),
-        };
+        let whole = Name::within(schema, name);
         let Some(kind) = context.kind(&whole) else {
             continue;
         };

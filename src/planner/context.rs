@@ -1,10 +1,12 @@
 //! What planning looks things up in, and what a table's name means there.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::{Ids, Lookup, Unlisted};
 use crate::placement::catalog::{Catalog, Table, View};
+use crate::placement::code::Code;
 use crate::placement::topology::{Kind, TableRule, Topology};
 use crate::planner::plan::LookupColumn;
 use crate::sql::cursor::Name;
@@ -157,42 +159,77 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// All tables that a view reads, through other views as well.
-    pub(super) fn under(&self, view: &View) -> Vec<Relation<'a>> {
-        let mut seen: BTreeSet<&(String, String)> = view.reads.iter().collect();
-        let mut left: Vec<&(String, String)> = seen.iter().copied().collect();
-        let mut found = Vec::new();
-        while let Some((schema, name)) = left.pop() {
-            let inner = self.catalog.table(schema, name);
-            match inner.and_then(|table| table.view.as_deref()) {
-                Some(inner) if self.own_kind(&whole(schema, name)).is_none() => {
-                    left.extend(inner.reads.iter().filter(|read| seen.insert(*read)));
-                }
-                Some(_) | None => found.push(self.relation(&whole(schema, name))),
+    /// A view that the config does not list.
+    fn unlisted_view(&self, schema: &str, name: &str) -> Option<&'a View> {
+        let view = self.catalog.table(schema, name)?.view.as_deref()?;
+        let is_listed = self.own_kind(&Name::within(schema, name)).is_some();
+        (!is_listed).then_some(view)
+    }
+
+    /// The same code, views replaced by what they read and run: a view that is written stands for its
+    /// tables too. A materialized one stays, beside what it reads.
+    pub(super) fn through_views<'c>(&self, code: &'c Code) -> Cow<'c, Code> {
+        let mut names = code.tables.keys();
+        if !names.any(|(schema, name)| self.unlisted_view(schema, name).is_some()) {
+            return Cow::Borrowed(code);
+        }
+        let mut whole = code.clone();
+        let mut left: Vec<((String, String), bool)> =
+            std::mem::take(&mut whole.tables).into_iter().collect();
+        let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
+        while let Some((name, written)) = left.pop() {
+            let view = self.unlisted_view(&name.0, &name.1);
+            if view.is_none_or(|view| view.is_materialized) {
+                *whole.tables.entry(name.clone()).or_default() |= written;
+            }
+            if let Some(view) = view
+                && seen.insert(name)
+            {
+                let own = Code {
+                    tables: BTreeMap::new(),
+                    ..view.code.clone()
+                };
+                whole.reach(&own);
+                left.extend(view.code.tables.clone());
+                left.extend(view.reads.iter().map(|read| (read.clone(), written)));
             }
         }
-        found
+        Cow::Owned(whole)
     }
 
-    /// Whether all that a view reads is on the home shard.
+    /// Whether all that a view reads, and what it runs touches, is on the home shard.
     pub(super) fn is_at_home(&self, view: &View) -> bool {
-        let at_home = |relation: &Relation<'_>| match relation {
-            Relation::Single | Relation::System | Relation::Reference(_) => true,
+        self.touches_only(view, |relation, written| match relation {
+            Relation::Single | Relation::System => true,
+            Relation::Reference(_) => !written,
             Relation::Sharded { .. } | Relation::View(_) | Relation::Refused => false,
-        };
-        view.code.opaque.is_none() && self.under(view).iter().all(at_home)
+        })
     }
 
-    /// Whether all that a view reads is on the home shard only.
+    /// Whether all that a view reads, and what it runs touches, is on the home shard only.
     pub(super) fn is_single(&self, view: &View) -> bool {
-        let is_single = |relation: &Relation<'_>| match relation {
+        self.touches_only(view, |relation, _| match relation {
             Relation::Single | Relation::System => true,
-            Relation::Sharded { .. }
-            | Relation::Reference(_)
+            Relation::Reference(_)
+            | Relation::Sharded { .. }
             | Relation::View(_)
             | Relation::Refused => false,
-        };
-        view.code.opaque.is_none() && self.under(view).iter().all(is_single)
+        })
+    }
+
+    fn touches_only(&self, view: &View, fits: impl Fn(&Relation<'_>, bool) -> bool) -> bool {
+        let mut code = view.code.clone();
+        for read in &view.reads {
+            code.tables.entry(read.clone()).or_default();
+        }
+        let code = self.through_views(&code);
+        let mut tables = code.tables.iter();
+        code.opaque.is_none()
+            && tables.all(|((schema, name), written)| {
+                // What a materialized one reads is there as well.
+                self.unlisted_view(schema, name).is_some()
+                    || fits(&self.relation(&Name::within(schema, name)), *written)
+            })
     }
 
     /// The table that a name means, with its schema.
@@ -253,13 +290,6 @@ impl<'a> Context<'a> {
                 .map(|(schema, name)| topology.table(Some(schema), name));
             rules.find_map(|rule| rule)
         })
-    }
-}
-
-fn whole(schema: &str, name: &str) -> Name {
-    Name {
-        schema: Some(schema.to_owned()),
-        name: name.to_owned(),
     }
 }
 

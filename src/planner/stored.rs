@@ -330,7 +330,8 @@ fn of_view(catalog: &Catalog, text: &str) -> Code {
     };
     Code {
         volatility: Volatility::Immutable,
-        tables: BTreeMap::new(),
+        // Its own are known exactly; what its functions and operators touch counts as well.
+        tables: of_calls(catalog, text.as_bytes(), Lexing::default()).tables,
         ..reader.with_called(text.as_bytes(), Lexing::default())
     }
 }

@@ -19,6 +19,14 @@ pub struct Name {
 }
 
 impl Name {
+    /// A name with its schema, as the catalogs have both.
+    pub fn within(schema: &str, name: &str) -> Name {
+        Name {
+            schema: Some(schema.to_owned()),
+            name: name.to_owned(),
+        }
+    }
+
     /// From its parts, the catalog's name before the schema's allowed and dropped.
     pub fn of(mut parts: Vec<String>) -> Option<Name> {
         let name = parts.pop()?;

@@ -11,10 +11,12 @@ CREATE TABLE vw_orders (id int, customer_id bigint, total numeric);
 CREATE TABLE vw_items (order_id int, customer_id bigint, name text);
 CREATE TABLE vw_colours (id int, name text);
 CREATE TABLE vw_notes (id int, note text);
+CREATE FUNCTION vw_sees(int, int) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT count(*) > 9 FROM vw_orders';
+CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = vw_sees);
 CREATE FUNCTION vw_all() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM vw_orders';
 ";
 
-const VIEWS: [&str; 12] = [
+const VIEWS: [&str; 14] = [
     "CREATE VIEW vw_large AS SELECT * FROM vw_orders WHERE total > 50",
     "CREATE VIEW vw_lines (who, what, amount) AS
         SELECT o.customer_id, i.name, o.total FROM vw_orders o
@@ -28,6 +30,8 @@ const VIEWS: [&str; 12] = [
     "CREATE VIEW vw_open AS SELECT id, note FROM vw_notes WHERE note IS NOT NULL",
     "CREATE VIEW vw_counted AS SELECT id, vw_all() AS n FROM vw_notes",
     "CREATE VIEW vw_tints AS SELECT lower(name) AS name FROM vw_colours",
+    "CREATE VIEW vw_opped AS SELECT id FROM vw_notes WHERE id === 1",
+    "CREATE VIEW vw_over AS SELECT * FROM vw_opped",
     "CREATE MATERIALIZED VIEW vw_kept AS SELECT id FROM vw_notes",
 ];
 
@@ -124,6 +128,9 @@ fn check(shards: usize) {
         "SELECT * FROM vw_numbers WHERE customer_id = 1",
         "SELECT * FROM vw_first WHERE customer_id = 1",
         "SELECT * FROM vw_counted",
+        "SELECT * FROM vw_opped",
+        "SELECT * FROM vw_over",
+        "DELETE FROM vw_over WHERE id = 1",
         "UPDATE vw_large SET total = 1 WHERE customer_id = 1",
         "DELETE FROM vw_large WHERE customer_id = 1",
         "INSERT INTO vw_large VALUES (100, 1, 1)",
