@@ -285,14 +285,67 @@ fn variables_and_files_come_in_as_text() {
 }
 
 #[test]
+fn twins_visit_each_gather_server_in_turn() {
+    let parse = |gather: &str, tables: &str| {
+        let text = format!(
+            "name: test\nusers: [{{name: app, password: x}}]\n{gather}\ndatabases: {{shop: {{home: b, \
+             shards: {{a: host=db1, b: \"host=db2 port=5433 sslmode=require\"}}, \
+             distributions: {{d: {{key: bigint, place: {{jump: all}}}}}}, tables: {{{tables}}}}}}}\n"
+        );
+        parse_text(&text, "pgherd.yaml", &[]).map(|parsed| parsed.ready().unwrap())
+    };
+    let shown = |gather: &str| -> Vec<String> {
+        let config = parse(gather, "t: {distribution: d, key: k}").unwrap();
+        let twins = config.twins(&config.databases["shop"]).into_iter();
+        twins
+            .map(|twin| {
+                let host = twin.host;
+                format!("{} {}:{}/{}", twin.name, host.host, host.port, host.dbname)
+            })
+            .collect()
+    };
+    let home = "gather: {twins: 2}";
+    assert_eq!(
+        shown(home),
+        [
+            "twin_1 db2:5433/pgherd_test_shop_twin_1",
+            "twin_2 db2:5433/pgherd_test_shop_twin_2",
+        ]
+    );
+    let config = parse(home, "t: {distribution: d, key: k}").unwrap();
+    let twins = config.twins(&config.databases["shop"]);
+    assert_eq!(twins[0].host.tls, Some(config::ServerTlsMode::Require));
+    assert_eq!(
+        shown("gather: {server: [host=g1, \"host=g2 port=1\"], twins: 2}"),
+        [
+            "twin_1 g1:5432/pgherd_test_shop_twin_1",
+            "twin_2 g2:1/pgherd_test_shop_twin_2",
+            "twin_3 g1:5432/pgherd_test_shop_twin_3",
+            "twin_4 g2:1/pgherd_test_shop_twin_4",
+        ]
+    );
+    assert_eq!(shown("gather: {server: postgres://g1, twins: 1}").len(), 1);
+    let none = parse(home, "t: reference").unwrap();
+    assert!(none.twins(&none.databases["shop"]).is_empty());
+    for bad in ["host=g dbname=x", "[host=g, host=g]", "port=1", "{a: b}"] {
+        let faults = parse(&format!("gather: {{server: {bad}}}"), "t: reference").unwrap_err();
+        assert_eq!(faults[0].path, "gather.server", "{bad}");
+    }
+    let old = parse(home, "t: reference").unwrap();
+    let new = parse("gather: {server: host=g, twins: 3}", "t: reference").unwrap();
+    let diff = config::diff(&old, &new);
+    let changed: Vec<&str> = diff.changes.iter().map(|one| one.key.as_str()).collect();
+    assert_eq!(changed, ["gather.twins", "gather.server"]);
+    assert_eq!(diff.restarts().count(), 0);
+}
+
+#[test]
 fn later_features_are_told_apart_from_faults() {
     let with = |text: &str| parse_text(&format!("{text}\n{SMALL}"), "pgherd.yaml", &[]).unwrap();
     for (text, path) in [
         ("consistent_reads: true", "consistent_reads"),
         ("cross_shard_writes: reject", "cross_shard_writes"),
         ("recovery: {every: 6s}", "recovery.every"),
-        ("gather: {twins: 5}", "gather.twins"),
-        ("gather: {server: host=x}", "gather.server"),
         ("cache: {redis: 'redis://127.0.0.1'}", "cache.redis"),
         (
             "cache: {invalidate_on: [{channel: a, table: b}]}",

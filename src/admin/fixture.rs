@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
 use crate::config::{
     Auth, AuthMethod, ClientTls, ClientTlsMode, Config, Constraints, Database, Distribution,
-    Fallback, Host, Ids, KeyType, Limits, Listen, Log, LogFormat, Place, PoolMode, RangePart,
-    Secret, ServerTls, ServerTlsMode, Setting, Shard, Table, TableKind, Unlisted, User,
+    Fallback, Gather, Host, Ids, KeyType, Limits, Listen, Log, LogFormat, Place, PoolMode,
+    RangePart, Secret, ServerTls, ServerTlsMode, Setting, Shard, Table, TableKind, Unlisted, User,
 };
 use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
@@ -185,6 +185,7 @@ fn config() -> Config {
         admin_users: vec!["postgres".into()],
         stats_users: vec!["grafana".into()],
         limits: Limits::default(),
+        gather: Gather::default(),
         databases: BTreeMap::from([("shop".to_owned(), shop())]),
         fallback: Some(Fallback {
             server: Host {

@@ -60,6 +60,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.auth.rules != new.auth.rules && old.auth.hba == new.auth.hba {
         changed("auth_hba_file".to_owned());
     }
+    if old.gather.servers != new.gather.servers {
+        changed("gather.server".to_owned());
+    }
     each(&old.users, &new.users, |name, pair| {
         users(name, pair, &mut changed);
     });

@@ -17,6 +17,7 @@ mod read;
 pub mod reference;
 pub mod schema;
 mod settings;
+mod twin;
 mod value;
 mod yaml;
 
@@ -24,6 +25,7 @@ pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
 pub use load::limit::{is_limit, with_limit};
 pub use load::{Parsed, Sources, parse, split_name};
+pub use twin::{Gather, Twin};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,6 +51,8 @@ pub struct Config {
     pub admin_users: Vec<String>,
     pub stats_users: Vec<String>,
     pub limits: Limits,
+    /// Where and how far queries over several shards are finished.
+    pub gather: Gather,
     /// Databases by name, without `"*"`.
     pub databases: BTreeMap<String, Database>,
     /// The `"*"` entry: databases not named above, on one server, pooled only.

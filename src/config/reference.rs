@@ -89,6 +89,7 @@ fn section(lines: &mut Vec<String>, section: &Section, pad: &str, landed: bool) 
             | Kind::KeyTypes
             | Kind::Server
             | Kind::Servers
+            | Kind::SomeServers
             | Kind::Place
             | Kind::Pins => {
                 lines.push(format!(
@@ -134,6 +135,7 @@ fn comment(lines: &mut Vec<String>, key: &Key, pad: &str, landed: bool) {
         | Kind::KeyTypes
         | Kind::Server
         | Kind::Servers
+        | Kind::SomeServers
         | Kind::Place
         | Kind::Pins
         | Kind::Section(_)

@@ -110,6 +110,7 @@ fn default(key: &Key) -> Option<Value> {
         | Kind::KeyTypes
         | Kind::Server
         | Kind::Servers
+        | Kind::SomeServers
         | Kind::Place
         | Kind::Pins
         | Kind::Section(_)
@@ -141,6 +142,7 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::Columns | Kind::KeyTypes => or_list(json!({"type": "string"})),
         Kind::ColumnLists => list(or_list(json!({"type": "string"}))),
         Kind::Servers => list(json!({"type": "string", "minLength": 1})),
+        Kind::SomeServers => or_list(json!({"type": "string", "minLength": 1})),
         Kind::Place => json!({"$ref": "#/$defs/place"}),
         Kind::Pins => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Kind::Section(section) => reference(section, definitions),

@@ -256,18 +256,16 @@ static GATHER: Section = Section {
     keys: &[
         Key::new(
             "server",
-            Kind::Server,
+            Kind::SomeServers,
             "null",
-            "Where twins live; the home shard's server if left out.",
-        )
-        .not_yet(),
+            "Where twins live, one server or a list of them; the home shard's server if left out.",
+        ),
         Key::new(
             "twins",
             Kind::Count { min: 1, max: 1_000 },
             "4",
-            "Queries that may be gathered at once.",
-        )
-        .not_yet(),
+            "Queries of a database that may be gathered at once, on each server.",
+        ),
         Key::new(
             "max_rows",
             Kind::Count {
@@ -276,8 +274,7 @@ static GATHER: Section = Section {
             },
             "10000000",
             "Rows one query may fetch.",
-        )
-        .not_yet(),
+        ),
         Key::new(
             "max_bytes",
             Kind::Size {
@@ -286,14 +283,12 @@ static GATHER: Section = Section {
             },
             "1GB",
             "Bytes one query may fetch.",
-        )
-        .not_yet(),
+        ),
         Key::new(
             "timeout",
             Kind::Duration,
             "60s",
             "How long one query may take.",
-        )
-        .not_yet(),
+        ),
     ],
 };

@@ -120,6 +120,8 @@ pub(super) enum Kind {
     Server,
     /// A list of those.
     Servers,
+    /// One of those or a list of them.
+    SomeServers,
     /// A placement rule.
     Place,
     /// Text to text.
@@ -140,6 +142,7 @@ impl Kind {
             Kind::Secret
                 | Kind::Server
                 | Kind::Servers
+                | Kind::SomeServers
                 | Kind::Place
                 | Kind::Pins
                 | Kind::Section(_)

@@ -60,6 +60,7 @@ fn sslmodes(root: &Object<'_>, config: &Config) {
         .flat_map(|database| &database.shards);
     let hosts = shards.flat_map(|shard| std::iter::once(&shard.primary).chain(&shard.replicas));
     let hosts = hosts.chain(config.fallback.as_ref().map(|all| &all.server));
+    let hosts = hosts.chain(&config.gather.servers);
     if let Some(host) = hosts.into_iter().find(verifies) {
         let message = format!(
             "the sslmode of \"{}:{}\" needs the certificates to verify with",

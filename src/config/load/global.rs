@@ -6,10 +6,12 @@ use super::Loader;
 use crate::config::fault::At;
 use crate::config::keys::global::INVALIDATE;
 use crate::config::read::{Object, items};
-use crate::config::{KeepUnnamed, Limits, Listen, Log, LogFormat, PoolMode};
+use crate::config::{Gather, Host, KeepUnnamed, Limits, Listen, Log, LogFormat, PoolMode, connect};
 
 /// Bytes of the deployment's name: it is part of every prepared transaction's gid.
 const NAME_MAX: usize = 32;
+/// Gather servers: with their twins they are numbered as shards are.
+const GATHER_SERVERS_MAX: usize = 32;
 const POOL_MODES: [PoolMode; 3] = [
     PoolMode::Transaction,
     PoolMode::Session,
@@ -151,6 +153,36 @@ impl Loader<'_> {
             }
         }
         listen
+    }
+
+    pub(super) fn gather(&self, gather: &Object<'_>) -> Gather {
+        let mut servers: Vec<Host> = Vec::new();
+        for (at, text) in gather.texts("server") {
+            let path = gather.child("server");
+            match connect::host(&text, "") {
+                Err(bad) => self.fault(at, &path, bad.message, bad.hint),
+                Ok(host) if !host.dbname.is_empty() => {
+                    let hint = "Remove dbname: twins are databases of their own.";
+                    self.fault(at, &path, "may not name a database", hint);
+                }
+                Ok(host) if servers.contains(&host) => {
+                    let message = format!("\"{text}\" is given twice");
+                    self.fault(at, &path, message, "Remove one of the two.");
+                }
+                Ok(host) => servers.push(host),
+            }
+        }
+        if servers.len() > GATHER_SERVERS_MAX {
+            let message = format!("names more than {GATHER_SERVERS_MAX} servers");
+            gather.bad("server", message, "Name fewer, and raise gather.twins.");
+        }
+        Gather {
+            servers,
+            twins: gather.count("twins"),
+            max_rows: u64::try_from(gather.count("max_rows")).unwrap_or(u64::MAX),
+            max_bytes: gather.size("max_bytes"),
+            timeout: gather.duration("timeout"),
+        }
     }
 
     pub(super) fn invalidations(&self, cache: &Object<'_>) {

@@ -135,6 +135,7 @@ impl Loader<'_> {
                 .map(|(_, name)| name)
                 .collect(),
             limits: global::limits(&root),
+            gather: self.gather(&root.section("gather")),
             databases,
             fallback,
             settings: settings::list(node),
@@ -157,12 +158,6 @@ impl Loader<'_> {
         recovery.duration("every");
         recovery.duration("age");
         root.boolean("consistent_reads");
-        let gather = root.section("gather");
-        gather.count("twins");
-        gather.count("max_rows");
-        gather.size("max_bytes");
-        gather.duration("timeout");
-        login::server(&gather, "server", "");
     }
 
     fn databases(&self, root: &Object<'_>) -> (BTreeMap<String, Database>, Option<Fallback>) {
