@@ -398,6 +398,7 @@ fn catalog() -> Catalog {
                 oid: 20,
                 generated: false,
                 modifier: -1,
+                primary: false,
             })
             .collect();
         catalog.insert(

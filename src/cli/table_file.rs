@@ -116,6 +116,7 @@ fn column(mut cursor: Cursor<'_>) -> Option<Column> {
         oid: 0,
         generated,
         modifier: -1,
+        primary: false,
     })
 }
 

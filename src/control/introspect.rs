@@ -19,11 +19,13 @@ const TABLES: &str = "
                                WHERE p.provolatile = 'v'
                                  AND (p.oid IN (SELECT oprcode FROM pg_catalog.pg_operator)
                                       OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))),
-           a.attname::text, a.atttypid, a.attgenerated <> '', a.atttypmod
+           a.attname::text, a.atttypid, a.attgenerated <> '', a.atttypmod,
+           COALESCE(a.attnum = ANY (x.indkey::pg_catalog.int2[]), false)
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_attribute a
            ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_catalog.pg_index x ON x.indrelid = c.oid AND x.indisprimary
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^pg_(toast|temp)'
     ORDER BY 1, 2, a.attnum";
 
@@ -248,6 +250,7 @@ impl Control {
                     oid: column(row, 4)?,
                     generated: column(row, 5)?,
                     modifier: column(row, 6)?,
+                    primary: column(row, 7)?,
                 });
             }
         }

@@ -141,7 +141,8 @@ impl Portal<'_> {
             | Route::AnyShard
             | Route::Single(_)
             | Route::Broadcast { .. }
-            | Route::CopySplit(_) => None,
+            | Route::CopySplit(_)
+            | Route::Gather(_) => None,
         };
         let shard = first.unwrap_or_else(|| client.topology().home());
         let mut one = ShardSet::default();

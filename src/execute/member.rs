@@ -89,6 +89,28 @@ impl Member {
         Ok(())
     }
 
+    /// Queues a query of our own, whose answer is heard.
+    pub(super) fn push_text(&mut self, sql: &str) -> Result<(), Trouble> {
+        let connection = self.connection()?;
+        frame::write(&mut connection.out, b'Q', &[sql.as_bytes(), b"\0"]);
+        connection.pipeline.sent(Request::Query, false, Note::None);
+        Ok(())
+    }
+
+    /// The client's end instead of an error, when half a message has been handed on to it: it cannot be
+    /// brought back in step.
+    pub(super) fn unless_cut<T>(&self, result: Result<T, Trouble>) -> Result<T, Trouble> {
+        let is_cut = self.reading.forwarding
+            && self
+                .lease
+                .peek()
+                .is_some_and(|connection| connection.reader.is_passing());
+        match result {
+            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
+            other => other,
+        }
+    }
+
     /// Queues the client's statement; `describe` asks for a RowDescription in the extended protocol.
     pub(super) fn push_statement<C: Conversation>(
         &mut self,
@@ -263,11 +285,7 @@ impl Member {
         on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Trouble> {
         let result = self.hear_all(client, on).await;
-        let is_cut = self.reading.forwarding && self.connection()?.reader.is_passing();
-        match result {
-            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
-            other => other,
-        }
+        self.unless_cut(result)
     }
 
     async fn hear_all<C: Conversation>(
@@ -627,7 +645,7 @@ pub(super) async fn open<C: Conversation>(
 }
 
 /// Where cancel requests go that are for all of them.
-fn targets(members: &[Member]) -> Vec<Rc<CancelTarget>> {
+pub(super) fn targets(members: &[Member]) -> Vec<Rc<CancelTarget>> {
     members
         .iter()
         .filter_map(|member| member.lease.peek())

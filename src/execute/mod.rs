@@ -8,6 +8,7 @@
 mod broadcast;
 mod concat;
 mod copy;
+mod gather;
 mod group;
 mod insert;
 mod member;
@@ -24,7 +25,9 @@ use crate::metrics::catalogue::RouteLabel;
 use crate::placement::ShardId;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
+use crate::planner::gather::Fragment;
 use crate::planner::plan::{Effect, Entry, Route};
+use crate::planner;
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
@@ -89,8 +92,40 @@ pub(crate) enum Copied {
     Fail(String),
 }
 
+/// A twin that one statement has to itself, until this is dropped.
+pub(crate) trait Twin: 'static {
+    /// What its connections go by, beside those of the shards.
+    fn shard(&self) -> ShardId;
+
+    /// Another proxy is at work on it: it is passed over for a while.
+    fn busy_elsewhere(self);
+}
+
 /// What carrying out a wide statement needs of the client that sent it.
 pub(crate) trait Conversation {
+    type Twin: Twin;
+
+    /// Waits for a twin; `None` where the database has none.
+    ///
+    /// # Errors
+    /// None came free in time, or the client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe: a drop leaves the line.
+    async fn take_twin(&mut self) -> Result<Option<Self::Twin>, Interrupted>;
+
+    /// What bounds a statement that is finished on a twin.
+    fn gather(&self) -> &crate::config::Gather;
+
+    /// Works out what a twin's plan needs, with what is known of the tables.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    fn plan_fragments(
+        &self,
+        work: impl FnOnce(planner::Context<'_>) -> Result<Vec<Fragment>, Fault>,
+    ) -> Result<Vec<Fragment>, Fault>;
+
     /// Bytes to be sent to the client.
     fn out(&mut self) -> &mut Vec<u8>;
 
@@ -390,6 +425,7 @@ async fn carry_out<C: Conversation>(
         Route::Concat(shards) => concat::run(client, wide, shards, describe).await,
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
+        Route::Gather(gather) => gather::run(client, wide, gather, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -400,6 +436,7 @@ async fn carry_out<C: Conversation>(
     let label = match &wide.route {
         Route::CopySplit(_) => RouteLabel::Copy,
         Route::InsertSplit(_) => RouteLabel::Split,
+        Route::Gather(_) => RouteLabel::Gather,
         Route::Session
         | Route::Anywhere
         | Route::AnyShard

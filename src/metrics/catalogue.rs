@@ -126,6 +126,7 @@ label! {
         Local = "local",
         Single = "single",
         Multi = "multi",
+        Gather = "gather",
         Split = "split",
         Copy = "copy",
     }

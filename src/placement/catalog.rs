@@ -21,6 +21,8 @@ pub struct Column {
     pub generated: bool,
     /// `atttypmod`: the length of a `varchar`, the digits of a `numeric` or a timestamp; -1 for none.
     pub modifier: i32,
+    /// Whether the primary key is on it.
+    pub primary: bool,
 }
 
 /// One table, partitioned table, view or foreign table.

@@ -163,6 +163,27 @@ impl Made {
     }
 }
 
+/// What a statement calls that may look at more than its arguments, the settings and the clock.
+pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Option<String> {
+    let context = survey.context;
+    let of_names = survey.calls.iter().map(|call| call.name.clone());
+    for name in of_names.chain(dotted(survey, cursor)) {
+        let is_free = match routine(context, &name) {
+            None => functions::is_table_free(&name),
+            Some(code) => {
+                let shared = context.catalog.routines.is_shared(&name.name);
+                code.is_apart() && !code.unlike && (functions::is_table_free(&name) || !shared)
+            }
+        };
+        if !is_free {
+            return Some(named(&name));
+        }
+    }
+    let unnamed = unnamed(survey, cursor);
+    let mut unnamed = unnamed.into_iter().filter(|(_, code)| !code.is_apart() || code.unlike);
+    unnamed.next().map(|(what, _)| what)
+}
+
 fn named(name: &Name) -> String {
     format!("function \"{name}\"")
 }

@@ -9,6 +9,7 @@ use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
+use crate::planner::gather;
 use crate::planner::ids::Generates;
 use crate::planner::literals::Literals;
 use crate::planner::lookups;
@@ -142,6 +143,7 @@ fn checked(survey: &Survey<'_>) -> Access {
         keys: reference.rows.clone(),
         concat: false,
         splits: false,
+        gather: None,
         otherwise: Arc::new(refuse::insert(&table)),
         insert: true,
         modifiers: survey.modifiers.clone().into(),
@@ -469,7 +471,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         match reference.place {
             Rows::Sharded { distribution, .. } => {
                 if shared.is_some_and(|shared| shared != distribution) {
-                    return refused(refuse::mixed(first.as_deref().unwrap_or_default(), &name));
+                    let first = first.as_deref().unwrap_or_default();
+                    return gathered(survey, block, cursor, refuse::mixed(first, &name));
                 }
                 shared = Some(distribution);
                 first.get_or_insert(name);
@@ -482,7 +485,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
             }
             Rows::Reference => (),
             Rows::Single | Rows::System => {
-                return refused(refuse::mixed(&concat::named(&survey.references), &name));
+                let otherwise = refuse::mixed(&concat::named(&survey.references), &name);
+                return gathered(survey, block, cursor, otherwise);
             }
         }
     }
@@ -524,8 +528,20 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
             let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
             keys.any(|operand| matches!(operand, Operand::Looked(_)))
         });
+    let gather = match verdict {
+        Err(_) if written.is_none() => {
+            gather::check(survey, block, *cursor, otherwise.clone()).map(Some)
+        }
+        _ => Ok(None),
+    };
+    let (gather, otherwise) = match gather {
+        Ok(gather) => (gather, otherwise),
+        // Why it cannot be gathered is what stands in the way.
+        Err(fault) => (None, fault),
+    };
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),
+        gather: gather.map(Arc::new),
         splits: inserts
             && keys
                 .as_ref()
@@ -540,6 +556,14 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         hinted: None,
         table: table.into(),
     }))
+}
+
+/// A read whose rows are on no shard together: finished on a twin, or refused.
+fn gathered(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, otherwise: Fault) -> Access {
+    match gather::check(survey, block, *cursor, otherwise) {
+        Ok(gather) => Access::Gather(Arc::new(gather)),
+        Err(fault) => refused(fault),
+    }
 }
 
 /// Whether a key of a timestamp's type is a parameter that stands in another place too: there it may have

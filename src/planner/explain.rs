@@ -13,7 +13,7 @@ use crate::planner::tally::Way;
 /// route and the reason, and for a refusal one each with its detail and hint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteReport {
-    /// `local`, `single`, `multi`, `split`, `copy` or `refuse`.
+    /// `local`, `single`, `multi`, `gather`, `split`, `copy` or `refuse`.
     pub route: &'static str,
     /// Names of shards; empty where none is needed. For a read of reference tables, those that any
     /// one of may answer.
@@ -45,7 +45,9 @@ pub fn explain(
     let all = || topology.shards().to_vec();
     let shards = match route {
         Ok(Route::Session | Route::Anywhere) | Err(_) => Vec::new(),
-        Ok(Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_)) => all(),
+        Ok(
+            Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_) | Route::Gather(_),
+        ) => all(),
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
         Ok(Route::Concat(shards)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
@@ -89,6 +91,10 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),
         Route::Concat(_) => "each shard's rows, one after another, are the answer".into(),
+        Route::Gather(gather) => format!(
+            "finished on a twin, over the rows fetched for it ({})",
+            gather.otherwise.message
+        ),
         Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
         Route::Broadcast { transaction: false } => {
             "every shard, one after another: it cannot run in a transaction block".into()
@@ -129,6 +135,7 @@ fn single(access: &Access, topology: &Topology) -> String {
         | Access::AnyShard
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
+        | Access::Gather(_)
         | Access::Refuse(_) => "all it uses is on the home shard".into(),
     }
 }

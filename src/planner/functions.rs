@@ -373,6 +373,139 @@ pub(super) enum SessionEffect {
     Dynamic,
 }
 
+/// Every name in `pg_catalog` of PostgreSQL 15 whose functions are all immutable, in order: the scalar ones,
+/// the set-returning ones, aggregates and window functions.
+const IMMUTABLE: &str = include_str!("functions/immutable.txt");
+
+/// Not immutable, but answered the same by any server that has the settings and the rows, at one moment, or
+/// by the clock and by chance.
+const TABLE_FREE: &[&str] = &[
+    "age",
+    "clock_timestamp",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_schemas",
+    "current_setting",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "date",
+    "enum_first",
+    "enum_last",
+    "enum_range",
+    "gen_random_uuid",
+    "grouping",
+    "in_range",
+    "json_agg",
+    "json_build_array",
+    "json_build_object",
+    "json_object_agg",
+    "json_populate_record",
+    "json_populate_recordset",
+    "json_to_record",
+    "json_to_recordset",
+    "jsonb_agg",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "jsonb_object_agg",
+    "jsonb_path_exists_tz",
+    "jsonb_path_match_tz",
+    "jsonb_path_query_array_tz",
+    "jsonb_path_query_first_tz",
+    "jsonb_path_query_tz",
+    "jsonb_populate_record",
+    "jsonb_populate_recordset",
+    "jsonb_to_record",
+    "jsonb_to_recordset",
+    "localtime",
+    "localtimestamp",
+    "make_timestamptz",
+    "money",
+    "now",
+    "pg_client_encoding",
+    "pg_typeof",
+    "random",
+    "row_to_json",
+    "session_user",
+    "statement_timestamp",
+    "timeofday",
+    "transaction_timestamp",
+    "user",
+    "version",
+    "xmlagg",
+    "xmlconcat",
+    "xmlelement",
+    "xmlforest",
+    "xmlpi",
+    "xmlroot",
+    "xmlserialize",
+    "xmlparse",
+    "xmlexists",
+    "json_arrayagg",
+    "json_objectagg",
+];
+
+/// Not immutable, but its answer depends on nothing but the arguments and the settings.
+const BY_SETTINGS: &[&str] = &[
+    "array_to_json",
+    "array_to_string",
+    "concat",
+    "concat_ws",
+    "convert",
+    "convert_from",
+    "convert_to",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "format",
+    "generate_series",
+    "json_to_tsvector",
+    "jsonb_to_tsvector",
+    "length",
+    "like_escape",
+    "not_like_escape",
+    "numeric",
+    "overlaps",
+    "phraseto_tsquery",
+    "plainto_tsquery",
+    "quote_literal",
+    "quote_nullable",
+    "similar_escape",
+    "similar_to_escape",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "timezone",
+    "to_char",
+    "to_date",
+    "to_json",
+    "to_jsonb",
+    "to_number",
+    "to_timestamp",
+    "to_tsquery",
+    "to_tsvector",
+    "ts_headline",
+    "websearch_to_tsquery",
+];
+
+fn is_immutable(name: &str) -> bool {
+    IMMUTABLE.lines().any(|known| known == name)
+}
+
+/// Whether a call of a built-in function may run on a twin: it looks at its arguments, the settings and the
+/// clock, and nowhere else.
+pub(super) fn is_table_free(name: &Name) -> bool {
+    let lists = [PLAIN, PLAIN_SETS, AGGREGATES, TABLE_FREE, BY_SETTINGS];
+    listed(name, &lists) || built_in(name).is_some_and(is_immutable)
+}
+
+/// Whether a built-in function of this name answers alike on every shard for the same arguments.
+pub(super) fn is_settled(name: &str) -> bool {
+    [PLAIN, BY_SETTINGS].iter().any(|list| list.contains(&name)) || is_immutable(name)
+}
+
 fn built_in(name: &Name) -> Option<&str> {
     match name.schema.as_deref() {
         None | Some("pg_catalog") => Some(&name.name),

@@ -15,7 +15,7 @@ use crate::sql::hints::Hints;
 /// Applies a text's hints to where one of its statements may run.
 pub(super) fn apply(access: &mut Access, hints: &Hints, context: Context<'_>) {
     let takes = match access {
-        Access::Keyed(_) | Access::AnyShard | Access::Home => true,
+        Access::Keyed(_) | Access::AnyShard | Access::Home | Access::Gather(_) => true,
         Access::Refuse(fault) => !refuse::stands(fault),
         Access::Session
         | Access::Anywhere
@@ -58,6 +58,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
             | Access::CopySplit(_)
             | Access::Generate(_)
             | Access::Shard(_)
+            | Access::Gather(_)
             | Access::Refuse(_) => Access::Shard(shard),
         }));
     }
@@ -80,6 +81,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         concat: false,
         splits: false,
         otherwise: Arc::new(refuse::unprovable(&table)),
+        gather: None,
         insert: true,
         modifiers: Arc::from([]),
         looks: false,

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 
 use crate::planner::context::Context;
-use crate::planner::plan::{Access, KeyOperands, Looked, Operand, Script};
+use crate::planner::plan::{Access, Gather, KeyOperands, Looked, Operand, Script};
 use crate::planner::script::script;
 use crate::planner::tally::{self, Tallies};
 use crate::sql::mask::Masked;
@@ -250,6 +250,12 @@ fn weight(operand: &Operand) -> usize {
     }
 }
 
+/// Bytes that is known of a read for a twin takes, about.
+fn weight_of(gather: &Gather) -> usize {
+    let words = gather.words.iter().flat_map(|words| words.iter());
+    512 + words.map(|word| 64 + word.len()).sum::<usize>()
+}
+
 /// Bytes a plan takes, about: the text, the entry and the statements with their keys.
 fn size(text: &[u8], script: &Script) -> usize {
     let keys: usize = script
@@ -261,7 +267,8 @@ fn size(text: &[u8], script: &Script) -> usize {
                 let keys = keyed.keys.iter().flatten().map(of_key);
                 let entries = keyed.entries.iter().flat_map(|entries| &entries.rows);
                 let entries = entries.map(|(value, key)| weight(value) + of_key(key));
-                keys.chain(entries).sum()
+                let gather = keyed.gather.as_deref().map_or(0, weight_of);
+                keys.chain(entries).sum::<usize>() + gather
             }
             Access::Generate(generate) => 512 + generate.keys.len() * 96,
             Access::Session
@@ -273,6 +280,7 @@ fn size(text: &[u8], script: &Script) -> usize {
             | Access::CopySplit(_)
             | Access::Shard(_)
             | Access::Refuse(_) => 0_usize,
+            Access::Gather(gather) => weight_of(gather),
         })
         .sum();
     text.len() + 256 + script.statements.len() * 768 + script.literals.len() * 16 + keys

@@ -10,6 +10,7 @@ mod effects;
 mod explain;
 mod facts;
 mod functions;
+pub mod gather;
 mod hint;
 mod ids;
 mod literals;

@@ -5,6 +5,7 @@
 //! the single-shard path.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -272,8 +273,23 @@ pub enum Access {
     Generate(Arc<Generate>),
     /// Hinted to one shard.
     Shard(ShardId),
+    /// Reads what no shard has all of: finished on a twin.
+    Gather(Arc<Gather>),
     /// Cannot be answered exactly: the error, with its hint.
     Refuse(Arc<Fault>),
+}
+
+/// A read that may be finished on a twin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// Every name that a column may be meant by; `None`: all may be meant.
+    pub words: Option<Arc<BTreeSet<String>>>,
+    /// Whether columns go by their own names everywhere, so that a plan's conditions can be read.
+    pub filters: bool,
+    /// What to answer where there is no twin.
+    pub otherwise: Arc<Fault>,
+    /// The first of its sharded tables as written, for messages.
+    pub table: Arc<str>,
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
@@ -295,6 +311,8 @@ pub struct Keyed {
     pub splits: bool,
     /// What to answer when it would need several shards and may not.
     pub otherwise: Arc<Fault>,
+    /// How it may be finished on a twin instead.
+    pub gather: Option<Arc<Gather>>,
     /// Whether the keys are those of new rows: NULL is refused, and so is what cannot be placed.
     pub insert: bool,
     /// The type modifiers of the key's columns that new rows are stored in, by the column.
@@ -316,6 +334,7 @@ impl Keyed {
         Keyed {
             concat: false,
             splits: false,
+            gather: None,
             otherwise: Arc::new(otherwise),
             ..self.clone()
         }
@@ -499,6 +518,8 @@ pub enum Route {
         transaction: bool,
     },
     CopySplit(Arc<CopySplit>),
+    /// Fragments are fetched from the shards, and the statement runs on a twin.
+    Gather(Arc<Gather>),
     /// Each shard gets its rows of an INSERT's VALUES. At least two shards.
     InsertSplit(Arc<[Share]>),
 }

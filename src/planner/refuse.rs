@@ -294,6 +294,39 @@ pub fn mixed(first: &str, second: &str) -> Fault {
     ))
 }
 
+/// A read of several shards that locks rows.
+pub fn locks(table: &str) -> Fault {
+    unsupported("FOR UPDATE or FOR SHARE over several shards is not supported".to_owned())
+        .detail(format!(
+            "The rows of sharded table \"{table}\" would be locked on no shard."
+        ))
+        .hint("Confine the statement to the keys of one shard, or read without locking.")
+}
+
+/// A read of several shards that calls what may look at more than its arguments.
+pub fn looks_elsewhere(what: &str, table: &str) -> Fault {
+    unsupported(format!("{what} in a read of several shards is not supported"))
+        .detail(format!(
+            "It may look at more than its arguments, and beside the rows fetched of sharded table \"{table}\" there is nothing to look at."
+        ))
+        .hint("Call it in a statement that is confined to the keys of one shard, or on rows read before.")
+}
+
+/// A plan of the gather server that is nested too deeply.
+pub fn deep_plan() -> Fault {
+    Fault::error(SqlState::TOO_COMPLEX, "the statement is nested too deeply to be gathered")
+        .hint("Take it apart.")
+}
+
+/// A column that is not known yet.
+pub fn stale_catalog() -> Fault {
+    Fault::error(
+        SqlState::SERIALIZATION_FAILURE,
+        "the schema was changed while the statement was planned",
+    )
+    .hint("Send the statement again.")
+}
+
 /// Columns of a table that the plan needs and nobody told.
 pub fn columns(table: &str) -> Fault {
     unsupported(format!("the columns of table \"{table}\" are not known"))

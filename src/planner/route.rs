@@ -57,6 +57,7 @@ fn at(
         }
         Access::CopySplit(split) => Ok(Route::CopySplit(Arc::clone(split))),
         Access::Shard(shard) => Ok(Route::Single(*shard)),
+        Access::Gather(gather) => Ok(Route::Gather(Arc::clone(gather))),
         Access::Refuse(fault) => Err(Fault::clone(fault)),
     }
 }
@@ -158,7 +159,7 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         Reached::Several(_) if keyed.insert && matches!(keys.as_slice(), [one] if is_id(one)) => {
             Err(refuse::pinned_id(&keyed.table))
         }
-        Reached::Several(_) => Err(Fault::clone(&keyed.otherwise)),
+        Reached::Several(_) => wider(keyed),
     }
 }
 
@@ -277,7 +278,15 @@ fn everywhere(
     if keyed.concat {
         return Ok(Route::Concat(shards.clone()));
     }
-    Err(Fault::clone(&keyed.otherwise))
+    wider(keyed)
+}
+
+/// What is neither of one shard nor each shard's own.
+fn wider(keyed: &Keyed) -> Result<Route, Fault> {
+    match &keyed.gather {
+        Some(gather) => Ok(Route::Gather(Arc::clone(gather))),
+        None => Err(Fault::clone(&keyed.otherwise)),
+    }
 }
 
 /// Whether a key is an id that carries its bucket.

@@ -98,6 +98,8 @@ pub(super) struct Survey<'a> {
     /// Every view; what its query runs besides what is in the fields above is in its code.
     pub views: Vec<(Name, &'a View)>,
     pub depth: usize,
+    /// Whether columns of a table are given other names in FROM.
+    pub renames: bool,
     outer_joins: usize,
 }
 
@@ -124,6 +126,7 @@ impl<'a> Survey<'a> {
             ctes: Vec::new(),
             views: Vec::new(),
             depth: 0,
+            renames: false,
             outer_joins: 0,
         };
         survey.block(block);
@@ -262,6 +265,7 @@ impl<'a> Survey<'a> {
                 alias,
                 renamed,
             } => {
+                self.renames |= renamed;
                 if name.schema.is_none()
                     && self.bind_known(&name.name, alias.as_ref().unwrap_or(&name.name), *renamed)
                 {

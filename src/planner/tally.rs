@@ -27,6 +27,8 @@ pub enum Way {
     Single,
     /// On several, each with the whole statement.
     Multi,
+    /// On a twin, over rows fetched from several shards.
+    Gather,
     /// An INSERT of which each shard gets its rows.
     Split,
     /// A COPY of which each shard gets its rows.
@@ -36,10 +38,11 @@ pub enum Way {
 }
 
 impl Way {
-    const ALL: [Way; 6] = [
+    const ALL: [Way; 7] = [
         Way::Local,
         Way::Single,
         Way::Multi,
+        Way::Gather,
         Way::Split,
         Way::Copy,
         Way::Refuse,
@@ -51,6 +54,7 @@ impl Way {
             Route::Session | Route::Anywhere => Way::Local,
             Route::AnyShard | Route::Single(_) => Way::Single,
             Route::Concat(_) | Route::Broadcast { .. } => Way::Multi,
+            Route::Gather(_) => Way::Gather,
             Route::InsertSplit(_) => Way::Split,
             Route::CopySplit(_) => Way::Copy,
         }
@@ -62,6 +66,7 @@ impl Way {
             Way::Local => "local",
             Way::Single => "single",
             Way::Multi => "multi",
+            Way::Gather => "gather",
             Way::Split => "split",
             Way::Copy => "copy",
             Way::Refuse => "refuse",
@@ -106,6 +111,7 @@ pub struct Tally {
     /// Of `single`, where it went last.
     shard: Cell<Option<ShardId>>,
     multi: Count,
+    gather: Count,
     split: Count,
     copy: Count,
     refuse: Count,
@@ -117,6 +123,7 @@ impl Tally {
             Way::Local => &self.local,
             Way::Single => &self.single,
             Way::Multi => &self.multi,
+            Way::Gather => &self.gather,
             Way::Split => &self.split,
             Way::Copy => &self.copy,
             Way::Refuse => &self.refuse,

@@ -199,12 +199,28 @@ fn take_hidden(
 /// Reads in the background what a connection still owes, rolls back, and gives it back; it is
 /// closed when that fails or takes longer than 5 s.
 pub(crate) fn tidy_later(lease: Lease) {
+    tidy_with(lease, String::new(), ());
+}
+
+/// The same; then runs statements of our own, unless there are none, before the connection is given back
+/// and `turn` dropped.
+pub(crate) fn tidy_with(lease: Lease, last: String, turn: impl Sized + 'static) {
     tokio::task::spawn_local(async move {
+        let _turn = turn;
         let pool = Rc::clone(lease.pool());
         let token = lease
             .peek()
             .map(|connection| connection.cancel.token.clone());
-        if let Some(lease) = tidy(lease).await {
+        if let Some(mut lease) = tidy(lease).await {
+            if let Some(connection) = lease.connection().filter(|_| !last.is_empty()) {
+                let run = run_hidden(connection, &last);
+                match tokio::time::timeout(TIDY_LIMIT, run).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(fault)) => tracing::warn!(error = %fault, "could not clear a twin"),
+                    // Half an answer is owed: the connection is closed.
+                    Err(_elapsed) => return,
+                }
+            }
             lease.give_back(Instant::now());
         } else if let Some(token) = token {
             // What runs there must not go on without a connection that counts.

@@ -119,6 +119,12 @@ impl Prepared {
             .map_or(&[], |(text, _)| text)
     }
 
+    /// The types of Parse, with their number before them, as it brought them.
+    pub fn types_declared(&self) -> &[u8] {
+        let types = self.text_length.saturating_add(1);
+        self.body.get(types..).unwrap_or_default()
+    }
+
     /// The number of parameters whose types Parse declared.
     pub fn parameters_declared(&self) -> usize {
         let start = self.text_length.saturating_add(1);

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::config::{Limits, Lookup};
+use crate::config::{self, Limits, Lookup};
 use crate::error::{Fault, SqlState};
-use crate::execute::{Conversation, Copied, End, Interrupted, Told, canceled_fault};
+use crate::execute::{Conversation, Copied, End, Interrupted, Told, Twin, canceled_fault};
 use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
 use crate::placement::rule::Unlisted;
 use crate::placement::topology::Topology;
+use crate::planner;
+use crate::planner::gather::Fragment;
 use crate::planner::plan::Entry;
 use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
+use crate::sql::scan::Lexing;
 use crate::types::key::Key;
 use crate::types::oids::Mapping;
 use crate::wire::frame::{self, Frame, Split};
@@ -28,7 +31,49 @@ use super::long::LONG;
 use super::oids::unread_fault;
 use super::simple::statement_key;
 
+/// A twin by its number, until turns are taken.
+pub(crate) struct Turn(ShardId);
+
+impl Twin for Turn {
+    fn shard(&self) -> ShardId {
+        self.0
+    }
+
+    fn busy_elsewhere(self) {}
+}
+
 impl Conversation for Session {
+    type Twin = Turn;
+
+    async fn take_twin(&mut self) -> Result<Option<Turn>, Interrupted> {
+        if self.database.twins.is_empty() {
+            return Ok(None);
+        }
+        let first = self.database.topology.shards().len();
+        let count = self.database.twins.len();
+        let index = first + usize::try_from(self.client.id).unwrap_or(0) % count;
+        Ok(Some(Turn(ShardId(u16::try_from(index).unwrap_or(u16::MAX)))))
+    }
+
+    fn gather(&self) -> &config::Gather {
+        &self.database.gather
+    }
+
+    fn plan_fragments(
+        &self,
+        work: impl FnOnce(planner::Context<'_>) -> Result<Vec<Fragment>, Fault>,
+    ) -> Result<Vec<Fragment>, Fault> {
+        let catalog = self.database.shared.catalog.load();
+        work(planner::Context {
+            topology: &self.database.topology,
+            catalog: &catalog,
+            search_path: &[],
+            lexing: Lexing::default(),
+            comment_hints: false,
+            tenant: false,
+        })
+    }
+
     fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }

@@ -42,6 +42,8 @@ impl Engine {
         let database = Rc::new(Database {
             name: name.to_owned(),
             index: self.counters_index(name, topology.shards()),
+            gather: snapshot.config.gather.clone(),
+            twins: snapshot.config.twins(&config),
             config,
             topology,
             shared: self.shared.database(name),
@@ -81,18 +83,22 @@ impl Engine {
             return Ok(Rc::clone(pools));
         }
         let credentials = credentials(database, identity)?;
+        let shards = database.config.shards.iter();
+        let shards = shards.map(|shard| (&shard.name, &shard.primary));
+        // Twins stand behind the shards.
+        let twins = database.twins.iter().map(|twin| (&twin.name, &twin.host));
         let mut pools = Vec::with_capacity(database.config.shards.len());
-        for (index, shard) in database.config.shards.iter().enumerate() {
+        for (index, (name, host)) in shards.chain(twins).enumerate() {
             let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
             pools.push(Pool::new(Target {
                 database: database.name.clone(),
                 user: identity.user.clone(),
                 shard: id,
-                shard_name: shard.name.clone(),
-                host: shard.primary.clone(),
+                shard_name: name.clone(),
+                host: host.clone(),
                 credentials: credentials.clone(),
                 tls: Arc::clone(&snapshot.tls),
-                limits: self.pool_limits(database, snapshot, &identity.user, &shard.name),
+                limits: self.pool_limits(database, snapshot, &identity.user, name),
             }));
         }
         let pools: Rc<[Rc<Pool>]> = pools.into();

@@ -422,6 +422,9 @@ pub struct Database {
     pub topology: Arc<Topology>,
     pub shared: Arc<SharedDatabase>,
     pub limits: Limits,
+    /// Where reads of several shards are finished, and what bounds them.
+    pub(crate) gather: config::Gather,
+    pub(crate) twins: Vec<config::Twin>,
     pub generation: u64,
     pub(crate) memo: RefCell<Memo>,
     pub(crate) statements: RefCell<Statements>,

@@ -268,7 +268,7 @@ impl Session {
     /// not known, so the client keeps its connection.
     fn pass_query(&mut self, header: &[u8], body: &[u8], left: usize) -> Result<bool, Stop> {
         self.settle_settings()?;
-        if self.pools.len() != 1 || self.is_tenant() {
+        if self.database.topology.shards().len() != 1 || self.is_tenant() {
             return Err(too_long("the statement"));
         }
         self.settle_pending()?;

@@ -835,6 +835,7 @@ impl Session {
                     | Route::Anywhere
                     | Route::AnyShard
                     | Route::Single(_)
+                    | Route::Gather(_)
                     | Route::Broadcast { .. } => topology.all(),
                 };
                 LastRoute::Several(Way::of(route), shards)
@@ -1024,6 +1025,7 @@ fn is_shardless(statement: &Statement) -> bool {
         | Access::CopySplit(_)
         | Access::Generate(_)
         | Access::Shard(_)
+        | Access::Gather(_)
         | Access::Refuse(_) => {
             !statement.has_tables
                 && matches!(
@@ -1050,6 +1052,7 @@ fn runs_beside_others(statement: &Statement) -> bool {
         | Access::CopySplit(_)
         | Access::Generate(_)
         | Access::Shard(_)
+        | Access::Gather(_)
         | Access::Refuse(_) => false,
     }
 }
@@ -1064,6 +1067,7 @@ fn is_local_effect(effect: &Effect) -> bool {
 
 pub(crate) fn wide_in_block(route: &Route) -> Fault {
     let what = match route {
+        Route::Gather(gather) => return Fault::clone(&gather.otherwise),
         Route::CopySplit(_) => "a COPY whose rows belong to several shards",
         Route::InsertSplit(_) => "an INSERT whose rows belong to several shards",
         Route::Broadcast { .. } => "a statement that runs on every shard",

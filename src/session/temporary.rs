@@ -24,7 +24,7 @@ impl Session {
     /// Notes the table that a statement is about to make.
     pub(crate) fn note_temporary(&mut self, effect: &Effect, text: &[u8]) {
         if *effect == Effect::Pin(TEMPORARY)
-            && self.pools.len() > 1
+            && self.database.topology.shards().len() > 1
             && self.temporary.len() < NAMES_MAX
         {
             self.temporary.extend(made(text));
@@ -100,6 +100,7 @@ impl Session {
             | Access::CopySplit(_)
             | Access::Generate(_)
             | Access::Shard(_)
+            | Access::Gather(_)
             | Access::Refuse(_) => false,
         };
         if alone {

@@ -9,6 +9,13 @@
 /// Bytes of a message before its body: the tag and the length.
 pub const HEADER: usize = 5;
 
+/// Whether bytes are a message to its end: tag, length, and as many bytes as that says.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    let length = bytes.get(1..).and_then(|rest| rest.first_chunk::<4>());
+    let length = length.and_then(|length| usize::try_from(u32::from_be_bytes(*length)).ok());
+    length.is_some_and(|length| length.saturating_add(1) == bytes.len())
+}
+
 /// One whole message, borrowed from the buffer it arrived in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {

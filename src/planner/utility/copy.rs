@@ -305,6 +305,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             concat: options.concatenates(),
             splits: false,
             otherwise: Arc::new(whole_file()),
+            gather: None,
             insert: false,
             modifiers: Arc::from([]),
             looks: false,
@@ -397,6 +398,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         | Access::Keyed(_)
         | Access::CopySplit(_)
         | Access::Shard(_)
+        | Access::Gather(_)
         | Access::Refuse(_)) => access,
     };
     if matches!(end, End::Server) {

@@ -60,7 +60,7 @@ pub(super) fn single(context: Context<'_>, access: Access, what: &str, hint: &st
         Access::Keyed(keyed) => {
             Access::Keyed(Arc::new(keyed.on_one_shard(refuse::kind(what, hint))))
         }
-        Access::Broadcast { .. } | Access::CopySplit(_) => {
+        Access::Broadcast { .. } | Access::CopySplit(_) | Access::Gather(_) => {
             Access::Refuse(Arc::new(refuse::kind(what, hint)))
         }
         Access::Session => Access::Home,

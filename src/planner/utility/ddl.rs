@@ -250,6 +250,7 @@ fn made_temporary(text: &Text<'_>, mut cursor: Cursor<'_>, verb: &'static str) -
                     Access::Keyed(_)
                     | Access::Broadcast { .. }
                     | Access::CopySplit(_)
+                    | Access::Gather(_)
                     | Access::Generate(_)
                     | Access::Shard(_) => {
                         Draft::refused(verb, refuse::made_from("a sharded table"))
@@ -308,6 +309,7 @@ fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
         | Access::Keyed(_)
         | Access::Broadcast { .. }
         | Access::CopySplit(_)
+        | Access::Gather(_)
         | Access::Generate(_)
         | Access::Shard(_) => {
             Draft::refused(verb, refuse::made_from("a sharded or reference table"))

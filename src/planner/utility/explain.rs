@@ -55,6 +55,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         | Access::CopySplit(_)
         | Access::Generate(_)
         | Access::Shard(_)
+        | Access::Gather(_)
         | Access::Refuse(_)) => cursors::single(
             text.context,
             access,

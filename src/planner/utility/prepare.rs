@@ -186,7 +186,7 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     cursor.skip_group();
     cursor.take("as").then_some(())?;
     let inner = plan_one(&text.from(cursor));
-    if let Access::Keyed(_) = inner.access
+    if let Access::Keyed(_) | Access::Gather(_) = inner.access
         && !text.context.is_one_shard()
         && inner.effect == Effect::None
         && !inner.block_only
@@ -203,7 +203,10 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         Access::Shard(shard) => Access::Shard(shard),
         // It makes nothing, so it has no effect.
         Access::Refuse(fault) => return Some(Draft::refused("PREPARE", Fault::clone(&fault))),
-        Access::Keyed(_) | Access::Broadcast { .. } | Access::CopySplit(_) => {
+        Access::Keyed(_)
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Gather(_) => {
             return Some(Draft::refused(
                 "PREPARE",
                 refuse::kind(

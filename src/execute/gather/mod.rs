@@ -1,0 +1,206 @@
+//! A read that is finished on a twin: PostgreSQL plans it there, the rows it needs are fetched from the
+//! shards, and the client's own statement runs over them.
+//!
+//! One transaction on the twin, and one on each shard that sees one snapshot for all of its fragments. The
+//! twin's is rolled back in any case, so nobody ever sees what another loaded. All shards send at once, as
+//! fast as the twin takes rows; nothing but unfinished messages is held here.
+
+mod lane;
+mod load;
+mod plan;
+
+use std::time::Duration;
+
+use crate::error::{Fault, SqlState};
+use crate::planner::gather::Fragment;
+use crate::planner::plan::Gather;
+use crate::server::hidden;
+use crate::wire::frame;
+
+use super::member::{Member, close, open};
+use super::{Conversation, Trouble, Twin, Wide};
+use load::Loaded;
+use plan::Planned;
+
+/// Rows of a table from which on the twin looks at them before it plans.
+const ANALYZED: u64 = 1_000;
+/// Bytes of rows that were rolled back from which on the twin's tables are emptied before it is used again.
+const GARBAGE: u64 = 4 * 1024 * 1024;
+
+/// Answers it; rows go to the client as they come.
+pub(super) async fn run<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    describe: bool,
+) -> Result<(), Trouble> {
+    let limit = client.gather().timeout;
+    let deadline = tokio::time::sleep(limit);
+    tokio::pin!(deadline);
+    loop {
+        let Some(twin) = client.take_twin().await? else {
+            return Err(Trouble::Fault(Fault::clone(&gather.otherwise)));
+        };
+        let mut run = Run::default();
+        let result = {
+            let whole = run.answer(client, wide, gather, describe, twin.shard());
+            if limit.is_zero() {
+                whole.await
+            } else {
+                tokio::select! {
+                    biased;
+                    result = whole => result,
+                    () = &mut deadline => Err(Trouble::Fault(too_long(limit))),
+                }
+            }
+        };
+        let result = run.end(client, twin, result).await;
+        match result {
+            Ok(Done::Answered) => return Ok(()),
+            Ok(Done::Busy) => (),
+            Err(trouble) => return Err(trouble),
+        }
+    }
+}
+
+enum Done {
+    Answered,
+    /// Another proxy has the twin.
+    Busy,
+}
+
+/// What one attempt has opened.
+#[derive(Default)]
+struct Run {
+    twin: Option<Member>,
+    loaded: Loaded,
+    tables: Vec<String>,
+}
+
+impl Run {
+    async fn answer<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        wide: &Wide,
+        gather: &Gather,
+        describe: bool,
+        twin: crate::placement::ShardId,
+    ) -> Result<Done, Trouble> {
+        let opened = open(client, &std::iter::once(twin).collect()).await;
+        let mut members = opened.map_err(|trouble| match trouble {
+            Trouble::Fault(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
+                Trouble::Fault(no_twin(gather))
+            }
+            other => other,
+        })?;
+        self.twin = members.pop();
+        let Some(twin) = &mut self.twin else {
+            return Err(Trouble::Fault(gone()));
+        };
+        let fragments = match plan::plan(client, wide, gather, twin).await? {
+            Planned::Fragments(fragments) => fragments,
+            Planned::Busy => return Ok(Done::Busy),
+        };
+        self.tables = fragments.iter().map(|it| it.table.clone()).collect();
+        self.loaded.fetch(client, twin, &fragments).await?;
+        for lane in self.loaded.lanes.drain(..) {
+            client.give_back(lane.member.lease);
+        }
+        client.aim_cancels(super::member::targets(std::slice::from_ref(twin)));
+        twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
+        twin.push_statement(client, &wide.source, describe)?;
+        twin.hear(client, |client, heard| {
+            client.out().extend_from_slice(heard.bytes);
+            Ok(true)
+        })
+        .await?;
+        Ok(Done::Answered)
+    }
+
+    /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
+    async fn end<C: Conversation>(
+        self,
+        client: &mut C,
+        turn: C::Twin,
+        result: Result<Done, Trouble>,
+    ) -> Result<Done, Trouble> {
+        let Run {
+            twin,
+            loaded,
+            tables,
+        } = self;
+        let members = loaded.lanes.into_iter().map(|lane| lane.member).collect();
+        close(client, members).await;
+        let Some(mut twin) = twin else {
+            return result;
+        };
+        let result = twin.unless_cut(result);
+        if let Some(connection) = twin.lease.connection() {
+            if loaded.copies {
+                frame::write(&mut connection.out, b'f', &[b"given up by pgherd\0"]);
+            }
+            if !connection.pipeline.is_empty() {
+                client.cancel_now(&connection.cancel);
+            }
+        }
+        let last = if loaded.bytes >= GARBAGE {
+            truncate(&tables)
+        } else {
+            String::new()
+        };
+        if matches!(result, Ok(Done::Busy)) {
+            turn.busy_elsewhere();
+            hidden::tidy_later(twin.lease);
+        } else {
+            hidden::tidy_with(twin.lease, last, turn);
+        }
+        result
+    }
+}
+
+/// What the twin does before the statement: it looks at what is large, and may only read from then on.
+fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
+    let mut sql = String::new();
+    for (fragment, rows) in fragments.iter().zip(rows) {
+        if *rows >= ANALYZED {
+            sql.push_str("SELECT pgherd.analyze('");
+            sql.push_str(&fragment.table.replace('\'', "''"));
+            sql.push_str("');");
+        }
+    }
+    sql.push_str("SET TRANSACTION READ ONLY");
+    sql
+}
+
+fn truncate(tables: &[String]) -> String {
+    let names: Vec<String> = tables
+        .iter()
+        .map(|table| format!("'{}'", table.replace('\'', "''")))
+        .collect();
+    format!(
+        "SELECT pgherd.truncate(ARRAY[{}]::pg_catalog.regclass[])",
+        names.join(",")
+    )
+}
+
+/// The twin is not there: without it the statement is refused.
+fn no_twin(gather: &Gather) -> Fault {
+    let fault = Fault::clone(&gather.otherwise);
+    let hint = fault.hint.clone().unwrap_or_default();
+    fault.hint(format!(
+        "{hint} Or run pgherd setup, so that the gather server finishes such statements."
+    ))
+}
+
+fn gone() -> Fault {
+    Fault::error(SqlState::INTERNAL, "the gather server's connection is gone")
+}
+
+fn too_long(limit: Duration) -> Fault {
+    Fault::error(
+        SqlState::QUERY_CANCELED,
+        "canceling statement: its rows were not fetched and finished in time",
+    )
+    .detail(format!("It may take {} ms.", limit.as_millis()))
+    .hint("Confine it to fewer rows, or raise gather.timeout.")
+}

@@ -1,0 +1,192 @@
+//! Has the twin plan a statement, and reads off what must be fetched.
+
+use crate::error::{Fault, SqlState};
+use crate::planner::gather::{Fragment, fragments as of_plan};
+use crate::planner::plan::{Effect, Gather};
+use crate::sql::cursor::Cursor;
+use crate::sql::scan::{Kind, Lexing, scan};
+use crate::wire::backend;
+use crate::wire::frame;
+use crate::wire::frontend;
+use crate::wire::pipeline::Request;
+
+use crate::execute::member::Member;
+use crate::execute::{Conversation, Source, Trouble, Wide};
+use crate::server::connection::Note;
+
+/// How a statement is planned: every table is read from one end to the other, so that each condition of a table
+/// stands at its scan, and constants are written so that they are read back the same.
+const SETTINGS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;SAVEPOINT pgherd;\
+    SET LOCAL enable_indexscan = off;SET LOCAL enable_indexonlyscan = off;\
+    SET LOCAL enable_bitmapscan = off;SET LOCAL enable_tidscan = off;\
+    SET LOCAL max_parallel_workers_per_gather = 0;SET LOCAL jit = off;\
+    SET LOCAL extra_float_digits = 1;SET LOCAL datestyle = 'ISO'";
+
+const EXPLAIN: &[u8] = b"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) ";
+
+/// What the twin is asked before anything else: the moment of the statement, and whether another proxy is
+/// at work on it.
+const FREE: &str = "SELECT pg_catalog.now()::pg_catalog.text, \
+    pg_catalog.pg_try_advisory_xact_lock(6012340007813205)";
+
+/// Ends the settings that planning takes.
+const PLANNED: &str = "ROLLBACK TO SAVEPOINT pgherd";
+
+/// What became of the twin's planning.
+pub(super) enum Planned {
+    Fragments(Vec<Fragment>),
+    /// Another proxy is at work on it.
+    Busy,
+}
+
+/// Opens the twin's transaction, and has the statement planned in it.
+///
+/// # Errors
+/// Those of the statement itself, as PostgreSQL tells them; what cannot be fetched.
+pub(super) async fn plan<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    twin: &mut Member,
+) -> Result<Planned, Trouble> {
+    twin.push_hidden(SETTINGS)?;
+    let free = rows(client, twin, FREE.as_bytes()).await?;
+    let mut free = free.into_iter();
+    let (moment, is_free) = (free.next().flatten(), free.next().flatten());
+    if is_free.as_deref() != Some(b"t") {
+        return Ok(Planned::Busy);
+    }
+    let moment = String::from_utf8_lossy(&moment.unwrap_or_default()).into_owned();
+    let plan = match explain(client, wide, twin).await {
+        Ok(plan) => plan,
+        Err(Trouble::Server(error)) => return Err(own_error(client, wide, twin, error).await),
+        Err(trouble) => return Err(trouble),
+    };
+    twin.push_hidden(PLANNED)?;
+    let fragments = client.plan_fragments(|context| of_plan(context, gather, &plan, &moment))?;
+    Ok(Planned::Fragments(fragments))
+}
+
+/// Runs a query of our own; the fields of its last row.
+async fn rows<C: Conversation>(
+    client: &mut C,
+    twin: &mut Member,
+    text: &[u8],
+) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    let connection = twin.connection()?;
+    frame::write(&mut connection.out, b'Q', &[text, b"\0"]);
+    connection.pipeline.sent(Request::Query, false, Note::None);
+    last_row(client, twin).await
+}
+
+async fn last_row<C: Conversation>(
+    client: &mut C,
+    twin: &mut Member,
+) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+    let mut bytes: Vec<u8> = Vec::new();
+    twin.hear(client, |_, heard| {
+        match heard.tag {
+            b'D' => {
+                bytes.clear();
+                bytes.extend_from_slice(heard.bytes);
+            }
+            0 => bytes.extend_from_slice(heard.bytes),
+            _ => return Ok(true),
+        }
+        if bytes.len() > most {
+            return Err(Trouble::Fault(long_plan()));
+        }
+        Ok(true)
+    })
+    .await?;
+    let body = bytes.get(frame::HEADER..).unwrap_or_default();
+    let values = backend::row_values(body).into_iter();
+    Ok(values.map(|value| value.map(<[u8]>::to_vec)).collect())
+}
+
+/// The plan of the client's statement, as JSON.
+async fn explain<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    twin: &mut Member,
+) -> Result<Vec<u8>, Trouble> {
+    let query = query_of(wide)?;
+    let text = [EXPLAIN, query].concat();
+    let row = match &wide.source {
+        Source::Text(_) => rows(client, twin, &text).await?,
+        Source::Bind {
+            prepared,
+            after_names,
+            ..
+        } => {
+            let body = [b"\0\0", after_names.as_slice()].concat();
+            let bind = frontend::bind(&body).map_err(Fault::from)?;
+            let values_end = after_names
+                .len()
+                .saturating_sub(bind.result_format_codes().len().saturating_add(2));
+            let values = after_names.get(..values_end).unwrap_or_default();
+            let bind = [values, b"\0\0"].concat();
+            let types = prepared.types_declared();
+            let parse = [text.as_slice(), b"\0", types].concat();
+            let detour = client.detour(prepared);
+            twin.push_own_statement(prepared, &parse, &bind, &detour, false)?;
+            last_row(client, twin).await?
+        }
+    };
+    row.into_iter()
+        .next()
+        .flatten()
+        .ok_or_else(|| Trouble::Fault(no_plan()))
+}
+
+/// What of the client's statement is planned: of COPY, its query.
+fn query_of(wide: &Wide) -> Result<&[u8], Fault> {
+    let text = wide.source.sql();
+    if !matches!(wide.effect, Effect::CopyOut { .. }) {
+        return Ok(text);
+    }
+    in_parentheses(text, wide.lexing).ok_or_else(no_plan)
+}
+
+/// What stands within the first parentheses of a text.
+fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
+    let tokens = scan(text, lexing).ok()?;
+    let open = tokens.iter().position(|token| token.kind == Kind::OpenParen)?;
+    let mut cursor = Cursor::new(text, tokens.get(open..)?);
+    let start = tokens.get(open)?.end;
+    cursor.skip_group();
+    let close = tokens.len().checked_sub(cursor.tokens().len())?;
+    text.get(start..tokens.get(close.checked_sub(1)?)?.start)
+}
+
+/// The error of the client's own text, whose positions are the client's.
+async fn own_error<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    twin: &mut Member,
+    explained: Vec<u8>,
+) -> Trouble {
+    let attempt = async {
+        twin.push_hidden(PLANNED)?;
+        twin.push_statement(client, &wide.source, false)?;
+        twin.hear(client, |_, _| Ok(true)).await
+    };
+    match attempt.await {
+        Ok(()) => Trouble::Server(explained),
+        Err(trouble) => trouble,
+    }
+}
+
+fn no_plan() -> Fault {
+    Fault::error(SqlState::INTERNAL, "the gather server gave no plan")
+        .hint("This is a fault of pgherd; please report it.")
+}
+
+fn long_plan() -> Fault {
+    Fault::error(
+        SqlState::BUDGET_SPENT,
+        "the plan of the statement takes too much memory",
+    )
+    .hint("Make the statement shorter, or raise max_multi_bytes.")
+}

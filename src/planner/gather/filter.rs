@@ -1,0 +1,235 @@
+//! Which conditions of a scan the shards may check: those over the table's own columns that any server
+//! answers alike.
+//!
+//! PostgreSQL has worked them out (`EXPLAIN (VERBOSE)`, `show_scan_qual`) and written them with parentheses
+//! around everything, each column behind the name that the scan has in the plan.
+
+use std::fmt::Write;
+
+use crate::planner::functions;
+use crate::sql::cursor::word_name;
+use crate::sql::scan::{Kind, Lexing, Token, scan};
+
+/// The name that a fragment's table has in the text for the shards.
+pub(super) const ALIAS: &str = "t";
+
+/// Words that a parenthesis follows where nothing is called, besides types.
+const NO_CALLS: [&str; 17] = [
+    "all", "and", "any", "array", "case", "cast", "coalesce", "else", "greatest", "least", "not",
+    "nullif", "or", "row", "then", "varying", "when",
+];
+
+/// Words that the session, the moment or the database decide, and those of what is worked out elsewhere in
+/// the plan.
+const FOREIGN: [&str; 14] = [
+    "alternatives",
+    "current_catalog",
+    "current_role",
+    "current_schema",
+    "current_time",
+    "current_user",
+    "hashed",
+    "initplan",
+    "localtime",
+    "localtimestamp",
+    "recheck",
+    "session_user",
+    "subplan",
+    "user",
+];
+
+/// The conditions of a scan that shards may check, joined by AND; `None` where there is none. `moment` is
+/// the gather server's `now()` as a text. A condition behind one that stays is left out as well, as the first
+/// may keep the second from failing.
+pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> {
+    let text = filter.as_bytes();
+    let tokens = scan(text, Lexing::default()).ok()?;
+    let mut all = String::new();
+    for conjunct in conjuncts(&tokens, text) {
+        let Some(sql) = rewritten(conjunct, text, alias, moment) else {
+            break;
+        };
+        if !all.is_empty() {
+            all.push_str(" AND ");
+        }
+        all.push_str(&sql);
+    }
+    (!all.is_empty()).then_some(all)
+}
+
+/// The parts of `((a) AND (b))`.
+fn conjuncts<'t>(tokens: &'t [Token], text: &[u8]) -> Vec<&'t [Token]> {
+    let [open, inner @ .., close] = tokens else {
+        return vec![tokens];
+    };
+    if open.kind != Kind::OpenParen || close.kind != Kind::CloseParen {
+        return vec![tokens];
+    }
+    let mut depth = 0_usize;
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (at, token) in inner.iter().enumerate() {
+        match token.kind {
+            Kind::OpenParen | Kind::OpenBracket => depth += 1,
+            Kind::CloseParen | Kind::CloseBracket => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                // The first parenthesis is not closed by the last.
+                None => return vec![tokens],
+            },
+            Kind::Word if depth == 0 && token.of(text) == b"AND" => {
+                parts.push(inner.get(start..at).unwrap_or_default());
+                start = at.saturating_add(1);
+            }
+            _ => (),
+        }
+    }
+    if parts.is_empty() {
+        return vec![tokens];
+    }
+    parts.push(inner.get(start..).unwrap_or_default());
+    parts
+}
+
+/// A condition for the shards; `None` where they might answer it otherwise.
+fn rewritten(tokens: &[Token], text: &[u8], alias: &str, moment: &str) -> Option<String> {
+    let mut sql = String::new();
+    let mut at = 0;
+    let mut end = tokens.first()?.start;
+    while let Some(token) = tokens.get(at) {
+        let between = text.get(end..token.start)?;
+        sql.push_str(std::str::from_utf8(between).ok()?);
+        let (taken, own) = piece(tokens, at, text, alias, moment)?;
+        sql.push_str(&own);
+        at = at.saturating_add(taken);
+        end = tokens.get(at.checked_sub(1)?)?.end;
+    }
+    Some(sql)
+}
+
+/// How many tokens from `at` on belong together, and what stands for them.
+fn piece(
+    tokens: &[Token],
+    at: usize,
+    text: &[u8],
+    alias: &str,
+    moment: &str,
+) -> Option<(usize, String)> {
+    let token = *tokens.get(at)?;
+    let kind = |ahead: usize| tokens.get(at.saturating_add(ahead)).map(|token| token.kind);
+    let verbatim = |count: usize| {
+        let last = tokens.get(at.saturating_add(count).checked_sub(1)?)?;
+        let bytes = text.get(token.start..last.end)?;
+        Some((count, std::str::from_utf8(bytes).ok()?.to_owned()))
+    };
+    if token.kind == Kind::Parameter {
+        return None;
+    }
+    let Some(word) = word_name(token, text) else {
+        return verbatim(1);
+    };
+    let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+    let is_type = before.is_some_and(|before| before.kind == Kind::DoubleColon);
+    if kind(1) == Some(Kind::Dot) {
+        let is_operator = before.is_some_and(|token| token.kind == Kind::OpenParen)
+            && at
+                .checked_sub(2)
+                .and_then(|at| tokens.get(at))
+                .is_some_and(|token| token.of(text) == b"OPERATOR");
+        if is_type || is_operator {
+            return verbatim(3);
+        }
+        if kind(3) == Some(Kind::OpenParen) {
+            let called = word_name(*tokens.get(at.saturating_add(2))?, text)?;
+            let is_settled = word == "pg_catalog" && functions::is_settled(&called);
+            return if is_settled { verbatim(3) } else { None };
+        }
+        if word != alias {
+            return None;
+        }
+        let column = tokens.get(at.saturating_add(2))?;
+        let column = std::str::from_utf8(column.of(text)).ok()?;
+        return Some((3, format!("{ALIAS}.{column}")));
+    }
+    if is_type {
+        return verbatim(1);
+    }
+    let is_word = token.kind == Kind::Word;
+    if kind(1) == Some(Kind::OpenParen) {
+        if is_word && (NO_CALLS.contains(&word.as_str()) || token.of(text) == b"OPERATOR") {
+            return verbatim(1);
+        }
+        let is_moment = matches!(word.as_str(), "now" | "transaction_timestamp");
+        if is_moment && kind(2) == Some(Kind::CloseParen) {
+            return Some((3, instant(moment)));
+        }
+        return if functions::is_settled(&word) || is_type_before(tokens, at, text) {
+            verbatim(1)
+        } else {
+            None
+        };
+    }
+    match word.as_str() {
+        "current_timestamp" if is_word => Some((1, instant(moment))),
+        "current_date" if is_word => Some((1, format!("({}::date)", instant(moment)))),
+        _ if is_word && FOREIGN.contains(&word.as_str()) => None,
+        _ => verbatim(1),
+    }
+}
+
+/// Whether the word is the last of a type's name, as in `::character varying(3)`.
+fn is_type_before(tokens: &[Token], at: usize, text: &[u8]) -> bool {
+    let two = at.checked_sub(2).and_then(|from| tokens.get(from..at));
+    matches!(two, Some([colons, first])
+        if colons.kind == Kind::DoubleColon
+            && matches!(first.of(text), b"character" | b"bit" | b"double"))
+}
+
+fn instant(moment: &str) -> String {
+    let mut sql = String::new();
+    let quoted = moment.replace('\'', "''");
+    let written = write!(sql, "'{quoted}'::timestamp with time zone");
+    debug_assert!(written.is_ok(), "writing to a String");
+    sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pushed;
+
+    fn of(filter: &str) -> Option<String> {
+        pushed(filter, "o", "2026-01-01 00:00:00+00")
+    }
+
+    #[test]
+    fn own_conditions_are_pushed() {
+        let cases = [
+            ("(o.status = 'x'::text)", Some("(t.status = 'x'::text)")),
+            ("o.flag", Some("t.flag")),
+            (
+                "((o.a >= '1 AND 2'::text) AND (o.\"B c\" ~~ 'a%'::text))",
+                Some("(t.a >= '1 AND 2'::text) AND (t.\"B c\" ~~ 'a%'::text)"),
+            ),
+            ("((o.a = 1) OR (o.b = 2))", Some("((t.a = 1) OR (t.b = 2))")),
+            ("((o.a = 1) AND (o.b = c.b))", Some("(t.a = 1)")),
+            ("((o.b = $0) AND (o.a = 1))", None),
+            ("(NOT (hashed SubPlan 1))", None),
+            ("(o.a > (SubPlan 1))", None),
+            ("(upper(o.name) = 'X'::text)", Some("(upper(t.name) = 'X'::text)")),
+            ("(random() > '0.5'::double precision)", None),
+            ("(public.f(o.a) = 1)", None),
+            ("(o.a = ANY ('{1,2}'::integer[]))", Some("(t.a = ANY ('{1,2}'::integer[]))")),
+            ("(o.m = 'a'::public.mood)", Some("(t.m = 'a'::public.mood)")),
+            (
+                "(o.placed > (now() - '1 day'::interval))",
+                Some("(t.placed > ('2026-01-01 00:00:00+00'::timestamp with time zone - '1 day'::interval))"),
+            ),
+            ("(o.* IS NOT NULL)", Some("(t.* IS NOT NULL)")),
+            ("((o.n)::character varying(3) = 'a'::text)", Some("((t.n)::character varying(3) = 'a'::text)")),
+            ("(o.owner = CURRENT_USER)", None),
+            ("(EXTRACT(year FROM o.placed) = '2020'::numeric)", Some("(EXTRACT(year FROM t.placed) = '2020'::numeric)")),
+        ];
+        for (filter, wanted) in cases {
+            assert_eq!(of(filter).as_deref(), wanted, "{filter}");
+        }
+    }
+}

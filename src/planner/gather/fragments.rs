@@ -1,0 +1,267 @@
+//! What a read needs of each table, as PostgreSQL's own planner says on the twin.
+//!
+//! `EXPLAIN (VERBOSE, FORMAT JSON)` of the statement lists every scan with its condition and every column
+//! that is passed on. A plan answers as its statement does whatever rows the tables hold; so rows that no scan
+//! of a table lets through, and columns that the plan does not mention, change no answer, and need not be
+//! fetched. Conditions that PostgreSQL derived (through equal columns, out of ORs) are used as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::filter::{ALIAS, pushed};
+use crate::error::{Fault, SqlState};
+use crate::placement::catalog::{Column, Table};
+use crate::planner::context::{Context, Relation};
+use crate::planner::plan::Gather;
+use crate::planner::refuse;
+use crate::sql::cursor::{Name, word_name};
+use crate::sql::scan::{Kind, Lexing, scan};
+
+/// The rows and columns of one table that a read needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Schema and name, quoted.
+    pub table: String,
+    pub place: Place,
+    /// The query that a shard is asked.
+    pub query: String,
+    /// The table and the columns that the answer is loaded into, quoted.
+    pub target: String,
+    /// Whether every column's binary form means the same on every server.
+    pub binary: bool,
+}
+
+/// Which shards have the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Each of the distribution's some of them.
+    Every(usize),
+    /// Each all of them.
+    Any,
+    Home,
+}
+
+/// One scan of a plan.
+struct Scan<'p> {
+    table: (String, String),
+    alias: &'p str,
+    filter: Option<&'p str>,
+}
+
+/// All that is read of a plan.
+#[derive(Default)]
+struct Plan<'p> {
+    scans: Vec<Scan<'p>>,
+    /// Columns behind the name of their scan; `*` for whole rows.
+    columns: BTreeSet<(String, String)>,
+}
+
+/// What must be fetched, in the order of the tables' names. `plan` is the answer of EXPLAIN, `moment` the gather
+/// server's `now()`.
+///
+/// # Errors
+/// 0A000 for a scan of what is no table of the database's own; 40001 for a column that is not known yet.
+pub fn fragments(
+    context: Context<'_>,
+    gather: &Gather,
+    plan: &[u8],
+    moment: &str,
+) -> Result<Vec<Fragment>, Fault> {
+    let unread = || {
+        Fault::error(SqlState::INTERNAL, "the gather server's plan was not understood")
+            .hint("This is a fault of pgherd; please report it.")
+    };
+    let value: Value = serde_json::from_slice(plan).map_err(|_error| unread())?;
+    let mut found = Plan::default();
+    found.read(&value, 0)?;
+    let mut tables: BTreeMap<&(String, String), Vec<&Scan<'_>>> = BTreeMap::new();
+    for scan in &found.scans {
+        tables.entry(&scan.table).or_default().push(scan);
+    }
+    let mut fragments = Vec::with_capacity(tables.len());
+    for ((schema, name), scans) in tables {
+        let full = Name::within(schema, name);
+        let table = context.table(&full).ok_or_else(|| refuse::columns(name))?;
+        let place = match context.relation(&full) {
+            Relation::Sharded { distribution, .. } => Place::Every(distribution),
+            Relation::Reference(_) => Place::Any,
+            Relation::Single => Place::Home,
+            Relation::System | Relation::View(_) | Relation::Refused => {
+                return Err(refuse::mixed(&gather.table, name));
+            }
+        };
+        let columns = found.needed(table, &scans, gather)?;
+        fragments.push(fragment(&full, place, &columns, &condition(&scans, gather, moment)));
+    }
+    Ok(fragments)
+}
+
+impl<'p> Plan<'p> {
+    fn read(&mut self, value: &'p Value, depth: usize) -> Result<(), Fault> {
+        if depth > DEPTH_MAX {
+            return Err(refuse::deep_plan());
+        }
+        match value {
+            Value::Array(values) => values
+                .iter()
+                .try_for_each(|value| self.read(value, depth.saturating_add(1))),
+            Value::Object(fields) => {
+                self.node(fields);
+                fields
+                    .values()
+                    .try_for_each(|value| self.read(value, depth.saturating_add(1)))
+            }
+            Value::String(text) => {
+                self.expression(text);
+                Ok(())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+        }
+    }
+
+    fn node(&mut self, fields: &'p serde_json::Map<String, Value>) {
+        let text = |key: &str| fields.get(key).and_then(Value::as_str);
+        let (Some(kind), Some(name), Some(schema)) =
+            (text("Node Type"), text("Relation Name"), text("Schema"))
+        else {
+            return;
+        };
+        if kind == "ModifyTable" {
+            return;
+        }
+        self.scans.push(Scan {
+            table: (schema.to_owned(), name.to_owned()),
+            alias: text("Alias").unwrap_or(name),
+            // A sample is taken of all rows.
+            filter: text("Filter").filter(|_| kind == "Seq Scan"),
+        });
+    }
+
+    /// Notes every `name.column` and `name.*`.
+    fn expression(&mut self, text: &str) {
+        let bytes = text.as_bytes();
+        let Ok(tokens) = scan(bytes, Lexing::default()) else {
+            return;
+        };
+        for three in tokens.windows(3) {
+            let [qualifier, dot, column] = *three else {
+                continue;
+            };
+            if dot.kind != Kind::Dot {
+                continue;
+            }
+            let column = match word_name(column, bytes) {
+                Some(name) => name,
+                None if column.of(bytes).starts_with(b"*") => "*".to_owned(),
+                None => continue,
+            };
+            if let Some(qualifier) = word_name(qualifier, bytes) {
+                self.columns.insert((qualifier, column));
+            }
+        }
+    }
+
+    /// The columns of a table that the plan may look at, and the primary key's.
+    fn needed<'t>(
+        &self,
+        table: &'t Table,
+        scans: &[&Scan<'_>],
+        gather: &Gather,
+    ) -> Result<Vec<&'t Column>, Fault> {
+        let mentioned = |alias: &str, column: &str| {
+            let pair = (alias.to_owned(), column.to_owned());
+            self.columns.contains(&pair)
+        };
+        let whole = scans.iter().any(|scan| mentioned(scan.alias, "*"));
+        // Of a plan with one scan, columns are written without its name.
+        let is_alone = self.scans.len() == 1;
+        let known = |column: &str| table.columns.iter().any(|known| known.name == column);
+        for (alias, column) in &self.columns {
+            let is_own = scans.iter().any(|scan| scan.alias == alias);
+            if is_own && column != "*" && gather.filters && !known(column) {
+                return Err(refuse::stale_catalog());
+            }
+        }
+        let is_needed = |column: &Column| {
+            let is_said = gather
+                .words
+                .as_ref()
+                .is_none_or(|words| words.contains(&column.name));
+            let is_read = !gather.filters
+                || is_alone
+                || scans.iter().any(|scan| mentioned(scan.alias, &column.name));
+            column.primary || whole || is_said && is_read
+        };
+        let mut columns: Vec<&Column> = table.columns.iter().filter(|&it| is_needed(it)).collect();
+        if columns.is_empty() {
+            // Only how many rows there are is asked.
+            columns.extend(table.columns.first());
+        }
+        Ok(columns)
+    }
+}
+
+/// The condition that rows pass which any of the scans lets through; empty for all rows.
+fn condition(scans: &[&Scan<'_>], gather: &Gather, moment: &str) -> String {
+    if !gather.filters {
+        return String::new();
+    }
+    let conditions: Option<BTreeSet<String>> = scans
+        .iter()
+        .map(|scan| pushed(scan.filter?, scan.alias, moment))
+        .collect();
+    let conditions = conditions.unwrap_or_default().into_iter();
+    let conditions: Vec<String> = conditions.map(|one| format!("({one})")).collect();
+    conditions.join(" OR ")
+}
+
+fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
+    let table = match &name.schema {
+        Some(schema) => format!("{}.{}", quoted(schema), quoted(&name.name)),
+        None => quoted(&name.name),
+    };
+    let list = |prefix: &str| {
+        let names = columns.iter().map(|column| prefix.to_owned() + &quoted(&column.name));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let mut query = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
+    if !condition.is_empty() {
+        let written = write!(query, " WHERE {condition}");
+        debug_assert!(written.is_ok(), "writing to a String");
+    }
+    let target = if columns.is_empty() {
+        table.clone()
+    } else {
+        format!("{table} ({})", list(""))
+    };
+    Fragment {
+        place,
+        query,
+        target,
+        binary: columns.iter().all(|column| is_alike(column.oid)),
+        table,
+    }
+}
+
+/// Whether the binary form of a type means the same on every server: it is built in, and no number of an
+/// object.
+fn is_alike(oid: u32) -> bool {
+    /// `regproc` and its like, and their arrays; `aclitem` has no binary form.
+    const NUMBERS: [u32; 24] = [
+        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
+        4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
+    ];
+    oid < FIRST_UNPINNED && !NUMBERS.contains(&oid)
+}
+
+/// Types below are PostgreSQL's own (`FirstUnpinnedObjectId`).
+const FIRST_UNPINNED: u32 = 12_000;
+
+/// Nodes within nodes, at most.
+const DEPTH_MAX: usize = 500;
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

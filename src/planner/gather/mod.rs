@@ -1,0 +1,164 @@
+//! Whether a read of several shards may be finished on a twin: an empty copy of the schema, where the
+//! client's own statement runs over rows fetched for it.
+//!
+//! Nothing is proven of the statement's clauses, since PostgreSQL runs them all. What must hold is that it
+//! only reads, that every row it reads is a table's, and that nothing it calls looks elsewhere.
+
+mod filter;
+mod fragments;
+
+pub use fragments::{Fragment, Place, fragments};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::error::Fault;
+use crate::placement::catalog::View;
+use crate::planner::calls;
+use crate::planner::concat;
+use crate::planner::data::is_into;
+use crate::planner::plan::Gather;
+use crate::planner::refuse;
+use crate::planner::survey::{Rows, Survey};
+use crate::planner::unlike;
+use crate::sql::cursor::{Cursor, word_name};
+use crate::sql::scan::{Kind, Lexing, Token, scan};
+use crate::sql::statement::{Block, Features};
+
+/// What is known of a read for a twin; `otherwise` is why it cannot run without one.
+///
+/// # Errors
+/// What keeps it from running on a twin.
+pub(super) fn check(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: Cursor<'_>,
+    otherwise: Fault,
+) -> Result<Gather, Fault> {
+    let table = concat::named(&survey.references);
+    let has = |feature| block.inner.features.has(feature) || survey.inner_features.has(feature);
+    if survey.references.iter().any(|reference| reference.written) || is_into(block) {
+        return Err(otherwise);
+    }
+    if has(Features::LOCK) {
+        return Err(refuse::locks(&table));
+    }
+    if let Some(reference) = survey
+        .references
+        .iter()
+        .find(|reference| reference.place == Rows::System)
+    {
+        return Err(refuse::mixed(&table, &reference.name.to_string()));
+    }
+    if let Some(what) = calls::beyond_arguments(survey, cursor) {
+        return Err(refuse::looks_elsewhere(&what, &table));
+    }
+    if let Some(what) = unlike::numbers(cursor).or_else(|| names_database(cursor)) {
+        return Err(refuse::numbers(&what, &table));
+    }
+    Ok(Gather {
+        words: words(survey, cursor).map(Arc::new),
+        filters: !survey.renames,
+        otherwise: Arc::new(otherwise),
+        table: table.into(),
+    })
+}
+
+/// A twin is another database.
+fn names_database(cursor: Cursor<'_>) -> Option<String> {
+    let mut words = cursor.tokens().iter();
+    let is_named = words.any(|token| {
+        let word = word_name(*token, cursor.text());
+        word.is_some_and(|word| matches!(word.as_str(), "current_catalog" | "current_database"))
+    });
+    is_named.then(|| "the name of the database".to_owned())
+}
+
+/// Every name that the statement and its views may mean a column by; `None` where they mean all columns of
+/// a table without naming them.
+fn words(survey: &Survey<'_>, cursor: Cursor<'_>) -> Option<BTreeSet<String>> {
+    if survey.renames {
+        return None;
+    }
+    let mut words = BTreeSet::new();
+    if !add_words(cursor, &mut words) {
+        return None;
+    }
+    let views = survey.views.iter().map(|(_, view)| *view);
+    for View { definition, .. } in views {
+        let text = definition.as_bytes();
+        let tokens = scan(text, Lexing::default()).ok()?;
+        if !add_words(Cursor::new(text, &tokens), &mut words) {
+            return None;
+        }
+    }
+    Some(words)
+}
+
+/// Returns whether the words are all that columns are meant by.
+fn add_words(cursor: Cursor<'_>, words: &mut BTreeSet<String>) -> bool {
+    let (text, tokens) = (cursor.text(), cursor.tokens());
+    for (at, token) in tokens.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        if is_star(before, *token, tokens.get(at.saturating_add(1)), text) {
+            return false;
+        }
+        if let Some(word) = word_name(*token, text) {
+            if token.kind == Kind::Word && word == "natural" {
+                return false;
+            }
+            words.insert(word);
+        }
+    }
+    true
+}
+
+/// Whether a token is the `*` of a target list, and no product.
+fn is_star(before: Option<&Token>, token: Token, after: Option<&Token>, text: &[u8]) -> bool {
+    if token.kind != Kind::Operator || token.of(text) != b"*" {
+        return false;
+    }
+    let is = |token: Option<&Token>, kind| token.is_some_and(|token| token.kind == kind);
+    if is(before, Kind::Dot) {
+        return true;
+    }
+    if is(before, Kind::OpenParen) && is(after, Kind::CloseParen) {
+        // count(*)
+        return false;
+    }
+    let Some(after) = after else {
+        return true;
+    };
+    match after.kind {
+        Kind::Word => ENDS.contains(&word_name(*after, text).unwrap_or_default().as_str()),
+        Kind::Comma | Kind::CloseParen | Kind::Semicolon | Kind::CloseBracket => true,
+        Kind::Quoted
+        | Kind::UnicodeName
+        | Kind::Text
+        | Kind::TextPieces
+        | Kind::Escaped
+        | Kind::UnicodeText
+        | Kind::Bits
+        | Kind::National
+        | Kind::Dollar
+        | Kind::Integer
+        | Kind::Decimal
+        | Kind::Parameter
+        | Kind::Operator
+        | Kind::OpenParen
+        | Kind::OpenBracket
+        | Kind::Dot
+        | Kind::DotDot
+        | Kind::Colon
+        | Kind::DoubleColon
+        | Kind::ColonEquals
+        | Kind::Comment
+        | Kind::Other => false,
+    }
+}
+
+/// Words behind a target list, none of which begins an operand.
+const ENDS: [&str; 14] = [
+    "except", "fetch", "for", "from", "group", "having", "intersect", "into", "limit", "offset",
+    "order", "union", "where", "window",
+];
