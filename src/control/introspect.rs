@@ -143,12 +143,13 @@ const VIEWS: &str = "
     GROUP BY 1, 2, 3, 4, c.oid
     ORDER BY 1, 2";
 
-/// A text that is another after any change of what [`Control::introspect`] reads: how many rows of each
-/// catalog there are, and a sum over the transactions that wrote them. Temporary tables do not count.
+/// A text that is another after any change of what [`Control::introspect`] reads or twins are made from: how
+/// many rows of each catalog there are, and a sum over the transactions that wrote them. Temporary tables do
+/// not count.
 const MARK: &str = "
     WITH c AS MATERIALIZED (
         SELECT oid, xmin FROM pg_catalog.pg_class
-        WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'p', 'f', 'v', 'm', 'i', 'I')
+        WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'p', 'f', 'v', 'm', 'c', 'S', 'i', 'I')
     )
     SELECT pg_catalog.concat_ws(' ',
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8)) FROM c),
@@ -173,8 +174,31 @@ const MARK: &str = "
          FROM pg_catalog.pg_operator WHERE oid >= 16384),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
          FROM pg_catalog.pg_cast WHERE oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_type x WHERE x.oid >= 16384 AND x.typnamespace NOT IN (
+             SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_(toast|temp)')),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_enum x WHERE x.oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_collation x WHERE x.oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_extension x WHERE x.oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_opclass x WHERE x.oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_ts_config x WHERE x.oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_ts_config_map x WHERE x.mapcfg >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_ts_dict x WHERE x.oid >= 16384),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_db_role_setting x WHERE x.setdatabase = (
+             SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())),
+        (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
+         FROM pg_catalog.pg_database x WHERE x.datname = pg_catalog.current_database()),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
          FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_'))";
+
 /// The functions that are neither built in nor an extension's.
 const OWN_FUNCTIONS: &str = "
     SELECT DISTINCT p.proname::text

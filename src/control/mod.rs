@@ -13,6 +13,7 @@ pub mod lookups;
 mod pool;
 mod schema;
 mod setup;
+pub mod twins;
 mod types;
 
 pub use finding::{Finding, Level};
@@ -51,6 +52,10 @@ pub struct Control {
 struct Herd {
     /// By the shard's name.
     shards: BTreeMap<String, Pool>,
+    /// Those of the twins, in their order.
+    twins: Vec<twins::Place>,
+    /// Whom they log in as.
+    role: Result<Role, Fault>,
     /// To the home shard as `auth.user`; `None` without `auth.query`.
     passwords: Option<Pool>,
 }
@@ -85,6 +90,8 @@ impl Control {
             });
             let herd = Herd {
                 shards: pools.collect(),
+                twins: twins::places(config, database, &role, connector),
+                role,
                 passwords,
             };
             (database.name.clone(), herd)

@@ -26,8 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Whom to log in as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Role {
-    name: String,
-    password: Option<String>,
+    pub(super) name: String,
+    pub(super) password: Option<String>,
 }
 
 impl Role {
@@ -163,10 +163,14 @@ impl Pool {
                 format!("{error}.")
             }
         };
-        Fault::error(
-            SqlState::UNABLE_TO_CONNECT,
-            format!("could not connect to {}", self.name),
-        )
+        let is_missing = matches!(error, PoolError::Backend(error)
+            if error.code() == Some(&tokio_postgres::error::SqlState::INVALID_CATALOG_NAME));
+        let code = if is_missing {
+            SqlState::UNKNOWN_DATABASE
+        } else {
+            SqlState::UNABLE_TO_CONNECT
+        };
+        Fault::error(code, format!("could not connect to {}", self.name))
         .detail(detail)
         .hint(
             "Check that the server runs, its address, and the control role's password and rights.",
@@ -234,6 +238,35 @@ impl Connection<'_> {
     /// Closes it: nobody is to be given it again.
     pub(super) fn discard(&mut self) {
         drop(self.object.take().map(Object::take));
+    }
+
+    /// Runs several statements.
+    ///
+    /// # Errors
+    /// The server's message at the first that fails, or 08006 when they took longer than `limit`; the
+    /// connection is closed then.
+    ///
+    /// # Cancel safety
+    /// None of what they leave behind: the connection is to be discarded.
+    pub(super) async fn batch(&mut self, sql: &str, limit: Duration) -> Result<(), Fault> {
+        let failed = |detail: String| {
+            Fault::error(
+                SqlState::CONNECTION_FAILURE,
+                format!("a control command failed on {}", self.pool.name),
+            )
+            .detail(detail)
+        };
+        let Some(object) = &self.object else {
+            return Err(failed("The connection was lost.".into()));
+        };
+        let result = tokio::time::timeout(limit, object.batch_execute(sql)).await;
+        let fault = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => failed(sentence(&error)),
+            Err(_elapsed) => failed("It did not answer in time.".into()),
+        };
+        self.discard();
+        Err(fault)
     }
 
     /// Runs one query.

@@ -11,8 +11,8 @@ const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS pgherd";
 const COMMENT: &str = "COMMENT ON SCHEMA pgherd IS 'What pgherd keeps for itself'";
 
 impl Control {
-    /// Creates the schema `pgherd` on every shard that has none, and the sequences of ids on the home shard;
-    /// says what it did on each.
+    /// Creates the schema `pgherd` on every shard that has none, the sequences of ids on the home shard, and
+    /// the twins; says what it did on each.
     ///
     /// # Errors
     /// 3D000 for a database that is not in the configuration. A shard that fails is a finding.
@@ -63,6 +63,7 @@ impl Control {
             findings.push(Finding::new(Level::Note, finding).on(&config.home));
         }
         findings.extend(self.set_up_lookups(database).await?);
+        findings.extend(self.set_up_twins(database).await);
         Ok(findings)
     }
 }

@@ -58,6 +58,7 @@ impl Control {
                 Err(fault) => findings.push(from_fault(&fault).on(&home.name)),
             }
             self.check_directories(&topology, &mut findings).await;
+            self.check_twins(database, &mut findings).await;
         }
         if let Err(fault) = self.auth_query(database, "pgherd").await {
             findings.push(from_fault(&fault).hint(

@@ -1,0 +1,46 @@
+-- What pgherd keeps in a twin for itself.
+CREATE SCHEMA pgherd;
+COMMENT ON SCHEMA pgherd IS 'What pgherd keeps for itself';
+GRANT USAGE ON SCHEMA pgherd TO PUBLIC;
+CREATE TABLE pgherd.twin (
+    mark text NOT NULL,
+    made timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    schema text NOT NULL,
+    form text NOT NULL
+);
+COMMENT ON TABLE pgherd.twin IS 'What the home shard''s catalogs were marked with when the twin was made';
+GRANT SELECT ON pgherd.twin TO PUBLIC;
+CREATE FUNCTION pgherd.hold() RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(8100422616390722388) THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT mark FROM pgherd.twin);
+END $$;
+COMMENT ON FUNCTION pgherd.hold() IS
+    'Holds the twin until the end of the transaction and tells its mark; NULL while another holds it';
+CREATE FUNCTION pgherd.analyze(regclass) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('ANALYZE %s', $1);
+END $$;
+CREATE FUNCTION pgherd.truncate(regclass[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    odd regclass;
+BEGIN
+    -- A foreign table's rows are another server's, and the mark is pgherd's.
+    SELECT c.oid INTO odd
+    FROM unnest($1) t (name)
+    LEFT JOIN LATERAL (SELECT t.name::oid UNION SELECT relid FROM pg_partition_tree(t.name)) p (oid) ON true
+    JOIN pg_class c ON c.oid = p.oid
+    WHERE c.relkind NOT IN ('r', 'p') OR c.relnamespace = 'pgherd'::regnamespace
+    LIMIT 1;
+    IF odd IS NOT NULL THEN
+        RAISE wrong_object_type USING MESSAGE = format('"%s" is no table that is filled in a twin', odd);
+    END IF;
+    IF cardinality($1) > 0 THEN
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(name::text, ', ') FROM unnest($1) t (name));
+    END IF;
+END $$;
+GRANT EXECUTE ON FUNCTION pgherd.hold(), pgherd.analyze(regclass), pgherd.truncate(regclass[]) TO PUBLIC;
