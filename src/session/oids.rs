@@ -90,6 +90,7 @@ impl Session {
     /// Whether a shard has other oids than clients know.
     pub(crate) fn is_foreign(&self, shard: ShardId) -> bool {
         shard != self.database.topology.home()
+            && usize::from(shard.0) < self.database.topology.shards().len()
     }
 
     /// The mapping of a shard as it was read last.
