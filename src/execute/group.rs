@@ -45,6 +45,9 @@ pub(super) async fn run<C: Conversation>(
         if !failed {
             let result = portal.on_message(client, tag, &body).await;
             failed = !report(client, result)?;
+            if failed {
+                client.fail_block();
+            }
         }
         if tag == b'S' {
             client.reply_ready();

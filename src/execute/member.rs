@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
@@ -380,6 +381,9 @@ pub(super) fn put_bind(
     oids::bind_values(&bind, types, mapping).map_err(missing)
 }
 
+/// How long a connection may take to come to rest that is part of the client's block.
+const CALM_LIMIT: Duration = Duration::from_secs(5);
+
 /// Bytes for the client that may wait while a shard is read.
 pub(super) const CLIENT_BUFFER: usize = 64 * 1024;
 
@@ -596,6 +600,58 @@ impl Reading {
     }
 }
 
+impl Member {
+    /// Cancels what runs, and reads what is owed. What does not come to rest in time stays out of sync.
+    pub(super) async fn calm<C: Conversation>(&mut self, client: &C) {
+        let Some(connection) = self.lease.connection() else {
+            return;
+        };
+        if connection.pipeline.is_empty() {
+            return;
+        }
+        client.cancel_now(&connection.cancel);
+        let settled = async {
+            drop(hidden::wait_for_ready(connection).await);
+            connection.cancel.taken().await;
+        };
+        if tokio::time::timeout(CALM_LIMIT, settled).await.is_err() {
+            tracing::info!("a shard did not come to rest in time");
+        }
+    }
+
+    /// A connection that the client has, in sync.
+    pub(super) async fn of<C: Conversation>(
+        client: &mut C,
+        lease: Lease,
+    ) -> Result<Member, (Lease, Trouble)> {
+        let shard = lease.pool().target.shard;
+        match mapping(client, shard).await {
+            Ok(mapping) => Ok(Member {
+                shard,
+                lease,
+                reading: Reading {
+                    mapping,
+                    ..Reading::default()
+                },
+            }),
+            Err(trouble) => Err((lease, trouble)),
+        }
+    }
+}
+
+async fn mapping<C: Conversation>(
+    client: &mut C,
+    shard: ShardId,
+) -> Result<Option<Arc<Mapping>>, Trouble> {
+    match client.mapping(shard) {
+        Ok(mapping) => Ok(mapping),
+        Err(_not_read) => {
+            client.read_types().await?;
+            client.mapping(shard).map_err(Trouble::Fault)
+        }
+    }
+}
+
 /// Takes a connection of each shard, in their order, brought to the client's settings.
 pub(super) async fn open<C: Conversation>(
     client: &mut C,
@@ -613,14 +669,7 @@ pub(super) async fn open<C: Conversation>(
                     lease,
                     reading: Reading::default(),
                 });
-                let mapping = match client.mapping(shard) {
-                    Ok(mapping) => Ok(mapping),
-                    Err(_not_read) => match client.read_types().await {
-                        Ok(()) => client.mapping(shard).map_err(Trouble::Fault),
-                        Err(interrupted) => Err(interrupted.into()),
-                    },
-                };
-                match (mapping, members.last_mut()) {
+                match (mapping(client, shard).await, members.last_mut()) {
                     (Ok(mapping), Some(member)) => member.reading.mapping = mapping,
                     (Ok(_), None) => {}
                     (Err(trouble), _) => {
@@ -645,9 +694,11 @@ pub(super) async fn open<C: Conversation>(
 }
 
 /// Where cancel requests go that are for all of them.
-pub(super) fn targets(members: &[Member]) -> Vec<Rc<CancelTarget>> {
+pub(super) fn targets<'m>(
+    members: impl IntoIterator<Item = &'m Member>,
+) -> Vec<Rc<CancelTarget>> {
     members
-        .iter()
+        .into_iter()
         .filter_map(|member| member.lease.peek())
         .map(|connection| Rc::clone(&connection.cancel))
         .collect()
@@ -689,7 +740,7 @@ pub(super) async fn commit<C: Conversation>(
     client: &mut C,
     members: &mut [Member],
 ) -> Result<(), Trouble> {
-    client.aim_cancels(targets(members));
+    client.aim_cancels(targets(members.iter()));
     for member in members.iter_mut() {
         member.push_hidden("COMMIT")?;
         // A lost connection shows when its answer is read.

@@ -114,6 +114,21 @@ pub(crate) trait Conversation {
     /// Safe: a drop leaves the line.
     async fn take_twin(&mut self) -> Result<Option<Self::Twin>, Interrupted>;
 
+    /// The connection that the client's open block runs on, in sync; `None` outside of one.
+    fn lend_block(&mut self) -> Option<Lease>;
+
+    /// Takes it back. One that is out of sync ends the client.
+    fn return_block(&mut self, lease: Lease);
+
+    /// The open block, if there is one, has failed.
+    fn fail_block(&mut self);
+
+    /// The open block stays with its shard from here on: it has a snapshot there.
+    fn bind_block(&mut self);
+
+    /// The connections of other shards whose snapshots the open block keeps.
+    fn readers(&mut self) -> Option<&mut Vec<Lease>>;
+
     /// What bounds a statement that is finished on a twin.
     fn gather(&self) -> &crate::config::Gather;
 
@@ -378,7 +393,9 @@ pub(crate) async fn run<C: Conversation>(client: &mut C, wide: Wide) -> Result<(
     match &wide.source {
         Source::Text(_) => {
             let result = carry_out(client, &wide, true).await;
-            report(client, result)?;
+            if !report(client, result)? {
+                client.fail_block();
+            }
             client.reply_ready();
             Ok(())
         }

@@ -286,6 +286,8 @@ pub struct Gather {
     pub words: Option<Arc<BTreeSet<String>>>,
     /// Whether columns go by their own names everywhere, so that a plan's conditions can be read.
     pub filters: bool,
+    /// Whether a view that it reads asks for the moment.
+    pub clock_in_views: bool,
     /// What to answer where there is no twin.
     pub otherwise: Arc<Fault>,
     /// The first of its sharded tables as written, for messages.

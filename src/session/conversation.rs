@@ -55,6 +55,40 @@ impl Conversation for Session {
         Ok(Some(Turn(ShardId(u16::try_from(index).unwrap_or(u16::MAX)))))
     }
 
+    fn lend_block(&mut self) -> Option<Lease> {
+        self.block.as_ref().filter(|block| block.sent)?;
+        self.client.targets.borrow_mut().clear();
+        self.lease.take()
+    }
+
+    fn return_block(&mut self, lease: Lease) {
+        let shard = lease.pool().target.shard;
+        let is_in_sync = lease
+            .peek()
+            .is_some_and(|connection| connection.pipeline.is_idle());
+        if is_in_sync {
+            self.adopt(lease);
+        } else {
+            self.client.kill(self.kept_was_lost(shard));
+        }
+    }
+
+    fn fail_block(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
+    fn bind_block(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.bound = true;
+        }
+    }
+
+    fn readers(&mut self) -> Option<&mut Vec<Lease>> {
+        self.block.as_mut().map(|block| &mut block.readers.0)
+    }
+
     fn gather(&self) -> &config::Gather {
         &self.database.gather
     }
@@ -194,7 +228,8 @@ impl Conversation for Session {
             Some(index) => self.parked.swap_remove(index),
             None => self.acquire(shard).await?,
         };
-        if let Err(interrupted) = self.settle(&mut lease).await {
+        let wanted = Rc::clone(self.settings_in_force());
+        if let Err(interrupted) = self.settle_to(wanted, &mut lease).await {
             // What the client holds there stays, unless the connection is lost.
             if lease.peek().is_some_and(ServerConnection::is_clean) {
                 self.give_back(lease);

@@ -208,10 +208,7 @@ impl Session {
         text: &[u8],
         script: &Rc<Script>,
     ) -> Stop {
-        if self.block.is_some() || self.transaction_is_open() {
-            return Stop::Fault(wide_in_block(&route));
-        }
-        if let Err(stop) = self.wait_for_replies() {
+        if let Err(stop) = self.make_room_for(&route) {
             return stop;
         }
         self.tally(script, &statement.effect);
@@ -225,6 +222,28 @@ impl Session {
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
         })))
+    }
+
+    /// A statement for several shards has a transaction of its own; one that only reads through a twin may be
+    /// part of a block, whose connection it borrows.
+    pub(crate) fn make_room_for(&mut self, route: &Route) -> Result<(), Stop> {
+        match (route, &self.block) {
+            (Route::Gather(_), Some(_)) if !self.database.twins.is_empty() => {
+                self.lease(self.here_or_home(), false)?;
+                if self
+                    .connection()
+                    .is_some_and(|connection| connection.unsynced)
+                {
+                    return Err(Stop::EndGroup);
+                }
+            }
+            (_, Some(_)) => return Err(Stop::Fault(wide_in_block(route))),
+            (_, None) if self.transaction_is_open() => {
+                return Err(Stop::Fault(wide_in_block(route)));
+            }
+            (_, None) => (),
+        }
+        self.wait_for_replies()
     }
 
     /// Where one statement of several runs, and what temporary tables it makes.

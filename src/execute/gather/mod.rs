@@ -5,6 +5,7 @@
 //! twin's is rolled back in any case, so nobody ever sees what another loaded. All shards send at once, as
 //! fast as the twin takes rows; nothing but unfinished messages is held here.
 
+mod block;
 mod lane;
 mod load;
 mod plan;
@@ -17,8 +18,10 @@ use crate::planner::plan::Gather;
 use crate::server::hidden;
 use crate::wire::frame;
 
-use super::member::{Member, close, open};
+use super::member::{Member, open, targets};
 use super::{Conversation, Trouble, Twin, Wide};
+use crate::placement::ShardId;
+use block::Block;
 use load::Loaded;
 use plan::Planned;
 
@@ -72,6 +75,8 @@ enum Done {
 /// What one attempt has opened.
 #[derive(Default)]
 struct Run {
+    /// The connection of the client's block.
+    own: Option<Member>,
     twin: Option<Member>,
     loaded: Loaded,
     tables: Vec<String>,
@@ -84,8 +89,9 @@ impl Run {
         wide: &Wide,
         gather: &Gather,
         describe: bool,
-        twin: crate::placement::ShardId,
+        twin: ShardId,
     ) -> Result<Done, Trouble> {
+        let block = self.borrow_block(client).await?;
         let opened = open(client, &std::iter::once(twin).collect()).await;
         let mut members = opened.map_err(|trouble| match trouble {
             Trouble::Fault(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
@@ -97,18 +103,18 @@ impl Run {
         let Some(twin) = &mut self.twin else {
             return Err(Trouble::Fault(gone()));
         };
-        let fragments = match plan::plan(client, wide, gather, twin).await? {
-            Planned::Fragments(fragments) => fragments,
-            Planned::Busy => return Ok(Done::Busy),
+        let planned = plan::plan(client, wide, gather, twin, block.as_ref()).await?;
+        let Planned::Fragments(mut fragments, order) = planned else {
+            return Ok(Done::Busy);
         };
         self.tables = fragments.iter().map(|it| it.table.clone()).collect();
-        self.loaded.fetch(client, twin, &fragments).await?;
-        for lane in self.loaded.lanes.drain(..) {
-            client.give_back(lane.member.lease);
-        }
-        client.aim_cancels(super::member::targets(std::slice::from_ref(twin)));
+        self.loaded
+            .fetch(client, twin, &mut fragments, block.as_ref(), &mut self.own)
+            .await?;
+        self.own = self.loaded.give_back(client).await.or(self.own.take());
+        client.aim_cancels(targets([&*twin]));
         twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
-        twin.push_statement(client, &wide.source, describe)?;
+        order.push(client, wide, twin, describe)?;
         twin.hear(client, |client, heard| {
             client.out().extend_from_slice(heard.bytes);
             Ok(true)
@@ -117,34 +123,57 @@ impl Run {
         Ok(Done::Answered)
     }
 
+    /// Takes the connection of the client's block, if it has one open, and asks it what it must know.
+    async fn borrow_block<C: Conversation>(
+        &mut self,
+        client: &mut C,
+    ) -> Result<Option<Block>, Trouble> {
+        let Some(lease) = client.lend_block() else {
+            return Ok(None);
+        };
+        match Member::of(client, lease).await {
+            Ok(own) => {
+                let own = self.own.insert(own);
+                let block = Block::of(client, own).await?;
+                if block.keeps_snapshot() {
+                    client.bind_block();
+                }
+                Ok(Some(block))
+            }
+            Err((lease, trouble)) => {
+                client.return_block(lease);
+                Err(trouble)
+            }
+        }
+    }
+
     /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
     async fn end<C: Conversation>(
-        self,
+        mut self,
         client: &mut C,
         turn: C::Twin,
         result: Result<Done, Trouble>,
     ) -> Result<Done, Trouble> {
-        let Run {
-            twin,
-            loaded,
-            tables,
-        } = self;
-        let members = loaded.lanes.into_iter().map(|lane| lane.member).collect();
-        close(client, members).await;
-        let Some(mut twin) = twin else {
+        let own = self.loaded.give_back(client).await.or(self.own.take());
+        client.forget_targets();
+        if let Some(mut own) = own {
+            own.calm(client).await;
+            client.return_block(own.lease);
+        }
+        let Some(mut twin) = self.twin else {
             return result;
         };
         let result = twin.unless_cut(result);
         if let Some(connection) = twin.lease.connection() {
-            if loaded.copies {
+            if self.loaded.copies {
                 frame::write(&mut connection.out, b'f', &[b"given up by pgherd\0"]);
             }
             if !connection.pipeline.is_empty() {
                 client.cancel_now(&connection.cancel);
             }
         }
-        let last = if loaded.bytes >= GARBAGE {
-            truncate(&tables)
+        let last = if self.loaded.bytes >= GARBAGE {
+            truncate(&self.tables)
         } else {
             String::new()
         };

@@ -29,6 +29,8 @@ pub struct Fragment {
     pub query: String,
     /// The table and the columns that the answer is loaded into, quoted.
     pub target: String,
+    /// The columns, quoted.
+    pub columns: Vec<String>,
     /// Whether every column's binary form means the same on every server.
     pub binary: bool,
 }
@@ -240,6 +242,7 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
         place,
         query,
         target,
+        columns: columns.iter().map(|column| quoted(&column.name)).collect(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         table,
     }
