@@ -118,7 +118,7 @@ impl Loaded {
     }
 
     /// Takes the connections that the fragments come on, in the order of the shards.
-    async fn open<C: Conversation>(
+    pub(super) async fn open<C: Conversation>(
         &mut self,
         client: &mut C,
         shares: &[(ShardId, Vec<usize>)],
@@ -290,7 +290,7 @@ impl Loaded {
 }
 
 /// What each shard is asked for, in the order of the shards.
-fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec<(ShardId, Vec<usize>)> {
+pub(super) fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec<(ShardId, Vec<usize>)> {
     let topology = client.topology();
     let home = topology.home();
     let has = |fragment: &Fragment, shard| match fragment.place {

@@ -6,6 +6,7 @@
 //! fast as the twin takes rows; nothing but unfinished messages is held here.
 
 mod block;
+mod explain;
 mod lane;
 mod load;
 mod plan;
@@ -16,12 +17,14 @@ use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
+use crate::wire::backend;
 use crate::wire::frame;
 
 use super::member::{Member, open, targets};
 use super::{Conversation, Trouble, Twin, Wide};
 use crate::placement::ShardId;
 use block::Block;
+use explain::Explain;
 use load::Loaded;
 use plan::Planned;
 
@@ -108,14 +111,31 @@ impl Run {
             return Ok(Done::Busy);
         };
         self.tables = fragments.iter().map(|it| it.table.clone()).collect();
-        self.loaded
-            .fetch(client, twin, &mut fragments, block.as_ref(), &mut self.own)
-            .await?;
+        let explain = Explain::of(wide);
+        let mut top = Vec::new();
+        if explain.as_ref().is_none_or(|explain| explain.analyze) {
+            self.loaded
+                .fetch(client, twin, &mut fragments, block.as_ref(), &mut self.own)
+                .await?;
+        }
+        if let Some(explain) = &explain {
+            let told = if explain.analyze {
+                Vec::new()
+            } else {
+                explain::estimates(client, &mut self.loaded, &fragments, &mut self.own).await?
+            };
+            for line in explain.lines(&fragments, &self.loaded, &told) {
+                backend::data_row(&mut top, std::iter::once(Some(line.as_bytes())));
+            }
+        }
         self.own = self.loaded.give_back(client).await.or(self.own.take());
         client.aim_cancels(targets([&*twin]));
         twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
         order.push(client, wide, twin, describe)?;
         twin.hear(client, |client, heard| {
+            if heard.tag == b'D' {
+                client.out().append(&mut top);
+            }
             client.out().extend_from_slice(heard.bytes);
             Ok(true)
         })

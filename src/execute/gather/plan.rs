@@ -3,7 +3,7 @@
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::{Clock, Fragment, clock, fragments as of_plan};
 use crate::planner::plan::{Effect, Gather};
-use crate::planner::refuse;
+use crate::planner::{explanation, refuse};
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::{Kind, Lexing, scan};
 use crate::wire::backend;
@@ -218,12 +218,18 @@ async fn explain<C: Conversation>(
         .ok_or_else(|| Trouble::Fault(no_plan()))
 }
 
-/// What of the client's statement is planned: of COPY, its query.
+/// What of the client's statement is planned: of COPY and EXPLAIN, their query.
 fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
-    if !matches!(wide.effect, Effect::CopyOut { .. }) {
-        return Ok(text);
+    if matches!(wide.effect, Effect::CopyOut { .. }) {
+        return in_parentheses(text, wide.lexing).ok_or_else(no_plan);
     }
-    in_parentheses(text, wide.lexing).ok_or_else(no_plan)
+    if wide.verb == "EXPLAIN" {
+        let tokens = scan(text, wide.lexing).map_err(|_unreadable| no_plan())?;
+        let explanation = explanation(Cursor::new(text, &tokens)).ok_or_else(no_plan)?;
+        let start = explanation.statement.rest().start;
+        return text.get(start..).ok_or_else(no_plan);
+    }
+    Ok(text)
 }
 
 /// What stands within the first parentheses of a text.
