@@ -216,7 +216,7 @@ impl Conversation for Session {
         if !self.is_foreign(shard) {
             return Ok(None);
         }
-        let unread = || unread_fault(self.database.topology.name(shard));
+        let unread = || unread_fault(self.database.name_of(shard));
         Session::mapping(self, shard).map(Some).ok_or_else(unread)
     }
 

@@ -42,6 +42,7 @@ impl Engine {
         let database = Rc::new(Database {
             name: name.to_owned(),
             index: self.counters_index(name, topology.shards()),
+            twins: snapshot.config.twins(&config),
             config,
             topology,
             shared: self.shared.database(name),
