@@ -97,8 +97,17 @@ pub(crate) trait Twin: 'static {
     /// What its connections go by, beside those of the shards.
     fn shard(&self) -> ShardId;
 
+    /// What the twin tells of its schema unless another proxy has made it again.
+    fn mark(&self) -> &str;
+
+    /// What the statement is doing with it, and how much has been fetched so far.
+    fn note(&self, phase: &'static str, rows: u64, bytes: u64);
+
     /// Another proxy is at work on it: it is passed over for a while.
     fn busy_elsewhere(self);
+
+    /// Another proxy has made it again: it is looked at first.
+    fn was_made_again(self);
 }
 
 /// What carrying out a wide statement needs of the client that sent it.

@@ -9,6 +9,7 @@ mod catalogs;
 mod files;
 mod herd;
 mod listen;
+mod twins;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -141,6 +142,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
         );
     }
     tasks.spawn(catalogs.keep(Arc::clone(&shared)));
+    tasks.spawn(twins::keep(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();
     for listener in listeners {

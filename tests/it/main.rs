@@ -56,5 +56,6 @@ mod sharing;
 mod statistics;
 mod tenants;
 mod transcript;
+mod twins;
 mod values;
 mod views;

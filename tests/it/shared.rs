@@ -152,10 +152,7 @@ impl Databases {
         };
         for &port in &databases.all_ports() {
             let mut client = Client::connect(port, "postgres", "postgres");
-            client.run(&format!(
-                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                databases.name
-            ));
+            databases.drop_from(&mut client);
             client.run(&format!("CREATE DATABASE {} OWNER app", databases.name));
         }
         databases
@@ -167,6 +164,19 @@ impl Databases {
             .copied()
             .chain([self.reference_port])
             .collect()
+    }
+
+    /// Drops it, and its twins, from a server.
+    fn drop_from(&self, client: &mut Client) {
+        let name = &self.name;
+        let twins = client.query(&format!(
+            "SELECT datname FROM pg_database WHERE datname ~ '^pgherd_.*_{name}_twin_[0-9]+$' OR datname = '{name}'"
+        ));
+        for row in twins.into_iter().flat_map(|answer| answer.rows) {
+            for dbname in row.into_iter().flatten() {
+                drop(client.query(&format!("DROP DATABASE IF EXISTS {dbname} WITH (FORCE)")));
+            }
+        }
     }
 
     /// A connection to one shard past the proxy, as `app`.
@@ -191,10 +201,7 @@ impl Drop for Databases {
     fn drop(&mut self) {
         for port in self.all_ports() {
             if let Ok(mut client) = Client::try_connect(port, "postgres", "postgres") {
-                drop(client.query(&format!(
-                    "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                    self.name
-                )));
+                self.drop_from(&mut client);
             }
         }
     }

@@ -26,13 +26,9 @@ const DATABASE: &str = "
     UNION ALL
     SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', $1, greatest(datconnlimit, -1)) FROM d
     UNION ALL
-    SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1)
-    UNION ALL
     SELECT format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, $1,
                   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
-    FROM d, aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) a
-    UNION ALL
-    SELECT format('ALTER DATABASE %I RESET ALL', $1)";
+    FROM d, aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) a";
 
 /// Commands for the owner and the rights of the schema public, which pg_dump takes for granted; none
 /// where there is none.

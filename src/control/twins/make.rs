@@ -10,6 +10,7 @@ use crate::error::{Fault, SqlState};
 const CLEAR: &str = include_str!("clear.sql");
 const STRIP: &str = include_str!("strip.sql");
 const OWN: &str = include_str!("own.sql");
+const RESET: &str = include_str!("reset.sql");
 
 /// Opens the transaction and waits a while for who makes or uses the twin: `pgherd.hold()` takes the same
 /// lock.
@@ -44,7 +45,7 @@ pub(super) fn digest(texts: &[&str]) -> String {
 
 /// What tells twins apart that were made with other commands than these.
 pub(super) fn form() -> String {
-    digest(&[CLEAR, STRIP, OWN])
+    digest(&[CLEAR, STRIP, OWN, RESET])
 }
 
 /// Creates a twin's database, empty. Returns whether there was none.
@@ -122,7 +123,7 @@ async fn within(
             if is_same {
                 connection.rows(REMARK, &[&blueprint.mark]).await?;
                 connection
-                    .batch(&format!("{commands}COMMIT"), MAKE_TIMEOUT)
+                    .batch(&format!("{RESET}{commands}COMMIT"), MAKE_TIMEOUT)
                     .await?;
                 return Ok(false);
             }
@@ -156,6 +157,7 @@ fn filling(blueprint: &Blueprint, form: &str, commands: &str) -> String {
         STRIP,
         public.unwrap_or_default(),
         OWN,
+        RESET,
         commands,
         &made,
         ";\nCOMMIT",

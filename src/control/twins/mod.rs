@@ -222,10 +222,21 @@ impl Control {
                 Ok(what) => Finding::new(Level::Note, format!("{what} \"{name}\"")),
                 Err(fault) => {
                     let finding = from_fault(&fault);
-                    Finding {
+                    let may_not = finding.what.contains("(42501)");
+                    findings.push(Finding {
+                        // A control role that may not is a choice: queries that need twins are refused.
+                        level: if may_not {
+                            Level::Warning
+                        } else {
+                            Level::Error
+                        },
                         what: format!("twin \"{name}\": {}", finding.what),
                         ..finding
+                    });
+                    if may_not {
+                        break;
                     }
+                    continue;
                 }
             });
         }

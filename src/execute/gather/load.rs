@@ -7,7 +7,7 @@ use super::block::{Block, united};
 use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
-use crate::execute::{Conversation, Trouble};
+use crate::execute::{Conversation, Trouble, Twin};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::gather::{Fragment, Place};
 use crate::server::hidden;
@@ -38,6 +38,7 @@ impl Loaded {
     pub(super) async fn fetch<C: Conversation>(
         &mut self,
         client: &mut C,
+        turn: &C::Twin,
         twin: &mut Member,
         fragments: &mut [Fragment],
         within: Option<&Block>,
@@ -89,10 +90,16 @@ impl Loaded {
             lane.member.start_sending()?;
         }
         let mut scratch = vec![0; SCRATCH];
-        for (turn, fragment) in fragments.iter().enumerate() {
-            self.load(client, twin, turn, fragment, &mut scratch).await?;
+        for (index, fragment) in fragments.iter().enumerate() {
+            turn.note("fetching", self.total(), self.bytes);
+            self.load(client, twin, index, fragment, &mut scratch).await?;
         }
         self.finish(client, twin).await
+    }
+
+    /// Rows of all fragments.
+    pub(super) fn total(&self) -> u64 {
+        self.rows.iter().sum()
     }
 
     /// Gives back what the fragments came on; the connection of the client's block is returned.

@@ -22,7 +22,6 @@ use crate::wire::frame;
 
 use super::member::{Member, open, targets};
 use super::{Conversation, Trouble, Twin, Wide};
-use crate::placement::ShardId;
 use block::Block;
 use explain::Explain;
 use load::Loaded;
@@ -49,7 +48,7 @@ pub(super) async fn run<C: Conversation>(
         };
         let mut run = Run::default();
         let result = {
-            let whole = run.answer(client, wide, gather, describe, twin.shard());
+            let whole = run.answer(client, wide, gather, describe, &twin);
             if limit.is_zero() {
                 whole.await
             } else {
@@ -63,7 +62,7 @@ pub(super) async fn run<C: Conversation>(
         let result = run.end(client, twin, result).await;
         match result {
             Ok(Done::Answered) => return Ok(()),
-            Ok(Done::Busy) => (),
+            Ok(Done::Busy | Done::Changed) => (),
             Err(trouble) => return Err(trouble),
         }
     }
@@ -73,6 +72,8 @@ enum Done {
     Answered,
     /// Another proxy has the twin.
     Busy,
+    /// Another proxy has made it again.
+    Changed,
 }
 
 /// What one attempt has opened.
@@ -92,10 +93,10 @@ impl Run {
         wide: &Wide,
         gather: &Gather,
         describe: bool,
-        twin: ShardId,
+        turn: &C::Twin,
     ) -> Result<Done, Trouble> {
         let block = self.borrow_block(client).await?;
-        let opened = open(client, &std::iter::once(twin).collect()).await;
+        let opened = open(client, &std::iter::once(turn.shard()).collect()).await;
         let mut members = opened.map_err(|trouble| match trouble {
             Trouble::Fault(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
                 Trouble::Fault(no_twin(gather))
@@ -106,16 +107,19 @@ impl Run {
         let Some(twin) = &mut self.twin else {
             return Err(Trouble::Fault(gone()));
         };
-        let planned = plan::plan(client, wide, gather, twin, block.as_ref()).await?;
-        let Planned::Fragments(mut fragments, order) = planned else {
-            return Ok(Done::Busy);
+        turn.note("planning", 0, 0);
+        let planned = plan::plan(client, wide, gather, twin, turn.mark(), block.as_ref());
+        let (mut fragments, order) = match planned.await? {
+            Planned::Fragments(fragments, order) => (fragments, order),
+            Planned::Busy => return Ok(Done::Busy),
+            Planned::Changed => return Ok(Done::Changed),
         };
         self.tables = fragments.iter().map(|it| it.table.clone()).collect();
         let explain = Explain::of(wide);
         let mut top = Vec::new();
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
             self.loaded
-                .fetch(client, twin, &mut fragments, block.as_ref(), &mut self.own)
+                .fetch(client, turn, twin, &mut fragments, block.as_ref(), &mut self.own)
                 .await?;
         }
         if let Some(explain) = &explain {
@@ -130,6 +134,7 @@ impl Run {
         }
         self.own = self.loaded.give_back(client).await.or(self.own.take());
         client.aim_cancels(targets([&*twin]));
+        turn.note("finishing", self.loaded.total(), self.loaded.bytes);
         twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
         order.push(client, wide, twin, describe)?;
         twin.hear(client, |client, heard| {
@@ -197,11 +202,16 @@ impl Run {
         } else {
             String::new()
         };
-        if matches!(result, Ok(Done::Busy)) {
-            turn.busy_elsewhere();
-            hidden::tidy_later(twin.lease);
-        } else {
-            hidden::tidy_with(twin.lease, last, turn);
+        match result {
+            Ok(Done::Busy) => {
+                turn.busy_elsewhere();
+                hidden::tidy_later(twin.lease);
+            }
+            Ok(Done::Changed) => {
+                turn.was_made_again();
+                hidden::tidy_later(twin.lease);
+            }
+            Ok(Done::Answered) | Err(_) => hidden::tidy_with(twin.lease, last, turn),
         }
         result
     }

@@ -40,6 +40,8 @@ pub(super) enum Planned {
     Fragments(Vec<Fragment>, Order),
     /// Another proxy is at work on it.
     Busy,
+    /// Another proxy has made it again.
+    Changed,
 }
 
 /// What the twin is told to run.
@@ -60,6 +62,7 @@ pub(super) async fn plan<C: Conversation>(
     wide: &Wide,
     gather: &Gather,
     twin: &mut Member,
+    mark: &str,
     block: Option<&Block>,
 ) -> Result<Planned, Trouble> {
     let order = match block.map(|_block| within(wide, gather)).transpose()? {
@@ -72,9 +75,11 @@ pub(super) async fn plan<C: Conversation>(
     }
     let free = rows(client, twin, FREE.as_bytes()).await?;
     let mut free = free.into_iter();
-    let (moment, is_free) = (free.next().flatten(), free.next().flatten());
-    if is_free.is_none() {
-        return Ok(Planned::Busy);
+    let (moment, held) = (free.next().flatten(), free.next().flatten());
+    match held {
+        None => return Ok(Planned::Busy),
+        Some(held) if held != mark.as_bytes() => return Ok(Planned::Changed),
+        Some(_) => (),
     }
     let moment = match block {
         Some(block) => block.moment.clone(),
