@@ -14,7 +14,7 @@ use pgherd::config::{
     TableKind, Tenancy, Unlisted,
 };
 use pgherd::placement::ShardSet;
-use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::catalog::{Catalog, Collation, Column, Table};
 use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
@@ -249,7 +249,7 @@ impl World {
             Route::Anywhere => "anywhere".into(),
             Route::AnyShard => "any shard".into(),
             Route::Single(shard) => format!("single {}", self.topology.name(*shard)),
-            Route::Concat(shards) => format!("concat {}", names(shards)),
+            Route::Concat(shards, _) => format!("concat {}", names(shards)),
             Route::Broadcast { transaction: true } => "broadcast".into(),
             Route::Broadcast { transaction: false } => "broadcast one by one".into(),
             Route::InsertSplit(shares) => shares.iter().fold("rows".into(), |text, share| {
@@ -398,6 +398,7 @@ fn catalog() -> Catalog {
                 oid: 20,
                 generated: false,
                 modifier: -1,
+                collation: Collation::Other,
             })
             .collect();
         catalog.insert(

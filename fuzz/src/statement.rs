@@ -196,6 +196,7 @@ fn catalog() -> Catalog {
             oid: 20,
             generated: false,
             modifier: -1,
+            collation: Default::default(),
         });
         let table = Table {
             plain: true,

@@ -1,6 +1,7 @@
 //! Reads what a shard calls the users' types and tables.
 
 use super::Control;
+use super::introspect::SORTS_BY_BYTES;
 use super::pool::column;
 use crate::error::Fault;
 use crate::types::oids::{Form, Name, Types};
@@ -43,6 +44,10 @@ impl Control {
     pub async fn types(&self, database: &str, shard: &str) -> Result<Types, Fault> {
         let mut connection = self.pool(database, shard)?.connect().await?;
         let mut types = Types::default();
+        let sorting = connection.rows(SORTS_BY_BYTES, &[]).await?;
+        let (default, any): (bool, bool) =
+            (column(sorting.first(), 0)?, column(sorting.first(), 1)?);
+        types.sorts_by_bytes = default && any;
         for row in &connection.rows(TYPES, &[]).await? {
             let row = Some(row);
             let name = Name {

@@ -11,6 +11,8 @@ mod copy;
 mod group;
 mod insert;
 mod member;
+mod merge;
+mod pushed;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -237,6 +239,9 @@ pub(crate) trait Conversation {
         unlisted: Vec<Unlisted>,
     ) -> Result<Told, Interrupted>;
 
+    /// The bytes of shards' rows that are kept for the client.
+    fn note_buffered(&self, bytes: usize);
+
     /// The time now.
     fn now(&self) -> Instant;
 
@@ -314,6 +319,9 @@ pub(crate) enum Trouble {
     /// A server's ErrorResponse, whole.
     Server(Vec<u8>),
     Fault(Fault),
+    /// The shards' answers cannot be put together here, as their columns show; no row of them went to the
+    /// client. The refusal says so.
+    Unproven(Fault),
     End(End),
 }
 
@@ -363,7 +371,7 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
             client.out().extend_from_slice(&error);
             Ok(false)
         }
-        Err(Trouble::Fault(fault)) => {
+        Err(Trouble::Fault(fault) | Trouble::Unproven(fault)) => {
             client.reply_fault(&fault);
             Ok(false)
         }
@@ -387,7 +395,10 @@ async fn carry_out<C: Conversation>(
         Route::Broadcast { transaction: false } => {
             broadcast::one_by_one(client, wide, describe).await
         }
-        Route::Concat(shards) => concat::run(client, wide, shards, describe).await,
+        Route::Concat(shards, finish) if finish.is_plain() || is_explained(wide) => {
+            concat::run(client, wide, shards, describe).await
+        }
+        Route::Concat(shards, finish) => merge::run(client, wide, shards, finish, describe).await,
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
@@ -404,11 +415,16 @@ async fn carry_out<C: Conversation>(
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
-        | Route::Concat(_)
+        | Route::Concat(..)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };
     client.count_wide(label, started, result.is_ok());
     result
+}
+
+/// Whether its rows are lines that explain it.
+fn is_explained(wide: &Wide) -> bool {
+    matches!(wide.effect, Effect::Explain(_))
 }
 
 /// Appends a CommandComplete.

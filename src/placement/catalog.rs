@@ -21,6 +21,19 @@ pub struct Column {
     pub generated: bool,
     /// `atttypmod`: the length of a `varchar`, the digits of a `numeric` or a timestamp; -1 for none.
     pub modifier: i32,
+    pub collation: Collation,
+}
+
+/// Whether texts compare by their bytes, as under the collations C and POSIX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Collation {
+    /// They do not, or it is not known; the types without collation too.
+    #[default]
+    Other,
+    /// They do.
+    Bytes,
+    /// They do on the home shard, whose database has such a collation.
+    Database,
 }
 
 /// One table, partitioned table, view or foreign table.

@@ -136,6 +136,17 @@ pub struct ServerConnection {
 const BUFFER_KEPT: usize = 16 * 1024;
 
 impl ServerConnection {
+    /// Whether it writes dates and timestamps in the ISO DateStyle, as far as we set it.
+    pub fn writes_iso_times(&self) -> bool {
+        let at_login = || {
+            let mut parameters = self.parameters.iter();
+            let found = parameters.find(|(name, _)| name == "DateStyle");
+            found.map(|(_, value)| value.as_str())
+        };
+        let style = self.settings.get("datestyle").or_else(at_login);
+        style.is_some_and(|style| style.to_ascii_lowercase().contains("iso"))
+    }
+
     /// A connection that has just logged in.
     pub fn new(
         connected: Connected,

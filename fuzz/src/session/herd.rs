@@ -158,6 +158,7 @@ fn share(folder: &str) -> Arc<Shared> {
             oid: 20,
             generated: false,
             modifier: -1,
+            collation: Default::default(),
         });
         let table = Table {
             plain: true,
