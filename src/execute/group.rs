@@ -26,6 +26,8 @@ struct Portal<'a> {
     answer: Option<Answer>,
     /// Whether all of it was.
     is_through: bool,
+    /// The RowDescription of an answer that was.
+    description: Vec<u8>,
 }
 
 /// Answers the group that a Bind of a wide statement belongs to, up to its Sync.
@@ -46,6 +48,7 @@ pub(super) async fn run<C: Conversation>(
         executed: false,
         answer: None,
         is_through: false,
+        description: Vec::new(),
     };
     let result = portal.follow(client).await;
     portal.end(client).await;
@@ -92,6 +95,9 @@ impl<'a> Portal<'a> {
         max: u64,
     ) -> Result<(), Trouble> {
         if self.is_through {
+            if describe {
+                client.out().extend_from_slice(&self.description);
+            }
             complete(client, "SELECT 0");
             return Ok(());
         }
@@ -105,6 +111,7 @@ impl<'a> Portal<'a> {
         match result {
             Ok(false) => self.answer = Some(answer),
             Ok(true) | Err(_) => {
+                self.description = answer.description().unwrap_or_default().to_vec();
                 answer.close(client).await;
                 self.is_through = true;
             }
@@ -227,6 +234,10 @@ impl<'a> Portal<'a> {
         }
         if let Some(description) = self.answer.as_ref().and_then(Answer::description) {
             client.out().extend_from_slice(description);
+            return Ok(());
+        }
+        if self.is_through && !self.description.is_empty() {
+            client.out().extend_from_slice(&self.description);
             return Ok(());
         }
         let first = match &self.wide.route {

@@ -94,7 +94,6 @@ pub(super) struct Answer {
     /// Rows still to be handed on.
     left: Option<u64>,
     ended: bool,
-    described: bool,
     scratch: Vec<u8>,
 }
 
@@ -130,7 +129,6 @@ impl Answer {
             left: pushed.limit,
             pushed,
             ended: false,
-            described: false,
             scratch: vec![0; SCRATCH],
         };
         match answer.start_all(client, wide) {
@@ -191,16 +189,23 @@ impl Answer {
         max: u64,
     ) -> Result<bool, Trouble> {
         let mut count = 0;
+        let mut wants_description = describe;
         loop {
-            if describe
-                && !self.described
-                && let Some(layout) = &self.layout
-            {
+            if wants_description && let Some(layout) = &self.layout {
                 client.out().extend_from_slice(&layout.description);
-                self.described = true;
+                wants_description = false;
             }
             match self.step(client.out(), max, &mut count)? {
-                Step::Read => self.read(client, wide).await?,
+                Step::Read => {
+                    let read = self.read(client, wide).await;
+                    // As from a server, what comes before the error comes first.
+                    if let (Err(Trouble::Server(_)), true, Some(layout)) =
+                        (&read, wants_description, &self.layout)
+                    {
+                        client.out().extend_from_slice(&layout.description);
+                    }
+                    read?;
+                }
                 Step::Start(at) => self.start(client, wide, at)?,
                 Step::Flush => flush_client(client).await?,
                 Step::Suspended => {
@@ -320,11 +325,12 @@ impl Answer {
         });
         taken.await?;
         feed.done = member.is_done()?;
-        if let Some(error) = member.take_error() {
-            return Err(self.pushed.placed(error, wide));
-        }
+        let error = member.take_error();
         if let Some(body) = description {
             self.layout = Some(self.arrange(&body)?);
+        }
+        if let Some(error) = error {
+            return Err(self.pushed.placed(error, wide));
         }
         if self.pushed.fails && self.feeds.iter().any(|feed| !feed.rows.is_empty()) {
             return Err(self.unproven());

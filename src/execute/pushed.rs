@@ -72,7 +72,9 @@ impl Pushed {
         let counts = Counts::of(&tail, wide)?;
         let mut edits = Vec::new();
         for (number, (key, sort)) in finish.order.iter().zip(&tail.keys).enumerate() {
-            if let Some(add) = hidden_column(text, key, sort, number) {
+            if let Some(mut add) = hidden_column(text, key, sort, number) {
+                let is_first = tail.is_empty() && edits.is_empty();
+                add.insert(0, Add::New(if is_first { b" " } else { b", " }.to_vec()));
                 edits.push((tail.list_end..tail.list_end, add));
             }
         }
@@ -216,12 +218,19 @@ fn given(bind: &Bind<'_>, prepared: &Prepared, index: u16) -> Given {
     let Some(value) = value else {
         return Given::Null;
     };
+    let kind = prepared.settled_type(index.into());
     if !binary {
         let text = std::str::from_utf8(value).map(str::trim_ascii);
-        let number = text.ok().and_then(|text| text.parse().ok());
+        let number = text.ok().and_then(|text| text.parse::<i64>().ok());
+        // What its type does not hold, the server refuses.
+        let number = number.filter(|number| match kind {
+            oid::INT2 => i16::try_from(*number).is_ok(),
+            oid::INT4 => i32::try_from(*number).is_ok(),
+            kind => matches!(kind, 0 | oid::INT8),
+        });
         return number.map_or(Given::Unread, Given::Number);
     }
-    let number = match (prepared.settled_type(index.into()), value.len()) {
+    let number = match (kind, value.len()) {
         (oid::INT2, 2) => value.try_into().ok().map(i16::from_be_bytes).map(i64::from),
         (oid::INT4, 4) => value.try_into().ok().map(i32::from_be_bytes).map(i64::from),
         (oid::INT8, 8) => value.try_into().ok().map(i64::from_be_bytes),
@@ -260,7 +269,7 @@ fn hidden_column(text: &[u8], key: &OrderKey, sort: &SortKey, number: usize) -> 
         ("(", ")")
     };
     Some(vec![
-        Add::New(format!(", {before}").into_bytes()),
+        Add::New(before.as_bytes().to_vec()),
         value,
         Add::New(format!("{after} AS \"pgherd.{number}\"").into_bytes()),
     ])

@@ -172,6 +172,13 @@ impl Tail {
     }
 }
 
+impl Tail {
+    /// Whether the target list is empty.
+    pub fn is_empty(&self) -> bool {
+        self.items.iter().all(Range::is_empty)
+    }
+}
+
 impl Found {
     fn of(tokens: &[Token], text: &[u8]) -> Option<Found> {
         let mut found = Found::default();
