@@ -74,7 +74,8 @@ impl Pushed {
         for (number, (key, sort)) in finish.order.iter().zip(&tail.keys).enumerate() {
             if let Some(mut add) = hidden_column(text, key, sort, number) {
                 let is_first = tail.is_empty() && edits.is_empty();
-                add.insert(0, Add::New(if is_first { b" " } else { b", " }.to_vec()));
+                let before = if is_first { " " } else { ", " };
+                add.insert(0, Add::New(before.into()));
                 edits.push((tail.list_end..tail.list_end, add));
             }
         }
