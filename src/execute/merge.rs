@@ -377,31 +377,33 @@ impl Answer {
         let arranged = if !self.finish.totals.is_empty() {
             let totals = Totals::new(&self.finish.totals, &fields);
             let totals = totals.ok_or_else(|| self.unproven())?;
-            let by_database = |total: &crate::merge::Total| total.collation == Collation::Database;
-            self.check_settings(
-                totals.needs_iso(),
-                self.finish.totals.iter().any(by_database),
-            )?;
             Arranged::Totalled(totals)
         } else if self.finish.order.is_empty() {
             Arranged::InTurn(0)
         } else {
             let sorts = sorts(&self.finish.order, &fields, shown);
             let sorts = sorts.ok_or_else(|| self.unproven())?;
-            let needs_iso = |sort: &Sort| !sort.binary && sort.kind.is_time();
-            let by_database = |(key, sort): (&OrderKey, &Sort)| {
-                key.collation == Collation::Database
-                    && matches!(sort.kind, Kind::Text | Kind::Blanked)
-            };
-            self.check_settings(
-                sorts.iter().any(needs_iso),
-                self.finish.order.iter().zip(&sorts).any(by_database),
-            )?;
             Arranged::Merged(
                 Merge::new(sorts),
                 vec![Place::After(None); self.feeds.len()],
             )
         };
+        let reads = match &arranged {
+            Arranged::InTurn(_) => Reads::default(),
+            Arranged::Totalled(totals) => {
+                let collations = self.finish.totals.iter().map(|total| total.collation);
+                Reads::of(totals.kinds().zip(collations))
+            }
+            Arranged::Merged(merge, _) => {
+                let kinds = merge
+                    .sorts()
+                    .iter()
+                    .map(|sort| (Some(sort.kind), sort.binary));
+                let collations = self.finish.order.iter().map(|key| key.collation);
+                Reads::of(kinds.zip(collations))
+            }
+        };
+        self.check_settings(&reads)?;
         Ok(Layout {
             arranged,
             description,
@@ -410,12 +412,14 @@ impl Answer {
     }
 
     /// Whether every shard writes times and compares texts as they are read here.
-    fn check_settings(&mut self, needs_iso: bool, needs_bytes: bool) -> Result<(), Trouble> {
+    fn check_settings(&mut self, reads: &Reads) -> Result<(), Trouble> {
         let mut fits = true;
         for member in &mut self.members {
             let mapping = member.mapping();
-            fits &= !needs_bytes || mapping.is_none_or(|mapping| mapping.sorts_by_bytes());
-            fits &= !needs_iso || member.connection()?.writes_iso_times();
+            let connection = member.connection()?;
+            fits &= !reads.times || connection.writes_iso_times();
+            fits &= !reads.texts || connection.writes_utf8();
+            fits &= !reads.by_database || mapping.is_none_or(|mapping| mapping.sorts_by_bytes());
         }
         if fits { Ok(()) } else { Err(self.unproven()) }
     }
@@ -448,6 +452,30 @@ impl Answer {
             }
         }
         Ok(())
+    }
+}
+
+/// What is read here that depends on settings.
+#[derive(Default)]
+struct Reads {
+    /// Times in text format.
+    times: bool,
+    texts: bool,
+    /// Texts of columns that say nothing of their collation.
+    by_database: bool,
+}
+
+impl Reads {
+    /// Of values of these kinds, each with whether it is in binary format and its collation.
+    fn of(values: impl Iterator<Item = ((Option<Kind>, bool), Collation)>) -> Reads {
+        let mut reads = Reads::default();
+        for ((kind, binary), collation) in values {
+            let is_text = matches!(kind, Some(Kind::Text | Kind::Blanked));
+            reads.times |= !binary && kind.is_some_and(Kind::is_time);
+            reads.texts |= is_text;
+            reads.by_database |= is_text && collation == Collation::Database;
+        }
+        reads
     }
 }
 

@@ -57,7 +57,11 @@ impl Decimal {
 
     /// As a server sends it.
     pub fn write(&self, binary: bool) -> Vec<u8> {
-        let special = |sign: u16| [[0; 2], [0; 2], sign.to_be_bytes(), [0; 2]].concat();
+        // The scale is read from the header that says what it is (`NUMERIC_DSCALE`).
+        let special = |sign: u16| {
+            let scale: u16 = (sign & 0x1F80) >> 7;
+            [[0; 2], [0; 2], sign.to_be_bytes(), scale.to_be_bytes()].concat()
+        };
         match self {
             Decimal::NaN if binary => special(0xC000),
             Decimal::NaN => b"NaN".to_vec(),

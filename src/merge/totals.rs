@@ -63,11 +63,11 @@ impl Totals {
         })
     }
 
-    /// Whether some column is read in the ISO DateStyle only.
-    pub fn needs_iso(&self) -> bool {
-        self.columns.iter().any(|column| match column.means {
-            Means::Smallest(kind) | Means::Largest(kind) => !column.binary && kind.is_time(),
-            Means::Integers | Means::Numerics | Means::And | Means::Or => false,
+    /// The kinds of the values that are compared, by the column, each with whether it is in binary format.
+    pub fn kinds(&self) -> impl Iterator<Item = (Option<Kind>, bool)> {
+        self.columns.iter().map(|column| match column.means {
+            Means::Smallest(kind) | Means::Largest(kind) => (Some(kind), column.binary),
+            Means::Integers | Means::Numerics | Means::And | Means::Or => (None, column.binary),
         })
     }
 
@@ -166,6 +166,7 @@ pub fn malformed() -> Fault {
 mod tests {
     use super::Totals;
     use crate::merge::row::fields;
+    use crate::merge::value::Kind;
     use crate::merge::{Total, TotalKind};
     use crate::placement::catalog::Collation;
     use crate::wire::backend::{self, Column};
@@ -199,7 +200,7 @@ mod tests {
             &[20, 20, 1700, 23, 1082, 16, 16],
         )
         .expect("all known");
-        assert!(totals.needs_iso());
+        assert_eq!(totals.kinds().nth(4), Some((Some(Kind::Date), false)));
         for row in [
             ["2", "-5", "1.5", "7", "2024-01-01", "t", "f"].map(Some),
             [Some("0"), None, None, None, None, None, None],

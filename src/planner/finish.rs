@@ -54,7 +54,10 @@ pub(super) fn of(
             .filter(|_| !sorted && may_total)
             .and_then(|tail| totals(survey.context, &scope, &tail, cursor))
             .filter(|totals| totals.len() == strange.len())
-            .ok_or_else(|| Clause::from(format!("a call of {}", call.name)))?;
+            .ok_or_else(|| match features.has(Features::AGGREGATE) {
+                true => Clause::from("an aggregate"),
+                false => format!("a call of {}", call.name).into(),
+            })?;
         let finish = Finish {
             totals,
             is_limited,
