@@ -1,6 +1,7 @@
 //! Reads what a shard calls the users' types and tables.
 
 use super::Control;
+use super::introspect::SORTS_BY_BYTES;
 use super::pool::{Connection, column};
 use crate::error::Fault;
 use crate::types::oids::{Form, Name, Types};
@@ -83,6 +84,9 @@ impl Control {
 /// Reads them.
 async fn read(connection: &mut Connection<'_>) -> Result<Types, Fault> {
     let mut types = Types::default();
+    let sorting = connection.rows(SORTS_BY_BYTES, &[]).await?;
+    let (default, any): (bool, bool) = (column(sorting.first(), 0)?, column(sorting.first(), 1)?);
+    types.sorts_by_bytes = default && any;
     for row in &connection.rows(TYPES, &[]).await? {
         let row = Some(row);
         let name = Name {

@@ -44,6 +44,8 @@ struct Reading {
     mapping: Option<Arc<Mapping>>,
     /// The columns whose values name types, of the rows that come.
     naming: Naming,
+    /// Whether rows are needed whole.
+    whole: bool,
     /// What came and waits until the types have been read: one of them is not known.
     stalled: Option<(Vec<u8>, Fault)>,
 }
@@ -299,22 +301,52 @@ impl Member {
         while more && !self.connection()?.pipeline.is_empty() {
             let count = read(client, self, &mut scratch).await?;
             let data = scratch.get(..count).unwrap_or_default();
-            more = self.take(client, data, &mut on)?;
-            if let Some((bytes, fault)) = self.reading.stalled.take() {
-                client.read_types().await?;
-                self.reading.mapping = client.mapping(self.shard)?;
-                let reader = std::mem::take(&mut self.connection()?.reader);
-                let bytes = [bytes, reader.into_held()].concat();
-                more = self.take(client, &bytes, &mut on)?;
-                if self.reading.stalled.is_some() {
-                    return Err(Trouble::Fault(fault));
-                }
-            }
+            more = self.take_all(client, data, &mut on).await?;
             if client.out().len() > CLIENT_BUFFER {
                 flush_client(client).await?;
             }
         }
         self.take_error().map_or(Ok(()), Err)
+    }
+
+    /// The same as [`Member::take`]; reads types anew where one is not known.
+    ///
+    /// # Cancel safety
+    /// Not safe: what its server said may be lost.
+    pub(super) async fn take_all<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        data: &[u8],
+        mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
+    ) -> Result<bool, Trouble> {
+        let more = self.take(client, data, &mut on)?;
+        let Some((bytes, fault)) = self.reading.stalled.take() else {
+            return Ok(more);
+        };
+        client.read_types().await?;
+        self.reading.mapping = client.mapping(self.shard)?;
+        let reader = std::mem::take(&mut self.connection()?.reader);
+        let bytes = [bytes, reader.into_held()].concat();
+        let more = self.take(client, &bytes, &mut on)?;
+        if self.reading.stalled.is_some() {
+            return Err(Trouble::Fault(fault));
+        }
+        Ok(more)
+    }
+
+    /// Has rows handed on whole, however long they are.
+    pub(super) fn need_whole_rows(&mut self) {
+        self.reading.whole = true;
+    }
+
+    /// The bytes of the message that it is in the middle of.
+    pub(super) fn held(&self) -> usize {
+        self.reading.long.len()
+    }
+
+    /// Whether all that was asked has been answered.
+    pub(super) fn is_done(&mut self) -> Result<bool, Trouble> {
+        Ok(self.connection()?.pipeline.is_empty())
     }
 
     /// Takes what its server said: `on` is given what is for the client, and says by `false` that it
@@ -472,7 +504,7 @@ impl Reading {
                 let heard = Heard { tag, bytes, body };
                 self.on_message(connection, heard)?.then_some(heard)
             }
-            Piece::Start { tag, bytes } if is_row(tag) && !self.names_types(tag) => {
+            Piece::Start { tag, bytes } if is_row(tag) && !self.whole && !self.names_types(tag) => {
                 let heard = Heard {
                     tag,
                     bytes,

@@ -12,6 +12,8 @@ mod gather;
 mod group;
 mod insert;
 mod member;
+mod merge;
+mod pushed;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -296,6 +298,9 @@ pub(crate) trait Conversation {
         unlisted: Vec<Unlisted>,
     ) -> Result<Told, Interrupted>;
 
+    /// The bytes of shards' rows that are kept for the client.
+    fn note_buffered(&self, bytes: usize);
+
     /// The time now.
     fn now(&self) -> Instant;
 
@@ -373,6 +378,9 @@ pub(crate) enum Trouble {
     /// A server's ErrorResponse, whole.
     Server(Vec<u8>),
     Fault(Fault),
+    /// The shards' answers cannot be put together here, as their columns show; no row of them went to the
+    /// client. The refusal says so.
+    Unproven(Fault),
     End(End),
 }
 
@@ -424,7 +432,7 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
             client.out().extend_from_slice(&error);
             Ok(false)
         }
-        Err(Trouble::Fault(fault)) => {
+        Err(Trouble::Fault(fault) | Trouble::Unproven(fault)) => {
             client.reply_fault(&fault);
             Ok(false)
         }
@@ -448,7 +456,10 @@ async fn carry_out<C: Conversation>(
         Route::Broadcast { transaction: false } => {
             broadcast::one_by_one(client, wide, describe).await
         }
-        Route::Concat(shards) => concat::run(client, wide, shards, describe).await,
+        Route::Concat(shards, finish) if finish.is_plain() || is_explained(wide) => {
+            concat::run(client, wide, shards, describe).await
+        }
+        Route::Concat(shards, finish) => merge::run(client, wide, shards, finish, describe).await,
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
         Route::Gather(gather) => gather::run(client, wide, gather, describe).await,
@@ -467,11 +478,16 @@ async fn carry_out<C: Conversation>(
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
-        | Route::Concat(_)
+        | Route::Concat(..)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };
     client.count_wide(label, started, result.is_ok());
     result
+}
+
+/// Whether its rows are lines that explain it.
+fn is_explained(wide: &Wide) -> bool {
+    matches!(wide.effect, Effect::Explain(_))
 }
 
 /// Appends a CommandComplete.

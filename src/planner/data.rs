@@ -9,6 +9,7 @@ use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
+use crate::planner::finish;
 use crate::planner::gather;
 use crate::planner::ids::Generates;
 use crate::planner::literals::Literals;
@@ -141,7 +142,7 @@ fn checked(survey: &Survey<'_>) -> Access {
     Access::Keyed(Arc::new(Keyed {
         distribution,
         keys: reference.rows.clone(),
-        concat: false,
+        concat: None,
         splits: false,
         gather: None,
         otherwise: Arc::new(refuse::insert(&table)),
@@ -207,7 +208,7 @@ fn access(
         return refused(refuse::home_only(what, &table.name.to_string()));
     }
     match copied {
-        _ if spread => keyed(survey, block, cursor),
+        _ if spread => keyed(survey, block, cursor, &mut decision.exact),
         Some(copied) => {
             decision.exact = true;
             broadcast(survey, block, copied, cursor)
@@ -463,7 +464,7 @@ fn numbers_in_views(survey: &Survey<'_>) -> Option<String> {
 }
 
 /// Sharded tables take part: one shard if every reference is confined to its keys.
-fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
+fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bool) -> Access {
     let mut shared = None;
     let mut first: Option<String> = None;
     for reference in &survey.references {
@@ -492,7 +493,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
     }
     let written = survey.references.iter().find(|reference| reference.written);
     let inserts = survey.inserts;
-    let verdict = concat::check(survey, block);
+    let verdict = concat::check(survey, block, cursor);
+    *exact |= matches!(verdict, Ok((_, true)));
     let table = concat::named(&survey.references);
     let keys = united(survey).filter(|keys| !are_dates_elsewhere(survey, shared, keys, cursor));
     let keyed = keys.is_some();
@@ -500,7 +502,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         (Some(_), _) if inserts => refuse::insert(&table),
         (Some(write), _) => refuse::write(verb(block), &write.name.to_string(), keyed),
         (None, Err(clause)) => refuse::read(&table, clause, keyed),
-        (None, Ok(())) => refuse::read(&table, "a read", keyed),
+        (None, Ok(_)) => refuse::read(&table, "a read", keyed),
     };
     // Listeners are on the home shard, whatever shard the rows are on.
     if survey
@@ -547,7 +549,12 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
                 .as_ref()
                 .is_some_and(|keys| splits(survey, block, cursor, keys.len())),
         keys,
-        concat: verdict.is_ok() && written.is_none(),
+        concat: verdict
+            .ok()
+            .filter(|_| written.is_none())
+            .map(|(finish, _)| {
+                finish::or_else(finish, |clause| refuse::read(&table, clause, keyed))
+            }),
         otherwise: Arc::new(otherwise),
         insert: inserts,
         modifiers: survey.modifiers.clone().into(),

@@ -9,6 +9,7 @@ mod draft;
 mod effects;
 mod explain;
 mod facts;
+mod finish;
 mod functions;
 pub mod gather;
 mod hint;

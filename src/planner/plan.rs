@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::config::Lookup;
 use crate::error::Fault;
+use crate::merge::Finish;
 use crate::placement::rule::{Directory, Listed};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::tally::Tally;
@@ -306,8 +307,8 @@ pub struct Keyed {
     /// Alternatives, united: the statement touches only rows whose key is one of these.
     /// `None`: nothing was proven, all shards.
     pub keys: Option<Vec<KeyOperands>>,
-    /// Whether running it on several shards and concatenating is exact (reads only).
-    pub concat: bool,
+    /// How the answers of several shards become its own (reads only); `None` where that is not known.
+    pub concat: Option<Arc<Finish>>,
     /// Whether each of `keys` is that of one row of an INSERT's VALUES, and the rows may be sent to their
     /// shards each.
     pub splits: bool,
@@ -334,7 +335,7 @@ impl Keyed {
     #[must_use]
     pub fn on_one_shard(&self, otherwise: Fault) -> Keyed {
         Keyed {
-            concat: false,
+            concat: None,
             splits: false,
             gather: None,
             otherwise: Arc::new(otherwise),
@@ -514,8 +515,8 @@ pub enum Route {
     Anywhere,
     AnyShard,
     Single(ShardId),
-    /// Each shard answers for itself, the rows are concatenated. At least two shards.
-    Concat(ShardSet),
+    /// Each shard answers for itself, and the rows are put together so. At least two shards.
+    Concat(ShardSet, Arc<Finish>),
     Broadcast {
         transaction: bool,
     },

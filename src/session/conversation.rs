@@ -374,6 +374,10 @@ impl Conversation for Session {
         }
     }
 
+    fn note_buffered(&self, bytes: usize) {
+        self.client.buffered.set(bytes);
+    }
+
     fn now(&self) -> Instant {
         self.engine.now()
     }

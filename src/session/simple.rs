@@ -843,7 +843,7 @@ impl Session {
             Place::Wide(route) => {
                 let topology = &self.database.topology;
                 let shards = match route {
-                    Route::Concat(shards) => shards.clone(),
+                    Route::Concat(shards, _) => shards.clone(),
                     Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
                     Route::CopySplit(split) => {
                         let distribution = topology.distribution(split.distribution);
@@ -1094,7 +1094,7 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
-        | Route::Concat(_) => "a statement over several shards",
+        | Route::Concat(..) => "a statement over several shards",
     };
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,

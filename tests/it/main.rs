@@ -36,6 +36,7 @@ mod load;
 mod logins;
 mod lookups;
 mod memory;
+mod merging;
 mod message;
 mod oids;
 mod operating;
