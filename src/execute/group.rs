@@ -12,7 +12,7 @@ use crate::wire::frontend::{self, Execute, Target};
 
 use super::member::{close, open};
 use super::merge::Answer;
-use super::{Conversation, End, Trouble, Wide, carry_out, complete, report};
+use super::{Conversation, End, Trouble, Wide, carry_out, gathered, complete, report};
 
 /// The portal that the Bind made, as far as the group has come.
 struct Portal<'a> {
@@ -110,6 +110,13 @@ impl<'a> Portal<'a> {
             None => Answer::open(client, self.wide, shards, finish).await?,
         };
         let result = answer.run(client, self.wide, describe, max).await;
+        if let (Err(Trouble::Unproven(_)), Route::Concat(_, _, Some(gather)), 0) =
+            (&result, &self.wide.route, max)
+        {
+            answer.close(client).await;
+            self.is_through = true;
+            return gathered(client, self.wide, gather, describe).await;
+        }
         client.count_wide(RouteLabel::Multi, started, result.is_ok());
         match result {
             Ok(false) => self.answer = Some(answer),
@@ -127,7 +134,7 @@ impl<'a> Portal<'a> {
         let wide: &'a Wide = self.wide;
         let is_select = wide.effect == Effect::None;
         match &wide.route {
-            Route::Concat(shards, finish)
+            Route::Concat(shards, finish, _)
                 if is_select && (max > 0 || self.executed || !finish.is_plain()) =>
             {
                 Some((shards, finish))
@@ -245,7 +252,7 @@ impl<'a> Portal<'a> {
             return Ok(());
         }
         let first = match &self.wide.route {
-            Route::Concat(shards, _) => shards.iter().next(),
+            Route::Concat(shards, ..) => shards.iter().next(),
             Route::InsertSplit(shares) => shares.first().map(|share| share.shard),
             Route::Session
             | Route::Anywhere

@@ -28,7 +28,7 @@ use crate::placement::ShardId;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner::gather::Fragment;
-use crate::planner::plan::{Effect, Entry, Route};
+use crate::planner::plan::{Effect, Entry, Gather, Route};
 use crate::planner;
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
@@ -456,13 +456,21 @@ async fn carry_out<C: Conversation>(
         Route::Broadcast { transaction: false } => {
             broadcast::one_by_one(client, wide, describe).await
         }
-        Route::Concat(shards, finish) if finish.is_plain() || is_explained(wide) => {
+        Route::Concat(shards, finish, _) if finish.is_plain() || is_explained(wide) => {
             concat::run(client, wide, shards, describe).await
         }
-        Route::Concat(shards, finish) => merge::run(client, wide, shards, finish, describe).await,
+        Route::Concat(shards, finish, other) => {
+            let merged = merge::run(client, wide, shards, finish, describe).await;
+            match (merged, other) {
+                (Err(Trouble::Unproven(_)), Some(gather)) => {
+                    return gathered(client, wide, gather, describe).await;
+                }
+                (merged, _) => merged,
+            }
+        }
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
-        Route::Gather(gather) => gather::run(client, wide, gather, describe).await,
+        Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -473,15 +481,28 @@ async fn carry_out<C: Conversation>(
     let label = match &wide.route {
         Route::CopySplit(_) => RouteLabel::Copy,
         Route::InsertSplit(_) => RouteLabel::Split,
-        Route::Gather(_) => RouteLabel::Gather,
         Route::Session
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
         | Route::Concat(..)
+        | Route::Gather(_)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };
     client.count_wide(label, started, result.is_ok());
+    result
+}
+
+/// Finishes a read on a twin.
+async fn gathered<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    describe: bool,
+) -> Result<(), Trouble> {
+    let started = client.now();
+    let result = gather::run(client, wide, gather, describe).await;
+    client.count_wide(RouteLabel::Gather, started, result.is_ok());
     result
 }
 

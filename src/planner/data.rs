@@ -530,16 +530,13 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
             let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
             keys.any(|operand| matches!(operand, Operand::Looked(_)))
         });
-    let gather = match verdict {
-        Err(_) if written.is_none() => {
-            gather::check(survey, block, *cursor, otherwise.clone()).map(Some)
-        }
-        _ => Ok(None),
-    };
-    let (gather, otherwise) = match gather {
-        Ok(gather) => (gather, otherwise),
-        // Why it cannot be gathered is what stands in the way.
-        Err(fault) => (None, fault),
+    let (gather, otherwise) = match written {
+        Some(_) => (None, otherwise),
+        None => match gather::check(survey, block, *cursor, otherwise.clone()) {
+            Ok(gather) => (Some(gather), otherwise),
+            // Why it cannot be gathered is what stands in the way.
+            Err(fault) => (None, fault),
+        },
     };
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),

@@ -53,7 +53,7 @@ pub fn explain(
             Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_) | Route::Gather(_),
         ) => all(),
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
-        Ok(Route::Concat(shards, _)) => {
+        Ok(Route::Concat(shards, ..)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
             names.collect()
         }
@@ -94,7 +94,7 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
         }
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),
-        Route::Concat(_, finish) => finished(finish, text),
+        Route::Concat(_, finish, _) => finished(finish, text),
         Route::Gather(gather) => format!(
             "finished on a twin, over the rows fetched for it ({})",
             gather.otherwise.message

@@ -516,7 +516,8 @@ pub enum Route {
     AnyShard,
     Single(ShardId),
     /// Each shard answers for itself, and the rows are put together so. At least two shards.
-    Concat(ShardSet, Arc<Finish>),
+    /// How it may be finished on a twin where that turns out not to be exact, or not to be possible.
+    Concat(ShardSet, Arc<Finish>, Option<Arc<Gather>>),
     Broadcast {
         transaction: bool,
     },

@@ -155,7 +155,7 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         Reached::Nothing => Ok(Route::Single(first(distribution, topology))),
         Reached::One(shard) => Ok(Route::Single(shard)),
         Reached::Several(shards) if let Some(finish) = &keyed.concat => {
-            Ok(Route::Concat(shards, Arc::clone(finish)))
+            Ok(Route::Concat(shards, Arc::clone(finish), keyed.gather.clone()))
         }
         Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
         Reached::Several(_) if keyed.insert && matches!(keys.as_slice(), [one] if is_id(one)) => {
@@ -278,7 +278,8 @@ fn everywhere(
         return Ok(Route::Single(first(distribution, topology)));
     }
     if let Some(finish) = &keyed.concat {
-        return Ok(Route::Concat(shards.clone(), Arc::clone(finish)));
+        let gather = keyed.gather.clone();
+        return Ok(Route::Concat(shards.clone(), Arc::clone(finish), gather));
     }
     wider(keyed)
 }

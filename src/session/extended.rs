@@ -668,6 +668,7 @@ impl Session {
                 return stop;
             }
         }
+        let route = self.within_block(route);
         if let Err(stop) = self.make_room_for(&route) {
             if let Stop::Fault(_) = stop {
                 self.refusing = Some(Rc::clone(&prepared.script));

@@ -208,6 +208,7 @@ impl Session {
         text: &[u8],
         script: &Rc<Script>,
     ) -> Stop {
+        let route = self.within_block(route);
         if let Err(stop) = self.make_room_for(&route) {
             return stop;
         }
@@ -222,6 +223,14 @@ impl Session {
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
         })))
+    }
+
+    /// In a block what would be put together here is finished on a twin, over what the block sees.
+    pub(crate) fn within_block(&self, route: Route) -> Route {
+        match route {
+            Route::Concat(_, _, Some(gather)) if self.block.is_some() => Route::Gather(gather),
+            other => other,
+        }
     }
 
     /// A statement for several shards has a transaction of its own; one that only reads through a twin may be
@@ -843,7 +852,7 @@ impl Session {
             Place::Wide(route) => {
                 let topology = &self.database.topology;
                 let shards = match route {
-                    Route::Concat(shards, _) => shards.clone(),
+                    Route::Concat(shards, ..) => shards.clone(),
                     Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
                     Route::CopySplit(split) => {
                         let distribution = topology.distribution(split.distribution);
