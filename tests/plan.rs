@@ -250,9 +250,10 @@ impl World {
             Route::Anywhere => "anywhere".into(),
             Route::AnyShard => "any shard".into(),
             Route::Single(shard) => format!("single {}", self.topology.name(*shard)),
-            Route::Concat(shards, finish) => {
+            Route::Concat(shards, finish, _) => {
                 format!("concat {}{}", names(shards), finished(finish))
             }
+            Route::Gather(gather) => format!("gather, else {}", gather.otherwise.message),
             Route::Broadcast { transaction: true } => "broadcast".into(),
             Route::Broadcast { transaction: false } => "broadcast one by one".into(),
             Route::InsertSplit(shares) => shares.iter().fold("rows".into(), |text, share| {
@@ -299,6 +300,7 @@ fn brief(statement: &Statement) -> String {
         Access::CopySplit(_) => "split",
         Access::Generate(_) => "given ids",
         Access::Shard(_) => "hinted",
+        Access::Gather(_) => "gathered",
         Access::Refuse(_) => "refused",
     };
     let effect = if let Effect::ExplainRoute { statement } = &statement.effect {

@@ -473,7 +473,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
             Rows::Sharded { distribution, .. } => {
                 if shared.is_some_and(|shared| shared != distribution) {
                     let first = first.as_deref().unwrap_or_default();
-                    return gathered(survey, block, cursor, refuse::mixed(first, &name));
+                    let otherwise = refuse::mixed(first, &name);
+                    return gathered(survey, block, cursor, (first, &name), otherwise);
                 }
                 shared = Some(distribution);
                 first.get_or_insert(name);
@@ -486,8 +487,9 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
             }
             Rows::Reference => (),
             Rows::Single | Rows::System => {
-                let otherwise = refuse::mixed(&concat::named(&survey.references), &name);
-                return gathered(survey, block, cursor, otherwise);
+                let first = concat::named(&survey.references);
+                let otherwise = refuse::mixed(&first, &name);
+                return gathered(survey, block, cursor, (&first, &name), otherwise);
             }
         }
     }
@@ -530,9 +532,10 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
             let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
             keys.any(|operand| matches!(operand, Operand::Looked(_)))
         });
+    let why = verdict.as_ref().err().map_or("a transaction block", |clause| &**clause);
     let (gather, otherwise) = match written {
         Some(_) => (None, otherwise),
-        None => match gather::check(survey, block, *cursor, otherwise.clone()) {
+        None => match gather::check(survey, block, *cursor, why, otherwise.clone()) {
             Ok(gather) => (Some(gather), otherwise),
             // Why it cannot be gathered is what stands in the way.
             Err(fault) => (None, fault),
@@ -563,8 +566,15 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
 }
 
 /// A read whose rows are on no shard together: finished on a twin, or refused.
-fn gathered(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, otherwise: Fault) -> Access {
-    match gather::check(survey, block, *cursor, otherwise) {
+fn gathered(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+    (first, second): (&str, &str),
+    otherwise: Fault,
+) -> Access {
+    let why = format!("a statement over \"{first}\" and \"{second}\"");
+    match gather::check(survey, block, *cursor, &why, otherwise) {
         Ok(gather) => Access::Gather(Arc::new(gather)),
         Err(fault) => refused(fault),
     }

@@ -95,10 +95,10 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),
         Route::Concat(_, finish, _) => finished(finish, text),
-        Route::Gather(gather) => format!(
-            "finished on a twin, over the rows fetched for it ({})",
-            gather.otherwise.message
-        ),
+        Route::Gather(gather) => {
+            let why = &gather.why;
+            format!("{why} needs rows of several shards together: fetched, and finished on a twin")
+        }
         Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
         Route::Broadcast { transaction: false } => {
             "every shard, one after another: it cannot run in a transaction block".into()

@@ -35,6 +35,7 @@ pub(super) fn check(
     survey: &Survey<'_>,
     block: &Block,
     cursor: Cursor<'_>,
+    why: &str,
     otherwise: Fault,
 ) -> Result<Gather, Fault> {
     let table = concat::named(&survey.references);
@@ -62,6 +63,7 @@ pub(super) fn check(
         words: words(survey, cursor).map(Arc::new),
         filters: !survey.renames,
         clock_in_views: asks_clock_in_views(survey),
+        why: why.into(),
         otherwise: Arc::new(otherwise),
         table: table.into(),
     })
