@@ -300,10 +300,8 @@ impl Loaded {
 pub(super) fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec<(ShardId, Vec<usize>)> {
     let topology = client.topology();
     let home = topology.home();
-    let has = |fragment: &Fragment, shard| match fragment.place {
-        Place::Every(distribution) => topology
-            .distribution(distribution)
-            .is_some_and(|distribution| distribution.shards().contains(shard)),
+    let has = |fragment: &Fragment, shard| match &fragment.place {
+        Place::Several(shards) => shards.contains(shard),
         Place::Any | Place::Home => shard == home,
     };
     let share = |shard| {

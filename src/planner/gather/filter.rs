@@ -42,6 +42,9 @@ const FOREIGN: [&str; 14] = [
 /// the gather server's `now()` as a text. A condition behind one that stays is left out as well, as the first
 /// may keep the second from failing.
 pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> {
+    if filter.contains(char::REPLACEMENT_CHARACTER) {
+        return None;
+    }
     let text = filter.as_bytes();
     let tokens = scan(text, Lexing::default()).ok()?;
     let mut all = String::new();
