@@ -513,6 +513,28 @@ fn a_gather_server_of_its_own_needs_the_roles() {
 }
 
 #[test]
+fn a_twin_of_another_herd_is_left_alone() {
+    let (databases, herd) = start(1, PLAIN);
+    let marks = "SELECT mark, made FROM pgherd.twin";
+    let before = twin(&databases, 1).rows(marks);
+    // The same names, and the other shard as home.
+    let text = std::fs::read_to_string(herd.config()).expect("a configuration");
+    herd.rewrite_text(&text.replace("home: shard_0", "home: shard_1").replace(
+        "gather: {twins: 1}",
+        &format!(
+            "gather: {{twins: 1, server: \"host=127.0.0.1 port={}\"}}",
+            databases.shard_ports[0]
+        ),
+    ));
+    let (text, done) = herd.command("setup");
+    assert!(
+        !done && text.contains("it is the twin of another home database"),
+        "{text}"
+    );
+    assert_eq!(twin(&databases, 1).rows(marks), before);
+}
+
+#[test]
 fn a_role_that_may_not_create_them_is_told_so() {
     let databases = Databases::create(2);
     databases.run_everywhere("CREATE TABLE customers (id bigint PRIMARY KEY)");
@@ -526,6 +548,15 @@ fn a_role_that_may_not_create_them_is_told_so() {
         "{text}"
     );
     assert!(text.contains("CREATEDB"), "{text}");
+    // A schema that it may not read.
+    home(&databases).run("CREATE TABLE secret (a int)");
+    let (text, done) = herd.command("setup");
+    let said = "pg_dump could not read the home shard's schema";
+    assert!(!done && text.contains(said), "{text}");
+    assert!(
+        text.contains("permission denied for table secret"),
+        "{text}"
+    );
 }
 
 fn read(path: &Path) -> Config {
