@@ -17,6 +17,7 @@ use pgherd::types::oids::Way;
 use crate::client::Client;
 use crate::herd::{Herd, Options};
 use crate::load::eventually;
+use crate::postgres::Cluster;
 use crate::shared::Databases;
 
 const RICH: &str = r#"
@@ -481,9 +482,9 @@ fn a_gather_server_of_its_own_needs_the_roles() {
         "gather: {{server: \"host=127.0.0.1 port={port}\", twins: 2}}"
     ));
     let mut away = Client::connect(port, "postgres", "postgres");
-    let mut all = vec![options.clone()];
-    all[0].set("gather: {twins: 1}");
-    let herd = Herd::start(&databases, &all[0]);
+    let mut near = options.clone();
+    near.set("gather: {twins: 1}");
+    let herd = Herd::start(&databases, &near);
     herd.rewrite(&options);
     let (text, done) = herd.command("setup");
     assert!(!done, "{text}");
@@ -510,6 +511,60 @@ fn a_gather_server_of_its_own_needs_the_roles() {
     for port in ports {
         Client::connect(port, "postgres", "postgres").run(&format!("DROP ROLE {role}"));
     }
+}
+
+#[test]
+fn two_proxies_follow_together() {
+    let (databases, first) = start(2, PLAIN);
+    let second = Herd::start(&databases, &options(2));
+    for (number, herd) in [&first, &second, &first].into_iter().enumerate() {
+        herd.connect().run(&format!(
+            "ALTER TABLE customers ADD COLUMN more_{number} int"
+        ));
+        for twin_number in [1, 2] {
+            eventually("it follows", || {
+                let sql = format!("SELECT more_{number} FROM customers");
+                twin(&databases, twin_number).query(&sql).is_ok()
+            });
+        }
+    }
+    for herd in [&first, &second] {
+        eventually("both know", || {
+            herd.console().run("SHOW TWINS").column("state") == ["free", "free"]
+        });
+    }
+}
+
+#[test]
+fn a_gather_server_that_crashes_comes_back() {
+    let mut cluster = Cluster::start("");
+    let databases = Databases::create(2);
+    databases.run_everywhere("CREATE TABLE customers (id bigint PRIMARY KEY)");
+    let mut options = options(1);
+    options.set(&format!(
+        "gather: {{server: \"host=127.0.0.1 port={}\", twins: 1}}",
+        cluster.port
+    ));
+    let herd = Herd::start(&databases, &options);
+    let state = || herd.console().run("SHOW TWINS").column("state");
+    eventually("it is free", || state() == ["free"]);
+    let name = dbname(&databases, 1);
+    cluster
+        .connect(&name)
+        .run("INSERT INTO customers VALUES (1)");
+    cluster.crash();
+    // A look is due.
+    herd.connect().run("CREATE TABLE one (a int)");
+    eventually("it is gone", || state() != ["free"]);
+    cluster.restart();
+    eventually("it is free again", || state() == ["free"]);
+    let mut twin = cluster.connect(&name);
+    assert_eq!(
+        twin.value("SELECT count(*) FROM customers"),
+        "0",
+        "it kept no row"
+    );
+    twin.run("SELECT a FROM one");
 }
 
 #[test]
