@@ -433,7 +433,7 @@ fn counts() -> Snapshot {
             rows: 1_000,
             bytes: 64_000,
             since: Some(Duration::from_secs(2)),
-            age: Some(Duration::from_secs(3_600)),
+            age: Some(Duration::from_hours(1)),
         }],
         users: vec![UserRow {
             name: "app".into(),

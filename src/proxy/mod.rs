@@ -325,6 +325,10 @@ fn put_in_force(shared: &Arc<Shared>, config: Config) -> Result<(), Vec<Fault>> 
         shared.database(name).schema_changed();
     }
     shared.snapshot.store(Arc::new(snapshot));
+    // Its twins may be others.
+    for name in shared.snapshot.load().config.databases.keys() {
+        shared.database(name).twins.ask();
+    }
     for engine in shared.engines.get().into_iter().flatten() {
         if engine.try_send(Message::Reload).is_err() {
             tracing::warn!("an engine is too busy to be told of the reload at once");

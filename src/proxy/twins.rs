@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_EVERY_MISSING: Duration = Duration::from_secs(2);
 /// The wait after a failure; it doubles up to the longest.
 const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// Looks after the twins of all databases of the configuration.
 ///
@@ -53,23 +53,25 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 
 async fn keep_database(shared: Arc<Shared>, name: String) {
     let twins = Arc::clone(&shared.database(&name).twins);
-    let mut looked: Option<Instant> = None;
+    // When, and under which configuration.
+    let mut looked: Option<(Instant, u64)> = None;
     let mut retry = RETRY;
     loop {
-        let thoroughly = looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
+        let generation = shared.snapshot.load().generation;
+        let thoroughly =
+            looked.is_none_or(|(at, under)| at.elapsed() >= LOOK_EVERY || under != generation);
         let wait = match shared.follow_twins(&name, thoroughly).await {
             Ok(()) => {
                 if thoroughly {
-                    looked = Some(Instant::now());
+                    looked = Some((Instant::now(), generation));
                 }
                 retry = RETRY;
-                match twins.ready() {
-                    Ok(()) => LOOK_EVERY,
+                if twins.ready().is_ok() {
+                    LOOK_EVERY
+                } else {
                     // pgherd setup may be creating them.
-                    Err(_) => {
-                        looked = None;
-                        LOOK_EVERY_MISSING
-                    }
+                    looked = None;
+                    LOOK_EVERY_MISSING
                 }
             }
             Err(fault) => {

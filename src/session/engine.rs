@@ -69,6 +69,8 @@ pub struct SharedDatabase {
     pub twins: Arc<Twins>,
     /// What the twins call the users' types.
     pub oids_of_twins: ArcSwap<Oids>,
+    /// Held while those are read.
+    pub(super) reading_oids_of_twins: tokio::sync::Mutex<()>,
 }
 
 impl SharedDatabase {

@@ -156,6 +156,8 @@ impl Shared {
         if list.is_empty() {
             return Ok(());
         }
+        let database = self.database(name);
+        let _reading = database.reading_oids_of_twins.lock().await;
         let start = |index: usize| {
             let (control, name) = (Arc::clone(&snapshot.control), name.to_owned());
             self.control_runtime
@@ -168,7 +170,7 @@ impl Shared {
         for (twin, reading) in list.into_iter().zip(under_way) {
             found.push((twin.name, reading.await.ok().and_then(Result::ok)));
         }
-        let oids = &self.database(name).oids_of_twins;
+        let oids = &database.oids_of_twins;
         let read = oids.load().read(snapshot.generation, Some(at_home), found);
         oids.store(Arc::new(read));
         Ok(())

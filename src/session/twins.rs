@@ -18,7 +18,7 @@ use crate::metrics::view::{TwinRow, TwinState};
 /// How long a twin that another proxy holds is not offered again.
 const ELSEWHERE_WAIT: Duration = Duration::from_millis(200);
 /// How long a query waits for the twins to follow where `gather.timeout` sets no limit.
-const CURRENT_WAIT: Duration = Duration::from_secs(60);
+const CURRENT_WAIT: Duration = Duration::from_mins(1);
 
 /// What is known of a twin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -498,7 +498,7 @@ mod tests {
     use crate::config::{Host, Twin};
     use crate::metrics::view::TwinState;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     fn twin(number: usize) -> Twin {
         let name = format!("twin_{number}");

@@ -17,6 +17,7 @@ use pgherd::types::oids::Way;
 use crate::client::Client;
 use crate::herd::{Herd, Options};
 use crate::load::eventually;
+use crate::postgres::Cluster;
 use crate::shared::Databases;
 
 const RICH: &str = r#"
@@ -481,9 +482,9 @@ fn a_gather_server_of_its_own_needs_the_roles() {
         "gather: {{server: \"host=127.0.0.1 port={port}\", twins: 2}}"
     ));
     let mut away = Client::connect(port, "postgres", "postgres");
-    let mut all = vec![options.clone()];
-    all[0].set("gather: {twins: 1}");
-    let herd = Herd::start(&databases, &all[0]);
+    let mut near = options.clone();
+    near.set("gather: {twins: 1}");
+    let herd = Herd::start(&databases, &near);
     herd.rewrite(&options);
     let (text, done) = herd.command("setup");
     assert!(!done, "{text}");
@@ -513,6 +514,82 @@ fn a_gather_server_of_its_own_needs_the_roles() {
 }
 
 #[test]
+fn two_proxies_follow_together() {
+    let (databases, first) = start(2, PLAIN);
+    let second = Herd::start(&databases, &options(2));
+    for (number, herd) in [&first, &second, &first].into_iter().enumerate() {
+        herd.connect().run(&format!(
+            "ALTER TABLE customers ADD COLUMN more_{number} int"
+        ));
+        for twin_number in [1, 2] {
+            eventually("it follows", || {
+                let sql = format!("SELECT more_{number} FROM customers");
+                twin(&databases, twin_number).query(&sql).is_ok()
+            });
+        }
+    }
+    for herd in [&first, &second] {
+        eventually("both know", || {
+            herd.console().run("SHOW TWINS").column("state") == ["free", "free"]
+        });
+    }
+}
+
+#[test]
+fn a_gather_server_that_crashes_comes_back() {
+    let mut cluster = Cluster::start("");
+    let databases = Databases::create(2);
+    databases.run_everywhere("CREATE TABLE customers (id bigint PRIMARY KEY)");
+    let mut options = options(1);
+    options.set(&format!(
+        "gather: {{server: \"host=127.0.0.1 port={}\", twins: 1}}",
+        cluster.port
+    ));
+    let herd = Herd::start(&databases, &options);
+    let state = || herd.console().run("SHOW TWINS").column("state");
+    eventually("it is free", || state() == ["free"]);
+    let name = dbname(&databases, 1);
+    cluster
+        .connect(&name)
+        .run("INSERT INTO customers VALUES (1)");
+    cluster.crash();
+    // A look is due.
+    herd.connect().run("CREATE TABLE one (a int)");
+    eventually("it is gone", || state() != ["free"]);
+    cluster.restart();
+    eventually("it is free again", || state() == ["free"]);
+    let mut twin = cluster.connect(&name);
+    assert_eq!(
+        twin.value("SELECT count(*) FROM customers"),
+        "0",
+        "it kept no row"
+    );
+    twin.run("SELECT a FROM one");
+}
+
+#[test]
+fn a_twin_of_another_herd_is_left_alone() {
+    let (databases, herd) = start(1, PLAIN);
+    let marks = "SELECT mark, made FROM pgherd.twin";
+    let before = twin(&databases, 1).rows(marks);
+    // The same names, and the other shard as home.
+    let text = std::fs::read_to_string(herd.config()).expect("a configuration");
+    herd.rewrite_text(&text.replace("home: shard_0", "home: shard_1").replace(
+        "gather: {twins: 1}",
+        &format!(
+            "gather: {{twins: 1, server: \"host=127.0.0.1 port={}\"}}",
+            databases.shard_ports[0]
+        ),
+    ));
+    let (text, done) = herd.command("setup");
+    assert!(
+        !done && text.contains("it is the twin of another home database"),
+        "{text}"
+    );
+    assert_eq!(twin(&databases, 1).rows(marks), before);
+}
+
+#[test]
 fn a_role_that_may_not_create_them_is_told_so() {
     let databases = Databases::create(2);
     databases.run_everywhere("CREATE TABLE customers (id bigint PRIMARY KEY)");
@@ -526,6 +603,15 @@ fn a_role_that_may_not_create_them_is_told_so() {
         "{text}"
     );
     assert!(text.contains("CREATEDB"), "{text}");
+    // A schema that it may not read.
+    home(&databases).run("CREATE TABLE secret (a int)");
+    let (text, done) = herd.command("setup");
+    let said = "pg_dump could not read the home shard's schema";
+    assert!(!done && text.contains(said), "{text}");
+    assert!(
+        text.contains("permission denied for table secret"),
+        "{text}"
+    );
 }
 
 fn read(path: &Path) -> Config {

@@ -71,7 +71,7 @@ impl Control {
                 Ok(Some(made)) if made.mark == mark => (),
                 Ok(Some(_) | None) => behind.push(name.clone()),
                 Err(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
-                    missing.push(name.clone())
+                    missing.push(name.clone());
                 }
                 Err(fault) => {
                     findings.push(from_fault(&fault));

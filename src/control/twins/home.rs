@@ -19,6 +19,11 @@ const CREATION: &str = "
     FROM pg_catalog.pg_database d, to_jsonb(d) j
     WHERE d.datname = current_database()";
 
+/// Which database it is, among those of all servers.
+const IDENTITY: &str = "
+    SELECT concat(s.system_identifier, '/', d.oid)
+    FROM pg_catalog.pg_database d, pg_control_system() s WHERE d.datname = current_database()";
+
 /// Commands for its owner, its rights and its limit; `$1` is the twin's database.
 const DATABASE: &str = "
     WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = current_database())
@@ -80,6 +85,7 @@ const LISTS: &[&str] = &[
 pub(super) struct Home {
     /// Its server's version, as in `150004`.
     pub(super) version: u32,
+    pub(super) identity: String,
     creation: String,
     /// Commands; `None` without a schema public.
     pub(super) public: Option<String>,
@@ -106,6 +112,7 @@ impl Home {
             version: u32::try_from(column::<i64>(rows.first(), 0)?).unwrap_or_default(),
             ..Home::default()
         };
+        home.identity = column(connection.rows(IDENTITY, &[]).await?.first(), 0)?;
         home.creation = column(connection.rows(CREATION, &[]).await?.first(), 0)?;
         let mut public = Vec::new();
         for row in &connection.rows(PUBLIC, &[]).await? {
@@ -150,11 +157,12 @@ impl Home {
                 Some(role) => format!("ROLE {} IN DATABASE {}", name(role), name(dbname)),
             };
             let parts: Vec<String> = setting.name.split('.').map(name).collect();
-            commands += &format!(
+            let command = format!(
                 "ALTER {of} SET {} TO {};\n",
                 parts.join("."),
                 setting.written()
             );
+            commands.push_str(&command);
         }
         Ok(commands)
     }

@@ -4,6 +4,7 @@ COMMENT ON SCHEMA pgherd IS 'What pgherd keeps for itself';
 GRANT USAGE ON SCHEMA pgherd TO PUBLIC;
 CREATE TABLE pgherd.twin (
     mark text NOT NULL,
+    home text NOT NULL,
     made timestamptz NOT NULL DEFAULT pg_catalog.now(),
     schema text NOT NULL,
     form text NOT NULL
