@@ -181,6 +181,7 @@ users: [{{name: app, password: x}}]
 default_pool_size: 2
 query_wait_timeout: 2s
 server_tls: {{mode: disable}}
+gather: {{twins: 0}}
 databases:
   one: {{shards: {{a: {a}}}}}
   held: {{shards: {{a: {a}}}, pool_mode: session}}
