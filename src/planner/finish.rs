@@ -96,7 +96,7 @@ pub(super) fn or_else(finish: Finish, otherwise: impl FnOnce(&str) -> Fault) -> 
     let clause = if finish.totals.is_empty() {
         "ORDER BY"
     } else {
-        "a total"
+        "an aggregate"
     };
     let otherwise = (!finish.is_plain()).then(|| Arc::new(otherwise(clause)));
     Arc::new(Finish {
