@@ -6,7 +6,7 @@ use pgherd::config::{
     Constraints, Database, Distribution, Host, Ids, KeyType, Place, Shard, Table as Rule,
     TableKind, Unlisted,
 };
-use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::catalog::{Catalog, Collation, Column, Table};
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Literal, Parameter, Script, Values};
@@ -196,7 +196,7 @@ fn catalog() -> Catalog {
             oid: 20,
             generated: false,
             modifier: -1,
-            collation: Default::default(),
+            collation: Collation::Other,
         });
         let table = Table {
             plain: true,

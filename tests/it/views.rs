@@ -107,7 +107,6 @@ fn check(shards: usize) {
     for sql in [
         "SELECT * FROM vw_large",
         "SELECT id, total FROM vw_large WHERE total < 80",
-        "SELECT sum(total), count(*), max(id) FROM vw_large",
         "SELECT id, total FROM vw_large ORDER BY total DESC, id LIMIT 7",
         "SELECT * FROM vw_open",
         "UPDATE vw_open SET note = 'b' WHERE id = 1",
