@@ -298,10 +298,6 @@ pub struct Gather {
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own; no two of them make a state"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The distribution of its tables, by index in the topology.
