@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::postgres::{PATIENCE, free_port, signal};
-use crate::shared::Databases;
+use crate::shared::{Databases, shard_database};
 
 /// What a test wants of the configuration.
 #[derive(Clone, Debug)]
@@ -107,7 +107,8 @@ impl Options {
         ));
         for (index, shard) in shard_ports.iter().enumerate() {
             line(&format!(
-                "      shard_{index}: \"host=127.0.0.1 port={shard} dbname={name}\""
+                "      shard_{index}: \"host=127.0.0.1 port={shard} dbname={}\"",
+                shard_database(name, index)
             ));
         }
         self.database
@@ -157,6 +158,19 @@ impl Herd {
     /// Starts the proxy over a test's databases and waits until it listens.
     pub(crate) fn start(databases: &Databases, options: &Options) -> Herd {
         Herd::start_over(&databases.name, &databases.shard_ports, options)
+    }
+
+    /// The same with two twins on the home shard's server, which have the schema of this moment.
+    pub(crate) fn with_twins(databases: &Databases, options: &Options) -> Herd {
+        let mut options = options.clone();
+        let herd = Herd::start(databases, options.set("gather: {twins: 2}"));
+        let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
+            .args(["setup", "-c"])
+            .arg(herd.config())
+            .output()
+            .expect("pgherd runs");
+        assert!(output.status.success(), "pgherd setup: {output:?}");
+        herd
     }
 
     /// The same over any servers.

@@ -130,6 +130,14 @@ fn fs_owner(folder: &Path) -> u32 {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder).expect("just made"))
 }
 
+/// What a shard's database is called: that of the herd, but where one server has several shards.
+pub(crate) fn shard_database(name: &str, shard: usize) -> String {
+    match shard / SHARDS {
+        0 => name.to_owned(),
+        round => format!("{name}_{round}"),
+    }
+}
+
 /// A database of one name on each of the shared servers, owned by `app`; dropped with the value.
 #[derive(Debug)]
 pub(crate) struct Databases {
@@ -139,7 +147,8 @@ pub(crate) struct Databases {
 }
 
 impl Databases {
-    /// Creates it on the first `shards` shards and on the reference server.
+    /// Creates it on the first `shards` shards and on the reference server. Shards beyond the servers are
+    /// further databases of theirs.
     pub(crate) fn create(shards: usize) -> Databases {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let ports = ports();
@@ -147,31 +156,30 @@ impl Databases {
         let name = format!("it_{}_{number}", std::process::id());
         let databases = Databases {
             name,
-            shard_ports: ports[..shards].to_vec(),
+            shard_ports: (0..shards).map(|shard| ports[shard % SHARDS]).collect(),
             reference_port: ports[SHARDS],
         };
-        for &port in &databases.all_ports() {
+        for (port, name) in databases.all() {
             let mut client = Client::connect(port, "postgres", "postgres");
-            client.run(&format!(
-                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                databases.name
-            ));
-            client.run(&format!("CREATE DATABASE {} OWNER app", databases.name));
+            client.run(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+            client.run(&format!("CREATE DATABASE {name} OWNER app"));
         }
         databases
     }
 
-    fn all_ports(&self) -> Vec<u16> {
-        self.shard_ports
-            .iter()
-            .copied()
-            .chain([self.reference_port])
+    /// The port and the name of each.
+    fn all(&self) -> Vec<(u16, String)> {
+        let shards = self.shard_ports.iter().enumerate();
+        shards
+            .map(|(shard, &port)| (port, shard_database(&self.name, shard)))
+            .chain([(self.reference_port, self.name.clone())])
             .collect()
     }
 
     /// A connection to one shard past the proxy, as `app`.
     pub(crate) fn shard(&self, index: usize) -> Client {
-        Client::connect(self.shard_ports[index], "app", &self.name)
+        let name = shard_database(&self.name, index);
+        Client::connect(self.shard_ports[index], "app", &name)
     }
 
     /// A connection to the server that stands for one PostgreSQL, as `app`.
@@ -181,20 +189,25 @@ impl Databases {
 
     /// Runs a script on every server, past the proxy.
     pub(crate) fn run_everywhere(&self, sql: &str) {
-        for &port in &self.all_ports() {
-            Client::connect(port, "app", &self.name).run(sql);
+        for (port, name) in self.all() {
+            Client::connect(port, "app", &name).run(sql);
         }
     }
 }
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        for port in self.all_ports() {
+        let twins = format!(
+            "SELECT datname FROM pg_database WHERE datname LIKE 'pgherd\\_%\\_{}\\_twin\\_%'",
+            self.name.replace('_', "\\_")
+        );
+        for (port, name) in self.all() {
             if let Ok(mut client) = Client::try_connect(port, "postgres", "postgres") {
-                drop(client.query(&format!(
-                    "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                    self.name
-                )));
+                let twins = client.query(&twins).map(|answer| answer.rows);
+                let twins = twins.unwrap_or_default().into_iter().flatten().flatten();
+                for name in twins.chain([name]) {
+                    drop(client.query(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
+                }
             }
         }
     }
