@@ -180,7 +180,9 @@ pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Optio
         }
     }
     let unnamed = unnamed(survey, cursor);
-    let mut unnamed = unnamed.into_iter().filter(|(_, code)| !code.is_apart() || code.unlike);
+    let mut unnamed = unnamed
+        .into_iter()
+        .filter(|(_, code)| !code.is_apart() || code.unlike);
     unnamed.next().map(|(what, _)| what)
 }
 

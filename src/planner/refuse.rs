@@ -314,8 +314,11 @@ pub fn looks_elsewhere(what: &str, table: &str) -> Fault {
 
 /// A plan of the gather server that is nested too deeply.
 pub fn deep_plan() -> Fault {
-    Fault::error(SqlState::TOO_COMPLEX, "the statement is nested too deeply to be gathered")
-        .hint("Take it apart.")
+    Fault::error(
+        SqlState::TOO_COMPLEX,
+        "the statement is nested too deeply to be gathered",
+    )
+    .hint("Take it apart.")
 }
 
 /// A column that is not known yet.

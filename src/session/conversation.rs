@@ -52,7 +52,9 @@ impl Conversation for Session {
         let first = self.database.topology.shards().len();
         let count = self.database.twins.len();
         let index = first + usize::try_from(self.client.id).unwrap_or(0) % count;
-        Ok(Some(Turn(ShardId(u16::try_from(index).unwrap_or(u16::MAX)))))
+        Ok(Some(Turn(ShardId(
+            u16::try_from(index).unwrap_or(u16::MAX),
+        ))))
     }
 
     fn gather(&self) -> &config::Gather {

@@ -163,6 +163,9 @@ impl Herd {
     /// The same with two twins on the home shard's server, which have the schema of this moment.
     pub(crate) fn with_twins(databases: &Databases, options: &Options) -> Herd {
         let mut options = options.clone();
+        // It creates databases.
+        options.database.push("control_user: postgres".to_owned());
+        options.database.push("control_password: any".to_owned());
         let herd = Herd::start(databases, options.set("gather: {twins: 2}"));
         let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
             .args(["setup", "-c"])

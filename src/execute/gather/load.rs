@@ -66,7 +66,8 @@ impl Loaded {
         }
         let mut scratch = vec![0; SCRATCH];
         for (turn, fragment) in fragments.iter().enumerate() {
-            self.load(client, twin, turn, fragment, &mut scratch).await?;
+            self.load(client, twin, turn, fragment, &mut scratch)
+                .await?;
         }
         self.finish(client, twin).await
     }
@@ -79,7 +80,11 @@ impl Loaded {
         fragment: &Fragment,
         scratch: &mut [u8],
     ) -> Result<(), Trouble> {
-        let binary = if fragment.binary { " (FORMAT binary)" } else { "" };
+        let binary = if fragment.binary {
+            " (FORMAT binary)"
+        } else {
+            ""
+        };
         twin.push_text(&format!("COPY {} FROM STDIN{binary}", fragment.target))?;
         self.copies = true;
         if fragment.binary {
@@ -113,7 +118,9 @@ impl Loaded {
             twin.send(cx)?;
             if let Poll::Ready(count) = twin.poll_read(cx, scratch) {
                 let count = count?;
-                twin.take(client, scratch.get(..count).unwrap_or_default(), |_, _| Ok(true))?;
+                twin.take(client, scratch.get(..count).unwrap_or_default(), |_, _| {
+                    Ok(true)
+                })?;
                 if let Some(error) = twin.take_error() {
                     return Poll::Ready(Err(error));
                 }
@@ -201,14 +208,15 @@ fn shares<C: Conversation>(
     let home = topology.home();
     let mut shares: Vec<(ShardId, Vec<(usize, bool)>)> = Vec::new();
     for shard in topology.all().iter() {
-        let wanted = fragments.iter().enumerate().filter(|(_, fragment)| {
-            match fragment.place {
+        let wanted = fragments
+            .iter()
+            .enumerate()
+            .filter(|(_, fragment)| match fragment.place {
                 Place::Every(distribution) => topology
                     .distribution(distribution)
                     .is_some_and(|distribution| distribution.shards().contains(shard)),
                 Place::Any | Place::Home => shard == home,
-            }
-        });
+            });
         let wanted: Vec<_> = wanted.map(|(index, it)| (index, it.binary)).collect();
         if !wanted.is_empty() {
             shares.push((shard, wanted));

@@ -152,7 +152,9 @@ fn query_of(wide: &Wide) -> Result<&[u8], Fault> {
 /// What stands within the first parentheses of a text.
 fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
     let tokens = scan(text, lexing).ok()?;
-    let open = tokens.iter().position(|token| token.kind == Kind::OpenParen)?;
+    let open = tokens
+        .iter()
+        .position(|token| token.kind == Kind::OpenParen)?;
     let mut cursor = Cursor::new(text, tokens.get(open..)?);
     let start = tokens.get(open)?.end;
     cursor.skip_group();
