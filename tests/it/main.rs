@@ -48,6 +48,7 @@ mod pooling;
 mod postgres;
 mod proofs;
 mod random;
+mod reads;
 mod refusals;
 mod routes;
 mod routing;

@@ -69,7 +69,9 @@ impl Cell {
         match (self, other) {
             (Cell::Float(one), Cell::Float(other)) => {
                 one.total_cmp(other).is_eq()
-                    || (one - other).abs() <= TOLERANCE * one.abs().max(other.abs())
+                    || one.is_finite()
+                        && other.is_finite()
+                        && (one - other).abs() <= TOLERANCE * one.abs().max(other.abs())
             }
             _ => self == other,
         }
@@ -142,5 +144,10 @@ fn float(bytes: &[u8], binary: bool) -> Cell {
             .ok()
             .and_then(|text| text.parse().ok())
     };
-    value.map_or_else(|| Cell::Bytes(bytes.to_vec()), Cell::Float)
+    match value {
+        // PostgreSQL has one NaN.
+        Some(value) if value.is_nan() => Cell::Float(f64::NAN),
+        Some(value) => Cell::Float(value),
+        None => Cell::Bytes(bytes.to_vec()),
+    }
 }

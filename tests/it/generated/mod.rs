@@ -26,7 +26,6 @@ mod value;
 mod write;
 mod writer;
 
-#[allow(unused_imports)]
 pub(crate) use refusals::reason;
 pub(crate) use round::{show, show_reply};
 pub(crate) use run::{Part, Reply, run};

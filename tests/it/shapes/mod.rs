@@ -106,7 +106,7 @@ fn steps(shape: &Shape) -> Vec<Step> {
 /// What is wrong with a shape, if anything is.
 fn fault(stage: &mut Stage, step: &Step) -> Option<String> {
     match stage.play(step) {
-        Outcome::Answered | Outcome::Failed => None,
+        Outcome::Answered | Outcome::Failed(_) => None,
         Outcome::Loose => Some(format!(
             "PostgreSQL itself may answer otherwise\n{}",
             show(step)
