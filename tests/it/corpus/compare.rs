@@ -121,16 +121,17 @@ fn cells(part: &Part, ordered: bool) -> Vec<Vec<Cell>> {
 
 /// Floats come last, so that equal ones of little difference do not part what else is equal.
 fn by_cells(one: &Vec<Cell>, other: &Vec<Cell>) -> Ordering {
-    let of = |floats: bool| {
-        let pairs = one.iter().zip(other);
-        let mut orders = pairs
-            .filter(move |(cell, _)| matches!(cell, Cell::Float(_)) == floats)
-            .map(|(one, other)| one.order(other));
+    let first = |of: &dyn Fn(&Cell, &Cell) -> Ordering| {
+        let mut orders = one.iter().zip(other).map(|(one, other)| of(one, other));
         orders
             .find(|order| order.is_ne())
             .unwrap_or(Ordering::Equal)
     };
-    of(false).then_with(|| of(true))
+    let but_floats = |one: &Cell, other: &Cell| match (one, other) {
+        (Cell::Float(_), Cell::Float(_)) => Ordering::Equal,
+        _ => one.order(other),
+    };
+    first(&but_floats).then_with(|| first(&Cell::order))
 }
 
 fn float(bytes: &[u8], binary: bool) -> Cell {

@@ -33,8 +33,9 @@ fn over(shards: usize) {
     {
         return;
     }
-    let mut random = Random::from_environment();
-    let seed = random.seed;
+    let seed = Random::from_environment().seed;
+    let mixed = seed.rotate_left(8) ^ u64::try_from(shards).expect("few");
+    let mut random = Random::new(mixed);
     let count = number("CASES").unwrap_or(360).div_ceil(3);
     println!("SEED={seed} SHARDS={shards} CASES={}", 3 * count);
     let mut stage = Stage::open(shards);
