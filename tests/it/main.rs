@@ -10,6 +10,7 @@ mod constraints;
 mod control;
 mod copy_rows;
 mod copying;
+mod corners;
 mod corpus;
 mod differential;
 mod directories;

@@ -229,8 +229,20 @@ pub(super) fn condition(w: &mut Writer<'_>, scope: &Scope, depth: usize) -> Stri
         return of_subquery(w, scope, depth - 1);
     }
     let kind = w.kind();
+    let form = w.random.below(12);
+    if form == 5 {
+        let text = leaf(w, scope, Kind::Text);
+        let pattern = w.choose(&["'%e%'", "'Z%'", "'_'", "'%ü%'", "''"]);
+        let like = w.choose(&["LIKE", "NOT LIKE", "ILIKE", "~~"]);
+        return format!("{text} {like} {pattern}");
+    }
+    if form == 6 {
+        let time = leaf(w, scope, Kind::Time);
+        let moment = w.choose(&["now()", "current_timestamp", "current_date"]);
+        return format!("{time} < {moment}");
+    }
     let one = value(w, scope, kind, depth.min(1));
-    match w.random.below(12) {
+    match form {
         0 => format!("{one} IS NULL"),
         1 => format!("{one} IS NOT NULL"),
         2 => {
@@ -245,17 +257,6 @@ pub(super) fn condition(w: &mut Writer<'_>, scope: &Scope, depth: usize) -> Stri
             let (a, b, c) = (w.literal(kind), w.literal(kind), w.literal(kind));
             let not = w.choose(&["", "NOT "]);
             format!("{one} {not}IN ({a}, {b}, {c})")
-        }
-        5 => {
-            let text = leaf(w, scope, Kind::Text);
-            let pattern = w.choose(&["'%e%'", "'Z%'", "'_'", "'%ü%'", "''"]);
-            let like = w.choose(&["LIKE", "NOT LIKE", "ILIKE", "~~"]);
-            format!("{text} {like} {pattern}")
-        }
-        6 => {
-            let time = leaf(w, scope, Kind::Time);
-            let moment = w.choose(&["now()", "current_timestamp", "current_date"]);
-            format!("{time} < {moment}")
         }
         7 => {
             let (other, more) = (w.literal(kind), w.literal(kind));
@@ -287,8 +288,13 @@ pub(super) fn condition(w: &mut Writer<'_>, scope: &Scope, depth: usize) -> Stri
 
 fn of_subquery(w: &mut Writer<'_>, scope: &Scope, depth: usize) -> String {
     let kind = w.kind();
-    let one = value(w, scope, kind, 0);
     let form = w.random.below(6);
+    // Before the query, since parameters are numbered as they are written and all must be used.
+    let one = if form < 2 {
+        String::new()
+    } else {
+        value(w, scope, kind, 0)
+    };
     let operator = *w.random.choose(&COMPARISONS);
     inner(w, scope, |w| {
         if form == 5 {
@@ -306,6 +312,8 @@ fn of_subquery(w: &mut Writer<'_>, scope: &Scope, depth: usize) -> String {
             1 => format!("NOT EXISTS ({query})"),
             2 => format!("{one} IN ({query})"),
             3 => format!("{one} NOT IN ({query})"),
+            // The proxy's parser takes a parenthesis here for one around all of it.
+            _ if query.starts_with('(') => format!("{one} IN ({query})"),
             _ => {
                 let any = w.choose(&["ANY", "ALL", "SOME"]);
                 format!("{one} {operator} {any} ({query})")

@@ -302,30 +302,33 @@ fn window(w: &mut Writer<'_>, scope: &Scope, kind: Kind) -> String {
     let direction = w.choose(&["", " DESC", " NULLS FIRST"]);
     let total = format!("{partition}ORDER BY {key}{direction}, {}", scope.row());
     let peers = format!("{partition}ORDER BY {key}{direction}");
-    let one = uniform(w, scope, kind, 0);
     match (kind, w.random.below(6)) {
         (Kind::Int, 0) => {
             let function = w.choose(&["rank()", "dense_rank()", "count(*)"]);
-            format!("{function} OVER ({peers})")
+            return format!("{function} OVER ({peers})");
         }
         (Kind::Int, 1) => {
             let function = w.choose(&["row_number()", "ntile(3)"]);
-            format!("{function} OVER ({total})")
+            return format!("{function} OVER ({total})");
         }
+        (Kind::Float, 0) => {
+            let function = w.choose(&["percent_rank()", "cume_dist()"]);
+            return format!("{function} OVER ({peers})");
+        }
+        _ => (),
+    }
+    let one = uniform(w, scope, kind, 0);
+    match (kind, w.random.below(6)) {
         (Kind::Num, 0) => format!("sum({one}) OVER ({peers})"),
         (Kind::Num, 1) => {
             format!("avg({one}) OVER ({total} ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)")
         }
-        (Kind::Float, 0) => format!(
-            "{} OVER ({peers})",
-            w.choose(&["percent_rank()", "cume_dist()"])
-        ),
         (Kind::Int | Kind::Num | Kind::Text | Kind::Date | Kind::Time, 2) => {
             let frame = w.choose(&[
                 "",
                 " GROUPS 1 PRECEDING",
                 " RANGE UNBOUNDED PRECEDING",
-                " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW",
+                " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING",
             ]);
             format!("{}({one}) OVER ({total}{frame})", w.choose(&["min", "max"]))
         }
