@@ -10,9 +10,10 @@ COPY benches ./benches
 COPY tests ./tests
 RUN cargo build --release --locked --bin pgherd
 
+# pg_dump, of postgresql-client, makes the twins: of the servers' major version or later.
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates \
+    && apt-get install -y --no-install-recommends ca-certificates postgresql-client \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin pgherd
 COPY --from=build /src/target/release/pgherd /usr/local/bin/pgherd

@@ -13,8 +13,9 @@ use pgherd::config::{
     Constraints, Database, Distribution, Host, Ids, Lookup, Place, RangePart, Shard, Table as Rule,
     TableKind, Tenancy, Unlisted,
 };
+use pgherd::merge::{By, Finish};
 use pgherd::placement::ShardSet;
-use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::catalog::{Catalog, Collation, Column, Table};
 use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
@@ -249,7 +250,10 @@ impl World {
             Route::Anywhere => "anywhere".into(),
             Route::AnyShard => "any shard".into(),
             Route::Single(shard) => format!("single {}", self.topology.name(*shard)),
-            Route::Concat(shards) => format!("concat {}", names(shards)),
+            Route::Concat(shards, finish, _) => {
+                format!("concat {}{}", names(shards), finished(finish))
+            }
+            Route::Gather(gather) => format!("gather, else {}", gather.otherwise.message),
             Route::Broadcast { transaction: true } => "broadcast".into(),
             Route::Broadcast { transaction: false } => "broadcast one by one".into(),
             Route::InsertSplit(shares) => shares.iter().fold("rows".into(), |text, share| {
@@ -259,6 +263,28 @@ impl World {
             Route::CopySplit(split) => format!("split {:?} {:?}", split.key_columns, split.format),
         }
     }
+}
+
+/// How the shards' rows are put together.
+fn finished(finish: &Finish) -> String {
+    let mut text = String::new();
+    for key in &finish.order {
+        let by = match &key.by {
+            By::Position(at) => format!("column {at}"),
+            By::Name(name) => format!("name {name}"),
+            By::Hidden(hidden) => format!("{hidden:?}"),
+        };
+        let descending = if key.descending { " desc" } else { "" };
+        let nulls = if key.nulls_first { " nulls first" } else { "" };
+        write!(text, ", by {by}{descending}{nulls}").unwrap();
+    }
+    for total in &finish.totals {
+        write!(text, ", {:?}", total.kind).unwrap();
+    }
+    if finish.is_limited {
+        text.push_str(", limited");
+    }
+    text
 }
 
 fn brief(statement: &Statement) -> String {
@@ -274,6 +300,7 @@ fn brief(statement: &Statement) -> String {
         Access::CopySplit(_) => "split",
         Access::Generate(_) => "given ids",
         Access::Shard(_) => "hinted",
+        Access::Gather(_) => "gathered",
         Access::Refuse(_) => "refused",
     };
     let effect = if let Effect::ExplainRoute { statement } = &statement.effect {
@@ -399,6 +426,7 @@ fn catalog() -> Catalog {
                 generated: false,
                 modifier: -1,
                 primary: false,
+                collation: Collation::Other,
             })
             .collect();
         catalog.insert(

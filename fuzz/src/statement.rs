@@ -197,6 +197,7 @@ fn catalog() -> Catalog {
             generated: false,
             modifier: -1,
             primary: false,
+            collation: Default::default(),
         });
         let table = Table {
             plain: true,

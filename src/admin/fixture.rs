@@ -16,7 +16,7 @@ use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
 use crate::metrics::view::{
     Address, ClientRow, ClientState, DatabaseRow, Detail, ErrorRow, HostRow, MemoryRow, PoolRow,
-    Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, UserRow,
+    Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, TwinRow, TwinState, UserRow,
 };
 use crate::planner::tally::Way;
 
@@ -424,6 +424,17 @@ fn counts() -> Snapshot {
             shard("shard_0", Some("connection refused"), 0),
             shard("shard_1", None, 300),
         ],
+        twins: vec![TwinRow {
+            database: "shop".into(),
+            twin: "twin_1".into(),
+            state: TwinState::Busy,
+            user: Some("app".into()),
+            phase: Some("fetch"),
+            rows: 1_000,
+            bytes: 64_000,
+            since: Some(Duration::from_secs(2)),
+            age: Some(Duration::from_hours(1)),
+        }],
         users: vec![UserRow {
             name: "app".into(),
             clients: 3,

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::error::{Fault, SqlState};
-use crate::placement::catalog::{Catalog, Column, Table};
+use crate::placement::catalog::{Catalog, Collation, Column, Table};
 use crate::sql::cursor::{Cursor, Name};
 use crate::sql::scan::{self, Kind, Lexing, Token};
 use crate::sql::split::split;
@@ -117,6 +117,7 @@ fn column(mut cursor: Cursor<'_>) -> Option<Column> {
         generated,
         modifier: -1,
         primary: false,
+        collation: Collation::Other,
     })
 }
 

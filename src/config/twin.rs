@@ -30,7 +30,7 @@ impl Default for Gather {
             twins: 4,
             max_rows: 10_000_000,
             max_bytes: 1 << 30,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         }
     }
 }

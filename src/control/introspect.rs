@@ -3,7 +3,7 @@
 use super::Control;
 use super::pool::{Connection, column};
 use crate::error::Fault;
-use crate::placement::catalog::{Catalog, Column, Table};
+use crate::placement::catalog::{Catalog, Collation, Column, Table};
 use crate::placement::code::Volatility;
 use crate::planner::stored::{self, Expression, Function, Runner, Stored, ViewText};
 
@@ -20,14 +20,25 @@ const TABLES: &str = "
                                  AND (p.oid IN (SELECT oprcode FROM pg_catalog.pg_operator)
                                       OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))),
            a.attname::text, a.atttypid, a.attgenerated <> '', a.atttypmod,
+           CASE WHEN k.collprovider = 'd' THEN 'd'
+                WHEN k.collcollate IN ('C', 'POSIX') THEN 'c'
+                ELSE '' END,
            COALESCE(a.attnum = ANY (x.indkey::pg_catalog.int2[]), false)
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_attribute a
            ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_catalog.pg_index x ON x.indrelid = c.oid AND x.indisprimary
+    LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^pg_(toast|temp)'
     ORDER BY 1, 2, a.attnum";
+
+/// Whether the texts of a database compare by their bytes, as clients see these in UTF-8.
+pub(super) const SORTS_BY_BYTES: &str = "
+    SELECT d.datcollate IN ('C', 'POSIX')
+           AND COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c',
+           pg_catalog.getdatabaseencoding() IN ('UTF8', 'SQL_ASCII', 'LATIN1')
+    FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
 
 /// Each table with the tables it is a partition or an inheritance child of.
 const PARENTS: &str = "
@@ -254,6 +265,9 @@ impl Control {
         let mut connection = self.pool(database, home)?.connect().await?;
         // Before the query, so that DDL during it makes a later snapshot.
         let mut catalog = Catalog::new(self.next_epoch());
+        let sorting = connection.rows(SORTS_BY_BYTES, &[]).await?;
+        let (default, any): (bool, bool) =
+            (column(sorting.first(), 0)?, column(sorting.first(), 1)?);
         let rows = connection.rows(TABLES, &[]).await?;
         let mut at: Option<(&str, &str)> = None;
         let mut table = Table::default();
@@ -274,7 +288,12 @@ impl Control {
                     oid: column(row, 4)?,
                     generated: column(row, 5)?,
                     modifier: column(row, 6)?,
-                    primary: column(row, 7)?,
+                    primary: column(row, 8)?,
+                    collation: match column(row, 7)? {
+                        "c" if any => Collation::Bytes,
+                        "d" if any && default => Collation::Database,
+                        _ => Collation::Other,
+                    },
                 });
             }
         }

@@ -1,7 +1,8 @@
 //! Reads what a shard calls the users' types and tables.
 
 use super::Control;
-use super::pool::column;
+use super::introspect::SORTS_BY_BYTES;
+use super::pool::{Connection, column};
 use crate::error::Fault;
 use crate::types::oids::{Form, Name, Types};
 
@@ -41,30 +42,18 @@ impl Control {
     /// # Cancel safety
     /// Safe: the answer is dropped.
     pub async fn types(&self, database: &str, shard: &str) -> Result<Types, Fault> {
-        let mut connection = self.pool(database, shard)?.connect().await?;
-        let mut types = Types::default();
-        for row in &connection.rows(TYPES, &[]).await? {
-            let row = Some(row);
-            let name = Name {
-                schema: column(row, 1)?,
-                name: column(row, 2)?,
-                array: column(row, 3)?,
-            };
-            let form = match column(row, 4)? {
-                _ if name.array => Form::Array,
-                "c" => Form::Composite,
-                "d" => Form::Domain(column(row, 5)?),
-                "r" => Form::Range(column(row, 6)?),
-                "m" => Form::Multirange(column(row, 6)?),
-                _ => Form::Plain,
-            };
-            types.insert(name, column(row, 0)?, form);
-        }
-        for row in &connection.rows(RELATIONS, &[]).await? {
-            let row = Some(row);
-            types.insert_relation(column(row, 0)?, column(row, 1)?, column(row, 2)?);
-        }
-        Ok(types)
+        read(&mut self.pool(database, shard)?.connect().await?).await
+    }
+
+    /// The same of a twin, by its place in the order of twins.
+    ///
+    /// # Errors
+    /// What kept the twin from answering.
+    ///
+    /// # Cancel safety
+    /// Safe: the answer is dropped.
+    pub async fn twin_types(&self, database: &str, index: usize) -> Result<Types, Fault> {
+        read(&mut self.twin_pool(database, index)?.connect().await?).await
     }
 
     /// What the types of a shard are marked with: another text after each change of them.
@@ -90,4 +79,34 @@ impl Control {
         others.retain(|name| *name != home);
         Ok((home, others))
     }
+}
+
+/// Reads them.
+async fn read(connection: &mut Connection<'_>) -> Result<Types, Fault> {
+    let mut types = Types::default();
+    let sorting = connection.rows(SORTS_BY_BYTES, &[]).await?;
+    let (default, any): (bool, bool) = (column(sorting.first(), 0)?, column(sorting.first(), 1)?);
+    types.sorts_by_bytes = default && any;
+    for row in &connection.rows(TYPES, &[]).await? {
+        let row = Some(row);
+        let name = Name {
+            schema: column(row, 1)?,
+            name: column(row, 2)?,
+            array: column(row, 3)?,
+        };
+        let form = match column(row, 4)? {
+            _ if name.array => Form::Array,
+            "c" => Form::Composite,
+            "d" => Form::Domain(column(row, 5)?),
+            "r" => Form::Range(column(row, 6)?),
+            "m" => Form::Multirange(column(row, 6)?),
+            _ => Form::Plain,
+        };
+        types.insert(name, column(row, 0)?, form);
+    }
+    for row in &connection.rows(RELATIONS, &[]).await? {
+        let row = Some(row);
+        types.insert_relation(column(row, 0)?, column(row, 1)?, column(row, 2)?);
+    }
+    Ok(types)
 }

@@ -13,9 +13,11 @@ mod shop;
 mod sitter;
 pub(crate) mod terminal;
 mod tour;
+mod twins;
 
 use std::future::Future;
 use std::net::{TcpListener, ToSocketAddrs};
+use std::path::Path;
 use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,7 +62,8 @@ async fn show(options: &Options, rows: shop::Rows) -> Result<(), Fault> {
     let http = free_http();
     let text = config::text(&servers.sockets(), &options.listen, &http);
     let proxy = proxy::start(&servers, &text)?;
-    let tour = tour(options, rows, &http, began);
+    let file = servers.folder().join(proxy::FILE);
+    let tour = tour(options, rows, &http, &file, began);
     tokio::select! {
         biased;
         // The proxy cannot listen, or was told to stop by the console.
@@ -74,10 +77,12 @@ async fn tour(
     options: &Options,
     rows: shop::Rows,
     http: &str,
+    file: &Path,
     began: Instant,
 ) -> Result<(), Fault> {
     let client = load::connect(&options.listen).await?;
     load::schema(&client).await?;
+    twins::set_up(file).await?;
     load::rows(&client, rows).await?;
     say(format!(
         "ready after {:.0} s\n",

@@ -7,13 +7,16 @@ use super::servers::Servers;
 use crate::error::Fault;
 use crate::proxy;
 
+/// The name of its config, in the servers' folder.
+pub(super) const FILE: &str = "pgherd.yaml";
+
 /// The running proxy. It ends with the process.
 #[derive(Debug)]
 pub(super) struct Proxy(oneshot::Receiver<Result<(), Vec<Fault>>>);
 
 /// Starts it on the config `text`.
 pub(super) fn start(servers: &Servers, text: &str) -> Result<Proxy, Fault> {
-    let file = servers.folder().join("pgherd.yaml");
+    let file = servers.folder().join(FILE);
     std::fs::write(&file, text).map_err(|error| failed("write the config", &error))?;
     let (end, ended) = oneshot::channel();
     std::thread::Builder::new()

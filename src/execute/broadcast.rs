@@ -140,7 +140,7 @@ fn partly(verb: &str, trouble: Trouble, failed: &str, done: &[String]) -> Troubl
                 .message()
                 .to_owned()
         }
-        Trouble::Fault(fault) => fault.message,
+        Trouble::Fault(fault) | Trouble::Unproven(fault) => fault.message,
         Trouble::End(end) => return Trouble::End(end),
     };
     Trouble::Fault(

@@ -794,7 +794,7 @@ fn nothing_stays(trouble: Trouble) -> Trouble {
         Trouble::Fault(fault) => {
             Trouble::Fault(fault.hint("Repeat the COPY: nothing was committed."))
         }
-        Trouble::Server(_) | Trouble::End(_) => trouble,
+        Trouble::Server(_) | Trouble::Unproven(_) | Trouble::End(_) => trouble,
     }
 }
 

@@ -1,13 +1,18 @@
 //! A wide statement of the extended protocol: the rest of the group that its Bind belongs to.
 
+use std::sync::Arc;
+
 use crate::error::{Fault, SqlState};
+use crate::merge::Finish;
+use crate::metrics::catalogue::RouteLabel;
 use crate::placement::ShardSet;
 use crate::planner::plan::{Effect, Route};
 use crate::wire::backend;
 use crate::wire::frontend::{self, Execute, Target};
 
 use super::member::{close, open};
-use super::{Conversation, End, Trouble, Wide, carry_out, report};
+use super::merge::Answer;
+use super::{Conversation, End, Trouble, Wide, carry_out, gathered, complete, report};
 
 /// The portal that the Bind made, as far as the group has come.
 struct Portal<'a> {
@@ -17,6 +22,12 @@ struct Portal<'a> {
     /// A Describe is to be answered: by the Execute that follows, or without it.
     describe: bool,
     executed: bool,
+    /// The answer, while only a part of it was asked for.
+    answer: Option<Answer>,
+    /// Whether all of it was.
+    is_through: bool,
+    /// The RowDescription of an answer that was.
+    description: Vec<u8>,
 }
 
 /// Answers the group that a Bind of a wide statement belongs to, up to its Sync.
@@ -35,25 +46,111 @@ pub(super) async fn run<C: Conversation>(
         is_closed: false,
         describe: false,
         executed: false,
+        answer: None,
+        is_through: false,
+        description: Vec::new(),
     };
-    let mut failed = false;
-    loop {
-        let (tag, body) = client.next_message().await?;
-        if tag == b'X' {
-            return Err(End::Client);
-        }
-        if !failed {
-            let result = portal.on_message(client, tag, &body).await;
-            failed = !report(client, result)?;
-        }
-        if tag == b'S' {
-            client.reply_ready();
-            return Ok(());
-        }
-    }
+    let result = portal.follow(client).await;
+    portal.end(client).await;
+    result?;
+    client.reply_ready();
+    Ok(())
 }
 
-impl Portal<'_> {
+impl<'a> Portal<'a> {
+    /// Carries out what the client sends, up to its Sync.
+    async fn follow<C: Conversation>(&mut self, client: &mut C) -> Result<(), End> {
+        let mut failed = false;
+        loop {
+            let (tag, body) = client.next_message().await?;
+            if tag == b'X' {
+                return Err(End::Client);
+            }
+            if !failed {
+                let result = self.on_message(client, tag, &body).await;
+                if result.is_err() {
+                    self.end(client).await;
+                }
+                failed = !report(client, result)?;
+                if failed {
+                    client.fail_block();
+                }
+            }
+            if tag == b'S' {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the connections back that an answer still has.
+    async fn end<C: Conversation>(&mut self, client: &mut C) {
+        if let Some(answer) = self.answer.take() {
+            answer.close(client).await;
+        }
+    }
+
+    /// Hands on the next rows of an answer.
+    async fn fetch<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        (shards, finish): (&ShardSet, &Arc<Finish>),
+        describe: bool,
+        max: u64,
+    ) -> Result<(), Trouble> {
+        if self.is_through {
+            if describe {
+                client.out().extend_from_slice(&self.description);
+            }
+            complete(client, "SELECT 0");
+            return Ok(());
+        }
+        let started = client.now();
+        let mut answer = match self.answer.take() {
+            Some(answer) => answer,
+            None => Answer::open(client, self.wide, shards, finish).await?,
+        };
+        let result = answer.run(client, self.wide, describe, max).await;
+        if let (Err(Trouble::Unproven(_)), Route::Concat(_, _, Some(gather)), 0) =
+            (&result, &self.wide.route, max)
+        {
+            answer.close(client).await;
+            self.is_through = true;
+            return gathered(client, self.wide, gather, describe).await;
+        }
+        client.count_wide(RouteLabel::Multi, started, result.is_ok());
+        match result {
+            Ok(false) => self.answer = Some(answer),
+            Ok(true) | Err(_) => {
+                self.description = answer.description().unwrap_or_default().to_vec();
+                answer.close(client).await;
+                self.is_through = true;
+            }
+        }
+        result.map(drop)
+    }
+
+    /// The shards and the way of an answer that is read row by row.
+    fn read_by_rows(&self, max: u64) -> Option<(&'a ShardSet, &'a Arc<Finish>)> {
+        let wide: &'a Wide = self.wide;
+        let is_select = wide.effect == Effect::None;
+        match &wide.route {
+            Route::Concat(shards, finish, _)
+                if is_select && (max > 0 || self.executed || !finish.is_plain()) =>
+            {
+                Some((shards, finish))
+            }
+            Route::Concat(..)
+            | Route::Session
+            | Route::Anywhere
+            | Route::AnyShard
+            | Route::Single(_)
+            | Route::Broadcast { .. }
+            | Route::CopySplit(_)
+            | Route::Gather(_)
+            | Route::InsertSplit(_) => None,
+        }
+    }
+
     async fn on_message<C: Conversation>(
         &mut self,
         client: &mut C,
@@ -77,17 +174,27 @@ impl Portal<'_> {
                 Target::Statement(_) => Err(one_at_a_time().into()),
             },
             b'E' => {
-                self.check_execute(body)?;
-                self.executed = true;
+                let max = self.check_execute(body)?;
                 let describe = std::mem::take(&mut self.describe);
+                let wide = self.wide;
+                let by_rows = self.read_by_rows(max);
+                self.executed = true;
+                if let Some(read) = by_rows {
+                    return self.fetch(client, read, describe, max).await;
+                }
                 if describe && self.copies() {
                     client.reply(backend::no_data);
                 }
-                carry_out(client, self.wide, describe).await
+                self.is_through = true;
+                carry_out(client, wide, describe).await
             }
             b'C' => {
                 match frontend::close(body).map_err(Fault::from)? {
-                    Target::Portal(name) => self.is_closed |= name == self.name,
+                    Target::Portal(name) if name == self.name => {
+                        self.is_closed = true;
+                        self.end(client).await;
+                    }
+                    Target::Portal(_) => {}
                     Target::Statement(name) if client.close_statement(name) => {}
                     Target::Statement(_) => return Err(one_at_a_time().into()),
                 }
@@ -109,17 +216,20 @@ impl Portal<'_> {
         ))
     }
 
-    fn check_execute(&self, body: &[u8]) -> Result<(), Fault> {
+    /// How many rows an Execute asks for at most; 0 is no limit.
+    fn check_execute(&self, body: &[u8]) -> Result<u64, Fault> {
         let Execute { portal, max_rows } = frontend::execute(body)?;
         self.check_name(portal)?;
-        if self.executed {
+        let max = u64::try_from(max_rows).unwrap_or(0);
+        let by_rows = self.read_by_rows(max).is_some();
+        if self.executed && !by_rows {
             return Err(one_at_a_time());
         }
-        let has_rows = matches!(self.wide.route, Route::Concat(_) | Route::InsertSplit(_));
-        if has_rows && max_rows != 0 {
+        let has_rows = matches!(self.wide.route, Route::Concat(..) | Route::InsertSplit(_));
+        if has_rows && max != 0 && !by_rows {
             return Err(row_limit());
         }
-        Ok(())
+        Ok(max)
     }
 
     fn copies(&self) -> bool {
@@ -133,8 +243,16 @@ impl Portal<'_> {
             client.reply(backend::no_data);
             return Ok(());
         }
+        if let Some(description) = self.answer.as_ref().and_then(Answer::description) {
+            client.out().extend_from_slice(description);
+            return Ok(());
+        }
+        if self.is_through && !self.description.is_empty() {
+            client.out().extend_from_slice(&self.description);
+            return Ok(());
+        }
         let first = match &self.wide.route {
-            Route::Concat(shards) => shards.iter().next(),
+            Route::Concat(shards, ..) => shards.iter().next(),
             Route::InsertSplit(shares) => shares.first().map(|share| share.shard),
             Route::Session
             | Route::Anywhere
@@ -169,7 +287,7 @@ fn one_at_a_time() -> Fault {
 fn row_limit() -> Fault {
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
-        "a row limit on a statement over several shards is not supported yet",
+        "a row limit on such a statement over several shards is not supported",
     )
     .hint("Fetch all rows, or add the key to the statement so that one shard answers it.")
 }

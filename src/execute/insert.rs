@@ -248,7 +248,7 @@ fn is_of_rows(trouble: &Trouble) -> bool {
 }
 
 /// An error of a part, with its position in the whole text.
-fn placed(trouble: Trouble, part: &Part, wide: &Wide) -> Trouble {
+pub(super) fn placed(trouble: Trouble, part: &Part, wide: &Wide) -> Trouble {
     let Trouble::Server(error) = trouble else {
         return trouble;
     };
@@ -295,8 +295,8 @@ fn orders<C: Conversation>(client: &C, wide: &Wide, shares: &[Share]) -> Result<
         let used = used(&part, wide)?;
         let declared = |index| prepared.parameter_type(index);
         let form = Form::Group {
-            parse: parse(&part, &bind, &used, declared),
-            bind: trimmed(&bind, &used),
+            parse: parse(&part.text, &bind, &used, declared),
+            bind: trimmed(&bind, &used, 0),
             detour: client.detour(prepared),
         };
         Ok(Order { part, form })
@@ -311,7 +311,7 @@ fn used(part: &Part, wide: &Wide) -> Result<Vec<usize>, Fault> {
 }
 
 /// The parameters that a text mentions, counted from 0; ascending.
-fn parameters(tokens: &[Token], text: &[u8]) -> Vec<usize> {
+pub(super) fn parameters(tokens: &[Token], text: &[u8]) -> Vec<usize> {
     let number = |token: &Token| {
         let digits = token.of(text).get(1..)?;
         let number: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
@@ -328,7 +328,11 @@ fn parameters(tokens: &[Token], text: &[u8]) -> Vec<usize> {
 }
 
 /// Whether there is a value for each parameter, and no more: no shard sees them all.
-fn check_count(bind: &Bind<'_>, prepared: &Prepared, mentioned: &[usize]) -> Result<(), Fault> {
+pub(super) fn check_count(
+    bind: &Bind<'_>,
+    prepared: &Prepared,
+    mentioned: &[usize],
+) -> Result<(), Fault> {
     let last = mentioned.last().map_or(0, |last| last.saturating_add(1));
     let wanted = last.max(prepared.parameters_declared());
     if bind.len() == wanted {
@@ -343,9 +347,15 @@ fn check_count(bind: &Bind<'_>, prepared: &Prepared, mentioned: &[usize]) -> Res
     ))
 }
 
-/// What follows the name in Parse: a parameter of other rows has a type, so that none is wanting.
-fn parse(part: &Part, bind: &Bind<'_>, used: &[usize], declared: impl Fn(u16) -> u32) -> Vec<u8> {
-    let mut body = part.text.clone();
+/// What follows the name in Parse: a parameter that the text does not mention has a type, so that none is
+/// wanting.
+pub(super) fn parse(
+    text: &[u8],
+    bind: &Bind<'_>,
+    used: &[usize],
+    declared: impl Fn(u16) -> u32,
+) -> Vec<u8> {
+    let mut body = text.to_vec();
     body.push(0);
     let count = u16::try_from(bind.len()).unwrap_or(u16::MAX);
     body.extend_from_slice(&count.to_be_bytes());
@@ -359,8 +369,9 @@ fn parse(part: &Part, bind: &Bind<'_>, used: &[usize], declared: impl Fn(u16) ->
     body
 }
 
-/// What follows the names in Bind: parameters of other rows are NULL.
-fn trimmed(bind: &Bind<'_>, used: &[usize]) -> Vec<u8> {
+/// What follows the names in Bind: parameters that the text does not mention are NULL. Where each column has a
+/// format of its own, so many more in binary format follow.
+pub(super) fn trimmed(bind: &Bind<'_>, used: &[usize], more: usize) -> Vec<u8> {
     let mut body = Vec::new();
     let count = u16::try_from(bind.len()).unwrap_or(u16::MAX);
     body.extend_from_slice(&count.to_be_bytes());
@@ -378,10 +389,13 @@ fn trimmed(bind: &Bind<'_>, used: &[usize]) -> Vec<u8> {
             Some((Err(_), _)) | None => body.extend_from_slice(&(-1_i32).to_be_bytes()),
         }
     }
-    let codes = bind.result_format_codes();
+    let mut codes = bind.result_format_codes().to_vec();
+    if codes.len() > 2 {
+        codes.extend_from_slice(&[0, 1].repeat(more));
+    }
     let count = u16::try_from(codes.len() / 2).unwrap_or(u16::MAX);
     body.extend_from_slice(&count.to_be_bytes());
-    body.extend_from_slice(codes);
+    body.extend_from_slice(&codes);
     body
 }
 

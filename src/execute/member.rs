@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
@@ -43,6 +44,8 @@ struct Reading {
     mapping: Option<Arc<Mapping>>,
     /// The columns whose values name types, of the rows that come.
     naming: Naming,
+    /// Whether rows are needed whole.
+    whole: bool,
     /// What came and waits until the types have been read: one of them is not known.
     stalled: Option<(Vec<u8>, Fault)>,
 }
@@ -298,22 +301,52 @@ impl Member {
         while more && !self.connection()?.pipeline.is_empty() {
             let count = read(client, self, &mut scratch).await?;
             let data = scratch.get(..count).unwrap_or_default();
-            more = self.take(client, data, &mut on)?;
-            if let Some((bytes, fault)) = self.reading.stalled.take() {
-                client.read_types().await?;
-                self.reading.mapping = client.mapping(self.shard)?;
-                let reader = std::mem::take(&mut self.connection()?.reader);
-                let bytes = [bytes, reader.into_held()].concat();
-                more = self.take(client, &bytes, &mut on)?;
-                if self.reading.stalled.is_some() {
-                    return Err(Trouble::Fault(fault));
-                }
-            }
+            more = self.take_all(client, data, &mut on).await?;
             if client.out().len() > CLIENT_BUFFER {
                 flush_client(client).await?;
             }
         }
         self.take_error().map_or(Ok(()), Err)
+    }
+
+    /// The same as [`Member::take`]; reads types anew where one is not known.
+    ///
+    /// # Cancel safety
+    /// Not safe: what its server said may be lost.
+    pub(super) async fn take_all<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        data: &[u8],
+        mut on: impl FnMut(&mut C, Heard<'_>) -> Result<bool, Trouble>,
+    ) -> Result<bool, Trouble> {
+        let more = self.take(client, data, &mut on)?;
+        let Some((bytes, fault)) = self.reading.stalled.take() else {
+            return Ok(more);
+        };
+        client.read_types().await?;
+        self.reading.mapping = client.mapping(self.shard)?;
+        let reader = std::mem::take(&mut self.connection()?.reader);
+        let bytes = [bytes, reader.into_held()].concat();
+        let more = self.take(client, &bytes, &mut on)?;
+        if self.reading.stalled.is_some() {
+            return Err(Trouble::Fault(fault));
+        }
+        Ok(more)
+    }
+
+    /// Has rows handed on whole, however long they are.
+    pub(super) fn need_whole_rows(&mut self) {
+        self.reading.whole = true;
+    }
+
+    /// The bytes of the message that it is in the middle of.
+    pub(super) fn held(&self) -> usize {
+        self.reading.long.len()
+    }
+
+    /// Whether all that was asked has been answered.
+    pub(super) fn is_done(&mut self) -> Result<bool, Trouble> {
+        Ok(self.connection()?.pipeline.is_empty())
     }
 
     /// Takes what its server said: `on` is given what is for the client, and says by `false` that it
@@ -379,6 +412,9 @@ pub(super) fn put_bind(
     let bind = frontend::bind(&body).map_err(Fault::from)?;
     oids::bind_values(&bind, types, mapping).map_err(missing)
 }
+
+/// How long a connection may take to come to rest that is part of the client's block.
+const CALM_LIMIT: Duration = Duration::from_secs(5);
 
 /// Bytes for the client that may wait while a shard is read.
 pub(super) const CLIENT_BUFFER: usize = 64 * 1024;
@@ -468,7 +504,7 @@ impl Reading {
                 let heard = Heard { tag, bytes, body };
                 self.on_message(connection, heard)?.then_some(heard)
             }
-            Piece::Start { tag, bytes } if is_row(tag) && !self.names_types(tag) => {
+            Piece::Start { tag, bytes } if is_row(tag) && !self.whole && !self.names_types(tag) => {
                 let heard = Heard {
                     tag,
                     bytes,
@@ -596,6 +632,58 @@ impl Reading {
     }
 }
 
+impl Member {
+    /// Cancels what runs, and reads what is owed. What does not come to rest in time stays out of sync.
+    pub(super) async fn calm<C: Conversation>(&mut self, client: &C) {
+        let Some(connection) = self.lease.connection() else {
+            return;
+        };
+        if connection.pipeline.is_empty() {
+            return;
+        }
+        client.cancel_now(&connection.cancel);
+        let settled = async {
+            drop(hidden::wait_for_ready(connection).await);
+            connection.cancel.taken().await;
+        };
+        if tokio::time::timeout(CALM_LIMIT, settled).await.is_err() {
+            tracing::info!("a shard did not come to rest in time");
+        }
+    }
+
+    /// A connection that the client has, in sync.
+    pub(super) async fn of<C: Conversation>(
+        client: &mut C,
+        lease: Lease,
+    ) -> Result<Member, (Lease, Trouble)> {
+        let shard = lease.pool().target.shard;
+        match mapping(client, shard).await {
+            Ok(mapping) => Ok(Member {
+                shard,
+                lease,
+                reading: Reading {
+                    mapping,
+                    ..Reading::default()
+                },
+            }),
+            Err(trouble) => Err((lease, trouble)),
+        }
+    }
+}
+
+async fn mapping<C: Conversation>(
+    client: &mut C,
+    shard: ShardId,
+) -> Result<Option<Arc<Mapping>>, Trouble> {
+    match client.mapping(shard) {
+        Ok(mapping) => Ok(mapping),
+        Err(_not_read) => {
+            client.read_types().await?;
+            client.mapping(shard).map_err(Trouble::Fault)
+        }
+    }
+}
+
 /// Takes a connection of each shard, in their order, brought to the client's settings.
 pub(super) async fn open<C: Conversation>(
     client: &mut C,
@@ -613,14 +701,7 @@ pub(super) async fn open<C: Conversation>(
                     lease,
                     reading: Reading::default(),
                 });
-                let mapping = match client.mapping(shard) {
-                    Ok(mapping) => Ok(mapping),
-                    Err(_not_read) => match client.read_types().await {
-                        Ok(()) => client.mapping(shard).map_err(Trouble::Fault),
-                        Err(interrupted) => Err(interrupted.into()),
-                    },
-                };
-                match (mapping, members.last_mut()) {
+                match (mapping(client, shard).await, members.last_mut()) {
                     (Ok(mapping), Some(member)) => member.reading.mapping = mapping,
                     (Ok(_), None) => {}
                     (Err(trouble), _) => {
@@ -645,9 +726,11 @@ pub(super) async fn open<C: Conversation>(
 }
 
 /// Where cancel requests go that are for all of them.
-pub(super) fn targets(members: &[Member]) -> Vec<Rc<CancelTarget>> {
+pub(super) fn targets<'m>(
+    members: impl IntoIterator<Item = &'m Member>,
+) -> Vec<Rc<CancelTarget>> {
     members
-        .iter()
+        .into_iter()
         .filter_map(|member| member.lease.peek())
         .map(|connection| Rc::clone(&connection.cancel))
         .collect()
@@ -689,7 +772,7 @@ pub(super) async fn commit<C: Conversation>(
     client: &mut C,
     members: &mut [Member],
 ) -> Result<(), Trouble> {
-    client.aim_cancels(targets(members));
+    client.aim_cancels(targets(members.iter()));
     for member in members.iter_mut() {
         member.push_hidden("COMMIT")?;
         // A lost connection shows when its answer is read.

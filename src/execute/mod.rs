@@ -12,6 +12,8 @@ mod gather;
 mod group;
 mod insert;
 mod member;
+mod merge;
+mod pushed;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -27,7 +29,12 @@ use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner;
 use crate::planner::gather::Fragment;
+<<<<<<< HEAD
 use crate::planner::plan::{Effect, Entry, Route};
+=======
+use crate::planner::plan::{Effect, Entry, Gather, Route};
+use crate::planner;
+>>>>>>> gather
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
@@ -97,8 +104,17 @@ pub(crate) trait Twin: 'static {
     /// What its connections go by, beside those of the shards.
     fn shard(&self) -> ShardId;
 
+    /// What the twin tells of its schema unless another proxy has made it again.
+    fn mark(&self) -> &str;
+
+    /// What the statement is doing with it, and how much has been fetched so far.
+    fn note(&self, phase: &'static str, rows: u64, bytes: u64);
+
     /// Another proxy is at work on it: it is passed over for a while.
     fn busy_elsewhere(self);
+
+    /// Another proxy has made it again: it is looked at first.
+    fn was_made_again(self);
 }
 
 /// What carrying out a wide statement needs of the client that sent it.
@@ -113,6 +129,21 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe: a drop leaves the line.
     async fn take_twin(&mut self) -> Result<Option<Self::Twin>, Interrupted>;
+
+    /// The connection that the client's open block runs on, in sync; `None` outside of one.
+    fn lend_block(&mut self) -> Option<Lease>;
+
+    /// Takes it back. One that is out of sync ends the client.
+    fn return_block(&mut self, lease: Lease);
+
+    /// The open block, if there is one, has failed.
+    fn fail_block(&mut self);
+
+    /// The open block stays with its shard from here on: it has a snapshot there.
+    fn bind_block(&mut self);
+
+    /// The connections of other shards whose snapshots the open block keeps.
+    fn readers(&mut self) -> Option<&mut Vec<Lease>>;
 
     /// What bounds a statement that is finished on a twin.
     fn gather(&self) -> &crate::config::Gather;
@@ -272,6 +303,9 @@ pub(crate) trait Conversation {
         unlisted: Vec<Unlisted>,
     ) -> Result<Told, Interrupted>;
 
+    /// The bytes of shards' rows that are kept for the client.
+    fn note_buffered(&self, bytes: usize);
+
     /// The time now.
     fn now(&self) -> Instant;
 
@@ -349,6 +383,9 @@ pub(crate) enum Trouble {
     /// A server's ErrorResponse, whole.
     Server(Vec<u8>),
     Fault(Fault),
+    /// The shards' answers cannot be put together here, as their columns show; no row of them went to the
+    /// client. The refusal says so.
+    Unproven(Fault),
     End(End),
 }
 
@@ -378,7 +415,9 @@ pub(crate) async fn run<C: Conversation>(client: &mut C, wide: Wide) -> Result<(
     match &wide.source {
         Source::Text(_) => {
             let result = carry_out(client, &wide, true).await;
-            report(client, result)?;
+            if !report(client, result)? {
+                client.fail_block();
+            }
             client.reply_ready();
             Ok(())
         }
@@ -398,7 +437,7 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
             client.out().extend_from_slice(&error);
             Ok(false)
         }
-        Err(Trouble::Fault(fault)) => {
+        Err(Trouble::Fault(fault) | Trouble::Unproven(fault)) => {
             client.reply_fault(&fault);
             Ok(false)
         }
@@ -422,10 +461,21 @@ async fn carry_out<C: Conversation>(
         Route::Broadcast { transaction: false } => {
             broadcast::one_by_one(client, wide, describe).await
         }
-        Route::Concat(shards) => concat::run(client, wide, shards, describe).await,
+        Route::Concat(shards, finish, _) if finish.is_plain() || is_explained(wide) => {
+            concat::run(client, wide, shards, describe).await
+        }
+        Route::Concat(shards, finish, other) => {
+            let merged = merge::run(client, wide, shards, finish, describe).await;
+            match (merged, other) {
+                (Err(Trouble::Unproven(_)), Some(gather)) => {
+                    return gathered(client, wide, gather, describe).await;
+                }
+                (merged, _) => merged,
+            }
+        }
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
-        Route::Gather(gather) => gather::run(client, wide, gather, describe).await,
+        Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -436,16 +486,34 @@ async fn carry_out<C: Conversation>(
     let label = match &wide.route {
         Route::CopySplit(_) => RouteLabel::Copy,
         Route::InsertSplit(_) => RouteLabel::Split,
-        Route::Gather(_) => RouteLabel::Gather,
         Route::Session
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
-        | Route::Concat(_)
+        | Route::Concat(..)
+        | Route::Gather(_)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };
     client.count_wide(label, started, result.is_ok());
     result
+}
+
+/// Finishes a read on a twin.
+async fn gathered<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    describe: bool,
+) -> Result<(), Trouble> {
+    let started = client.now();
+    let result = gather::run(client, wide, gather, describe).await;
+    client.count_wide(RouteLabel::Gather, started, result.is_ok());
+    result
+}
+
+/// Whether its rows are lines that explain it.
+fn is_explained(wide: &Wide) -> bool {
+    matches!(wide.effect, Effect::Explain(_))
 }
 
 /// Appends a CommandComplete.

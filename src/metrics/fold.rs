@@ -17,6 +17,7 @@ impl Snapshot {
         self.multi_buffered_bytes += other.multi_buffered_bytes;
         self.out_of_sync += other.out_of_sync;
         self.clients.extend(other.clients);
+        self.twins.extend(other.twins);
         self.servers.extend(other.servers);
         join(
             &mut self.pools,

@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolRow>,
     pub databases: Vec<DatabaseRow>,
     pub shards: Vec<ShardRow>,
+    /// In the order of the configuration; filled by the running proxy, not by its engines.
+    pub twins: Vec<TwinRow>,
     pub users: Vec<UserRow>,
     pub errors: Vec<ErrorRow>,
     pub routes: Vec<RouteRow>,
@@ -346,6 +348,53 @@ impl ShardRow {
             self.down = down;
         }
     }
+}
+
+/// What a twin is at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TwinState {
+    Free,
+    /// A query is finished in it.
+    Busy,
+    /// Its schema is being made the home shard's.
+    Behind,
+    /// Its database does not exist.
+    Missing,
+    /// It could not be looked at.
+    #[default]
+    Unknown,
+}
+
+impl TwinState {
+    /// The word of SHOW TWINS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TwinState::Free => "free",
+            TwinState::Busy => "busy",
+            TwinState::Behind => "behind",
+            TwinState::Missing => "missing",
+            TwinState::Unknown => "unknown",
+        }
+    }
+}
+
+/// One twin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TwinRow {
+    pub database: String,
+    pub twin: String,
+    pub state: TwinState,
+    /// Whose query uses it.
+    pub user: Option<String>,
+    /// What that is doing.
+    pub phase: Option<&'static str>,
+    /// Rows and bytes that it has fetched.
+    pub rows: u64,
+    pub bytes: u64,
+    /// How long it has been busy.
+    pub since: Option<Duration>,
+    /// How long ago it was made.
+    pub age: Option<Duration>,
 }
 
 /// How often one error was met.

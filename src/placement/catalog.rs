@@ -23,6 +23,19 @@ pub struct Column {
     pub modifier: i32,
     /// Whether the primary key is on it.
     pub primary: bool,
+    pub collation: Collation,
+}
+
+/// Whether texts compare by their bytes, as under the collations C and POSIX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Collation {
+    /// They do not, or it is not known; the types without collation too.
+    #[default]
+    Other,
+    /// They do.
+    Bytes,
+    /// They do on the home shard, whose database has such a collation.
+    Database,
 }
 
 /// One table, partitioned table, view or foreign table.

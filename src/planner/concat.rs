@@ -1,19 +1,39 @@
-//! Whether the rows of several shards, one after the other, are the answer.
+//! Whether the rows of several shards are the answer: one after the other, or put together as [`finish`] says.
 //!
 //! Only what is known to be exact: one SELECT whose every row is worked out from rows of one shard.
 //! Everything else is refused with the name of the clause that is in the way.
 
 use std::borrow::Cow;
 
-use crate::planner::calls;
+use crate::merge::Finish;
+use crate::planner::finish;
 use crate::planner::survey::{Reference, Rows, Survey, Tree};
-use crate::sql::statement::{Block, Body, JoinKind};
+use crate::sql::cursor::Cursor;
+use crate::sql::statement::{Block, Body, Features, JoinKind};
 
-/// `Ok` where concatenation is exact, else what is in the way.
-pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'static, str>> {
+/// How the shards' rows become the answer, and whether the values of literals were looked at for it; else
+/// what is in the way.
+pub(super) fn check(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+) -> Result<(Finish, bool), Cow<'static, str>> {
     let mut block = block;
-    loop {
-        if let Some(feature) = block.inner.features.first() {
+    let select = loop {
+        let features = block.inner.features;
+        let finished = match &block.body {
+            Body::Select(_) => {
+                [Features::ORDER_BY, Features::LIMIT, Features::AGGREGATE].as_slice()
+            }
+            Body::Nested(_)
+            | Body::Set(_)
+            | Body::Values(_)
+            | Body::Insert(_)
+            | Body::Update(_)
+            | Body::Delete(_)
+            | Body::Merge(_) => &[],
+        };
+        if let Some(feature) = features.without(finished).first() {
             return Err(feature.into());
         }
         if !block.ctes.is_empty() {
@@ -22,7 +42,7 @@ pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'stati
         match &block.body {
             Body::Nested(nested) => block = nested,
             Body::Select(select) if select.into.is_some() => return Err("SELECT INTO".into()),
-            Body::Select(_) => break,
+            Body::Select(select) => break select,
             Body::Set(_) => return Err("UNION, INTERSECT or EXCEPT".into()),
             Body::Values(_) => return Err("VALUES".into()),
             Body::Insert(_) => return Err("INSERT".into()),
@@ -30,7 +50,7 @@ pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'stati
             Body::Delete(_) => return Err("DELETE".into()),
             Body::Merge(_) => return Err("MERGE".into()),
         }
-    }
+    };
     for reference in &survey.references {
         match reference.place {
             Rows::Sharded { .. } if !reference.top => return Err("a subquery".into()),
@@ -42,10 +62,9 @@ pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'stati
     if survey.inner_features.first().is_some() {
         return Err("a subquery that sorts, groups or limits".into());
     }
-    for call in &survey.calls {
-        if !calls::is_plain(survey.context, &call.name) {
-            return Err(format!("a call of {}", call.name).into());
-        }
+    let finish = finish::of(survey, block, select, cursor)?;
+    if block.inner.features.has(Features::AGGREGATE) && finish.0.totals.is_empty() {
+        return Err("an aggregate".into());
     }
     let colocated = Colocated { survey };
     let mut all = Vec::new();
@@ -53,7 +72,7 @@ pub(super) fn check(survey: &Survey<'_>, block: &Block) -> Result<(), Cow<'stati
         let right = colocated.references(tree)?;
         all = colocated.joined(all, right)?;
     }
-    Ok(())
+    Ok(finish)
 }
 
 struct Colocated<'s, 'a> {

@@ -9,6 +9,7 @@ use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
 use crate::planner::effects;
+use crate::planner::finish;
 use crate::planner::gather;
 use crate::planner::ids::Generates;
 use crate::planner::literals::Literals;
@@ -141,7 +142,7 @@ fn checked(survey: &Survey<'_>) -> Access {
     Access::Keyed(Arc::new(Keyed {
         distribution,
         keys: reference.rows.clone(),
-        concat: false,
+        concat: None,
         splits: false,
         gather: None,
         otherwise: Arc::new(refuse::insert(&table)),
@@ -207,7 +208,7 @@ fn access(
         return refused(refuse::home_only(what, &table.name.to_string()));
     }
     match copied {
-        _ if spread => keyed(survey, block, cursor),
+        _ if spread => keyed(survey, block, cursor, &mut decision.exact),
         Some(copied) => {
             decision.exact = true;
             broadcast(survey, block, copied, cursor)
@@ -463,7 +464,7 @@ fn numbers_in_views(survey: &Survey<'_>) -> Option<String> {
 }
 
 /// Sharded tables take part: one shard if every reference is confined to its keys.
-fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
+fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bool) -> Access {
     let mut shared = None;
     let mut first: Option<String> = None;
     for reference in &survey.references {
@@ -472,7 +473,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
             Rows::Sharded { distribution, .. } => {
                 if shared.is_some_and(|shared| shared != distribution) {
                     let first = first.as_deref().unwrap_or_default();
-                    return gathered(survey, block, cursor, refuse::mixed(first, &name));
+                    let otherwise = refuse::mixed(first, &name);
+                    return gathered(survey, block, cursor, (first, &name), otherwise);
                 }
                 shared = Some(distribution);
                 first.get_or_insert(name);
@@ -485,14 +487,16 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
             }
             Rows::Reference => (),
             Rows::Single | Rows::System => {
-                let otherwise = refuse::mixed(&concat::named(&survey.references), &name);
-                return gathered(survey, block, cursor, otherwise);
+                let first = concat::named(&survey.references);
+                let otherwise = refuse::mixed(&first, &name);
+                return gathered(survey, block, cursor, (&first, &name), otherwise);
             }
         }
     }
     let written = survey.references.iter().find(|reference| reference.written);
     let inserts = survey.inserts;
-    let verdict = concat::check(survey, block);
+    let verdict = concat::check(survey, block, cursor);
+    *exact |= matches!(verdict, Ok((_, true)));
     let table = concat::named(&survey.references);
     let keys = united(survey).filter(|keys| !are_dates_elsewhere(survey, shared, keys, cursor));
     let keyed = keys.is_some();
@@ -500,7 +504,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
         (Some(_), _) if inserts => refuse::insert(&table),
         (Some(write), _) => refuse::write(verb(block), &write.name.to_string(), keyed),
         (None, Err(clause)) => refuse::read(&table, clause, keyed),
-        (None, Ok(())) => refuse::read(&table, "a read", keyed),
+        (None, Ok(_)) => refuse::read(&table, "a read", keyed),
     };
     // Listeners are on the home shard, whatever shard the rows are on.
     if survey
@@ -528,16 +532,14 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
             let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
             keys.any(|operand| matches!(operand, Operand::Looked(_)))
         });
-    let gather = match verdict {
-        Err(_) if written.is_none() => {
-            gather::check(survey, block, *cursor, otherwise.clone()).map(Some)
-        }
-        _ => Ok(None),
-    };
-    let (gather, otherwise) = match gather {
-        Ok(gather) => (gather, otherwise),
-        // Why it cannot be gathered is what stands in the way.
-        Err(fault) => (None, fault),
+    let why = verdict.as_ref().err().map_or("a transaction block", |clause| &**clause);
+    let (gather, otherwise) = match written {
+        Some(_) => (None, otherwise),
+        None => match gather::check(survey, block, *cursor, why, otherwise.clone()) {
+            Ok(gather) => (Some(gather), otherwise),
+            // Why it cannot be gathered is what stands in the way.
+            Err(fault) => (None, fault),
+        },
     };
     Access::Keyed(Arc::new(Keyed {
         distribution: shared.unwrap_or_default(),
@@ -547,7 +549,12 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
                 .as_ref()
                 .is_some_and(|keys| splits(survey, block, cursor, keys.len())),
         keys,
-        concat: verdict.is_ok() && written.is_none(),
+        concat: verdict
+            .ok()
+            .filter(|_| written.is_none())
+            .map(|(finish, _)| {
+                finish::or_else(finish, |clause| refuse::read(&table, clause, keyed))
+            }),
         otherwise: Arc::new(otherwise),
         insert: inserts,
         modifiers: survey.modifiers.clone().into(),
@@ -559,8 +566,15 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>) -> Access {
 }
 
 /// A read whose rows are on no shard together: finished on a twin, or refused.
-fn gathered(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, otherwise: Fault) -> Access {
-    match gather::check(survey, block, *cursor, otherwise) {
+fn gathered(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+    (first, second): (&str, &str),
+    otherwise: Fault,
+) -> Access {
+    let why = format!("a statement over \"{first}\" and \"{second}\"");
+    match gather::check(survey, block, *cursor, &why, otherwise) {
         Ok(gather) => Access::Gather(Arc::new(gather)),
         Err(fault) => refused(fault),
     }

@@ -1,13 +1,17 @@
 //! A route in words: `pgherd route`, `EXPLAIN (ROUTE)`.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::Serialize;
 
 use crate::error::Fault;
+use crate::merge::Finish;
 use crate::placement::topology::Topology;
 use crate::planner::plan::{Access, Route, Statement};
 use crate::planner::tally::Way;
+use crate::sql::scan::{Lexing, scan};
+use crate::sql::tail::Tail;
 
 /// What was decided of a statement, and why. As JSON it is one object; as text, a line with the
 /// route and the reason, and for a refusal one each with its detail and hint.
@@ -49,7 +53,7 @@ pub fn explain(
             all()
         }
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
-        Ok(Route::Concat(shards)) => {
+        Ok(Route::Concat(shards, ..)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
             names.collect()
         }
@@ -65,7 +69,7 @@ pub fn explain(
         route: route.as_ref().map_or(Way::Refuse, Way::of).as_str(),
         shards,
         reason: match route {
-            Ok(route) => reason(statement, route, topology),
+            Ok(route) => reason(statement, route, topology, sql),
             Err(fault) => fault.message.clone(),
         },
         sql: String::from_utf8_lossy(sql).trim().to_owned(),
@@ -78,7 +82,7 @@ pub fn explain(
 }
 
 /// Why it is this route.
-fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
+fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]) -> String {
     match route {
         Route::Session => "answered by the proxy itself, or where the transaction is".into(),
         Route::Anywhere => "no table: any server answers alike".into(),
@@ -90,11 +94,11 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
         }
         Route::AnyShard => "only reference tables are read: any one of these shards".into(),
         Route::Single(_) => single(&statement.access, topology),
-        Route::Concat(_) => "each shard's rows, one after another, are the answer".into(),
-        Route::Gather(gather) => format!(
-            "finished on a twin, over the rows fetched for it ({})",
-            gather.otherwise.message
-        ),
+        Route::Concat(_, finish, _) => finished(finish, text),
+        Route::Gather(gather) => {
+            let why = &gather.why;
+            format!("{why} needs rows of several shards together: fetched, and finished on a twin")
+        }
         Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
         Route::Broadcast { transaction: false } => {
             "every shard, one after another: it cannot run in a transaction block".into()
@@ -106,6 +110,46 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology) -> String {
             format!("each row of {} goes to the shard of its key", split.table)
         }
     }
+}
+
+/// How the answers of several shards become that of a statement with this text.
+fn finished(finish: &Finish, text: &[u8]) -> String {
+    let tokens = scan(text, Lexing::default()).unwrap_or_default();
+    let tail = Tail::find(&tokens, text).unwrap_or_default();
+    let shown = |span: Range<usize>| {
+        let text = text.get(span).unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    };
+    let mut reason = if !finish.totals.is_empty() {
+        "the totals of each shard, taken together, are the answer".to_owned()
+    } else if finish.order.is_empty() {
+        "each shard's rows, one after another, are the answer".to_owned()
+    } else {
+        let keys = tail.keys.iter().map(|key| {
+            let direction = if key.descending { " desc" } else { "" };
+            let nulls = match (key.nulls_first, key.descending) {
+                (true, false) => " nulls first",
+                (false, true) => " nulls last",
+                (true, true) | (false, false) => "",
+            };
+            format!("{}{direction}{nulls}", shown(key.span.clone()))
+        });
+        let keys: Vec<String> = keys.collect();
+        format!(
+            "each shard's rows, merged by {}, are the answer",
+            keys.join(", ")
+        )
+    };
+    if finish.is_limited {
+        for clause in [tail.limit, tail.offset].into_iter().flatten() {
+            reason.push_str(", ");
+            reason.push_str(&shown(clause.span).to_ascii_lowercase());
+        }
+        if finish.totals.is_empty() {
+            reason.push_str(" pushed");
+        }
+    }
+    reason
 }
 
 /// Why one shard is enough.

@@ -78,7 +78,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
     Ok(Some(Access::Keyed(Arc::new(Keyed {
         distribution,
         keys: Some(vec![vec![Operand::Constant(key.as_str().into())]]),
-        concat: false,
+        concat: None,
         splits: false,
         otherwise: Arc::new(refuse::unprovable(&table)),
         gather: None,

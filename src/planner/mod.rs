@@ -9,6 +9,7 @@ mod draft;
 mod effects;
 mod explain;
 mod facts;
+mod finish;
 mod functions;
 pub mod gather;
 mod hint;
@@ -38,3 +39,4 @@ pub use effects::{FUNCTION, hides_settings, makes_relations, makes_unseen, sets_
 pub use explain::{RouteReport, explain};
 pub use route::{buckets, entries, hinted, key_fault, route, single};
 pub use script::script;
+pub use utility::explain::{Explanation, explanation};

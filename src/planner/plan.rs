@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::config::Lookup;
 use crate::error::Fault;
+use crate::merge::Finish;
 use crate::placement::rule::{Directory, Listed};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::tally::Tally;
@@ -286,6 +287,10 @@ pub struct Gather {
     pub words: Option<Arc<BTreeSet<String>>>,
     /// Whether columns go by their own names everywhere, so that a plan's conditions can be read.
     pub filters: bool,
+    /// Whether a view that it reads asks for the moment.
+    pub clock_in_views: bool,
+    /// What needs the rows of all shards together, in words.
+    pub why: Arc<str>,
     /// What to answer where there is no twin.
     pub otherwise: Arc<Fault>,
     /// The first of its sharded tables as written, for messages.
@@ -304,8 +309,8 @@ pub struct Keyed {
     /// Alternatives, united: the statement touches only rows whose key is one of these.
     /// `None`: nothing was proven, all shards.
     pub keys: Option<Vec<KeyOperands>>,
-    /// Whether running it on several shards and concatenating is exact (reads only).
-    pub concat: bool,
+    /// How the answers of several shards become its own (reads only); `None` where that is not known.
+    pub concat: Option<Arc<Finish>>,
     /// Whether each of `keys` is that of one row of an INSERT's VALUES, and the rows may be sent to their
     /// shards each.
     pub splits: bool,
@@ -332,7 +337,7 @@ impl Keyed {
     #[must_use]
     pub fn on_one_shard(&self, otherwise: Fault) -> Keyed {
         Keyed {
-            concat: false,
+            concat: None,
             splits: false,
             gather: None,
             otherwise: Arc::new(otherwise),
@@ -512,8 +517,9 @@ pub enum Route {
     Anywhere,
     AnyShard,
     Single(ShardId),
-    /// Each shard answers for itself, the rows are concatenated. At least two shards.
-    Concat(ShardSet),
+    /// Each shard answers for itself, and the rows are put together so. At least two shards.
+    /// How it may be finished on a twin where that turns out not to be exact, or not to be possible.
+    Concat(ShardSet, Arc<Finish>, Option<Arc<Gather>>),
     Broadcast {
         transaction: bool,
     },

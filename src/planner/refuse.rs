@@ -312,6 +312,16 @@ pub fn looks_elsewhere(what: &str, table: &str) -> Fault {
         .hint("Call it in a statement that is confined to the keys of one shard, or on rows read before.")
 }
 
+/// The moment at which a block began, where only the statement's own can be had.
+pub fn moment_in_block() -> Fault {
+    unsupported(
+        "the current time in a read of several shards within a transaction block is not supported in this form"
+            .to_owned(),
+    )
+    .detail("It is the moment at which the block began, which the gather server cannot tell within a view, as a text, with a precision, or in age().")
+    .hint("Write now(), current_date, current_timestamp or localtimestamp in the statement itself, or run it outside the block.")
+}
+
 /// A plan of the gather server that is nested too deeply.
 pub fn deep_plan() -> Fault {
     Fault::error(

@@ -154,7 +154,9 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         // No row can match: any shard says so.
         Reached::Nothing => Ok(Route::Single(first(distribution, topology))),
         Reached::One(shard) => Ok(Route::Single(shard)),
-        Reached::Several(shards) if keyed.concat => Ok(Route::Concat(shards)),
+        Reached::Several(shards) if let Some(finish) = &keyed.concat => {
+            Ok(Route::Concat(shards, Arc::clone(finish), keyed.gather.clone()))
+        }
         Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
         Reached::Several(_) if keyed.insert && matches!(keys.as_slice(), [one] if is_id(one)) => {
             Err(refuse::pinned_id(&keyed.table))
@@ -275,8 +277,9 @@ fn everywhere(
         // An INSERT is refused even so: its keys are not known to be placed at all.
         return Ok(Route::Single(first(distribution, topology)));
     }
-    if keyed.concat {
-        return Ok(Route::Concat(shards.clone()));
+    if let Some(finish) = &keyed.concat {
+        let gather = keyed.gather.clone();
+        return Ok(Route::Concat(shards.clone(), Arc::clone(finish), gather));
     }
     wider(keyed)
 }

@@ -96,6 +96,11 @@ impl Running {
         } else if self.all_paused() {
             whole.state = State::Paused;
         }
+        let now = Instant::now();
+        for name in self.names(None) {
+            let twins = &self.shared.database(&name).twins;
+            whole.twins.extend(twins.rows(&name, now));
+        }
         whole.sort();
         whole
     }

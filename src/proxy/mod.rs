@@ -9,6 +9,7 @@ mod catalogs;
 mod files;
 mod herd;
 mod listen;
+mod twins;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -141,6 +142,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
         );
     }
     tasks.spawn(catalogs.keep(Arc::clone(&shared)));
+    tasks.spawn(twins::keep(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -323,6 +325,10 @@ fn put_in_force(shared: &Arc<Shared>, config: Config) -> Result<(), Vec<Fault>> 
         shared.database(name).schema_changed();
     }
     shared.snapshot.store(Arc::new(snapshot));
+    // Its twins may be others.
+    for name in shared.snapshot.load().config.databases.keys() {
+        shared.database(name).twins.ask();
+    }
     for engine in shared.engines.get().into_iter().flatten() {
         if engine.try_send(Message::Reload).is_err() {
             tracing::warn!("an engine is too busy to be told of the reload at once");

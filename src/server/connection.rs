@@ -20,6 +20,7 @@ use crate::server::pool::Permit;
 use crate::server::pool::convoy::Convoy;
 use crate::server::settings::{Detour, Settings};
 use crate::server::statements::{Prepared, ServerName, ServerStatements};
+use crate::sql::scan::Encoding;
 use crate::wire::backend::Status;
 use crate::wire::frame::{self, Reader};
 use crate::wire::pipeline::{Pipeline, Request};
@@ -136,6 +137,29 @@ pub struct ServerConnection {
 const BUFFER_KEPT: usize = 16 * 1024;
 
 impl ServerConnection {
+    /// Whether it writes dates and timestamps in the ISO DateStyle, as far as we set it.
+    pub fn writes_iso_times(&self) -> bool {
+        let style = self.reported("DateStyle");
+        style.is_some_and(|style| style.to_ascii_lowercase().contains("iso"))
+    }
+
+    /// Whether it sends texts in UTF-8, as far as we set it.
+    pub fn writes_utf8(&self) -> bool {
+        let name = self.reported("client_encoding");
+        name.is_some_and(|name| Encoding::of(name.trim_matches('\'')) == Encoding::Utf8)
+    }
+
+    /// The value of a setting that a server reports, as SQL text.
+    fn reported(&self, name: &str) -> Option<&str> {
+        let at_login = || {
+            let mut parameters = self.parameters.iter();
+            let found = parameters.find(|(known, _)| known == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        let set = self.settings.get(&name.to_ascii_lowercase());
+        set.or_else(at_login)
+    }
+
     /// A connection that has just logged in.
     pub fn new(
         connected: Connected,

@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use crate::server::hidden;
+use crate::server::pool::Lease;
 use crate::server::settings::Settings;
 
 /// The settings at a savepoint, and what its transaction had listened to.
@@ -44,6 +46,20 @@ pub struct Block {
     pub savepoints: Vec<(String, SettingsThen)>,
     /// What ran in it may have set `search_path` unseen.
     pub hides_names: bool,
+    /// Connections of other shards, each in a transaction of its own with the block's snapshot there.
+    pub readers: Readers,
+}
+
+/// Connections that are rolled back and given back in the background when the block ends.
+#[derive(Debug, Default)]
+pub struct Readers(pub Vec<Lease>);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for lease in self.0.drain(..) {
+            hidden::tidy_later(lease);
+        }
+    }
 }
 
 impl Block {
@@ -59,6 +75,7 @@ impl Block {
             local: None,
             savepoints: Vec::new(),
             hides_names: false,
+            readers: Readers::default(),
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Client {
     pub notifications: RefCell<VecDeque<Vec<u8>>>,
     /// Where its last statement ran, for `SHOW pgherd.route`.
     pub last_route: RefCell<LastRoute>,
+    /// Bytes of several shards' rows that are kept for it.
+    pub buffered: Cell<usize>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -107,6 +109,7 @@ impl Client {
             kill: RefCell::default(),
             notifications: RefCell::default(),
             last_route: RefCell::default(),
+            buffered: Cell::new(0),
             waker: RefCell::default(),
         })
     }

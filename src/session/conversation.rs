@@ -30,31 +30,112 @@ use super::Session;
 use super::long::LONG;
 use super::oids::unread_fault;
 use super::simple::statement_key;
+use super::twins::Turn;
 
-/// A twin by its number, until turns are taken.
-pub(crate) struct Turn(ShardId);
+/// A turn on a twin, whose connections stand behind those of the shards.
+pub(crate) struct OnTwin {
+    turn: Turn,
+    shard: ShardId,
+}
 
-impl Twin for Turn {
+impl Twin for OnTwin {
     fn shard(&self) -> ShardId {
-        self.0
+        self.shard
     }
 
-    fn busy_elsewhere(self) {}
+    fn mark(&self) -> &str {
+        self.turn.mark()
+    }
+
+    fn note(&self, phase: &'static str, rows: u64, bytes: u64) {
+        self.turn.note(phase, rows, bytes);
+    }
+
+    fn busy_elsewhere(self) {
+        self.turn.busy_elsewhere();
+    }
+
+    fn was_made_again(self) {
+        self.turn.was_made_again();
+    }
 }
 
 impl Conversation for Session {
-    type Twin = Turn;
+    type Twin = OnTwin;
 
-    async fn take_twin(&mut self) -> Result<Option<Turn>, Interrupted> {
+    async fn take_twin(&mut self) -> Result<Option<OnTwin>, Interrupted> {
         if self.database.twins.is_empty() {
             return Ok(None);
         }
+<<<<<<< HEAD
         let first = self.database.topology.shards().len();
         let count = self.database.twins.len();
         let index = first + usize::try_from(self.client.id).unwrap_or(0) % count;
         Ok(Some(Turn(ShardId(
             u16::try_from(index).unwrap_or(u16::MAX),
         ))))
+=======
+        let twins = Arc::clone(&self.database.shared.twins);
+        let user = self.identity.user.clone();
+        let (limit, wait) = (
+            self.database.gather.timeout,
+            self.database.limits.query_wait_timeout,
+        );
+        let taken = async move {
+            let current = twins.current(limit).await;
+            if twins.are_missing() {
+                return Ok(None);
+            }
+            current?;
+            twins.take(&user, wait).await.map(Some)
+        };
+        let mut taken = std::pin::pin!(taken);
+        let turn = poll_fn(|cx| match taken.as_mut().poll(cx) {
+            Poll::Ready(turn) => Poll::Ready(turn.map_err(Interrupted::Fault)),
+            Poll::Pending => self.poll_watch(cx).map(Err),
+        })
+        .await?;
+        let shards = self.database.topology.shards().len();
+        Ok(turn.map(|turn| {
+            let shard = u16::try_from(shards.saturating_add(turn.index()));
+            let shard = ShardId(shard.unwrap_or(u16::MAX));
+            OnTwin { turn, shard }
+        }))
+    }
+
+    fn lend_block(&mut self) -> Option<Lease> {
+        self.block.as_ref().filter(|block| block.sent)?;
+        self.client.targets.borrow_mut().clear();
+        self.lease.take()
+    }
+
+    fn return_block(&mut self, lease: Lease) {
+        let shard = lease.pool().target.shard;
+        let is_in_sync = lease
+            .peek()
+            .is_some_and(|connection| connection.pipeline.is_idle());
+        if is_in_sync {
+            self.adopt(lease);
+        } else {
+            self.client.kill(self.kept_was_lost(shard));
+        }
+    }
+
+    fn fail_block(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
+    fn bind_block(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.bound = true;
+        }
+    }
+
+    fn readers(&mut self) -> Option<&mut Vec<Lease>> {
+        self.block.as_mut().map(|block| &mut block.readers.0)
+>>>>>>> gather
     }
 
     fn gather(&self) -> &config::Gather {
@@ -196,7 +277,8 @@ impl Conversation for Session {
             Some(index) => self.parked.swap_remove(index),
             None => self.acquire(shard).await?,
         };
-        if let Err(interrupted) = self.settle(&mut lease).await {
+        let wanted = Rc::clone(self.settings_in_force());
+        if let Err(interrupted) = self.settle_to(wanted, &mut lease).await {
             // What the client holds there stays, unless the connection is lost.
             if lease.peek().is_some_and(ServerConnection::is_clean) {
                 self.give_back(lease);
@@ -263,7 +345,7 @@ impl Conversation for Session {
         if !self.is_foreign(shard) {
             return Ok(None);
         }
-        let unread = || unread_fault(self.database.topology.name(shard));
+        let unread = || unread_fault(self.database.name_of(shard));
         Session::mapping(self, shard).map(Some).ok_or_else(unread)
     }
 
@@ -299,6 +381,10 @@ impl Conversation for Session {
             }
             Err(error) => tracing::error!(%error, "reading the catalog failed"),
         }
+    }
+
+    fn note_buffered(&self, bytes: usize) {
+        self.client.buffered.set(bytes);
     }
 
     fn now(&self) -> Instant {

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, Config, Limits, PoolMode};
+use crate::config::{self, Config, Limits, PoolMode, Twin};
 use crate::control::Control;
 use crate::error::Fault;
 use crate::metrics::counters::EngineCounters;
@@ -36,6 +36,7 @@ use super::auth::Keyring;
 use super::client::Client;
 use super::console::Console;
 use super::ids::IdBlocks;
+use super::twins::Twins;
 
 /// The configuration in force, made ready: immutable, replaced as a whole by a reload.
 #[derive(Debug)]
@@ -64,6 +65,12 @@ pub struct SharedDatabase {
     pub disabled: AtomicBool,
     /// Numbers for ids, fetched ahead.
     pub ids: IdBlocks,
+    /// Where queries over several shards are finished.
+    pub twins: Arc<Twins>,
+    /// What the twins call the users' types.
+    pub oids_of_twins: ArcSwap<Oids>,
+    /// Held while those are read.
+    pub(super) reading_oids_of_twins: tokio::sync::Mutex<()>,
 }
 
 impl SharedDatabase {
@@ -76,6 +83,7 @@ impl SharedDatabase {
     /// is read again.
     pub fn schema_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.twins.ask();
     }
 
     /// Makes a catalog the one in force that was read when the epoch was `before`.
@@ -368,6 +376,7 @@ impl Shared {
     ) -> Result<String, Fault> {
         let snapshot = self.snapshot.load_full();
         let mark = snapshot.control.schema_mark(name).await?;
+        self.database(name).twins.note_home(&mark);
         if seen == Some(mark.as_str()) {
             return Ok(mark);
         }
@@ -420,11 +429,12 @@ pub struct Database {
     pub index: usize,
     pub config: Arc<config::Database>,
     pub topology: Arc<Topology>,
+    /// Numbered after the shards: twin 0 is the shard after the last.
+    pub twins: Vec<Twin>,
     pub shared: Arc<SharedDatabase>,
     pub limits: Limits,
-    /// Where reads of several shards are finished, and what bounds them.
+    /// What bounds reads that are finished on a twin.
     pub(crate) gather: config::Gather,
-    pub(crate) twins: Vec<config::Twin>,
     pub generation: u64,
     pub(crate) memo: RefCell<Memo>,
     pub(crate) statements: RefCell<Statements>,
@@ -486,6 +496,26 @@ pub(crate) struct Greeting {
 pub(crate) const GREETINGS_MAX: usize = 1_000;
 
 impl Database {
+    /// The number that connections to a twin have among those of the shards.
+    pub fn twin_id(&self, index: usize) -> ShardId {
+        let number = self.config.shards.len().saturating_add(index);
+        ShardId(u16::try_from(number).unwrap_or(u16::MAX))
+    }
+
+    /// The twin of such a number; `None` for a shard.
+    pub fn twin_of(&self, shard: ShardId) -> Option<&Twin> {
+        let index = usize::from(shard.0).checked_sub(self.config.shards.len())?;
+        self.twins.get(index)
+    }
+
+    /// The name of a shard, or of a twin.
+    pub fn name_of(&self, shard: ShardId) -> &str {
+        match self.twin_of(shard) {
+            Some(twin) => &twin.name,
+            None => self.topology.name(shard),
+        }
+    }
+
     /// Whether the catalog was read since the schema last changed, as far as is known.
     pub fn catalog_is_current(&self) -> bool {
         self.shared.catalog_is_current()

@@ -662,17 +662,17 @@ impl Session {
         bind: &Bind<'_>,
         prepared: &Rc<Prepared>,
     ) -> Stop {
-        if self.block.is_some() || self.transaction_is_open() {
-            self.refusing = Some(Rc::clone(&prepared.script));
-            return Stop::Fault(super::simple::wide_in_block(&route));
-        }
         if bind.has_binary() && !self.oids_are_alike() {
             let home = self.database.topology.home();
             if let Err(stop) = self.describe_parameters(home, bind, prepared) {
                 return stop;
             }
         }
-        if let Err(stop) = self.wait_for_replies() {
+        let route = self.within_block(route);
+        if let Err(stop) = self.make_room_for(&route) {
+            if let Stop::Fault(_) = stop {
+                self.refusing = Some(Rc::clone(&prepared.script));
+            }
             return stop;
         }
         if self

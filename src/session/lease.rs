@@ -196,7 +196,7 @@ impl Session {
                 binds: true,
             }),
             Route::Single(shard) => Ok(Place::Shard { shard, binds: true }),
-            wide @ (Route::Concat(_)
+            wide @ (Route::Concat(..)
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)

@@ -19,6 +19,7 @@ mod databases;
 mod direct;
 pub mod engine;
 pub mod extended;
+mod follow;
 mod generate;
 mod greeting;
 pub mod ids;
@@ -38,6 +39,7 @@ pub mod start;
 pub mod startup;
 pub mod temporary;
 mod tenant;
+pub mod twins;
 mod view;
 
 use std::collections::{HashMap, VecDeque};

@@ -90,14 +90,18 @@ impl Session {
     /// Whether a shard has other oids than clients know.
     pub(crate) fn is_foreign(&self, shard: ShardId) -> bool {
         shard != self.database.topology.home()
-            && usize::from(shard.0) < self.database.topology.shards().len()
     }
 
     /// The mapping of a shard as it was read last.
     pub(crate) fn mapping(&self, shard: ShardId) -> Option<Arc<Mapping>> {
-        let name = self.database.topology.name(shard);
+        let generation = self.database.generation;
+        if let Some(twin) = self.database.twin_of(shard) {
+            let oids = self.database.shared.oids_of_twins.load();
+            return oids.of(&twin.name, generation).map(Arc::clone);
+        }
+        let name = self.database.name_of(shard);
         let oids = self.database.shared.oids.load();
-        oids.of(name, self.database.generation).map(Arc::clone)
+        oids.of(name, generation).map(Arc::clone)
     }
 
     /// The mapping of the current connection's shard, where a statement's Parse names types.
@@ -107,7 +111,7 @@ impl Session {
         }
         let shard = self.lease.as_ref().and_then(Lease::peek)?.shard;
         let unread = || {
-            let name = self.database.topology.name(shard);
+            let name = self.database.name_of(shard);
             Arc::new(Mapping::new(name, Arc::default(), Arc::default()))
         };
         self.is_foreign(shard)
@@ -117,6 +121,14 @@ impl Session {
     /// Whether the shards call every type alike: then values need no look.
     pub(crate) fn oids_are_alike(&self) -> bool {
         self.database.shared.oids_alike.load(Ordering::Acquire)
+    }
+
+    /// The same of a shard's or a twin's.
+    fn has_alike_oids(&self, shard: ShardId) -> bool {
+        match self.database.twin_of(shard) {
+            Some(_) => self.mapping(shard).is_some_and(|mapping| mapping.alike),
+            None => self.oids_are_alike(),
+        }
     }
 
     /// Whether a group can be sent on as it came: no value in it, nor in its answer, names a type otherwise
@@ -129,7 +141,7 @@ impl Session {
         prepared: &Prepared,
     ) -> bool {
         !self.is_foreign(shard)
-            || self.oids_are_alike()
+            || self.has_alike_oids(shard)
             || prepared.described.get().is_some_and(|known| known.is_plain)
             || !bind.has_binary() && (describes || bind.result_formats().is_text())
     }
@@ -141,7 +153,7 @@ impl Session {
             matches!(statement.verb, "SELECT" | "INSERT" | "UPDATE" | "DELETE")
         });
         let plain = fixed && prepared.described.get().is_some_and(|known| known.is_plain);
-        self.is_foreign(shard) && !self.oids_are_alike() && !text && !plain
+        self.is_foreign(shard) && !self.has_alike_oids(shard) && !text && !plain
     }
 
     /// A portal is described by the client's wish.
@@ -209,7 +221,7 @@ impl Session {
         bind: &Bind<'_>,
         prepared: &Rc<Prepared>,
     ) -> Result<Option<Vec<u8>>, Stop> {
-        if !self.is_foreign(shard) || !bind.has_binary() || self.oids_are_alike() {
+        if !self.is_foreign(shard) || !bind.has_binary() || self.has_alike_oids(shard) {
             return Ok(None);
         }
         if prepared.described.get().is_some_and(|known| known.is_plain) {
@@ -251,7 +263,7 @@ impl Session {
 
     /// What a Bind as PREPARE's cannot be told to be cannot be put.
     pub(crate) fn check_unread_bind(&self, shard: ShardId, bind: &Bind<'_>) -> Result<(), Fault> {
-        if !self.is_foreign(shard) || !bind.has_binary() || self.oids_are_alike() {
+        if !self.is_foreign(shard) || !bind.has_binary() || self.has_alike_oids(shard) {
             return Ok(());
         }
         Err(Fault::error(
@@ -276,7 +288,7 @@ impl Session {
             return Err(Stop::Types);
         }
         self.oids.asked = false;
-        let name = self.database.topology.name(shard);
+        let name = self.database.name_of(shard);
         Err(Stop::Fault(match missing {
             Some((mapping, unmapped)) => unmapped_fault(&mapping, &unmapped),
             None => unread_fault(name),
@@ -301,8 +313,13 @@ impl Session {
         let seen = self.database.shared.oids.load().version;
         let runtime = shared.control_runtime.clone();
         drop(runtime.spawn(async move {
-            if let Err(fault) = shared.refresh_oids(&name, Some(seen)).await {
-                tracing::warn!(database = %name, error = %fault, "could not read the types");
+            for read in [
+                shared.refresh_oids(&name, Some(seen)).await,
+                shared.refresh_twin_oids(&name).await,
+            ] {
+                if let Err(fault) = read {
+                    tracing::warn!(database = %name, error = %fault, "could not read the types");
+                }
             }
             // Who waited may be gone.
             done.send(()).unwrap_or_default();
@@ -390,7 +407,7 @@ impl Session {
                 .map(|connection| connection.shard);
             let shard = shard.unwrap_or_else(|| self.database.topology.home());
             match self.mapping(shard) {
-                None => Some(unread_fault(self.database.topology.name(shard))),
+                None => Some(unread_fault(self.database.name_of(shard))),
                 Some(mapping) if frame.tag == b'T' => self
                     .oids
                     .put_columns(body, &mapping, of_rows)
@@ -424,7 +441,7 @@ impl Session {
         } else {
             *effect == Effect::CopyOut { binary: true }
         };
-        if !binary || !self.is_foreign(shard) || self.oids_are_alike() {
+        if !binary || !self.is_foreign(shard) || self.has_alike_oids(shard) {
             return Ok(());
         }
         Err(Fault::error(

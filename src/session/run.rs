@@ -16,6 +16,7 @@ use crate::server::pool::Lease;
 use crate::wire::backend;
 use crate::wire::frame::{self, Frame, Split};
 
+use super::Settings;
 use super::client::Activity;
 use super::replies::Lost;
 use super::{Passing, Session, Stop, Task};
@@ -839,15 +840,27 @@ impl Session {
     /// # Cancel safety
     /// Not safe: the lease must be dropped, which closes the connection.
     pub(crate) async fn settle(&mut self, lease: &mut Lease) -> Result<(), Interrupted> {
+        let wanted = Rc::clone(&self.settings);
+        self.settle_to(wanted, lease).await
+    }
+
+    /// Brings a connection to settings.
+    ///
+    /// # Cancel safety
+    /// Not safe: the lease must be dropped, which closes the connection.
+    pub(crate) async fn settle_to(
+        &mut self,
+        wanted: Rc<Settings>,
+        lease: &mut Lease,
+    ) -> Result<(), Interrupted> {
         let Some(connection) = lease.connection() else {
             return Ok(());
         };
-        let sql = settings_sql(connection, &self.settings);
+        let sql = settings_sql(connection, &wanted);
         if sql.is_empty() {
             return Ok(());
         }
         let was_unsure = std::mem::replace(&mut connection.settings_unsure, true);
-        let wanted = Rc::clone(&self.settings);
         let deadline = self.database.limits.server_connect_timeout;
         let result = tokio::time::timeout(deadline, run_hidden(connection, &sql)).await;
         match result {

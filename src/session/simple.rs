@@ -208,10 +208,8 @@ impl Session {
         text: &[u8],
         script: &Rc<Script>,
     ) -> Stop {
-        if self.block.is_some() || self.transaction_is_open() {
-            return Stop::Fault(wide_in_block(&route));
-        }
-        if let Err(stop) = self.wait_for_replies() {
+        let route = self.within_block(route);
+        if let Err(stop) = self.make_room_for(&route) {
             return stop;
         }
         self.tally(script, &statement.effect);
@@ -225,6 +223,36 @@ impl Session {
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
         })))
+    }
+
+    /// In a block what would be put together here is finished on a twin, over what the block sees.
+    pub(crate) fn within_block(&self, route: Route) -> Route {
+        match route {
+            Route::Concat(_, _, Some(gather)) if self.block.is_some() => Route::Gather(gather),
+            other => other,
+        }
+    }
+
+    /// A statement for several shards has a transaction of its own; one that only reads through a twin may be
+    /// part of a block, whose connection it borrows.
+    pub(crate) fn make_room_for(&mut self, route: &Route) -> Result<(), Stop> {
+        match (route, &self.block) {
+            (Route::Gather(_), Some(_)) if !self.database.twins.is_empty() => {
+                self.lease(self.here_or_home(), false)?;
+                if self
+                    .connection()
+                    .is_some_and(|connection| connection.unsynced)
+                {
+                    return Err(Stop::EndGroup);
+                }
+            }
+            (_, Some(_)) => return Err(Stop::Fault(wide_in_block(route))),
+            (_, None) if self.transaction_is_open() => {
+                return Err(Stop::Fault(wide_in_block(route)));
+            }
+            (_, None) => (),
+        }
+        self.wait_for_replies()
     }
 
     /// Where one statement of several runs, and what temporary tables it makes.
@@ -824,7 +852,7 @@ impl Session {
             Place::Wide(route) => {
                 let topology = &self.database.topology;
                 let shards = match route {
-                    Route::Concat(shards) => shards.clone(),
+                    Route::Concat(shards, ..) => shards.clone(),
                     Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
                     Route::CopySplit(split) => {
                         let distribution = topology.distribution(split.distribution);
@@ -1075,7 +1103,7 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
-        | Route::Concat(_) => "a statement over several shards",
+        | Route::Concat(..) => "a statement over several shards",
     };
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,

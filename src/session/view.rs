@@ -81,6 +81,11 @@ impl Engine {
             .map(Rc::clone)
             .collect();
         row.clients = u64::try_from(clients.len()).unwrap_or(0);
+        let buffered = clients.iter().map(|client| client.buffered.get());
+        let buffered = buffered.fold(0, usize::saturating_add);
+        view.multi_buffered_bytes = view
+            .multi_buffered_bytes
+            .saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
         let users: Vec<Pools> = database.pools.borrow().values().map(Rc::clone).collect();
         for pools in &users {
             for pool in pools.iter() {

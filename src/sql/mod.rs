@@ -10,6 +10,7 @@ pub mod rows;
 pub mod scan;
 pub mod split;
 pub mod statement;
+pub mod tail;
 mod tokens;
 
 pub use convert::{OBJECT_TYPES, with_stack};

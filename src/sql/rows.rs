@@ -114,7 +114,13 @@ pub struct Part {
 }
 
 impl Part {
-    fn copy(&mut self, text: &[u8], range: Range<usize>) {
+    /// Adds what stands nowhere in the other text.
+    pub fn add(&mut self, text: &[u8]) {
+        self.text.extend_from_slice(text);
+    }
+
+    /// Adds a piece of the other text.
+    pub fn copy(&mut self, text: &[u8], range: Range<usize>) {
         self.pieces.push((self.text.len(), range.clone()));
         self.text
             .extend_from_slice(text.get(range).unwrap_or_default());

@@ -84,6 +84,13 @@ impl Features {
         self.0 & other.0 != 0
     }
 
+    /// The others than these.
+    #[must_use]
+    pub fn without(self, some: &[Features]) -> Features {
+        let some = some.iter().fold(0, |all, one| all | one.0);
+        Features(self.0 & !some)
+    }
+
     /// The first of them, as a clause's name.
     pub fn first(self) -> Option<&'static str> {
         const NAMES: [(Features, &str); 10] = [

@@ -8,4 +8,4 @@ mod literal;
 pub mod numeric;
 pub mod oid;
 pub mod oids;
-mod time;
+pub mod time;

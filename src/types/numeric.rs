@@ -7,9 +7,9 @@ use std::cmp::Ordering;
 
 use super::hash;
 
-/// The most digit groups that are decoded: more than a key ever has, so that a hostile exponent
-/// or length costs nothing.
-const GROUPS_MAX: usize = 512;
+/// The most digit groups that are decoded: those of the largest numeric, 131,072 digits before the point
+/// and 16,383 behind it.
+const GROUPS_MAX: usize = 36_865;
 
 /// A finite numeric without leading or trailing zero groups, so that equal values are equal here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ impl Numeric {
             Some(at) => (digits.get(..at)?, digits.get(at.checked_add(1)?..)?),
             None => (digits, &[][..]),
         };
-        if whole.is_empty() && fraction.is_empty() || text.len() > GROUPS_MAX {
+        if whole.is_empty() && fraction.is_empty() || text.len().div_ceil(4) > GROUPS_MAX {
             return None;
         }
         let pad = whole.len().wrapping_neg() % 4;

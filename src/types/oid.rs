@@ -5,6 +5,8 @@ pub const FIRST_USER: u32 = 16_384;
 
 pub const BOOL: u32 = 16;
 pub const BYTEA: u32 = 17;
+/// `"char"`, of one byte.
+pub const CHAR: u32 = 18;
 pub const NAME: u32 = 19;
 pub const INT8: u32 = 20;
 pub const INT2: u32 = 21;

@@ -84,6 +84,8 @@ pub struct Types {
     by_name: BTreeMap<Name, (u32, Form)>,
     names: Map<Name>,
     relations: BTreeMap<(String, String), u32>,
+    /// Whether texts compare by their bytes there, where a column says nothing else.
+    pub sorts_by_bytes: bool,
 }
 
 impl Types {
@@ -176,6 +178,11 @@ impl Mapping {
             relations_to_shard,
             alike,
         }
+    }
+
+    /// Whether texts compare by their bytes on the shard, where a column says nothing else.
+    pub fn sorts_by_bytes(&self) -> bool {
+        self.own.sorts_by_bytes
     }
 
     /// The shard's name.

@@ -44,9 +44,77 @@ pub(super) fn timestamp(text: &[u8], zoned: bool) -> Option<i64> {
         .checked_add(fraction)
 }
 
+/// A date as a server sends it in the ISO DateStyle, in days.
+pub fn sent_date(text: &[u8]) -> Option<i32> {
+    match sent_day(text)? {
+        Sent::Special(true) => Some(i32::MAX),
+        Sent::Special(false) => Some(i32::MIN),
+        Sent::Day(days, []) => Some(days),
+        Sent::Day(..) => None,
+    }
+}
+
+/// A timestamp as a server sends it in the ISO DateStyle, in microseconds; with `zoned`, with an offset.
+pub fn sent_timestamp(text: &[u8], zoned: bool) -> Option<i64> {
+    let (days, rest) = match sent_day(text)? {
+        Sent::Special(true) => return Some(i64::MAX),
+        Sent::Special(false) => return Some(i64::MIN),
+        Sent::Day(days, rest) => (days, rest),
+    };
+    let (seconds, fraction, rest) = clock(rest.strip_prefix(b" ")?)?;
+    let offset = if zoned {
+        offset(rest)?
+    } else {
+        rest.is_empty().then_some(0)?
+    };
+    i64::from(days)
+        .checked_mul(SECONDS_PER_DAY)?
+        .checked_add(seconds)?
+        .checked_sub(offset)?
+        .checked_mul(MICROS_PER_SECOND)?
+        .checked_add(fraction)
+}
+
+enum Sent<'a> {
+    /// `infinity`, or `-infinity`.
+    Special(bool),
+    /// Days, and what follows without the era.
+    Day(i32, &'a [u8]),
+}
+
+fn sent_day(text: &[u8]) -> Option<Sent<'_>> {
+    match text {
+        b"infinity" => return Some(Sent::Special(true)),
+        b"-infinity" => return Some(Sent::Special(false)),
+        _ => (),
+    }
+    let before = text.strip_suffix(b" BC");
+    let text = before.unwrap_or(text);
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(4..=7).contains(&length) {
+        return None;
+    }
+    let (year, rest) = digits(text, length)?;
+    let year = if before.is_some() {
+        1_i64.checked_sub(year)?
+    } else {
+        year
+    };
+    let (days, rest) = day_of(year, rest)?;
+    Some(Sent::Day(days, rest))
+}
+
 /// A year of four digits, a month and a day.
 fn day(text: &[u8]) -> Option<(i32, &[u8])> {
     let (year, rest) = digits(text, 4)?;
+    if year == 0 {
+        return None;
+    }
+    day_of(year, rest)
+}
+
+/// A month and a day of a year; 0 is the one before year 1.
+fn day_of(year: i64, rest: &[u8]) -> Option<(i32, &[u8])> {
     let (month, rest) = digits(rest.strip_prefix(b"-")?, 2)?;
     let (day, rest) = digits(rest.strip_prefix(b"-")?, 2)?;
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -57,7 +125,7 @@ fn day(text: &[u8]) -> Option<(i32, &[u8])> {
         1..=12 => 31,
         _ => return None,
     };
-    if year == 0 || !(1..=length).contains(&day) {
+    if !(1..=length).contains(&day) {
         return None;
     }
     Some((i32::try_from(days(year, month, day)?).ok()?, rest))

@@ -34,6 +34,7 @@ impl Herd {
         let config = format!(
             "listen: [\"127.0.0.1:6432\"]
 default_pool_size: 5
+gather: {{twins: 1}}
 users:
   - {{name: app, password: app-secret}}
 databases:
@@ -99,6 +100,10 @@ fn lines(findings: &[Finding]) -> Vec<String> {
     lines
 }
 
+/// What is found where setup has not run.
+const MISSING: &str =
+    "warning - twins are missing, and queries that need them are refused: \"twin_1\"";
+
 const TABLES: &str = "      customers: {distribution: customers, key: id}
       orders: {distribution: customers, key: customer_id}
       countries: reference
@@ -119,6 +124,7 @@ fn a_sound_herd_has_no_findings() {
     herd.connect("a").run("CREATE TABLE options (name text)");
     let control = herd.control();
     block_on(async {
+        control.setup("shop").await.expect("a database");
         let findings = control.check("shop").await.expect("a database");
         assert_eq!(lines(&findings), [""; 0]);
         for (shard, version) in control.server_versions("shop").await {
@@ -155,10 +161,13 @@ fn setup_creates_the_schema_once() {
     let control = herd.control();
     block_on(async {
         let first = control.setup("shop").await.expect("a database");
-        let created = SHARDS.map(|shard| format!("note {shard} created schema \"pgherd\""));
+        let mut created = vec!["note - created twin \"twin_1\"".to_owned()];
+        created.extend(SHARDS.map(|shard| format!("note {shard} created schema \"pgherd\"")));
         assert_eq!(lines(&first), created);
         let second = control.setup("shop").await.expect("a database");
-        let there = SHARDS.map(|shard| format!("note {shard} schema \"pgherd\" is there already"));
+        let mut there = vec!["note - nothing to do for twin \"twin_1\"".to_owned()];
+        there
+            .extend(SHARDS.map(|shard| format!("note {shard} schema \"pgherd\" is there already")));
         assert_eq!(lines(&second), there);
     });
 }
@@ -202,6 +211,7 @@ fn what_does_not_hold_across_shards_is_found() {
         "warning - column \"id\" of table \"public.customers\" takes its default from a sequence of each shard, so values repeat",
         "warning - column \"order_id\" of table \"public.orders\" takes its default from a sequence of each shard, so values repeat",
         "warning - table \"absent\" is not on the home shard",
+        MISSING,
     ];
     let findings = block_on(herd.control().check("shop")).expect("a database");
     assert_eq!(lines(&findings), expected);
@@ -248,6 +258,7 @@ fn triggers_that_reach_beyond_their_shard_are_found() {
     let expected = [
         "error - table \"public.countries\" runs code that reaches beyond its rows' shard: function \"opaque\" runs SQL that it makes up, so that it may touch any table",
         "error - table \"public.orders\" runs code that reaches beyond its rows' shard: it may touch single table \"log\", whose rows are elsewhere",
+        MISSING,
     ];
     let findings = block_on(herd.control().check("shop")).expect("a database");
     assert_eq!(lines(&findings), expected);
@@ -271,6 +282,7 @@ fn servers_that_do_not_serve_are_found() {
         [
             "error b the encoding is SQL_ASCII, but UTF8 on shard \"a\"",
             "error c could not connect to shard \"c\": database \"c\" does not exist (3D000)",
+            MISSING,
             "warning a the pools may open 108 connections, the server takes 57",
         ]
     );

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{panicking, sleep};
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) fallback: Option<String>,
     distributions: Vec<String>,
     tables: Vec<String>,
+    /// Whether twins are made before the proxy starts.
+    twins: bool,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             fallback: None,
             distributions: Vec::new(),
             tables: Vec::new(),
+            twins: false,
         }
     }
 
@@ -52,6 +55,14 @@ impl Options {
         let key = line.split(':').next().unwrap_or_default().to_owned() + ":";
         self.settings.retain(|old| !old.starts_with(&key));
         self.settings.push(line.to_owned());
+        self
+    }
+
+    /// So many twins, made before the proxy starts; the control role is a superuser.
+    pub(crate) fn twins(&mut self, count: usize) -> &mut Options {
+        self.set(&format!("gather: {{twins: {count}}}"));
+        self.database.push("control_user: postgres".to_owned());
+        self.twins = true;
         self
     }
 
@@ -160,22 +171,6 @@ impl Herd {
         Herd::start_over(&databases.name, &databases.shard_ports, options)
     }
 
-    /// The same with two twins on the home shard's server, which have the schema of this moment.
-    pub(crate) fn with_twins(databases: &Databases, options: &Options) -> Herd {
-        let mut options = options.clone();
-        // It creates databases.
-        options.database.push("control_user: postgres".to_owned());
-        options.database.push("control_password: any".to_owned());
-        let herd = Herd::start(databases, options.set("gather: {twins: 2}"));
-        let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
-            .args(["setup", "-c"])
-            .arg(herd.config())
-            .output()
-            .expect("pgherd runs");
-        assert!(output.status.success(), "pgherd setup: {output:?}");
-        herd
-    }
-
     /// The same over any servers.
     pub(crate) fn start_over(database: &str, shard_ports: &[u16], options: &Options) -> Herd {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -190,6 +185,10 @@ impl Herd {
                 options.yaml(port, http, database, shard_ports),
             )
             .expect("written");
+            if options.twins {
+                let (text, done) = command(&folder.join("pgherd.yaml"), "setup");
+                assert!(done, "{text}");
+            }
             let log = File::create(folder.join("log")).expect("the log can be written");
             let process = Command::new("setpriv")
                 .args([
@@ -282,6 +281,11 @@ impl Herd {
 
     pub(crate) fn signal(&self, name: &str) {
         signal(self.process.id(), name);
+    }
+
+    /// What `pgherd setup` or `pgherd check` says of its configuration, and whether it succeeds.
+    pub(crate) fn command(&self, command: &str) -> (String, bool) {
+        self::command(&self.config(), command)
     }
 
     /// Waits for the end of the process.
@@ -382,6 +386,18 @@ impl Drop for Herd {
             assert!(panicking(), "pgherd: {why}");
         }
     }
+}
+
+/// What a command says of a configuration, and whether it succeeds.
+pub(crate) fn command(config: &Path, command: &str) -> (String, bool) {
+    let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        .args([command, "-c"])
+        .arg(config)
+        .output()
+        .expect("pgherd runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    (text + &errors, output.status.success())
 }
 
 /// Resident memory of a process in bytes.

@@ -161,7 +161,7 @@ impl Databases {
         };
         for (port, name) in databases.all() {
             let mut client = Client::connect(port, "postgres", "postgres");
-            client.run(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+            drop_from(&mut client, &name);
             client.run(&format!("CREATE DATABASE {name} OWNER app"));
         }
         databases
@@ -197,18 +197,22 @@ impl Databases {
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        let twins = format!(
-            "SELECT datname FROM pg_database WHERE datname LIKE 'pgherd\\_%\\_{}\\_twin\\_%'",
-            self.name.replace('_', "\\_")
-        );
         for (port, name) in self.all() {
             if let Ok(mut client) = Client::try_connect(port, "postgres", "postgres") {
-                let twins = client.query(&twins).map(|answer| answer.rows);
-                let twins = twins.unwrap_or_default().into_iter().flatten().flatten();
-                for name in twins.chain([name]) {
-                    drop(client.query(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
-                }
+                drop_from(&mut client, &name);
             }
+        }
+    }
+}
+
+/// Drops a database, and its twins, from a server.
+fn drop_from(client: &mut Client, name: &str) {
+    let twins = client.query(&format!(
+        "SELECT datname FROM pg_database WHERE datname ~ '^pgherd_.*_{name}_twin_[0-9]+$' OR datname = '{name}'"
+    ));
+    for row in twins.into_iter().flat_map(|answer| answer.rows) {
+        for dbname in row.into_iter().flatten() {
+            drop(client.query(&format!("DROP DATABASE IF EXISTS {dbname} WITH (FORCE)")));
         }
     }
 }

@@ -159,6 +159,7 @@ fn share(folder: &str) -> Arc<Shared> {
             generated: false,
             modifier: -1,
             primary: false,
+            collation: Default::default(),
         });
         let table = Table {
             plain: true,

@@ -31,6 +31,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod twins;
 mod users;
 mod version;
 
@@ -71,6 +72,7 @@ pub static SHOWS: &[&Show] = &[
     &servers::SHOW,
     &users::SHOW,
     &shards::SHOW,
+    &twins::SHOW,
     &tables::SHOW,
     &tenants::SHOW,
     &distributions::SHOW,
@@ -100,7 +102,6 @@ const NOT_YET: &[&str] = &[
     "replicas",
     "reshard",
     "transactions",
-    "twins",
 ];
 
 /// The SHOW of this name, in any case.

@@ -71,7 +71,7 @@ impl Control {
                 Ok(Some(made)) if made.mark == mark => (),
                 Ok(Some(_) | None) => behind.push(name.clone()),
                 Err(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
-                    missing.push(name.clone())
+                    missing.push(name.clone());
                 }
                 Err(fault) => {
                     findings.push(from_fault(&fault));
@@ -99,14 +99,14 @@ impl Control {
         }
         if !missing.is_empty() {
             let what = format!(
-                "the twins {} are missing: queries that need them are refused",
+                "twins are missing, and queries that need them are refused: {}",
                 missing.join(", ")
             );
             findings.push(Finding::warning(what).hint(HINT));
         }
         if !behind.is_empty() {
             let what = format!(
-                "the twins {} are behind the home shard's schema",
+                "twins are behind the home shard's schema: {}",
                 behind.join(", ")
             );
             findings.push(

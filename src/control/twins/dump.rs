@@ -15,7 +15,7 @@ use crate::sql::scan::{Kind, Lexing, Token, scan};
 use crate::sql::split::split;
 
 /// How long `pg_dump` may take.
-const DUMP_TIMEOUT: Duration = Duration::from_secs(300);
+const DUMP_TIMEOUT: Duration = Duration::from_mins(5);
 /// Bytes of a schema.
 const DUMP_MAX: u64 = 256 << 20;
 /// Bytes of what `pg_dump` says went wrong.

@@ -19,6 +19,11 @@ const CREATION: &str = "
     FROM pg_catalog.pg_database d, to_jsonb(d) j
     WHERE d.datname = current_database()";
 
+/// Which database it is, among those of all servers.
+const IDENTITY: &str = "
+    SELECT concat(s.system_identifier, '/', d.oid)
+    FROM pg_catalog.pg_database d, pg_control_system() s WHERE d.datname = current_database()";
+
 /// Commands for its owner, its rights and its limit; `$1` is the twin's database.
 const DATABASE: &str = "
     WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = current_database())
@@ -26,13 +31,9 @@ const DATABASE: &str = "
     UNION ALL
     SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', $1, greatest(datconnlimit, -1)) FROM d
     UNION ALL
-    SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1)
-    UNION ALL
     SELECT format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, $1,
                   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
-    FROM d, aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) a
-    UNION ALL
-    SELECT format('ALTER DATABASE %I RESET ALL', $1)";
+    FROM d, aclexplode(COALESCE(d.datacl, acldefault('d', d.datdba))) a";
 
 /// Commands for the owner and the rights of the schema public, which pg_dump takes for granted; none
 /// where there is none.
@@ -84,6 +85,7 @@ const LISTS: &[&str] = &[
 pub(super) struct Home {
     /// Its server's version, as in `150004`.
     pub(super) version: u32,
+    pub(super) identity: String,
     creation: String,
     /// Commands; `None` without a schema public.
     pub(super) public: Option<String>,
@@ -110,6 +112,7 @@ impl Home {
             version: u32::try_from(column::<i64>(rows.first(), 0)?).unwrap_or_default(),
             ..Home::default()
         };
+        home.identity = column(connection.rows(IDENTITY, &[]).await?.first(), 0)?;
         home.creation = column(connection.rows(CREATION, &[]).await?.first(), 0)?;
         let mut public = Vec::new();
         for row in &connection.rows(PUBLIC, &[]).await? {
@@ -154,11 +157,12 @@ impl Home {
                 Some(role) => format!("ROLE {} IN DATABASE {}", name(role), name(dbname)),
             };
             let parts: Vec<String> = setting.name.split('.').map(name).collect();
-            commands += &format!(
+            let command = format!(
                 "ALTER {of} SET {} TO {};\n",
                 parts.join("."),
                 setting.written()
             );
+            commands.push_str(&command);
         }
         Ok(commands)
     }

@@ -1,5 +1,7 @@
 //! Creates and fills one twin.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use ring::digest::{Context, SHA256};
 
 use super::home::{Home, literal};
@@ -10,6 +12,7 @@ use crate::error::{Fault, SqlState};
 const CLEAR: &str = include_str!("clear.sql");
 const STRIP: &str = include_str!("strip.sql");
 const OWN: &str = include_str!("own.sql");
+const RESET: &str = include_str!("reset.sql");
 
 /// Opens the transaction and waits a while for who makes or uses the twin: `pgherd.hold()` takes the same
 /// lock.
@@ -21,7 +24,7 @@ const BEGIN: &str = "
     SET LOCAL client_min_messages = warning;
     SELECT pg_advisory_xact_lock(8100422616390722388)";
 const EXISTS: &str = "SELECT to_regclass('pgherd.twin') IS NOT NULL";
-const MADE: &str = "SELECT mark, schema, form FROM pgherd.twin";
+const MADE: &str = "SELECT mark, schema, form, home FROM pgherd.twin";
 const REMARK: &str = "UPDATE pgherd.twin SET mark = $1";
 
 const DATABASE_EXISTS: &str =
@@ -37,14 +40,23 @@ pub(super) fn digest(texts: &[&str]) -> String {
         context.update(text.as_bytes());
         context.update(&[0]);
     }
-    let digest = context.finish();
-    let bytes = digest.as_ref().iter();
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+    BASE64_STANDARD_NO_PAD.encode(context.finish())
 }
 
 /// What tells twins apart that were made with other commands than these.
 pub(super) fn form() -> String {
-    digest(&[CLEAR, STRIP, OWN])
+    digest(&[CLEAR, STRIP, OWN, RESET])
+}
+
+/// Whether a twin's database is there.
+///
+/// # Cancel safety
+/// Safe: the answer is dropped.
+pub(super) async fn exists(place: &Place) -> Result<bool, Fault> {
+    let mut connection = place.server.connect().await?;
+    let dbname = &place.twin.host.dbname;
+    let rows = connection.rows(DATABASE_EXISTS, &[dbname]).await?;
+    column(rows.first(), 0)
 }
 
 /// Creates a twin's database, empty. Returns whether there was none.
@@ -114,6 +126,9 @@ async fn within(
     if exists {
         let rows = connection.rows(MADE, &[]).await?;
         if let Some(row) = rows.first() {
+            if column::<&str>(Some(row), 3)? != blueprint.home.identity {
+                return Err(of_another());
+            }
             let (mark, schema): (&str, &str) = (column(Some(row), 0)?, column(Some(row), 1)?);
             let is_same = schema == blueprint.digest && column::<&str>(Some(row), 2)? == form;
             if is_same && mark == blueprint.mark {
@@ -122,7 +137,7 @@ async fn within(
             if is_same {
                 connection.rows(REMARK, &[&blueprint.mark]).await?;
                 connection
-                    .batch(&format!("{commands}COMMIT"), MAKE_TIMEOUT)
+                    .batch(&format!("{RESET}{commands}COMMIT"), MAKE_TIMEOUT)
                     .await?;
                 return Ok(false);
             }
@@ -143,8 +158,9 @@ fn filling(blueprint: &Blueprint, form: &str, commands: &str) -> String {
         ""
     };
     let made = format!(
-        "INSERT INTO pgherd.twin (mark, schema, form) VALUES ({}, {}, {})",
+        "INSERT INTO pgherd.twin (mark, home, schema, form) VALUES ({}, {}, {}, {})",
         literal(&blueprint.mark),
+        literal(&blueprint.home.identity),
         literal(&blueprint.digest),
         literal(form)
     );
@@ -156,6 +172,7 @@ fn filling(blueprint: &Blueprint, form: &str, commands: &str) -> String {
         STRIP,
         public.unwrap_or_default(),
         OWN,
+        RESET,
         commands,
         &made,
         ";\nCOMMIT",
@@ -166,8 +183,20 @@ fn filling(blueprint: &Blueprint, form: &str, commands: &str) -> String {
     all
 }
 
+fn of_another() -> Fault {
+    Fault::error(
+        SqlState::IN_USE,
+        "it is the twin of another home database",
+    )
+    .detail("Two deployments of one name share a gather server, or the home shard was replaced.")
+    .hint("Give each deployment a name of its own; if no other uses the twin, drop its database and run pgherd setup.")
+}
+
 /// What failed, and what to do about it.
 fn explained(fault: Fault) -> Fault {
+    if fault.hint.is_some() && fault.code != SqlState::CONNECTION_FAILURE {
+        return fault;
+    }
     let detail = fault.detail.clone().unwrap_or_default();
     let hint = if detail.contains("(55P03)") {
         "A query is being finished in it; it is made again soon."

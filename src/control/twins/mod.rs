@@ -11,6 +11,7 @@ mod dump;
 mod home;
 mod make;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::pool::{Pool, Role, column};
@@ -22,7 +23,7 @@ use crate::tls::ServerConnector;
 use home::Home;
 
 /// How long the making of one twin may take.
-const MAKE_TIMEOUT: Duration = Duration::from_secs(300);
+const MAKE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A twin's database, and the way to it.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Place {
     twin: Twin,
     pool: Pool,
     /// To a database of its server that is always there: to look for the twin's, and to create it.
-    server: Pool,
+    server: Arc<Pool>,
 }
 
 /// The places of a database's twins, in their order.
@@ -53,15 +54,26 @@ pub(super) fn places(
     };
     let pool =
         |name: String, host: &Host| Pool::new(name, host, role.clone(), connector, &config.limits);
+    // One for all twins of a server.
+    let mut servers: Vec<(Host, Arc<Pool>)> = Vec::new();
     let twins = config.twins(database).into_iter();
     twins
-        .map(|twin| Place {
-            pool: pool(format!("twin \"{}\"", twin.name), &twin.host),
-            server: pool(
-                format!("the server of twin \"{}\"", twin.name),
-                &near(&twin.host),
-            ),
-            twin,
+        .map(|twin| {
+            let near = near(&twin.host);
+            let known = servers.iter().find(|(host, _)| *host == near);
+            let server = if let Some((_, known)) = known {
+                Arc::clone(known)
+            } else {
+                let name = format!("the gather server {}:{}", near.host, near.port);
+                let made = Arc::new(pool(name, &near));
+                servers.push((near, Arc::clone(&made)));
+                made
+            };
+            Place {
+                pool: pool(format!("twin \"{}\"", twin.name), &twin.host),
+                server,
+                twin,
+            }
         })
         .collect()
 }
@@ -127,7 +139,19 @@ impl Control {
     /// # Cancel safety
     /// Safe: the answer is dropped.
     pub async fn twin(&self, database: &str, index: usize) -> Result<Option<Made>, Fault> {
-        let mut connection = self.twin_pool(database, index)?.connect().await?;
+        let place = self.place(database, index)?;
+        // Asked first: a login to what does not exist is an error in the server's log.
+        if !make::exists(place).await? {
+            return Err(Fault::error(
+                SqlState::UNKNOWN_DATABASE,
+                format!(
+                    "the database of twin \"{}\" does not exist",
+                    place.twin.name
+                ),
+            )
+            .hint("Run pgherd setup."));
+        }
+        let mut connection = place.pool.connect().await?;
         if !column::<bool>(connection.rows(EXISTS, &[]).await?.first(), 0)? {
             return Ok(None);
         }
@@ -222,10 +246,21 @@ impl Control {
                 Ok(what) => Finding::new(Level::Note, format!("{what} \"{name}\"")),
                 Err(fault) => {
                     let finding = from_fault(&fault);
-                    Finding {
+                    let may_not = finding.what.contains("(42501)");
+                    findings.push(Finding {
+                        // A control role that may not is a choice: queries that need twins are refused.
+                        level: if may_not {
+                            Level::Warning
+                        } else {
+                            Level::Error
+                        },
                         what: format!("twin \"{name}\": {}", finding.what),
                         ..finding
+                    });
+                    if may_not {
+                        break;
                     }
+                    continue;
                 }
             });
         }

@@ -4,6 +4,7 @@ COMMENT ON SCHEMA pgherd IS 'What pgherd keeps for itself';
 GRANT USAGE ON SCHEMA pgherd TO PUBLIC;
 CREATE TABLE pgherd.twin (
     mark text NOT NULL,
+    home text NOT NULL,
     made timestamptz NOT NULL DEFAULT pg_catalog.now(),
     schema text NOT NULL,
     form text NOT NULL
@@ -44,3 +45,18 @@ BEGIN
     END IF;
 END $$;
 GRANT EXECUTE ON FUNCTION pgherd.hold(), pgherd.analyze(regclass), pgherd.truncate(regclass[]) TO PUBLIC;
+CREATE FUNCTION pgherd.now() RETURNS timestamptz LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
+    $$BEGIN RETURN current_setting('pgherd.moment')::timestamptz; END$$;
+COMMENT ON FUNCTION pgherd.now() IS 'The moment at which the transaction began that a statement is part of';
+CREATE FUNCTION pgherd.transaction_timestamp() RETURNS timestamptz LANGUAGE plpgsql STABLE AS
+    $$BEGIN RETURN pgherd.now(); END$$;
+CREATE FUNCTION pgherd."current_timestamp"() RETURNS timestamptz LANGUAGE plpgsql STABLE AS
+    $$BEGIN RETURN pgherd.now(); END$$;
+CREATE FUNCTION pgherd."localtimestamp"() RETURNS timestamp LANGUAGE plpgsql STABLE AS
+    $$BEGIN RETURN pgherd.now(); END$$;
+CREATE FUNCTION pgherd."current_date"() RETURNS date LANGUAGE plpgsql STABLE AS
+    $$BEGIN RETURN pgherd.now(); END$$;
+CREATE FUNCTION pgherd."current_time"() RETURNS timetz LANGUAGE plpgsql STABLE AS
+    $$BEGIN RETURN pgherd.now(); END$$;
+CREATE FUNCTION pgherd."localtime"() RETURNS time LANGUAGE plpgsql STABLE AS
+    $$BEGIN RETURN pgherd.now(); END$$;

@@ -10,18 +10,34 @@ pub(super) const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What ends rows in binary.
 pub(super) const COPY_TRAILER: &[u8; 2] = b"\xff\xff";
 
+/// Whose transaction the fragments of a shard are read in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// One for this statement.
+    Fresh,
+    /// The block's own.
+    Own,
+    /// One that keeps a snapshot for the block.
+    Reader,
+}
+
 /// A shard's connection, and how far its fragments have come.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) member: Member,
+    pub(super) part: Part,
+    /// It was opened for this statement.
+    pub(super) is_new: bool,
     pub(super) rows: Rows,
 }
 
 /// What a shard has sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rows {
     /// The fragments it is asked for, by their index, and whether in binary.
     wanted: Vec<(usize, bool)>,
+    /// They come in one answer, each row behind the number of its fragment: how many columns each has.
+    united: Option<Vec<usize>>,
     /// How many of them have ended.
     ended: usize,
     /// The header of the current one is still to come.
@@ -37,10 +53,24 @@ impl Rows {
         Rows {
             has_header: wanted.first().is_some_and(|(_, binary)| *binary),
             wanted,
+            united: None,
             ended: 0,
             part: Vec::new(),
             ahead: Vec::new(),
         }
+    }
+
+    /// The same, in one answer.
+    pub(super) fn united(wanted: Vec<(usize, bool)>, columns: Vec<usize>) -> Rows {
+        Rows {
+            united: Some(columns),
+            ..Rows::new(wanted)
+        }
+    }
+
+    /// Whether all come in one answer.
+    pub(super) fn is_united(&self) -> bool {
+        self.united.is_some()
     }
 
     /// The fragment that it sends.
@@ -73,7 +103,11 @@ impl Rows {
                 self.message(&whole, turn, on)
             }
             b'C' if backend::command_tag(heard.body).starts_with("COPY") => {
-                self.ended = self.ended.saturating_add(1);
+                self.ended = if self.united.is_some() {
+                    self.wanted.len()
+                } else {
+                    self.ended.saturating_add(1)
+                };
                 let next = self.wanted.get(self.ended);
                 self.has_header = next.is_some_and(|(_, binary)| *binary);
                 Ok(())
@@ -88,6 +122,9 @@ impl Rows {
         turn: usize,
         on: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        if self.united.is_some() {
+            return self.united_message(bytes, turn, on);
+        }
         let Some((fragment, binary)) = self.wanted.get(self.ended).copied() else {
             return Ok(());
         };
@@ -112,6 +149,46 @@ impl Rows {
         Ok(())
     }
 
+    fn united_message(
+        &mut self,
+        bytes: &[u8],
+        turn: usize,
+        on: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let Rows {
+            wanted,
+            united: Some(columns),
+            ended,
+            ahead,
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        let payload = bytes.get(HEADER..).unwrap_or_default();
+        let number = payload.split(|byte| *byte == b'\t').next();
+        let fragment = number
+            .and_then(|number| std::str::from_utf8(number).ok()?.parse::<usize>().ok())
+            .ok_or_else(unread)?;
+        let at = wanted.iter().position(|(index, _)| *index == fragment);
+        let at = at.ok_or_else(unread)?;
+        *ended = at;
+        let widest = columns.iter().copied().max().unwrap_or_default();
+        let own = columns.get(at).copied().unwrap_or_default();
+        // `\t\N` each, and the line's end.
+        let padding = widest.saturating_sub(own).saturating_mul(3).saturating_add(1);
+        let start = number.map_or(0, <[u8]>::len).saturating_add(1);
+        let end = payload.len().saturating_sub(padding);
+        let fields = payload.get(start..end).ok_or_else(unread)?;
+        let mut row = Vec::with_capacity(bytes.len());
+        frame::write(&mut row, b'd', &[fields, b"\n"]);
+        if fragment == turn {
+            return on(&row);
+        }
+        ahead.push((fragment, row));
+        Ok(())
+    }
+
     /// Gives `on` what came before its turn.
     ///
     /// # Errors
@@ -131,6 +208,11 @@ impl Rows {
         }
         Ok(())
     }
+}
+
+fn unread() -> Fault {
+    Fault::error(SqlState::INTERNAL, "a row of a shard was not understood")
+        .hint("This is a fault of pgherd; please report it.")
 }
 
 fn long_row() -> Fault {

@@ -3,12 +3,14 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Rows};
+use super::block::{Block, united};
+use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
 use crate::error::{Fault, SqlState};
-use crate::execute::member::{Member, SCRATCH, bytes_max, open, targets};
-use crate::execute::{Conversation, Trouble};
+use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
+use crate::execute::{Conversation, Trouble, Twin};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::gather::{Fragment, Place};
+use crate::server::hidden;
 use crate::wire::frame;
 
 /// Bytes that wait for the twin before shards are read on.
@@ -36,40 +38,147 @@ impl Loaded {
     pub(super) async fn fetch<C: Conversation>(
         &mut self,
         client: &mut C,
+        turn: &C::Twin,
         twin: &mut Member,
-        fragments: &[Fragment],
+        fragments: &mut [Fragment],
+        within: Option<&Block>,
+        own: &mut Option<Member>,
     ) -> Result<(), Trouble> {
         self.rows = vec![0; fragments.len()];
         let shares = shares(client, fragments);
-        let shards: ShardSet = shares.iter().map(|(shard, _)| *shard).collect();
-        if shards.is_empty() {
+        if shares.is_empty() {
             return Ok(());
         }
-        let members = open(client, &shards).await?;
-        let mut all = targets(&members);
-        all.extend(targets(std::slice::from_ref(twin)));
-        client.aim_cancels(all);
-        for member in members {
-            let wanted = shares
+        let own_shard = own.as_ref().map(|own| own.shard);
+        let is_united = within.is_some_and(|block| !block.keeps_snapshot())
+            && shares
                 .iter()
-                .find(|(shard, _)| *shard == member.shard)
-                .map(|(_, wanted)| wanted.clone())
-                .unwrap_or_default();
-            self.lanes.push(Lane {
-                member,
-                rows: Rows::new(wanted),
-            });
+                .any(|(shard, wanted)| Some(*shard) == own_shard && wanted.len() > 1);
+        if is_united {
+            // One COPY takes one format.
+            for fragment in fragments.iter_mut() {
+                fragment.binary = false;
+            }
         }
-        for (lane, (_, wanted)) in self.lanes.iter_mut().zip(&shares) {
-            lane.member.push_text(&order(wanted, fragments))?;
+        self.open(client, &shares, within, own).await?;
+        let members = self.lanes.iter().map(|lane| &lane.member);
+        let cancels = targets(members.chain(std::iter::once(&*twin)));
+        client.aim_cancels(cancels);
+        for (shard, wanted) in &shares {
+            let Some(lane) = self
+                .lanes
+                .iter_mut()
+                .find(|lane| lane.member.shard == *shard)
+            else {
+                continue;
+            };
+            let wanted: Vec<(usize, bool)> = wanted
+                .iter()
+                .map(|index| (*index, fragments.get(*index).is_some_and(|it| it.binary)))
+                .collect();
+            let columns = |(index, _): &(usize, bool)| {
+                fragments.get(*index).map_or(0, |it| it.columns.len())
+            };
+            lane.rows = if is_united && lane.part == Part::Own {
+                let columns = wanted.iter().map(columns).collect();
+                Rows::united(wanted.clone(), columns)
+            } else {
+                Rows::new(wanted.clone())
+            };
+            let text = order(lane, &wanted, fragments, within);
+            lane.member.push_text(&text)?;
             lane.member.start_sending()?;
         }
         let mut scratch = vec![0; SCRATCH];
+<<<<<<< HEAD
         for (turn, fragment) in fragments.iter().enumerate() {
             self.load(client, twin, turn, fragment, &mut scratch)
                 .await?;
+=======
+        for (index, fragment) in fragments.iter().enumerate() {
+            turn.note("fetching", self.total(), self.bytes);
+            self.load(client, twin, index, fragment, &mut scratch).await?;
+>>>>>>> gather
         }
         self.finish(client, twin).await
+    }
+
+    /// Rows of all fragments.
+    pub(super) fn total(&self) -> u64 {
+        self.rows.iter().sum()
+    }
+
+    /// Gives back what the fragments came on; the connection of the client's block is returned.
+    pub(super) async fn give_back<C: Conversation>(&mut self, client: &mut C) -> Option<Member> {
+        let mut own = None;
+        let mut fresh = Vec::new();
+        for mut lane in self.lanes.drain(..) {
+            match lane.part {
+                Part::Fresh => fresh.push(lane.member),
+                Part::Own => own = Some(lane.member),
+                Part::Reader => {
+                    lane.member.calm(client).await;
+                    let lease = lane.member.lease;
+                    match client.readers() {
+                        Some(readers) => readers.push(lease),
+                        None => hidden::tidy_later(lease),
+                    }
+                }
+            }
+        }
+        close(client, fresh).await;
+        own
+    }
+
+    /// Takes the connections that the fragments come on, in the order of the shards.
+    pub(super) async fn open<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        shares: &[(ShardId, Vec<usize>)],
+        within: Option<&Block>,
+        own: &mut Option<Member>,
+    ) -> Result<(), Trouble> {
+        let mut lane = |member, part, is_new| {
+            self.lanes.push(Lane {
+                member,
+                part,
+                is_new,
+                rows: Rows::default(),
+            });
+        };
+        let mut others = ShardSet::new();
+        for (shard, _) in shares {
+            if own.as_ref().is_some_and(|own| own.shard == *shard) {
+                if let Some(member) = own.take() {
+                    lane(member, Part::Own, false);
+                }
+                continue;
+            }
+            let kept = client.readers().and_then(|readers| {
+                let at = readers
+                    .iter()
+                    .position(|lease| lease.pool().target.shard == *shard)?;
+                Some(readers.swap_remove(at))
+            });
+            match kept {
+                Some(lease) => match Member::of(client, lease).await {
+                    Ok(member) => lane(member, Part::Reader, false),
+                    Err((lease, trouble)) => {
+                        if let Some(readers) = client.readers() {
+                            readers.push(lease);
+                        }
+                        return Err(trouble);
+                    }
+                },
+                None => others.insert(*shard),
+            }
+        }
+        let keeps = within.is_some_and(Block::keeps_snapshot);
+        let part = if keeps { Part::Reader } else { Part::Fresh };
+        for member in open(client, &others).await? {
+            lane(member, part, true);
+        }
+        Ok(())
     }
 
     async fn load<C: Conversation>(
@@ -149,7 +258,7 @@ impl Loaded {
             for lane in lanes.iter_mut() {
                 lane.rows.catch_up(turn, &mut put)?;
             }
-            for Lane { member, rows } in lanes.iter_mut() {
+            for Lane { member, rows, .. } in lanes.iter_mut() {
                 member.send(cx)?;
                 // Who is ahead waits for the others.
                 if rows.current().is_none_or(|current| current > turn) {
@@ -200,12 +309,10 @@ impl Loaded {
 }
 
 /// What each shard is asked for, in the order of the shards.
-fn shares<C: Conversation>(
-    client: &C,
-    fragments: &[Fragment],
-) -> Vec<(ShardId, Vec<(usize, bool)>)> {
+pub(super) fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec<(ShardId, Vec<usize>)> {
     let topology = client.topology();
     let home = topology.home();
+<<<<<<< HEAD
     let mut shares: Vec<(ShardId, Vec<(usize, bool)>)> = Vec::new();
     for shard in topology.all().iter() {
         let wanted = fragments
@@ -223,30 +330,68 @@ fn shares<C: Conversation>(
         }
     }
     shares
+=======
+    let has = |fragment: &Fragment, shard| match &fragment.place {
+        Place::Several(shards) => shards.contains(shard),
+        Place::Any | Place::Home => shard == home,
+    };
+    let share = |shard| {
+        let numbered = fragments.iter().enumerate();
+        let wanted = numbered.filter(|(_, fragment)| has(fragment, shard));
+        (shard, wanted.map(|(index, _)| index).collect::<Vec<_>>())
+    };
+    let shares = topology.all();
+    let shares = shares.iter().map(share);
+    shares.filter(|(_, wanted)| !wanted.is_empty()).collect()
+>>>>>>> gather
 }
 
 /// The text that has a shard send its fragments, all of one snapshot.
-fn order(wanted: &[(usize, bool)], fragments: &[Fragment]) -> String {
-    let mut text = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned();
-    if wanted.iter().any(|(_, binary)| !binary) {
-        text.push_str(
-            ";SET LOCAL datestyle = 'ISO';SET LOCAL intervalstyle = 'postgres';SET LOCAL extra_float_digits = 1",
-        );
+fn order(
+    lane: &Lane,
+    wanted: &[(usize, bool)],
+    fragments: &[Fragment],
+    within: Option<&Block>,
+) -> String {
+    let mut parts = Vec::new();
+    match (lane.part, within) {
+        (Part::Reader, Some(block)) if lane.is_new => parts.push(block.opening()),
+        (Part::Fresh, _) => {
+            parts.push("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned());
+        }
+        (Part::Reader | Part::Own, _) => (),
     }
-    for (index, binary) in wanted {
-        if let Some(fragment) = fragments.get(*index) {
-            text.push_str(";COPY (");
-            text.push_str(&fragment.query);
-            text.push_str(if *binary {
-                ") TO STDOUT (FORMAT binary)"
-            } else {
-                ") TO STDOUT"
-            });
+    let restoring = within.and_then(Block::restoring);
+    let writes_text = wanted.iter().any(|(_, binary)| !binary);
+    if writes_text && (lane.part != Part::Own || restoring.is_some()) {
+        parts.extend(STYLES.map(str::to_owned));
+    }
+    if lane.rows.is_united() {
+        let wanted: Vec<usize> = wanted.iter().map(|(index, _)| *index).collect();
+        parts.push(format!("COPY ({}) TO STDOUT", united(&wanted, fragments)));
+    } else {
+        for (index, binary) in wanted {
+            let Some(fragment) = fragments.get(*index) else {
+                continue;
+            };
+            let format = if *binary { " (FORMAT binary)" } else { "" };
+            parts.push(format!("COPY ({}) TO STDOUT{format}", fragment.query));
         }
     }
-    text.push_str(";COMMIT");
-    text
+    match lane.part {
+        Part::Fresh => parts.push("COMMIT".to_owned()),
+        Part::Own if writes_text => parts.extend(restoring),
+        Part::Own | Part::Reader => (),
+    }
+    parts.join(";")
 }
+
+/// How values are written in text, so that they are read back the same.
+const STYLES: [&str; 3] = [
+    "SET LOCAL datestyle = 'ISO'",
+    "SET LOCAL intervalstyle = 'postgres'",
+    "SET LOCAL extra_float_digits = 1",
+];
 
 fn many_rows(limit: u64) -> Fault {
     Fault::error(

@@ -5,6 +5,8 @@
 //! twin's is rolled back in any case, so nobody ever sees what another loaded. All shards send at once, as
 //! fast as the twin takes rows; nothing but unfinished messages is held here.
 
+mod block;
+mod explain;
 mod lane;
 mod load;
 mod plan;
@@ -15,10 +17,13 @@ use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
+use crate::wire::backend;
 use crate::wire::frame;
 
-use super::member::{Member, close, open};
+use super::member::{Member, open, targets};
 use super::{Conversation, Trouble, Twin, Wide};
+use block::Block;
+use explain::Explain;
 use load::Loaded;
 use plan::Planned;
 
@@ -43,7 +48,7 @@ pub(super) async fn run<C: Conversation>(
         };
         let mut run = Run::default();
         let result = {
-            let whole = run.answer(client, wide, gather, describe, twin.shard());
+            let whole = run.answer(client, wide, gather, describe, &twin);
             if limit.is_zero() {
                 whole.await
             } else {
@@ -57,7 +62,7 @@ pub(super) async fn run<C: Conversation>(
         let result = run.end(client, twin, result).await;
         match result {
             Ok(Done::Answered) => return Ok(()),
-            Ok(Done::Busy) => (),
+            Ok(Done::Busy | Done::Changed) => (),
             Err(trouble) => return Err(trouble),
         }
     }
@@ -67,11 +72,15 @@ enum Done {
     Answered,
     /// Another proxy has the twin.
     Busy,
+    /// Another proxy has made it again.
+    Changed,
 }
 
 /// What one attempt has opened.
 #[derive(Default)]
 struct Run {
+    /// The connection of the client's block.
+    own: Option<Member>,
     twin: Option<Member>,
     loaded: Loaded,
     tables: Vec<String>,
@@ -84,9 +93,10 @@ impl Run {
         wide: &Wide,
         gather: &Gather,
         describe: bool,
-        twin: crate::placement::ShardId,
+        turn: &C::Twin,
     ) -> Result<Done, Trouble> {
-        let opened = open(client, &std::iter::once(twin).collect()).await;
+        let block = self.borrow_block(client).await?;
+        let opened = open(client, &std::iter::once(turn.shard()).collect()).await;
         let mut members = opened.map_err(|trouble| match trouble {
             Trouble::Fault(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
                 Trouble::Fault(no_twin(gather))
@@ -97,19 +107,40 @@ impl Run {
         let Some(twin) = &mut self.twin else {
             return Err(Trouble::Fault(gone()));
         };
-        let fragments = match plan::plan(client, wide, gather, twin).await? {
-            Planned::Fragments(fragments) => fragments,
+        turn.note("planning", 0, 0);
+        let planned = plan::plan(client, wide, gather, twin, turn.mark(), block.as_ref());
+        let (mut fragments, order) = match planned.await? {
+            Planned::Fragments(fragments, order) => (fragments, order),
             Planned::Busy => return Ok(Done::Busy),
+            Planned::Changed => return Ok(Done::Changed),
         };
         self.tables = fragments.iter().map(|it| it.table.clone()).collect();
-        self.loaded.fetch(client, twin, &fragments).await?;
-        for lane in self.loaded.lanes.drain(..) {
-            client.give_back(lane.member.lease);
+        let explain = Explain::of(wide);
+        let mut top = Vec::new();
+        if explain.as_ref().is_none_or(|explain| explain.analyze) {
+            self.loaded
+                .fetch(client, turn, twin, &mut fragments, block.as_ref(), &mut self.own)
+                .await?;
         }
-        client.aim_cancels(super::member::targets(std::slice::from_ref(twin)));
+        if let Some(explain) = &explain {
+            let told = if explain.analyze {
+                Vec::new()
+            } else {
+                explain::estimates(client, &mut self.loaded, &fragments, &mut self.own).await?
+            };
+            for line in explain.lines(&fragments, &self.loaded, &told) {
+                backend::data_row(&mut top, std::iter::once(Some(line.as_bytes())));
+            }
+        }
+        self.own = self.loaded.give_back(client).await.or(self.own.take());
+        client.aim_cancels(targets([&*twin]));
+        turn.note("finishing", self.loaded.total(), self.loaded.bytes);
         twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
-        twin.push_statement(client, &wide.source, describe)?;
+        order.push(client, wide, twin, describe)?;
         twin.hear(client, |client, heard| {
+            if heard.tag == b'D' {
+                client.out().append(&mut top);
+            }
             client.out().extend_from_slice(heard.bytes);
             Ok(true)
         })
@@ -117,42 +148,70 @@ impl Run {
         Ok(Done::Answered)
     }
 
+    /// Takes the connection of the client's block, if it has one open, and asks it what it must know.
+    async fn borrow_block<C: Conversation>(
+        &mut self,
+        client: &mut C,
+    ) -> Result<Option<Block>, Trouble> {
+        let Some(lease) = client.lend_block() else {
+            return Ok(None);
+        };
+        match Member::of(client, lease).await {
+            Ok(own) => {
+                let own = self.own.insert(own);
+                let block = Block::of(client, own).await?;
+                if block.keeps_snapshot() {
+                    client.bind_block();
+                }
+                Ok(Some(block))
+            }
+            Err((lease, trouble)) => {
+                client.return_block(lease);
+                Err(trouble)
+            }
+        }
+    }
+
     /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
     async fn end<C: Conversation>(
-        self,
+        mut self,
         client: &mut C,
         turn: C::Twin,
         result: Result<Done, Trouble>,
     ) -> Result<Done, Trouble> {
-        let Run {
-            twin,
-            loaded,
-            tables,
-        } = self;
-        let members = loaded.lanes.into_iter().map(|lane| lane.member).collect();
-        close(client, members).await;
-        let Some(mut twin) = twin else {
+        let own = self.loaded.give_back(client).await.or(self.own.take());
+        client.forget_targets();
+        if let Some(mut own) = own {
+            own.calm(client).await;
+            client.return_block(own.lease);
+        }
+        let Some(mut twin) = self.twin else {
             return result;
         };
         let result = twin.unless_cut(result);
         if let Some(connection) = twin.lease.connection() {
-            if loaded.copies {
+            if self.loaded.copies {
                 frame::write(&mut connection.out, b'f', &[b"given up by pgherd\0"]);
             }
             if !connection.pipeline.is_empty() {
                 client.cancel_now(&connection.cancel);
             }
         }
-        let last = if loaded.bytes >= GARBAGE {
-            truncate(&tables)
+        let last = if self.loaded.bytes >= GARBAGE {
+            truncate(&self.tables)
         } else {
             String::new()
         };
-        if matches!(result, Ok(Done::Busy)) {
-            turn.busy_elsewhere();
-            hidden::tidy_later(twin.lease);
-        } else {
-            hidden::tidy_with(twin.lease, last, turn);
+        match result {
+            Ok(Done::Busy) => {
+                turn.busy_elsewhere();
+                hidden::tidy_later(twin.lease);
+            }
+            Ok(Done::Changed) => {
+                turn.was_made_again();
+                hidden::tidy_later(twin.lease);
+            }
+            Ok(Done::Answered) | Err(_) => hidden::tidy_with(twin.lease, last, turn),
         }
         result
     }

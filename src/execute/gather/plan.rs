@@ -1,8 +1,9 @@
 //! Has the twin plan a statement, and reads off what must be fetched.
 
 use crate::error::{Fault, SqlState};
-use crate::planner::gather::{Fragment, fragments as of_plan};
+use crate::planner::gather::{Clock, Fragment, clock, fragments as of_plan};
 use crate::planner::plan::{Effect, Gather};
+use crate::planner::{explanation, refuse};
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::{Kind, Lexing, scan};
 use crate::wire::backend;
@@ -13,6 +14,8 @@ use crate::wire::pipeline::Request;
 use crate::execute::member::Member;
 use crate::execute::{Conversation, Source, Trouble, Wide};
 use crate::server::connection::Note;
+
+use super::block::Block;
 
 /// How a statement is planned: every table is read from one end to the other, so that each condition of a table
 /// stands at its scan, and constants are written so that they are read back the same.
@@ -26,17 +29,28 @@ const EXPLAIN: &[u8] = b"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) ";
 
 /// What the twin is asked before anything else: the moment of the statement, and whether another proxy is
 /// at work on it.
-const FREE: &str = "SELECT pg_catalog.now()::pg_catalog.text, \
-    pg_catalog.pg_try_advisory_xact_lock(6012340007813205)";
+const FREE: &str = "SELECT pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
+    pgherd.hold()";
 
 /// Ends the settings that planning takes.
 const PLANNED: &str = "ROLLBACK TO SAVEPOINT pgherd";
 
 /// What became of the twin's planning.
 pub(super) enum Planned {
-    Fragments(Vec<Fragment>),
+    Fragments(Vec<Fragment>, Order),
     /// Another proxy is at work on it.
     Busy,
+    /// Another proxy has made it again.
+    Changed,
+}
+
+/// What the twin is told to run.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// What the client sent.
+    Verbatim,
+    /// The same, asking for the moment of its block.
+    Rewritten(Vec<u8>),
 }
 
 /// Opens the twin's transaction, and has the statement planned in it.
@@ -48,27 +62,95 @@ pub(super) async fn plan<C: Conversation>(
     wide: &Wide,
     gather: &Gather,
     twin: &mut Member,
+    mark: &str,
+    block: Option<&Block>,
 ) -> Result<Planned, Trouble> {
+    let order = match block.map(|_block| within(wide, gather)).transpose()? {
+        None => Order::Verbatim,
+        Some(order) => order,
+    };
     twin.push_hidden(SETTINGS)?;
+    if let Some(block) = block {
+        twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
+    }
     let free = rows(client, twin, FREE.as_bytes()).await?;
     let mut free = free.into_iter();
-    let (moment, is_free) = (free.next().flatten(), free.next().flatten());
-    if is_free.as_deref() != Some(b"t") {
-        return Ok(Planned::Busy);
+    let (moment, held) = (free.next().flatten(), free.next().flatten());
+    match held {
+        None => return Ok(Planned::Busy),
+        Some(held) if held != mark.as_bytes() => return Ok(Planned::Changed),
+        Some(_) => (),
     }
-    let moment = String::from_utf8_lossy(&moment.unwrap_or_default()).into_owned();
-    let plan = match explain(client, wide, twin).await {
+    let moment = match block {
+        Some(block) => block.moment.clone(),
+        None => String::from_utf8_lossy(&moment.unwrap_or_default()).into_owned(),
+    };
+    let plan = match explain(client, wide, twin, &order).await {
         Ok(plan) => plan,
         Err(Trouble::Server(error)) => return Err(own_error(client, wide, twin, error).await),
         Err(trouble) => return Err(trouble),
     };
     twin.push_hidden(PLANNED)?;
+    if let Some(block) = block {
+        twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
+    }
     let fragments = client.plan_fragments(|context| of_plan(context, gather, &plan, &moment))?;
-    Ok(Planned::Fragments(fragments))
+    Ok(Planned::Fragments(fragments, order))
+}
+
+/// The statement as it runs in a block, whose moment it may ask for.
+fn within(wide: &Wide, gather: &Gather) -> Result<Order, Fault> {
+    let text = wide.source.sql();
+    let tokens = scan(text, wide.lexing).map_err(|_unreadable| no_plan())?;
+    if gather.clock_in_views {
+        return Err(refuse::moment_in_block());
+    }
+    match clock(Cursor::new(text, &tokens)) {
+        Clock::Unasked => Ok(Order::Verbatim),
+        Clock::Asked(text) => Ok(Order::Rewritten(text)),
+        Clock::Hidden => Err(refuse::moment_in_block()),
+    }
+}
+
+impl Order {
+    /// Queues the statement for its answer.
+    pub(super) fn push<C: Conversation>(
+        &self,
+        client: &C,
+        wide: &Wide,
+        twin: &mut Member,
+        describe: bool,
+    ) -> Result<(), Trouble> {
+        match (self, &wide.source) {
+            (Order::Verbatim, source) => twin.push_statement(client, source, describe),
+            (Order::Rewritten(text), Source::Text(_)) => {
+                twin.push_statement(client, &Source::Text(text.clone()), describe)
+            }
+            (
+                Order::Rewritten(text),
+                Source::Bind {
+                    prepared,
+                    after_names,
+                    ..
+                },
+            ) => {
+                let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
+                let detour = client.detour(prepared);
+                twin.push_own_statement(prepared, &parse, after_names, &detour, describe)
+            }
+        }
+    }
+
+    fn text<'a>(&'a self, wide: &'a Wide) -> &'a [u8] {
+        match self {
+            Order::Verbatim => wide.source.sql(),
+            Order::Rewritten(text) => text,
+        }
+    }
 }
 
 /// Runs a query of our own; the fields of its last row.
-async fn rows<C: Conversation>(
+pub(super) async fn rows<C: Conversation>(
     client: &mut C,
     twin: &mut Member,
     text: &[u8],
@@ -110,8 +192,9 @@ async fn explain<C: Conversation>(
     client: &mut C,
     wide: &Wide,
     twin: &mut Member,
+    order: &Order,
 ) -> Result<Vec<u8>, Trouble> {
-    let query = query_of(wide)?;
+    let query = query_of(wide, order.text(wide))?;
     let text = [EXPLAIN, query].concat();
     let row = match &wide.source {
         Source::Text(_) => rows(client, twin, &text).await?,
@@ -140,13 +223,18 @@ async fn explain<C: Conversation>(
         .ok_or_else(|| Trouble::Fault(no_plan()))
 }
 
-/// What of the client's statement is planned: of COPY, its query.
-fn query_of(wide: &Wide) -> Result<&[u8], Fault> {
-    let text = wide.source.sql();
-    if !matches!(wide.effect, Effect::CopyOut { .. }) {
-        return Ok(text);
+/// What of the client's statement is planned: of COPY and EXPLAIN, their query.
+fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
+    if matches!(wide.effect, Effect::CopyOut { .. }) {
+        return in_parentheses(text, wide.lexing).ok_or_else(no_plan);
     }
-    in_parentheses(text, wide.lexing).ok_or_else(no_plan)
+    if wide.verb == "EXPLAIN" {
+        let tokens = scan(text, wide.lexing).map_err(|_unreadable| no_plan())?;
+        let explanation = explanation(Cursor::new(text, &tokens)).ok_or_else(no_plan)?;
+        let start = explanation.statement.rest().start;
+        return text.get(start..).ok_or_else(no_plan);
+    }
+    Ok(text)
 }
 
 /// What stands within the first parentheses of a text.

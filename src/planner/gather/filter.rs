@@ -42,6 +42,9 @@ const FOREIGN: [&str; 14] = [
 /// the gather server's `now()` as a text. A condition behind one that stays is left out as well, as the first
 /// may keep the second from failing.
 pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> {
+    if filter.contains(char::REPLACEMENT_CHARACTER) {
+        return None;
+    }
     let text = filter.as_bytes();
     let tokens = scan(text, Lexing::default()).ok()?;
     let mut all = String::new();
@@ -140,6 +143,9 @@ fn piece(
         }
         if kind(3) == Some(Kind::OpenParen) {
             let called = word_name(*tokens.get(at.saturating_add(2))?, text)?;
+            if word == "pgherd" && tokens.get(at.saturating_add(4))?.kind == Kind::CloseParen {
+                return of_block(&called, moment).map(|sql| (5, sql));
+            }
             let is_settled = word == "pg_catalog" && functions::is_settled(&called);
             return if is_settled { verbatim(3) } else { None };
         }
@@ -182,6 +188,17 @@ fn is_type_before(tokens: &[Token], at: usize, text: &[u8]) -> bool {
     matches!(two, Some([colons, first])
         if colons.kind == Kind::DoubleColon
             && matches!(first.of(text), b"character" | b"bit" | b"double"))
+}
+
+/// What a function of the block's clock gives.
+fn of_block(function: &str, moment: &str) -> Option<String> {
+    let instant = instant(moment);
+    match function {
+        "now" | "transaction_timestamp" | "current_timestamp" => Some(instant),
+        "current_date" => Some(format!("({instant}::date)")),
+        "localtimestamp" => Some(format!("({instant}::timestamp)")),
+        _ => None,
+    }
 }
 
 fn instant(moment: &str) -> String {

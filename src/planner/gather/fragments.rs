@@ -14,9 +14,13 @@ use super::filter::{ALIAS, pushed};
 use crate::error::{Fault, SqlState};
 use crate::placement::catalog::{Column, Table};
 use crate::planner::context::{Context, Relation};
-use crate::planner::plan::Gather;
+use crate::placement::ShardSet;
+use crate::planner::plan::{Gather, Literal, Parameter, Route, Values};
 use crate::planner::refuse;
+use crate::planner::route::route;
+use crate::planner::script::script;
 use crate::sql::cursor::{Name, word_name};
+use crate::sql::mask::Literal as Span;
 use crate::sql::scan::{Kind, Lexing, scan};
 
 /// The rows and columns of one table that a read needs.
@@ -29,15 +33,17 @@ pub struct Fragment {
     pub query: String,
     /// The table and the columns that the answer is loaded into, quoted.
     pub target: String,
+    /// The columns, quoted.
+    pub columns: Vec<String>,
     /// Whether every column's binary form means the same on every server.
     pub binary: bool,
 }
 
 /// Which shards have the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Each of the distribution's some of them.
-    Every(usize),
+    /// Each of these some of them.
+    Several(ShardSet),
     /// Each all of them.
     Any,
     Home,
@@ -76,7 +82,9 @@ pub fn fragments(
         )
         .hint("This is a fault of pgherd; please report it.")
     };
-    let value: Value = serde_json::from_slice(plan).map_err(|_error| unread())?;
+    // What the client's encoding has and UTF-8 has not is in no condition that is pushed.
+    let plan = String::from_utf8_lossy(plan);
+    let value: Value = serde_json::from_str(&plan).map_err(|_error| unread())?;
     let mut found = Plan::default();
     found.read(&value, 0)?;
     let mut tables: BTreeMap<&(String, String), Vec<&Scan<'_>>> = BTreeMap::new();
@@ -87,8 +95,11 @@ pub fn fragments(
     for ((schema, name), scans) in tables {
         let full = Name::within(schema, name);
         let table = context.table(&full).ok_or_else(|| refuse::columns(name))?;
+        let condition = condition(&scans, gather, moment);
         let place = match context.relation(&full) {
-            Relation::Sharded { distribution, .. } => Place::Every(distribution),
+            Relation::Sharded { distribution, .. } => {
+                Place::Several(holders(context, &full, &condition, distribution))
+            }
             Relation::Reference(_) => Place::Any,
             Relation::Single => Place::Home,
             Relation::System | Relation::View(_) | Relation::Refused => {
@@ -96,12 +107,16 @@ pub fn fragments(
             }
         };
         let columns = found.needed(table, &scans, gather)?;
+<<<<<<< HEAD
         fragments.push(fragment(
             &full,
             place,
             &columns,
             &condition(&scans, gather, moment),
         ));
+=======
+        fragments.push(fragment(&full, place, &columns, &condition));
+>>>>>>> gather
     }
     Ok(fragments)
 }
@@ -225,11 +240,64 @@ fn condition(scans: &[&Scan<'_>], gather: &Gather, moment: &str) -> String {
     conditions.join(" OR ")
 }
 
-fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
-    let table = match &name.schema {
+/// The shards that may have rows of a table which pass a condition.
+fn holders(context: Context<'_>, table: &Name, condition: &str, distribution: usize) -> ShardSet {
+    let distribution = context.topology.distribution(distribution);
+    let all = distribution.map_or_else(ShardSet::new, |it| it.shards().clone());
+    if condition.is_empty() {
+        return all;
+    }
+    let text = format!("SELECT 1 FROM {} {ALIAS} WHERE {condition}", written(table));
+    let script = script(text.as_bytes(), context);
+    let values = Constants {
+        text: text.as_bytes(),
+        literals: &script.literals,
+    };
+    let [statement] = script.statements.as_slice() else {
+        return all;
+    };
+    match route(statement, context.topology, &values) {
+        Ok(Route::Single(shard)) => std::iter::once(shard).collect(),
+        Ok(Route::Concat(mut shards, ..)) => {
+            shards.intersect(&all);
+            shards
+        }
+        Ok(_) | Err(_) => all,
+    }
+}
+
+/// The constants of a condition.
+struct Constants<'a> {
+    text: &'a [u8],
+    literals: &'a [Span],
+}
+
+impl Values for Constants<'_> {
+    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
+        None
+    }
+
+    fn literal(&self, index: u16) -> Option<Literal<'_>> {
+        let literal = self.literals.get(usize::from(index))?;
+        Some(Literal {
+            text: literal.of(self.text),
+        })
+    }
+
+    fn is_utf8(&self) -> bool {
+        false
+    }
+}
+
+fn written(name: &Name) -> String {
+    match &name.schema {
         Some(schema) => format!("{}.{}", quoted(schema), quoted(&name.name)),
         None => quoted(&name.name),
-    };
+    }
+}
+
+fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
+    let table = written(name);
     let list = |prefix: &str| {
         let names = columns
             .iter()
@@ -250,6 +318,7 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
         place,
         query,
         target,
+        columns: columns.iter().map(|column| quoted(&column.name)).collect(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         table,
     }

@@ -4,9 +4,11 @@
 //! Nothing is proven of the statement's clauses, since PostgreSQL runs them all. What must hold is that it
 //! only reads, that every row it reads is a table's, and that nothing it calls looks elsewhere.
 
+mod clock;
 mod filter;
 mod fragments;
 
+pub use clock::{Clock, clock};
 pub use fragments::{Fragment, Place, fragments};
 
 use std::collections::BTreeSet;
@@ -33,6 +35,7 @@ pub(super) fn check(
     survey: &Survey<'_>,
     block: &Block,
     cursor: Cursor<'_>,
+    why: &str,
     otherwise: Fault,
 ) -> Result<Gather, Fault> {
     let table = concat::named(&survey.references);
@@ -59,6 +62,8 @@ pub(super) fn check(
     Ok(Gather {
         words: words(survey, cursor).map(Arc::new),
         filters: !survey.renames,
+        clock_in_views: asks_clock_in_views(survey),
+        why: why.into(),
         otherwise: Arc::new(otherwise),
         table: table.into(),
     })
@@ -72,6 +77,15 @@ fn names_database(cursor: Cursor<'_>) -> Option<String> {
         word.is_some_and(|word| matches!(word.as_str(), "current_catalog" | "current_database"))
     });
     is_named.then(|| "the name of the database".to_owned())
+}
+
+/// Whether a view that it reads asks for the moment.
+fn asks_clock_in_views(survey: &Survey<'_>) -> bool {
+    survey.views.iter().any(|(_, view)| {
+        let text = view.definition.as_bytes();
+        scan(text, Lexing::default())
+            .is_ok_and(|tokens| clock(Cursor::new(text, &tokens)) != Clock::Unasked)
+    })
 }
 
 /// Every name that the statement and its views may mean a column by; `None` where they mean all columns of

@@ -302,7 +302,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
         Relation::Sharded { distribution, .. } => Access::Keyed(Arc::new(Keyed {
             distribution,
             keys: None,
-            concat: options.concatenates(),
+            concat: options.concatenates().then(Arc::default),
             splits: false,
             otherwise: Arc::new(whole_file()),
             gather: None,
@@ -384,9 +384,13 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::AnyShard if options.binary => Access::Home,
-        Access::Keyed(keyed) if !options.concatenates() && keyed.concat => {
+        Access::Keyed(keyed) if !options.concatenates() && keyed.concat.is_some() => {
             Access::Keyed(Arc::new(keyed.on_one_shard(whole_file())))
         }
+        // A line is not looked into.
+        Access::Keyed(keyed) if let Some(clause) = finished(&keyed) => Access::Keyed(Arc::new(
+            keyed.on_one_shard(refuse::read(&keyed.table, clause, keyed.keys.is_some())),
+        )),
         // Its command tag and rows are those of one COPY; copies answer alike.
         Access::Broadcast { .. } => Access::Refuse(Arc::new(refuse::kind(
             "COPY of a write to a reference table",
@@ -407,6 +411,18 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         draft.confined = None;
     }
     Some(draft)
+}
+
+/// The clause for which a query's rows would have to be put together.
+fn finished(keyed: &Keyed) -> Option<&'static str> {
+    let finish = keyed.concat.as_ref()?;
+    if !finish.totals.is_empty() {
+        Some("an aggregate")
+    } else if !finish.order.is_empty() {
+        Some("ORDER BY")
+    } else {
+        finish.is_limited.then_some("LIMIT or OFFSET")
+    }
 }
 
 /// Files are read and written by the server that runs it: the home shard's.

@@ -9,20 +9,22 @@ use crate::planner::utility::{cursors, prepare};
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::Kind;
 
-/// Plans EXPLAIN; `None` for another kind.
-pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
-    let mut cursor = text.cursor;
+/// How a statement is explained.
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation<'a> {
+    /// It runs.
+    pub analyze: bool,
+    /// The answer is lines of text.
+    pub is_text: bool,
+    /// The statement.
+    pub statement: Cursor<'a>,
+}
+
+/// What EXPLAIN says before its statement; `None` for another kind.
+pub fn explanation(mut cursor: Cursor<'_>) -> Option<Explanation<'_>> {
     cursor.take("explain").then_some(())?;
     let mut analyze = false;
     let mut is_text = true;
-    if let Some(rest) = takes_route(cursor) {
-        let statement = plan_one(&text.from(rest)).into_statement(rest.rest());
-        let statement = Arc::new(statement);
-        return Some(Draft::session(
-            "EXPLAIN",
-            Effect::ExplainRoute { statement },
-        ));
-    }
     if cursor.kind() == Some(Kind::OpenParen) && has_options(cursor) {
         let mut options = cursor;
         analyze = takes_analyze(&mut options);
@@ -32,6 +34,30 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         analyze |= cursor.take("analyze") || cursor.take("analyse");
         cursor.take("verbose");
     }
+    Some(Explanation {
+        analyze,
+        is_text,
+        statement: cursor,
+    })
+}
+
+/// Plans EXPLAIN; `None` for another kind.
+pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
+    let mut cursor = text.cursor;
+    cursor.take("explain").then_some(())?;
+    if let Some(rest) = takes_route(cursor) {
+        let statement = plan_one(&text.from(rest)).into_statement(rest.rest());
+        let statement = Arc::new(statement);
+        return Some(Draft::session(
+            "EXPLAIN",
+            Effect::ExplainRoute { statement },
+        ));
+    }
+    let Explanation {
+        analyze,
+        is_text,
+        statement: mut cursor,
+    } = explanation(text.cursor)?;
     if cursor.take("execute") {
         return prepare::execute(cursor, "EXPLAIN");
     }
@@ -45,6 +71,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         Access::Broadcast { .. } if !analyze => Access::Home,
         // The plans one after another, or why the statement itself would be refused.
         Access::Keyed(keyed) if is_text && !keyed.splits => Access::Keyed(keyed),
+        Access::Gather(gather) if is_text => Access::Gather(gather),
         access @ (Access::Session
         | Access::Anywhere
         | Access::Bound

@@ -7,7 +7,7 @@ mod constraints;
 mod copy;
 mod cursors;
 mod ddl;
-mod explain;
+pub(super) mod explain;
 mod prepare;
 mod setting;
 mod transaction;

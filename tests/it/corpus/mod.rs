@@ -98,7 +98,7 @@ impl Stage {
         for each in &databases {
             each.run_everywhere(SCHEMA);
         }
-        let herd = Herd::with_twins(&databases[0], &options(shards));
+        let herd = Herd::start(&databases[0], options(shards).twins(2));
         let mut stage = Stage {
             client: herd.connect(),
             reference: databases[0].reference(),
