@@ -27,14 +27,9 @@ use crate::metrics::catalogue::RouteLabel;
 use crate::placement::ShardId;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
-use crate::planner;
 use crate::planner::gather::Fragment;
-<<<<<<< HEAD
-use crate::planner::plan::{Effect, Entry, Route};
-=======
 use crate::planner::plan::{Effect, Entry, Gather, Route};
 use crate::planner;
->>>>>>> gather
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;

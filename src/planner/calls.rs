@@ -180,9 +180,7 @@ pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Optio
         }
     }
     let unnamed = unnamed(survey, cursor);
-    let mut unnamed = unnamed
-        .into_iter()
-        .filter(|(_, code)| !code.is_apart() || code.unlike);
+    let mut unnamed = unnamed.into_iter().filter(|(_, code)| !code.is_apart() || code.unlike);
     unnamed.next().map(|(what, _)| what)
 }
 

@@ -67,14 +67,6 @@ impl Conversation for Session {
         if self.database.twins.is_empty() {
             return Ok(None);
         }
-<<<<<<< HEAD
-        let first = self.database.topology.shards().len();
-        let count = self.database.twins.len();
-        let index = first + usize::try_from(self.client.id).unwrap_or(0) % count;
-        Ok(Some(Turn(ShardId(
-            u16::try_from(index).unwrap_or(u16::MAX),
-        ))))
-=======
         let twins = Arc::clone(&self.database.shared.twins);
         let user = self.identity.user.clone();
         let (limit, wait) = (
@@ -135,7 +127,6 @@ impl Conversation for Session {
 
     fn readers(&mut self) -> Option<&mut Vec<Lease>> {
         self.block.as_mut().map(|block| &mut block.readers.0)
->>>>>>> gather
     }
 
     fn gather(&self) -> &config::Gather {

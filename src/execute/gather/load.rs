@@ -90,15 +90,9 @@ impl Loaded {
             lane.member.start_sending()?;
         }
         let mut scratch = vec![0; SCRATCH];
-<<<<<<< HEAD
-        for (turn, fragment) in fragments.iter().enumerate() {
-            self.load(client, twin, turn, fragment, &mut scratch)
-                .await?;
-=======
         for (index, fragment) in fragments.iter().enumerate() {
             turn.note("fetching", self.total(), self.bytes);
             self.load(client, twin, index, fragment, &mut scratch).await?;
->>>>>>> gather
         }
         self.finish(client, twin).await
     }
@@ -189,11 +183,7 @@ impl Loaded {
         fragment: &Fragment,
         scratch: &mut [u8],
     ) -> Result<(), Trouble> {
-        let binary = if fragment.binary {
-            " (FORMAT binary)"
-        } else {
-            ""
-        };
+        let binary = if fragment.binary { " (FORMAT binary)" } else { "" };
         twin.push_text(&format!("COPY {} FROM STDIN{binary}", fragment.target))?;
         self.copies = true;
         if fragment.binary {
@@ -227,9 +217,7 @@ impl Loaded {
             twin.send(cx)?;
             if let Poll::Ready(count) = twin.poll_read(cx, scratch) {
                 let count = count?;
-                twin.take(client, scratch.get(..count).unwrap_or_default(), |_, _| {
-                    Ok(true)
-                })?;
+                twin.take(client, scratch.get(..count).unwrap_or_default(), |_, _| Ok(true))?;
                 if let Some(error) = twin.take_error() {
                     return Poll::Ready(Err(error));
                 }
@@ -312,25 +300,6 @@ impl Loaded {
 pub(super) fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec<(ShardId, Vec<usize>)> {
     let topology = client.topology();
     let home = topology.home();
-<<<<<<< HEAD
-    let mut shares: Vec<(ShardId, Vec<(usize, bool)>)> = Vec::new();
-    for shard in topology.all().iter() {
-        let wanted = fragments
-            .iter()
-            .enumerate()
-            .filter(|(_, fragment)| match fragment.place {
-                Place::Every(distribution) => topology
-                    .distribution(distribution)
-                    .is_some_and(|distribution| distribution.shards().contains(shard)),
-                Place::Any | Place::Home => shard == home,
-            });
-        let wanted: Vec<_> = wanted.map(|(index, it)| (index, it.binary)).collect();
-        if !wanted.is_empty() {
-            shares.push((shard, wanted));
-        }
-    }
-    shares
-=======
     let has = |fragment: &Fragment, shard| match &fragment.place {
         Place::Several(shards) => shards.contains(shard),
         Place::Any | Place::Home => shard == home,
@@ -343,7 +312,6 @@ pub(super) fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec
     let shares = topology.all();
     let shares = shares.iter().map(share);
     shares.filter(|(_, wanted)| !wanted.is_empty()).collect()
->>>>>>> gather
 }
 
 /// The text that has a shard send its fragments, all of one snapshot.

@@ -240,9 +240,7 @@ fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
 /// What stands within the first parentheses of a text.
 fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
     let tokens = scan(text, lexing).ok()?;
-    let open = tokens
-        .iter()
-        .position(|token| token.kind == Kind::OpenParen)?;
+    let open = tokens.iter().position(|token| token.kind == Kind::OpenParen)?;
     let mut cursor = Cursor::new(text, tokens.get(open..)?);
     let start = tokens.get(open)?.end;
     cursor.skip_group();

@@ -76,11 +76,8 @@ pub fn fragments(
     moment: &str,
 ) -> Result<Vec<Fragment>, Fault> {
     let unread = || {
-        Fault::error(
-            SqlState::INTERNAL,
-            "the gather server's plan was not understood",
-        )
-        .hint("This is a fault of pgherd; please report it.")
+        Fault::error(SqlState::INTERNAL, "the gather server's plan was not understood")
+            .hint("This is a fault of pgherd; please report it.")
     };
     // What the client's encoding has and UTF-8 has not is in no condition that is pushed.
     let plan = String::from_utf8_lossy(plan);
@@ -107,16 +104,7 @@ pub fn fragments(
             }
         };
         let columns = found.needed(table, &scans, gather)?;
-<<<<<<< HEAD
-        fragments.push(fragment(
-            &full,
-            place,
-            &columns,
-            &condition(&scans, gather, moment),
-        ));
-=======
         fragments.push(fragment(&full, place, &columns, &condition));
->>>>>>> gather
     }
     Ok(fragments)
 }
@@ -299,9 +287,7 @@ fn written(name: &Name) -> String {
 fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
     let table = written(name);
     let list = |prefix: &str| {
-        let names = columns
-            .iter()
-            .map(|column| prefix.to_owned() + &quoted(&column.name));
+        let names = columns.iter().map(|column| prefix.to_owned() + &quoted(&column.name));
         names.collect::<Vec<_>>().join(", ")
     };
     let mut query = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
@@ -329,8 +315,8 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
 fn is_alike(oid: u32) -> bool {
     /// `regproc` and its like, and their arrays; `aclitem` has no binary form.
     const NUMBERS: [u32; 24] = [
-        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769,
-        3770, 4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
+        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
+        4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
     ];
     oid < FIRST_UNPINNED && !NUMBERS.contains(&oid)
 }
