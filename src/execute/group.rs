@@ -12,7 +12,7 @@ use crate::wire::frontend::{self, Execute, Target};
 
 use super::member::{close, open};
 use super::merge::Answer;
-use super::{Conversation, End, Trouble, Wide, carry_out, gathered, complete, report};
+use super::{Conversation, End, Trouble, Wide, carry_out, complete, gathered, report};
 
 /// The portal that the Bind made, as far as the group has come.
 #[expect(

@@ -726,9 +726,7 @@ pub(super) async fn open<C: Conversation>(
 }
 
 /// Where cancel requests go that are for all of them.
-pub(super) fn targets<'m>(
-    members: impl IntoIterator<Item = &'m Member>,
-) -> Vec<Rc<CancelTarget>> {
+pub(super) fn targets<'m>(members: impl IntoIterator<Item = &'m Member>) -> Vec<Rc<CancelTarget>> {
     members
         .into_iter()
         .filter_map(|member| member.lease.peek())

@@ -119,7 +119,14 @@ impl Run {
         let mut top = Vec::new();
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
             self.loaded
-                .fetch(client, turn, twin, &mut fragments, block.as_ref(), &mut self.own)
+                .fetch(
+                    client,
+                    turn,
+                    twin,
+                    &mut fragments,
+                    block.as_ref(),
+                    &mut self.own,
+                )
                 .await?;
         }
         if let Some(explain) = &explain {

@@ -84,7 +84,10 @@ pub(super) async fn plan<C: Conversation>(
     }
     if let Some(Some(function)) = free.next() {
         let function = format!("function \"{}\"", String::from_utf8_lossy(&function));
-        return Err(Trouble::Fault(refuse::looks_elsewhere(&function, &gather.table)));
+        return Err(Trouble::Fault(refuse::looks_elsewhere(
+            &function,
+            &gather.table,
+        )));
     }
     let moment = match block {
         Some(block) => block.moment.clone(),
@@ -260,7 +263,9 @@ fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
 /// What stands within the first parentheses of a text.
 fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
     let tokens = scan(text, lexing).ok()?;
-    let open = tokens.iter().position(|token| token.kind == Kind::OpenParen)?;
+    let open = tokens
+        .iter()
+        .position(|token| token.kind == Kind::OpenParen)?;
     let mut cursor = Cursor::new(text, tokens.get(open..)?);
     let start = tokens.get(open)?.end;
     cursor.skip_group();
