@@ -208,11 +208,14 @@ fn limits_name_their_keys() {
     options.twins(1);
     let herd = Herd::start(&databases, &options);
     fill(&mut databases.reference(), &mut herd.connect());
-    let sql = "SELECT count(*), max(o.total) FROM ga_orders o CROSS JOIN ga_products p";
     let long = "SELECT count(*) FROM ga_orders o, ga_products p, generate_series(1, 1000000000) g";
+    herd.connect()
+        .run("INSERT INTO ga_products VALUES (100, 'wide', repeat('x', 2000000))");
+    let wide =
+        "SELECT max(length(p.wide)) FROM ga_orders o CROSS JOIN ga_products p WHERE o.id > 0";
     for (limit, sql, code, key) in [
-        ("max_rows: 20", sql, "53200", "gather.max_rows"),
-        ("max_bytes: 1kB", sql, "53200", "gather.max_bytes"),
+        ("max_rows: 20", wide, "53200", "gather.max_rows"),
+        ("max_bytes: 1MB", wide, "53200", "gather.max_bytes"),
         ("timeout: 1s", long, "57014", "gather.timeout"),
     ] {
         let mut limited = self::options(&[]);
