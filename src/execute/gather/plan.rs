@@ -136,16 +136,17 @@ fn within(wide: &Wide, gather: &Gather) -> Result<Order, Fault> {
 }
 
 impl Order {
-    /// Queues the statement for its answer.
+    /// Queues the statement for its answer, or for so many rows of it.
     pub(super) fn push<C: Conversation>(
         &self,
         client: &C,
         wide: &Wide,
         twin: &mut Member,
         describe: bool,
+        max: u32,
     ) -> Result<(), Trouble> {
         match (self, &wide.source) {
-            (Order::Verbatim, source) => twin.push_statement(client, source, describe),
+            (Order::Verbatim, source) => twin.push_rows(client, source, describe, max),
             (Order::Rewritten(text), Source::Text(_)) => {
                 twin.push_statement(client, &Source::Text(text.clone()), describe)
             }
@@ -159,7 +160,7 @@ impl Order {
             ) => {
                 let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
                 let detour = client.detour(prepared);
-                twin.push_own_statement(prepared, &parse, after_names, &detour, describe)
+                twin.push_own_rows(prepared, &parse, after_names, &detour, describe, max)
             }
         }
     }
