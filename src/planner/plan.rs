@@ -333,6 +333,16 @@ pub struct Keyed {
 }
 
 impl Keyed {
+    /// The same, where the shards' answers are not put together: one shard or a twin answers, else
+    /// `otherwise` is why none does.
+    #[must_use]
+    pub fn unmerged(&self, otherwise: Fault) -> Keyed {
+        Keyed {
+            gather: self.gather.clone(),
+            ..self.on_one_shard(otherwise)
+        }
+    }
+
     /// The same, where only one shard may answer; else `otherwise`.
     #[must_use]
     pub fn on_one_shard(&self, otherwise: Fault) -> Keyed {
