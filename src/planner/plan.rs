@@ -337,8 +337,14 @@ impl Keyed {
     /// `otherwise` is why none does.
     #[must_use]
     pub fn unmerged(&self, otherwise: Fault) -> Keyed {
+        let gather = self.gather.as_deref().map(|gather| {
+            Arc::new(Gather {
+                otherwise: Arc::new(otherwise.clone()),
+                ..gather.clone()
+            })
+        });
         Keyed {
-            gather: self.gather.clone(),
+            gather,
             ..self.on_one_shard(otherwise)
         }
     }

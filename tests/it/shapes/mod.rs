@@ -3,8 +3,9 @@
 
 mod list;
 
-use crate::corpus::{Outcome, Stage};
-use crate::generated::{Form, Parameter, Step, run, show, show_reply};
+use crate::client::Client;
+use crate::corpus::{Outcome, Stage, difference};
+use crate::generated::{Form, Parameter, Reply, Step, run, show, show_reply};
 use list::{READS, REFUSED, Shape, Value, WRITES};
 
 /// Whether each shape is read within a block as well, and blocks write on several shards.
@@ -178,6 +179,30 @@ fn shapes_are_read_from_four_shards() {
 #[test]
 fn shapes_are_read_from_seven_shards() {
     read_over(7);
+}
+
+/// More clients than twins: each answer is its own statement's.
+#[test]
+fn shapes_are_read_by_many_at_once() {
+    let mut stage = Stage::open(3);
+    let steps: Vec<Step> = READS.iter().map(|shape| steps(shape).remove(0)).collect();
+    let wanted: Vec<Reply> = steps
+        .iter()
+        .map(|step| run(&mut stage.reference, step))
+        .collect();
+    let clients: Vec<Client> = (0..6).map(|_| stage.connect()).collect();
+    std::thread::scope(|scope| {
+        for (number, mut client) in clients.into_iter().enumerate() {
+            let (steps, wanted) = (&steps, &wanted);
+            scope.spawn(move || {
+                for at in (0..steps.len()).map(|at| (at * 11 + number * 13) % steps.len()) {
+                    let found = run(&mut client, &steps[at]);
+                    let what = difference(&found, &wanted[at], steps[at].ordered);
+                    assert_eq!(what, None, "{}\n{}", show(&steps[at]), show_reply(&found));
+                }
+            });
+        }
+    });
 }
 
 #[test]
