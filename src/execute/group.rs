@@ -15,6 +15,10 @@ use super::merge::Answer;
 use super::{Conversation, End, Trouble, Wide, carry_out, gathered, complete, report};
 
 /// The portal that the Bind made, as far as the group has come.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 struct Portal<'a> {
     wide: &'a Wide,
     name: &'a [u8],
@@ -118,13 +122,12 @@ impl<'a> Portal<'a> {
             return gathered(client, self.wide, gather, describe).await;
         }
         client.count_wide(RouteLabel::Multi, started, result.is_ok());
-        match result {
-            Ok(false) => self.answer = Some(answer),
-            Ok(true) | Err(_) => {
-                self.description = answer.description().unwrap_or_default().to_vec();
-                answer.close(client).await;
-                self.is_through = true;
-            }
+        if let Ok(false) = result {
+            self.answer = Some(answer);
+        } else {
+            self.description = answer.description().unwrap_or_default().to_vec();
+            answer.close(client).await;
+            self.is_through = true;
         }
         result.map(drop)
     }
@@ -220,7 +223,7 @@ impl<'a> Portal<'a> {
     fn check_execute(&self, body: &[u8]) -> Result<u64, Fault> {
         let Execute { portal, max_rows } = frontend::execute(body)?;
         self.check_name(portal)?;
-        let max = u64::try_from(max_rows).unwrap_or(0);
+        let max = u64::from(max_rows);
         let by_rows = self.read_by_rows(max).is_some();
         if self.executed && !by_rows {
             return Err(one_at_a_time());

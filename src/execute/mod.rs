@@ -140,6 +140,9 @@ pub(crate) trait Conversation {
     /// The connections of other shards whose snapshots the open block keeps.
     fn readers(&mut self) -> Option<&mut Vec<Lease>>;
 
+    /// Counts what was fetched for a statement that is finished on a twin.
+    fn count_gathered(&self, rows: u64, bytes: u64);
+
     /// What bounds a statement that is finished on a twin.
     fn gather(&self) -> &crate::config::Gather;
 

@@ -81,6 +81,10 @@ catalogue! {
     ShardConnections: Gauge "pgherd_shard_connections" ["shard"],
     /// Transactions by kind and outcome.
     Transactions: Counter "pgherd_transactions_total" ["kind", "outcome"],
+    /// Rows fetched for statements that are finished on a twin.
+    GatherRows: Counter "pgherd_gather_rows_total" [],
+    /// Bytes fetched for them.
+    GatherBytes: Counter "pgherd_gather_bytes_total" [],
     /// Bytes that multi-shard statements hold in the proxy.
     MultiBufferedBytes: Gauge "pgherd_multi_buffered_bytes" [],
     /// Plans held by the plan caches.

@@ -339,6 +339,10 @@ pub struct EngineCounters {
     errors: [CodeCounts; Origin::COUNT],
     /// Connections closed because replies and requests did not match.
     pub out_of_sync: Count,
+    /// Rows fetched for statements that are finished on a twin.
+    pub gathered_rows: Count,
+    /// Bytes fetched for them.
+    pub gathered_bytes: Count,
 }
 
 impl EngineCounters {
@@ -393,6 +397,8 @@ impl EngineCounters {
             codes.take(|code, new| metrics.add(Metric::Errors, &[code, origin.as_str()], new));
         }
         metrics.add(Metric::OutOfSync, &[], self.out_of_sync.take());
+        metrics.add(Metric::GatherRows, &[], self.gathered_rows.take());
+        metrics.add(Metric::GatherBytes, &[], self.gathered_bytes.take());
     }
 }
 

@@ -202,25 +202,44 @@ const OPERATORS: [&[u8]; 29] = [
     b"!~", b"!~*", b"~~", b"->", b"->>", b"#>", b"#>>", b"@>", b"<@", b"&&", b"&", b"|", b"@@",
 ];
 
-/// What a statement calls that may look at more than its arguments, the settings and the clock.
-pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Option<String> {
+/// What a statement calls, as far as a twin must not run it, or may not.
+#[derive(Debug, Default)]
+pub(super) struct Beyond {
+    /// What may look at more than its arguments, the settings and the clock.
+    pub(super) known: Option<String>,
+    /// Names of functions that nothing is known of: if they exist, they are PostgreSQL's own.
+    pub(super) unknown: Vec<String>,
+}
+
+/// What a statement calls besides what looks at its arguments, the settings and the clock alone.
+pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Beyond {
     let context = survey.context;
+    let mut beyond = Beyond::default();
     let of_names = survey.calls.iter().map(|call| call.name.clone());
     for name in of_names.chain(dotted(survey, cursor)) {
-        let is_free = match routine(context, &name) {
-            None => functions::is_table_free(&name),
+        if functions::is_table_free(&name) && routine(context, &name).is_none() {
+            continue;
+        }
+        match routine(context, &name) {
+            None if functions::is_read_only(&name) || functions::runs_sql(&name.name) => {
+                beyond.known.get_or_insert_with(|| named(&name));
+            }
+            None => beyond.unknown.push(name.name),
             Some(code) => {
                 let shared = context.catalog.routines.is_shared(&name.name);
-                code.is_apart() && !code.unlike && (functions::is_table_free(&name) || !shared)
+                let is_free = code.is_apart() && !code.unlike;
+                if !is_free || shared && !functions::is_table_free(&name) {
+                    beyond.known.get_or_insert_with(|| named(&name));
+                }
             }
-        };
-        if !is_free {
-            return Some(named(&name));
         }
     }
-    let unnamed = unnamed(survey, cursor);
-    let mut unnamed = unnamed.into_iter().filter(|(_, code)| !code.is_apart() || code.unlike);
-    unnamed.next().map(|(what, _)| what)
+    for (what, code) in unnamed(survey, cursor) {
+        if !code.is_apart() || code.unlike {
+            beyond.known.get_or_insert(what);
+        }
+    }
+    beyond
 }
 
 fn named(name: &Name) -> String {

@@ -289,6 +289,8 @@ pub struct Gather {
     pub filters: bool,
     /// Whether a view that it reads asks for the moment.
     pub clock_in_views: bool,
+    /// Names of functions it calls that nothing is known of: it is refused where PostgreSQL has them.
+    pub unknown: Arc<[String]>,
     /// What needs the rows of all shards together, in words.
     pub why: Arc<str>,
     /// What to answer where there is no twin.
@@ -298,10 +300,6 @@ pub struct Gather {
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own; no two of them make a state"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The distribution of its tables, by index in the topology.

@@ -129,6 +129,10 @@ impl Conversation for Session {
         self.block.as_mut().map(|block| &mut block.readers.0)
     }
 
+    fn count_gathered(&self, rows: u64, bytes: u64) {
+        self.engine.count_gathered(rows, bytes);
+    }
+
     fn gather(&self) -> &config::Gather {
         &self.database.gather
     }

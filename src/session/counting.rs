@@ -368,6 +368,12 @@ impl Engine {
         });
     }
 
+    pub(crate) fn count_gathered(&self, rows: u64, bytes: u64) {
+        let mut counters = self.counters.borrow_mut();
+        counters.gathered_rows.add(rows);
+        counters.gathered_bytes.add(bytes);
+    }
+
     pub(crate) fn count_out_of_sync(&self) {
         self.counters.borrow_mut().out_of_sync.add(1);
     }

@@ -252,7 +252,11 @@ impl Session {
             }
             (_, None) => (),
         }
-        self.wait_for_replies()
+        self.wait_for_replies()?;
+        if self.block.is_some() && self.status() == backend::Status::Failed {
+            return Err(Stop::Fault(Session::failed_block_fault()));
+        }
+        Ok(())
     }
 
     /// Where one statement of several runs, and what temporary tables it makes.

@@ -262,9 +262,9 @@ static GATHER: Section = Section {
         ),
         Key::new(
             "twins",
-            Kind::Count { min: 1, max: 1_000 },
+            Kind::Count { min: 0, max: 1_000 },
             "4",
-            "Queries of a database that may be gathered at once, on each server.",
+            "Queries of a database that may be gathered at once, on each server; with 0 what needs a twin is refused.",
         ),
         Key::new(
             "max_rows",

@@ -179,6 +179,7 @@ impl Run {
         turn: C::Twin,
         result: Result<Done, Trouble>,
     ) -> Result<Done, Trouble> {
+        client.count_gathered(self.loaded.total(), self.loaded.bytes);
         let own = self.loaded.give_back(client).await.or(self.own.take());
         client.forget_targets();
         if let Some(mut own) = own {

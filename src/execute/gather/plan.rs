@@ -73,13 +73,18 @@ pub(super) async fn plan<C: Conversation>(
     if let Some(block) = block {
         twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
     }
-    let free = rows(client, twin, FREE.as_bytes()).await?;
+    let free = format!("{FREE}{}", known_of(&gather.unknown));
+    let free = rows(client, twin, free.as_bytes()).await?;
     let mut free = free.into_iter();
     let (moment, held) = (free.next().flatten(), free.next().flatten());
     match held {
         None => return Ok(Planned::Busy),
         Some(held) if held != mark.as_bytes() => return Ok(Planned::Changed),
         Some(_) => (),
+    }
+    if let Some(Some(function)) = free.next() {
+        let function = format!("function \"{}\"", String::from_utf8_lossy(&function));
+        return Err(Trouble::Fault(refuse::looks_elsewhere(&function, &gather.table)));
     }
     let moment = match block {
         Some(block) => block.moment.clone(),
@@ -96,6 +101,21 @@ pub(super) async fn plan<C: Conversation>(
     }
     let fragments = client.plan_fragments(|context| of_plan(context, gather, &plan, &moment))?;
     Ok(Planned::Fragments(fragments, order))
+}
+
+/// Asks which of these functions PostgreSQL has.
+fn known_of(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| format!("'{}'", name.replace('\'', "''")))
+        .collect();
+    format!(
+        ", (SELECT pg_catalog.min(proname::text) FROM pg_catalog.pg_proc WHERE proname::text = ANY (ARRAY[{}]))",
+        names.join(",")
+    )
 }
 
 /// The statement as it runs in a block, whose moment it may ask for.

@@ -53,8 +53,17 @@ pub(super) fn check(
     {
         return Err(refuse::mixed(&table, &reference.name.to_string()));
     }
-    if let Some(what) = calls::beyond_arguments(survey, cursor) {
-        return Err(refuse::looks_elsewhere(&what, &table));
+    let has_policies = |name| survey.context.table(name).is_some_and(|it| it.row_security);
+    if let Some(reference) = survey
+        .references
+        .iter()
+        .find(|reference| reference.viewed && has_policies(&reference.name))
+    {
+        return Err(refuse::policies_of_owner(&reference.name.to_string()));
+    }
+    let called = calls::beyond_arguments(survey, cursor);
+    if let Some(what) = &called.known {
+        return Err(refuse::looks_elsewhere(what, &table));
     }
     let unlike = unlike::numbers(cursor).or_else(|| names_database(cursor));
     if let Some(what) = unlike.or_else(|| names_place(cursor)) {
@@ -64,6 +73,7 @@ pub(super) fn check(
         words: words(survey, cursor).map(Arc::new),
         filters: !survey.renames,
         clock_in_views: asks_clock_in_views(survey),
+        unknown: called.unknown.into(),
         why: why.into(),
         otherwise: Arc::new(otherwise),
         table: table.into(),

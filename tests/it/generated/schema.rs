@@ -163,6 +163,7 @@ impl Schema {
 
     pub(super) fn options(&self) -> Options {
         let mut options = Options::new("transaction");
+        options.twins(1);
         let mut known = vec![None; self.distributions.len()];
         for table in &self.tables {
             let name = table.schema.map_or_else(String::new, |it| format!("{it}."));
