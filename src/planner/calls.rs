@@ -184,15 +184,17 @@ pub(super) fn unfolds(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
                 before.kind == Token::CloseParen || word_name(*before, text).is_some()
             }) && further.is_none_or(|further| further.kind != Token::Dot)
         };
-        match token.kind {
-            Token::Operator => !OPERATORS.contains(&token.of(text)),
-            Token::DoubleColon => may_be_row(),
-            _ => word_name(*token, text).is_some_and(|word| {
-                word == "cast"
-                    || before.is_some_and(|before| before.kind == Token::Dot)
-                        && routines.has_function(&word)
-            }),
+        if token.kind == Token::Operator {
+            return !OPERATORS.contains(&token.of(text));
         }
+        if token.kind == Token::DoubleColon {
+            return may_be_row();
+        }
+        word_name(*token, text).is_some_and(|word| {
+            word == "cast"
+                || before.is_some_and(|before| before.kind == Token::Dot)
+                    && routines.has_function(&word)
+        })
     })
 }
 

@@ -382,7 +382,7 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
     // A server's file is that of one shard.
     let whole = |keyed: &Keyed, otherwise| match end {
         End::Server => keyed.on_one_shard(otherwise),
-        _ => keyed.unmerged(otherwise),
+        End::Client => keyed.unmerged(otherwise),
     };
     draft.access = match draft.access {
         Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),

@@ -39,25 +39,23 @@ impl Value {
         Some(text.into_bytes())
     }
 
-    /// `None` where the type is not known, so that there is no binary form.
-    fn binary(self) -> Option<Option<Vec<u8>>> {
-        Some(match self {
+    fn binary(self) -> Option<Vec<u8>> {
+        match self {
             Value::Int2(value) => Some(value.to_be_bytes().to_vec()),
             Value::Int4(value) => Some(value.to_be_bytes().to_vec()),
             Value::Int8(value) => Some(value.to_be_bytes().to_vec()),
-            Value::Text(text) => Some(text.as_bytes().to_vec()),
-            Value::Untyped(_) => return None,
+            Value::Text(text) | Value::Untyped(text) => Some(text.as_bytes().to_vec()),
             Value::Null(_) => None,
             Value::Ints(values) => {
                 let count = i32::try_from(values.len()).expect("few");
                 // One dimension without NULLs, of int4, from 1 on.
-                let mut bytes: Vec<u8> = [1, 0, 23, count, 1].map(i32::to_be_bytes).concat();
+                let mut bytes = [1, 0, 23, count, 1].map(i32::to_be_bytes).concat();
                 for value in values {
                     bytes.extend([4, *value].map(i32::to_be_bytes).concat());
                 }
                 Some(bytes)
             }
-        })
+        }
     }
 
     fn parameters(self) -> Vec<Parameter> {
@@ -66,11 +64,17 @@ impl Value {
             binary,
             bytes,
         };
-        let binary = self.binary().map(|bytes| parameter(true, bytes));
-        [parameter(false, self.text())]
-            .into_iter()
-            .chain(binary)
-            .collect()
+        let text = parameter(false, self.text());
+        match self {
+            // What has no type has no binary form.
+            Value::Untyped(_) => vec![text],
+            Value::Int2(_)
+            | Value::Int4(_)
+            | Value::Int8(_)
+            | Value::Text(_)
+            | Value::Null(_)
+            | Value::Ints(_) => vec![text, parameter(true, self.binary())],
+        }
     }
 }
 
