@@ -333,8 +333,11 @@ pub fn moment_in_block() -> Fault {
 
 /// A plan of the gather server that is nested too deeply.
 pub fn deep_plan() -> Fault {
-    Fault::error(SqlState::TOO_COMPLEX, "the statement is nested too deeply to be gathered")
-        .hint("Take it apart.")
+    Fault::error(
+        SqlState::TOO_COMPLEX,
+        "the statement is nested too deeply to be gathered",
+    )
+    .hint("Take it apart.")
 }
 
 /// A column that is not known yet.

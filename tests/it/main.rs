@@ -21,6 +21,7 @@ mod failed_blocks;
 mod faults;
 mod fixture;
 mod functions;
+mod gathering;
 mod generated;
 mod groups;
 mod handshake;

@@ -383,7 +383,6 @@ fn keys_are_what_postgresql_takes_them_for() {
         "SELECT id FROM mg ORDER BY i4, 2",
         "SELECT id FROM mg ORDER BY i4, 0",
         "SELECT mg.*, id FROM mg ORDER BY 8, t, 24",
-        "SELECT (mg).*, id FROM mg ORDER BY 1",
         "SELECT id, i4 AS id FROM mg ORDER BY id",
         "SELECT id / 0 FROM mg ORDER BY id",
         "SELECT id FROM mg ORDER BY 1 / (id - 20), id",

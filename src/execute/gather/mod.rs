@@ -11,12 +11,13 @@ mod lane;
 mod load;
 mod plan;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
+use crate::server::pool::Lease;
 use crate::wire::backend;
 use crate::wire::frame;
 
@@ -25,7 +26,7 @@ use super::{Conversation, Trouble, Twin, Wide};
 use block::Block;
 use explain::Explain;
 use load::Loaded;
-use plan::Planned;
+use plan::{Order, Planned};
 
 /// Rows of a table from which on the twin looks at them before it plans.
 const ANALYZED: u64 = 1_000;
@@ -39,37 +40,152 @@ pub(super) async fn run<C: Conversation>(
     gather: &Gather,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let limit = client.gather().timeout;
-    let deadline = tokio::time::sleep(limit);
-    tokio::pin!(deadline);
-    loop {
-        let Some(twin) = client.take_twin().await? else {
-            return Err(Trouble::Fault(Fault::clone(&gather.otherwise)));
-        };
-        let mut run = Run::default();
-        let result = {
-            let whole = run.answer(client, wide, gather, describe, &twin);
-            if limit.is_zero() {
-                whole.await
-            } else {
-                tokio::select! {
-                    biased;
-                    result = whole => result,
-                    () = &mut deadline => Err(Trouble::Fault(too_long(limit))),
+    let mut gathered = Gathered::open(client, wide, gather).await?;
+    let result = gathered.hand_on(client, wide, describe, 0).await;
+    gathered.close(client, result.map(drop)).await
+}
+
+/// A read whose rows are on a twin.
+pub(super) struct Gathered<T> {
+    turn: T,
+    run: Run,
+    order: Order,
+    /// Until when it must have ended.
+    deadline: Option<Instant>,
+    /// Rows were handed on, and there are more.
+    is_under_way: bool,
+}
+
+impl<T: Twin> Gathered<T> {
+    /// Takes a twin and fetches what the statement needs.
+    ///
+    /// # Errors
+    /// Those of the statement and of the shards; what was opened is given back.
+    pub(super) async fn open<C: Conversation<Twin = T>>(
+        client: &mut C,
+        wide: &Wide,
+        gather: &Gather,
+    ) -> Result<Gathered<T>, Trouble> {
+        let limit = client.gather().timeout;
+        let deadline = Instant::now().checked_add(limit);
+        let deadline = deadline.filter(|_| !limit.is_zero());
+        loop {
+            let Some(turn) = client.take_twin().await? else {
+                return Err(Trouble::Fault(no_twin(gather)));
+            };
+            let mut run = Run::default();
+            let fetched = run.fetch(client, wide, gather, &turn);
+            let result = in_time(deadline, limit, fetched).await;
+            match result {
+                Ok(Done::Fetched(order)) => {
+                    return Ok(Gathered {
+                        turn,
+                        run,
+                        order,
+                        deadline,
+                        is_under_way: false,
+                    });
+                }
+                Ok(Done::Busy) => {
+                    let twin = run.end(client, Ok(())).await;
+                    turn.busy_elsewhere();
+                    if let Some(lease) = twin.0 {
+                        hidden::tidy_later(lease);
+                    }
+                }
+                Ok(Done::Changed) => {
+                    let twin = run.end(client, Ok(())).await;
+                    turn.was_made_again();
+                    if let Some(lease) = twin.0 {
+                        hidden::tidy_later(lease);
+                    }
+                }
+                Err(trouble) => {
+                    let (lease, result) = run.end(client, Err(trouble)).await;
+                    if let Some(lease) = lease {
+                        hidden::tidy_with(lease, String::new(), turn);
+                    }
+                    result?;
                 }
             }
-        };
-        let result = run.end(client, twin, result).await;
-        match result {
-            Ok(Done::Answered) => return Ok(()),
-            Ok(Done::Busy | Done::Changed) => (),
-            Err(trouble) => return Err(trouble),
         }
+    }
+
+    /// Hands on the next rows, at most so many; 0 is all. Whether there are more.
+    ///
+    /// # Errors
+    /// The statement's own; 57014 after `gather.timeout`.
+    pub(super) async fn hand_on<C: Conversation<Twin = T>>(
+        &mut self,
+        client: &mut C,
+        wide: &Wide,
+        describe: bool,
+        max: u32,
+    ) -> Result<bool, Trouble> {
+        let limit = client.gather().timeout;
+        let (loaded, top) = (&self.run.loaded, &mut self.run.top);
+        self.turn.note("finishing", loaded.total(), loaded.bytes);
+        let Some(twin) = &mut self.run.twin else {
+            return Err(Trouble::Fault(gone()));
+        };
+        client.aim_cancels(targets([&*twin]));
+        if std::mem::replace(&mut self.is_under_way, true) {
+            twin.push_more(describe, max)?;
+        } else {
+            self.order.push(client, wide, twin, describe, max)?;
+        }
+        let mut has_more = false;
+        let heard = twin.hear(client, |client, heard| {
+            match heard.tag {
+                b'D' => client.out().append(top),
+                b's' => has_more = true,
+                _ => {}
+            }
+            client.out().extend_from_slice(heard.bytes);
+            Ok(true)
+        });
+        in_time(self.deadline, limit, heard).await?;
+        Ok(has_more)
+    }
+
+    /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub(super) async fn close<C: Conversation<Twin = T>>(
+        self,
+        client: &mut C,
+        result: Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let last = if self.run.loaded.bytes >= GARBAGE {
+            truncate(&self.run.tables)
+        } else {
+            String::new()
+        };
+        let (lease, result) = self.run.end(client, result).await;
+        if let Some(lease) = lease {
+            hidden::tidy_with(lease, last, self.turn);
+        }
+        result
     }
 }
 
+/// Ends what takes longer than a statement may.
+async fn in_time<R>(
+    deadline: Option<Instant>,
+    limit: Duration,
+    work: impl Future<Output = Result<R, Trouble>>,
+) -> Result<R, Trouble> {
+    let Some(deadline) = deadline else {
+        return work.await;
+    };
+    tokio::time::timeout_at(deadline.into(), work)
+        .await
+        .unwrap_or_else(|_elapsed| Err(Trouble::Fault(too_long(limit))))
+}
+
 enum Done {
-    Answered,
+    Fetched(Order),
     /// Another proxy has the twin.
     Busy,
     /// Another proxy has made it again.
@@ -84,15 +200,16 @@ struct Run {
     twin: Option<Member>,
     loaded: Loaded,
     tables: Vec<String>,
+    /// Rows of EXPLAIN that stand above the twin's.
+    top: Vec<u8>,
 }
 
 impl Run {
-    async fn answer<C: Conversation>(
+    async fn fetch<C: Conversation>(
         &mut self,
         client: &mut C,
         wide: &Wide,
         gather: &Gather,
-        describe: bool,
         turn: &C::Twin,
     ) -> Result<Done, Trouble> {
         let block = self.borrow_block(client).await?;
@@ -116,10 +233,16 @@ impl Run {
         };
         self.tables = fragments.iter().map(|it| it.table.clone()).collect();
         let explain = Explain::of(wide);
-        let mut top = Vec::new();
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
             self.loaded
-                .fetch(client, turn, twin, &mut fragments, block.as_ref(), &mut self.own)
+                .fetch(
+                    client,
+                    turn,
+                    twin,
+                    &mut fragments,
+                    block.as_ref(),
+                    &mut self.own,
+                )
                 .await?;
         }
         if let Some(explain) = &explain {
@@ -129,23 +252,24 @@ impl Run {
                 explain::estimates(client, &mut self.loaded, &fragments, &mut self.own).await?
             };
             for line in explain.lines(&fragments, &self.loaded, &told) {
-                backend::data_row(&mut top, std::iter::once(Some(line.as_bytes())));
+                backend::data_row(&mut self.top, std::iter::once(Some(line.as_bytes())));
             }
         }
-        self.own = self.loaded.give_back(client).await.or(self.own.take());
-        client.aim_cancels(targets([&*twin]));
-        turn.note("finishing", self.loaded.total(), self.loaded.bytes);
-        twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
-        order.push(client, wide, twin, describe)?;
-        twin.hear(client, |client, heard| {
-            if heard.tag == b'D' {
-                client.out().append(&mut top);
-            }
-            client.out().extend_from_slice(heard.bytes);
-            Ok(true)
-        })
-        .await?;
-        Ok(Done::Answered)
+        self.return_block(client).await;
+        if let Some(twin) = &mut self.twin {
+            twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
+        }
+        Ok(Done::Fetched(order))
+    }
+
+    /// Gives back what fragments came on, the block's connection included.
+    async fn return_block<C: Conversation>(&mut self, client: &mut C) {
+        let own = self.loaded.give_back(client).await.or(self.own.take());
+        client.forget_targets();
+        if let Some(mut own) = own {
+            own.calm(client).await;
+            client.return_block(own.lease);
+        }
     }
 
     /// Takes the connection of the client's block, if it has one open, and asks it what it must know.
@@ -172,22 +296,16 @@ impl Run {
         }
     }
 
-    /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
+    /// Gives up what was opened; the twin's connection is still to be brought to rest.
     async fn end<C: Conversation>(
         mut self,
         client: &mut C,
-        turn: C::Twin,
-        result: Result<Done, Trouble>,
-    ) -> Result<Done, Trouble> {
+        result: Result<(), Trouble>,
+    ) -> (Option<Lease>, Result<(), Trouble>) {
         client.count_gathered(self.loaded.total(), self.loaded.bytes);
-        let own = self.loaded.give_back(client).await.or(self.own.take());
-        client.forget_targets();
-        if let Some(mut own) = own {
-            own.calm(client).await;
-            client.return_block(own.lease);
-        }
+        self.return_block(client).await;
         let Some(mut twin) = self.twin else {
-            return result;
+            return (None, result);
         };
         let result = twin.unless_cut(result);
         if let Some(connection) = twin.lease.connection() {
@@ -198,23 +316,7 @@ impl Run {
                 client.cancel_now(&connection.cancel);
             }
         }
-        let last = if self.loaded.bytes >= GARBAGE {
-            truncate(&self.tables)
-        } else {
-            String::new()
-        };
-        match result {
-            Ok(Done::Busy) => {
-                turn.busy_elsewhere();
-                hidden::tidy_later(twin.lease);
-            }
-            Ok(Done::Changed) => {
-                turn.was_made_again();
-                hidden::tidy_later(twin.lease);
-            }
-            Ok(Done::Answered) | Err(_) => hidden::tidy_with(twin.lease, last, turn),
-        }
-        result
+        (Some(twin.lease), result)
     }
 }
 

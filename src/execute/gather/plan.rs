@@ -84,7 +84,10 @@ pub(super) async fn plan<C: Conversation>(
     }
     if let Some(Some(function)) = free.next() {
         let function = format!("function \"{}\"", String::from_utf8_lossy(&function));
-        return Err(Trouble::Fault(refuse::looks_elsewhere(&function, &gather.table)));
+        return Err(Trouble::Fault(refuse::looks_elsewhere(
+            &function,
+            &gather.table,
+        )));
     }
     let moment = match block {
         Some(block) => block.moment.clone(),
@@ -133,16 +136,17 @@ fn within(wide: &Wide, gather: &Gather) -> Result<Order, Fault> {
 }
 
 impl Order {
-    /// Queues the statement for its answer.
+    /// Queues the statement for its answer, or for so many rows of it.
     pub(super) fn push<C: Conversation>(
         &self,
         client: &C,
         wide: &Wide,
         twin: &mut Member,
         describe: bool,
+        max: u32,
     ) -> Result<(), Trouble> {
         match (self, &wide.source) {
-            (Order::Verbatim, source) => twin.push_statement(client, source, describe),
+            (Order::Verbatim, source) => twin.push_rows(client, source, describe, max),
             (Order::Rewritten(text), Source::Text(_)) => {
                 twin.push_statement(client, &Source::Text(text.clone()), describe)
             }
@@ -156,7 +160,7 @@ impl Order {
             ) => {
                 let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
                 let detour = client.detour(prepared);
-                twin.push_own_statement(prepared, &parse, after_names, &detour, describe)
+                twin.push_own_rows(prepared, &parse, after_names, &detour, describe, max)
             }
         }
     }
@@ -260,7 +264,9 @@ fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
 /// What stands within the first parentheses of a text.
 fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
     let tokens = scan(text, lexing).ok()?;
-    let open = tokens.iter().position(|token| token.kind == Kind::OpenParen)?;
+    let open = tokens
+        .iter()
+        .position(|token| token.kind == Kind::OpenParen)?;
     let mut cursor = Cursor::new(text, tokens.get(open..)?);
     let start = tokens.get(open)?.end;
     cursor.skip_group();

@@ -231,19 +231,33 @@ mod tests {
             ("((o.b = $0) AND (o.a = 1))", None),
             ("(NOT (hashed SubPlan 1))", None),
             ("(o.a > (SubPlan 1))", None),
-            ("(upper(o.name) = 'X'::text)", Some("(upper(t.name) = 'X'::text)")),
+            (
+                "(upper(o.name) = 'X'::text)",
+                Some("(upper(t.name) = 'X'::text)"),
+            ),
             ("(random() > '0.5'::double precision)", None),
             ("(public.f(o.a) = 1)", None),
-            ("(o.a = ANY ('{1,2}'::integer[]))", Some("(t.a = ANY ('{1,2}'::integer[]))")),
+            (
+                "(o.a = ANY ('{1,2}'::integer[]))",
+                Some("(t.a = ANY ('{1,2}'::integer[]))"),
+            ),
             ("(o.m = 'a'::public.mood)", Some("(t.m = 'a'::public.mood)")),
             (
                 "(o.placed > (now() - '1 day'::interval))",
-                Some("(t.placed > ('2026-01-01 00:00:00+00'::timestamp with time zone - '1 day'::interval))"),
+                Some(
+                    "(t.placed > ('2026-01-01 00:00:00+00'::timestamp with time zone - '1 day'::interval))",
+                ),
             ),
             ("(o.* IS NOT NULL)", Some("(t.* IS NOT NULL)")),
-            ("((o.n)::character varying(3) = 'a'::text)", Some("((t.n)::character varying(3) = 'a'::text)")),
+            (
+                "((o.n)::character varying(3) = 'a'::text)",
+                Some("((t.n)::character varying(3) = 'a'::text)"),
+            ),
             ("(o.owner = CURRENT_USER)", None),
-            ("(EXTRACT(year FROM o.placed) = '2020'::numeric)", Some("(EXTRACT(year FROM t.placed) = '2020'::numeric)")),
+            (
+                "(EXTRACT(year FROM o.placed) = '2020'::numeric)",
+                Some("(EXTRACT(year FROM t.placed) = '2020'::numeric)"),
+            ),
         ];
         for (filter, wanted) in cases {
             assert_eq!(of(filter).as_deref(), wanted, "{filter}");

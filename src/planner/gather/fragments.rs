@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::filter::{ALIAS, pushed};
 use crate::error::{Fault, SqlState};
+use crate::placement::ShardSet;
 use crate::placement::catalog::{Column, Table};
 use crate::planner::context::{Context, Relation};
-use crate::placement::ShardSet;
 use crate::planner::plan::{Gather, Literal, Parameter, Route, Values};
 use crate::planner::refuse;
 use crate::planner::route::route;
@@ -78,8 +78,11 @@ pub fn fragments(
     moment: &str,
 ) -> Result<Vec<Fragment>, Fault> {
     let unread = || {
-        Fault::error(SqlState::INTERNAL, "the gather server's plan was not understood")
-            .hint("This is a fault of pgherd; please report it.")
+        Fault::error(
+            SqlState::INTERNAL,
+            "the gather server's plan was not understood",
+        )
+        .hint("This is a fault of pgherd; please report it.")
     };
     // What the client's encoding has and UTF-8 has not is in no condition that is pushed.
     let plan = String::from_utf8_lossy(plan);
@@ -291,7 +294,9 @@ fn written(name: &Name) -> String {
 fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
     let table = written(name);
     let list = |prefix: &str| {
-        let names = columns.iter().map(|column| prefix.to_owned() + &quoted(&column.name));
+        let names = columns
+            .iter()
+            .map(|column| prefix.to_owned() + &quoted(&column.name));
         names.collect::<Vec<_>>().join(", ")
     };
     let mut query = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
@@ -319,8 +324,8 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
 fn is_alike(oid: u32) -> bool {
     /// `regproc` and its like, and their arrays; `aclitem` has no binary form.
     const NUMBERS: [u32; 24] = [
-        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
-        4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
+        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769,
+        3770, 4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
     ];
     oid < FIRST_UNPINNED && !NUMBERS.contains(&oid)
 }

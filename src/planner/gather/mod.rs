@@ -195,6 +195,18 @@ fn is_star(before: Option<&Token>, token: Token, after: Option<&Token>, text: &[
 
 /// Words behind a target list, none of which begins an operand.
 const ENDS: [&str; 14] = [
-    "except", "fetch", "for", "from", "group", "having", "intersect", "into", "limit", "offset",
-    "order", "union", "where", "window",
+    "except",
+    "fetch",
+    "for",
+    "from",
+    "group",
+    "having",
+    "intersect",
+    "into",
+    "limit",
+    "offset",
+    "order",
+    "union",
+    "where",
+    "window",
 ];
