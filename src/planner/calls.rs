@@ -163,6 +163,47 @@ impl Made {
     }
 }
 
+/// Whether PostgreSQL may write out code of the users' own in the statement's place, with columns of a whole
+/// row that no word of the statement names: functions in SQL, also those behind operators and casts.
+pub(super) fn unfolds(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
+    let context = survey.context;
+    let routines = &context.catalog.routines;
+    if routines.is_empty() {
+        return false;
+    }
+    let mut calls = survey.calls.iter();
+    if calls.any(|call| routine(context, &call.name).is_some()) {
+        return true;
+    }
+    let (text, tokens) = (cursor.text(), cursor.tokens());
+    tokens.iter().enumerate().any(|(at, token)| {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let may_be_row = || {
+            let further = at.checked_sub(2).and_then(|at| tokens.get(at));
+            before.is_some_and(|before| {
+                before.kind == Token::CloseParen || word_name(*before, text).is_some()
+            }) && further.is_none_or(|further| further.kind != Token::Dot)
+        };
+        if token.kind == Token::Operator {
+            return !OPERATORS.contains(&token.of(text));
+        }
+        if token.kind == Token::DoubleColon {
+            return may_be_row();
+        }
+        word_name(*token, text).is_some_and(|word| {
+            word == "cast"
+                || before.is_some_and(|before| before.kind == Token::Dot)
+                    && routines.has_function(&word)
+        })
+    })
+}
+
+/// Operators that nobody makes anew for rows of a table.
+const OPERATORS: [&[u8]; 29] = [
+    b"*", b"+", b"-", b"/", b"%", b"^", b"<", b">", b"=", b"<>", b"!=", b"<=", b">=", b"||", b"~", b"~*",
+    b"!~", b"!~*", b"~~", b"->", b"->>", b"#>", b"#>>", b"@>", b"<@", b"&&", b"&", b"|", b"@@",
+];
+
 /// What a statement calls, as far as a twin must not run it, or may not.
 #[derive(Debug, Default)]
 pub(super) struct Beyond {

@@ -331,6 +331,22 @@ pub struct Keyed {
 }
 
 impl Keyed {
+    /// The same, where the shards' answers are not put together: one shard or a twin answers, else
+    /// `otherwise` is why none does.
+    #[must_use]
+    pub fn unmerged(&self, otherwise: Fault) -> Keyed {
+        let gather = self.gather.as_deref().map(|gather| {
+            Arc::new(Gather {
+                otherwise: Arc::new(otherwise.clone()),
+                ..gather.clone()
+            })
+        });
+        Keyed {
+            gather,
+            ..self.on_one_shard(otherwise)
+        }
+    }
+
     /// The same, where only one shard may answer; else `otherwise`.
     #[must_use]
     pub fn on_one_shard(&self, otherwise: Fault) -> Keyed {

@@ -19,7 +19,7 @@ use super::block::Block;
 
 /// How a statement is planned: every table is read from one end to the other, so that each condition of a table
 /// stands at its scan, and constants are written so that they are read back the same.
-const SETTINGS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;SAVEPOINT pgherd;\
+const SETTINGS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;SAVEPOINT pgherd;\
     SET LOCAL enable_indexscan = off;SET LOCAL enable_indexonlyscan = off;\
     SET LOCAL enable_bitmapscan = off;SET LOCAL enable_tidscan = off;\
     SET LOCAL max_parallel_workers_per_gather = 0;SET LOCAL jit = off;\

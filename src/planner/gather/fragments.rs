@@ -62,6 +62,8 @@ struct Plan<'p> {
     scans: Vec<Scan<'p>>,
     /// Columns behind the name of their scan; `*` for whole rows.
     columns: BTreeSet<(String, String)>,
+    /// Whether something is compared with a subquery's rows, as it does not say what.
+    hides: bool,
 }
 
 /// What must be fetched, in the order of the tables' names. `plan` is the answer of EXPLAIN, `moment` the gather
@@ -159,6 +161,7 @@ impl<'p> Plan<'p> {
         let Ok(tokens) = scan(bytes, Lexing::default()) else {
             return;
         };
+        self.hides |= tokens.iter().any(|token| token.of(bytes) == b"SubPlan");
         for three in tokens.windows(3) {
             let [qualifier, dot, column] = *three else {
                 continue;
@@ -205,6 +208,7 @@ impl<'p> Plan<'p> {
                 .is_none_or(|words| words.contains(&column.name));
             let is_read = !gather.filters
                 || is_alone
+                || self.hides
                 || scans.iter().any(|scan| mentioned(scan.alias, &column.name));
             column.primary || whole || is_said && is_read
         };

@@ -65,7 +65,8 @@ pub(super) fn check(
     if let Some(what) = &called.known {
         return Err(refuse::looks_elsewhere(what, &table));
     }
-    if let Some(what) = unlike::numbers(cursor).or_else(|| names_database(cursor)) {
+    let unlike = unlike::numbers(cursor).or_else(|| names_database(cursor));
+    if let Some(what) = unlike.or_else(|| names_place(cursor)) {
         return Err(refuse::numbers(&what, &table));
     }
     Ok(Gather {
@@ -89,6 +90,17 @@ fn names_database(cursor: Cursor<'_>) -> Option<String> {
     is_named.then(|| "the name of the database".to_owned())
 }
 
+/// A row lies elsewhere on a twin, and was written by another transaction.
+fn names_place(cursor: Cursor<'_>) -> Option<String> {
+    const COLUMNS: [&str; 5] = ["ctid", "xmin", "xmax", "cmin", "cmax"];
+    let mut words = cursor.tokens().iter();
+    let named = words.find_map(|token| {
+        let word = word_name(*token, cursor.text())?;
+        COLUMNS.contains(&word.as_str()).then_some(word)
+    });
+    named.map(|word| format!("system column \"{word}\""))
+}
+
 /// Whether a view that it reads asks for the moment.
 fn asks_clock_in_views(survey: &Survey<'_>) -> bool {
     survey.views.iter().any(|(_, view)| {
@@ -101,7 +113,7 @@ fn asks_clock_in_views(survey: &Survey<'_>) -> bool {
 /// Every name that the statement and its views may mean a column by; `None` where they mean all columns of
 /// a table without naming them.
 fn words(survey: &Survey<'_>, cursor: Cursor<'_>) -> Option<BTreeSet<String>> {
-    if survey.renames {
+    if survey.renames || calls::unfolds(survey, cursor) {
         return None;
     }
     let mut words = BTreeSet::new();
@@ -128,7 +140,7 @@ fn add_words(cursor: Cursor<'_>, words: &mut BTreeSet<String>) -> bool {
             return false;
         }
         if let Some(word) = word_name(*token, text) {
-            if token.kind == Kind::Word && word == "natural" {
+            if token.kind == Kind::Word && matches!(word.as_str(), "natural" | "table") {
                 return false;
             }
             words.insert(word);

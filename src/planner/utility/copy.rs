@@ -379,17 +379,22 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
             binary: options.binary,
         };
     }
+    // A server's file is that of one shard.
+    let whole = |keyed: &Keyed, otherwise| match end {
+        End::Server => keyed.on_one_shard(otherwise),
+        End::Client => keyed.unmerged(otherwise),
+    };
     draft.access = match draft.access {
         Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::AnyShard if options.binary => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat.is_some() => {
-            Access::Keyed(Arc::new(keyed.on_one_shard(whole_file())))
+            Access::Keyed(Arc::new(whole(&keyed, whole_file())))
         }
         // A line is not looked into.
         Access::Keyed(keyed) if let Some(clause) = finished(&keyed) => Access::Keyed(Arc::new(
-            keyed.on_one_shard(refuse::read(&keyed.table, clause, keyed.keys.is_some())),
+            whole(&keyed, refuse::read(&keyed.table, clause, keyed.keys.is_some())),
         )),
         // Its command tag and rows are those of one COPY; copies answer alike.
         Access::Broadcast { .. } => Access::Refuse(Arc::new(refuse::kind(

@@ -114,13 +114,13 @@ fn cells(part: &Part, ordered: bool) -> Vec<Vec<Cell>> {
     };
     let mut rows: Vec<Vec<Cell>> = part.rows.iter().map(row).collect();
     if !ordered {
-        rows.sort_by(by_cells);
+        rows.sort_by(|one, other| by_cells(one, other));
     }
     rows
 }
 
 /// Floats come last, so that equal ones of little difference do not part what else is equal.
-fn by_cells(one: &Vec<Cell>, other: &Vec<Cell>) -> Ordering {
+fn by_cells(one: &[Cell], other: &[Cell]) -> Ordering {
     let first = |of: &dyn Fn(&Cell, &Cell) -> Ordering| {
         let mut orders = one.iter().zip(other).map(|(one, other)| of(one, other));
         orders

@@ -131,9 +131,14 @@ impl Stage {
         self.shuffled.run("ANALYZE");
     }
 
-    /// Fresh connections.
+    /// A fresh connection in place of the old.
     pub(crate) fn reconnect(&mut self) {
-        self.client = self.herd.connect();
+        self.client = self.connect();
+    }
+
+    /// A further client of the proxy.
+    pub(crate) fn connect(&self) -> Client {
+        self.herd.connect()
     }
 
     /// Sends it everywhere; every server has run it then.

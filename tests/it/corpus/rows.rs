@@ -93,7 +93,8 @@ pub(super) fn copy_text(rows: &Rows) -> Vec<u8> {
     rows.iter().map(line).collect::<String>().into_bytes()
 }
 
-fn some(value: impl ToString) -> Option<String> {
+#[expect(clippy::unnecessary_wraps, reason = "other values of a row are NULL")]
+fn some<T: ToString + ?Sized>(value: &T) -> Option<String> {
     Some(value.to_string())
 }
 
@@ -110,7 +111,7 @@ fn customers() -> Rows {
     let row = |(at, id): (usize, i64)| {
         let number = i64::try_from(at).expect("few");
         vec![
-            some(id),
+            some(&id),
             pick(&REGIONS, number * 7 / 3).map(str::to_owned),
             (at % 13 != 5).then(|| NAMES[at * 5 % NAMES.len()].to_owned()),
             (at % 9 != 8).then(|| (at % 4).to_string()),
@@ -151,7 +152,7 @@ fn orders() -> (Rows, Rows) {
             let total = match order {
                 17 => None,
                 18 => some("9999999999.99"),
-                _ => some(format!(
+                _ => some(&format!(
                     "{}{}.{:02}",
                     if cents < 0 { "-" } else { "" },
                     cents.abs() / 100,
@@ -171,8 +172,8 @@ fn orders() -> (Rows, Rows) {
                 )
             });
             orders.push(vec![
-                some(order),
-                some(id),
+                some(&order),
+                some(&id),
                 pick(&STATUSES, order * 3 + nth).map(str::to_owned),
                 total,
                 placed,
@@ -181,8 +182,8 @@ fn orders() -> (Rows, Rows) {
                 item += 1;
                 let product = (item * 13 + part) % 31;
                 let row = vec![
-                    some(order),
-                    some(id),
+                    some(&order),
+                    some(&id),
                     (item % 29 != 3).then(|| product.to_string()),
                     (item % 17 != 11).then(|| ((item * 7 + part) % 9 - 1).to_string()),
                     (item % 23 != 7).then(|| {
@@ -204,17 +205,17 @@ fn orders() -> (Rows, Rows) {
     }
     // Items of no order and of no customer.
     items.push(vec![
-        some(-1),
-        some(3),
-        some(5),
-        some(2_147_483_647),
+        some(&-1),
+        some(&3),
+        some(&5),
+        some(&2_147_483_647),
         some("99999999999999999999.5"),
     ]);
     items.push(vec![
         None,
-        some(8),
-        some(5),
-        some(-2_147_483_648),
+        some(&8),
+        some(&5),
+        some(&-2_147_483_648),
         some("-0.001"),
     ]);
     (orders, items)
@@ -223,7 +224,7 @@ fn orders() -> (Rows, Rows) {
 fn products() -> Rows {
     let row = |id: i64| {
         vec![
-            some(id),
+            some(&id),
             (id % 8 != 6).then(|| (id % 9 + 1).to_string()),
             pick(&NAMES.map(Some), id * 3).map(str::to_owned),
             (id % 10 != 4).then(|| format!("{}.{}", id * id % 83, id % 7 * 10)),
@@ -235,8 +236,8 @@ fn products() -> Rows {
 fn reviews() -> Rows {
     let row = |id: i64| {
         vec![
-            some(id),
-            some(id * 5 % 37),
+            some(&id),
+            some(&(id * 5 % 37)),
             (id % 12 != 6).then(|| (id * 3 % 55).to_string()),
             pick(&STARS, id * 4).map(str::to_owned),
         ]
@@ -259,7 +260,7 @@ fn cats() -> Rows {
     ];
     let row = |(at, parent): (usize, Option<i32>)| {
         vec![
-            some(at + 1),
+            some(&(at + 1)),
             (at != 4).then(|| format!("cat {}", at % 7)),
             parent.map(|parent| parent.to_string()),
         ]

@@ -182,7 +182,9 @@ fn filled(w: &mut Writer<'_>, scope: &Scope, shape: &str, depth: usize) -> Strin
             Some('s') => Kind::Time,
             _ => Kind::Bool,
         };
-        sql += &format!("({})", value(w, scope, kind, depth.min(1)));
+        sql.push('(');
+        sql += &value(w, scope, kind, depth.min(1));
+        sql.push(')');
         rest = &after[1..];
     }
     format!("({sql}{rest})")
@@ -322,128 +324,89 @@ fn of_subquery(w: &mut Writer<'_>, scope: &Scope, depth: usize) -> String {
     })
 }
 
+/// Aggregates of each kind over values of another; `#` is the value, `@` a constant of its kind.
+fn patterns(kind: Kind) -> &'static [(&'static str, Kind)] {
+    match kind {
+        Kind::Int => &[
+            ("count(*)", Kind::Int),
+            ("count(#)", Kind::Text),
+            ("count(#)", Kind::Num),
+            ("count(DISTINCT #)", Kind::Text),
+            ("count(DISTINCT #)", Kind::Float),
+            ("percentile_disc(0.3) WITHIN GROUP (ORDER BY #)", Kind::Int),
+            ("bit_xor((#) % 64)", Kind::Int),
+            ("rank(@) WITHIN GROUP (ORDER BY #)", Kind::Int),
+            ("sum(((#) % 1000)::int)", Kind::Int),
+            ("min(#)", Kind::Int),
+            ("max(#)", Kind::Int),
+        ],
+        Kind::Num => &[
+            ("avg(#)", Kind::Num),
+            ("avg(#)", Kind::Int),
+            ("sum(#)", Kind::Num),
+            ("sum(DISTINCT #)", Kind::Num),
+            ("stddev(#)", Kind::Num),
+            ("variance(#)", Kind::Num),
+            ("var_pop(#)", Kind::Num),
+            ("min(#)", Kind::Num),
+            ("max(#)", Kind::Num),
+        ],
+        Kind::Float => &[
+            (
+                "percentile_cont(0.5) WITHIN GROUP (ORDER BY (#)::float8)",
+                Kind::Int,
+            ),
+            (
+                "regr_avgx(((#) % 100)::float8, ((#) % 7)::float8)",
+                Kind::Int,
+            ),
+            (
+                "covar_pop(((#) % 100)::float8, ((#) % 7)::float8)",
+                Kind::Int,
+            ),
+            ("min(#)", Kind::Float),
+            ("max(#)", Kind::Float),
+        ],
+        Kind::Text => &[
+            ("string_agg(#, ',' ORDER BY # DESC)", Kind::Text),
+            ("string_agg(DISTINCT #, ';')", Kind::Text),
+            ("array_agg(# ORDER BY # NULLS FIRST)::text", Kind::Int),
+            ("jsonb_agg(# ORDER BY #)::text", Kind::Date),
+            ("mode() WITHIN GROUP (ORDER BY #)", Kind::Text),
+            ("min(#)", Kind::Text),
+            ("max(#)", Kind::Text),
+        ],
+        Kind::Date => &[("min(#)", Kind::Date), ("max(#)", Kind::Date)],
+        Kind::Time => &[("min(#)", Kind::Time), ("max(#)", Kind::Time)],
+        Kind::Bool => &[
+            ("bool_and(#)", Kind::Bool),
+            ("bool_or(#)", Kind::Bool),
+            ("every(#)", Kind::Bool),
+        ],
+    }
+}
+
 /// An aggregate of a kind.
 pub(super) fn aggregate(w: &mut Writer<'_>, scope: &Scope, kind: Kind, depth: usize) -> String {
-    let of = |w: &mut Writer<'_>, kind| uniform(w, scope, kind, depth);
-    let (sql, plain) = match kind {
-        Kind::Int => match w.random.below(9) {
-            0 => ("count(*)".to_owned(), true),
-            1 => {
-                let kind = w.kind();
-                (format!("count({})", of(w, kind)), true)
-            }
-            2 => {
-                let kind = w.kind();
-                (format!("count(DISTINCT {})", of(w, kind)), true)
-            }
-            3 => (
-                format!(
-                    "percentile_disc(0.3) WITHIN GROUP (ORDER BY {})",
-                    of(w, Kind::Int)
-                ),
-                true,
-            ),
-            4 => (format!("bit_xor(({}) % 64)", of(w, Kind::Int)), true),
-            5 => {
-                let given = w.literal(Kind::Int);
-                (
-                    format!("rank({given}) WITHIN GROUP (ORDER BY {})", of(w, Kind::Int)),
-                    true,
-                )
-            }
-            6 => (format!("sum((({}) % 1000)::int)", of(w, Kind::Int)), true),
-            _ => (
-                format!("{}({})", w.choose(&["min", "max"]), of(w, Kind::Int)),
-                true,
-            ),
-        },
-        Kind::Num => match w.random.below(6) {
-            0 => (format!("avg({})", of(w, Kind::Num)), true),
-            1 => (format!("sum(DISTINCT {})", of(w, Kind::Num)), true),
-            2 => (
-                format!(
-                    "{}({})",
-                    w.choose(&["stddev", "variance", "var_pop", "stddev_pop"]),
-                    of(w, Kind::Num)
-                ),
-                true,
-            ),
-            3 => (format!("avg({})", of(w, Kind::Int)), true),
-            4 => (
-                format!("{}({})", w.choose(&["min", "max"]), of(w, Kind::Num)),
-                true,
-            ),
-            _ => (format!("sum({})", of(w, Kind::Num)), true),
-        },
-        Kind::Float => match w.random.below(3) {
-            0 => (
-                format!(
-                    "percentile_cont(0.5) WITHIN GROUP (ORDER BY ({})::float8)",
-                    of(w, Kind::Int)
-                ),
-                true,
-            ),
-            1 => {
-                let (one, other) = (of(w, Kind::Int), of(w, Kind::Int));
-                (
-                    format!(
-                        "{}((({one}) % 100)::float8, (({other}) % 100)::float8)",
-                        w.choose(&["regr_count", "regr_avgx", "covar_pop"])
-                    ),
-                    true,
-                )
-            }
-            _ => (
-                format!("{}({})", w.choose(&["min", "max"]), of(w, Kind::Float)),
-                true,
-            ),
-        },
-        Kind::Text => match w.random.below(5) {
-            0 => {
-                let one = of(w, Kind::Text);
-                (format!("string_agg({one}, ',' ORDER BY {one} DESC)"), true)
-            }
-            1 => {
-                let one = of(w, Kind::Text);
-                (format!("string_agg(DISTINCT {one}, ';')"), true)
-            }
-            2 => {
-                let one = of(w, Kind::Int);
-                (
-                    format!("array_agg({one} ORDER BY {one} NULLS FIRST)"),
-                    false,
-                )
-            }
-            3 => (
-                format!("mode() WITHIN GROUP (ORDER BY {})", of(w, Kind::Text)),
-                true,
-            ),
-            _ => (
-                format!("{}({})", w.choose(&["min", "max"]), of(w, Kind::Text)),
-                true,
-            ),
-        },
-        Kind::Date | Kind::Time => (
-            format!("{}({})", w.choose(&["min", "max"]), of(w, kind)),
-            true,
-        ),
-        Kind::Bool => {
-            let one = condition(w, scope, 0);
-            (
-                format!("{}({one})", w.choose(&["bool_and", "bool_or", "every"])),
-                true,
-            )
-        }
+    let (pattern, over) = *w.random.choose(patterns(kind));
+    let (call, cast) = match pattern.split_once("::text") {
+        Some((call, "")) => (call, "::text"),
+        _ => (pattern, ""),
     };
-    let filter = if w.chance(12) {
-        format!(" FILTER (WHERE {})", condition(w, scope, 0))
+    let mut sql = call.to_owned();
+    if sql.contains('@') {
+        sql = sql.replace('@', &w.literal(over));
+    }
+    if sql.contains('#') {
+        sql = sql.replace('#', &uniform(w, scope, over, depth));
+    }
+    if w.chance(12) {
+        let condition = condition(w, scope, 0);
+        sql = format!("{sql} FILTER (WHERE {condition})");
+    }
+    if cast.is_empty() {
+        sql
     } else {
-        String::new()
-    };
-    let sql = sql + &filter;
-    match kind {
-        _ if !plain => format!("({sql})::text"),
-        Kind::Float => format!("({sql})::float8"),
-        Kind::Int | Kind::Num | Kind::Text | Kind::Date | Kind::Time | Kind::Bool => sql,
+        format!("({sql}){cast}")
     }
 }

@@ -93,22 +93,18 @@ fn limited(w: &mut Writer<'_>, query: &str, columns: usize) -> String {
             format!("{name}.x{at}{direction}")
         })
         .collect();
-    let mut sql = format!(
+    let sql = format!(
         "SELECT * FROM ({query}) AS {name} ORDER BY {}, {name}::text",
         keys.join(", ")
     );
     let count = (1 + w.random.below(12)).to_string();
     match w.random.below(5) {
-        0 => (),
-        1 => sql += &format!(" FETCH FIRST {count} ROWS WITH TIES"),
-        2 => sql += &format!(" LIMIT {count} OFFSET {}", w.random.below(6)),
-        3 if w.extended => {
-            let count = w.parameter(Kind::Int, count);
-            sql += &format!(" LIMIT {count}");
-        }
-        _ => sql += &format!(" LIMIT {count}"),
+        0 => sql,
+        1 => format!("{sql} FETCH FIRST {count} ROWS WITH TIES"),
+        2 => format!("{sql} LIMIT {count} OFFSET {}", w.random.below(6)),
+        3 if w.extended => format!("{sql} LIMIT {}", w.parameter(Kind::Int, &count)),
+        _ => format!("{sql} LIMIT {count}"),
     }
-    sql
 }
 
 /// ` WHERE …`, or nothing.
@@ -225,11 +221,10 @@ fn grouped(w: &mut Writer<'_>, kinds: &[Kind], depth: usize) -> String {
         let column = *w.random.choose(&of_kind);
         let key = match kind {
             Kind::Int if w.chance(40) => format!("{column} % 5"),
-            Kind::Int | Kind::Bool | Kind::Date => column.to_owned(),
+            Kind::Text if w.chance(40) => format!("upper({column})"),
+            Kind::Int | Kind::Bool | Kind::Date | Kind::Text => column.to_owned(),
             Kind::Num => format!("round({column}, 2)"),
             Kind::Float => format!("nullif({column}, 0)"),
-            Kind::Text if w.chance(40) => format!("upper({column})"),
-            Kind::Text => column.to_owned(),
             Kind::Time => format!("date_trunc('month', {column})"),
         };
         keys.push((kind, key));

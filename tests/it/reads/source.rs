@@ -156,10 +156,7 @@ fn columns_of(relation: &str, columns: impl Iterator<Item = (String, Kind)>) -> 
 fn one(w: &mut Writer<'_>, depth: usize) -> Scope {
     match w.random.below(20) {
         0 if depth > 0 => subquery(w, depth - 1, ""),
-        1 if depth > 0 => {
-            let lateral = subquery(w, depth - 1, "LATERAL ");
-            return lateral;
-        }
+        1 if depth > 0 => subquery(w, depth - 1, "LATERAL "),
         2 => values(w),
         3 => {
             let name = w.name('g');

@@ -94,7 +94,8 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn choose(&mut self, items: &[&'static str]) -> &'static str {
-        *self.random.choose::<&'static str>(items)
+        let at = self.random.below(items.len());
+        items[at]
     }
 
     pub(super) fn kind(&mut self) -> Kind {
@@ -121,7 +122,7 @@ impl<'a> Writer<'a> {
     pub(super) fn literal(&mut self, kind: Kind) -> String {
         let (text, quoted) = self.constant(kind);
         if self.extended && self.random.chance(60) {
-            return self.parameter(kind, text);
+            return self.parameter(kind, &text);
         }
         if quoted {
             format!("{} '{}'", type_name(kind), text.replace('\'', "''"))
@@ -165,7 +166,7 @@ impl<'a> Writer<'a> {
     }
 
     /// A parameter with a cast that says its type, or with its type in Parse.
-    pub(super) fn parameter(&mut self, kind: Kind, text: String) -> String {
+    pub(super) fn parameter(&mut self, kind: Kind, text: &str) -> String {
         let text = text.trim_matches(['(', ')']).to_owned();
         let number = self.parameters.len() + 1;
         let declared = self.random.chance(50);

@@ -3,8 +3,9 @@
 
 mod list;
 
-use crate::corpus::{Outcome, Stage};
-use crate::generated::{Form, Parameter, Step, run, show, show_reply};
+use crate::client::Client;
+use crate::corpus::{Outcome, Stage, difference};
+use crate::generated::{Form, Parameter, Reply, Step, run, show, show_reply};
 use list::{READS, REFUSED, Shape, Value, WRITES};
 
 /// Whether each shape is read within a block as well, and blocks write on several shards.
@@ -38,25 +39,23 @@ impl Value {
         Some(text.into_bytes())
     }
 
-    /// `None` where the type is not known, so that there is no binary form.
-    fn binary(self) -> Option<Option<Vec<u8>>> {
-        Some(match self {
+    fn binary(self) -> Option<Vec<u8>> {
+        match self {
             Value::Int2(value) => Some(value.to_be_bytes().to_vec()),
             Value::Int4(value) => Some(value.to_be_bytes().to_vec()),
             Value::Int8(value) => Some(value.to_be_bytes().to_vec()),
-            Value::Text(text) => Some(text.as_bytes().to_vec()),
-            Value::Untyped(_) => return None,
+            Value::Text(text) | Value::Untyped(text) => Some(text.as_bytes().to_vec()),
             Value::Null(_) => None,
             Value::Ints(values) => {
                 let count = i32::try_from(values.len()).expect("few");
                 // One dimension without NULLs, of int4, from 1 on.
-                let mut bytes: Vec<u8> = [1, 0, 23, count, 1].map(i32::to_be_bytes).concat();
+                let mut bytes = [1, 0, 23, count, 1].map(i32::to_be_bytes).concat();
                 for value in values {
                     bytes.extend([4, *value].map(i32::to_be_bytes).concat());
                 }
                 Some(bytes)
             }
-        })
+        }
     }
 
     fn parameters(self) -> Vec<Parameter> {
@@ -65,11 +64,17 @@ impl Value {
             binary,
             bytes,
         };
-        let binary = self.binary().map(|bytes| parameter(true, bytes));
-        [parameter(false, self.text())]
-            .into_iter()
-            .chain(binary)
-            .collect()
+        let text = parameter(false, self.text());
+        match self {
+            // What has no type has no binary form.
+            Value::Untyped(_) => vec![text],
+            Value::Int2(_)
+            | Value::Int4(_)
+            | Value::Int8(_)
+            | Value::Text(_)
+            | Value::Null(_)
+            | Value::Ints(_) => vec![text, parameter(true, self.binary())],
+        }
     }
 }
 
@@ -178,6 +183,30 @@ fn shapes_are_read_from_four_shards() {
 #[test]
 fn shapes_are_read_from_seven_shards() {
     read_over(7);
+}
+
+/// More clients than twins: each answer is its own statement's.
+#[test]
+fn shapes_are_read_by_many_at_once() {
+    let mut stage = Stage::open(3);
+    let steps: Vec<Step> = READS.iter().map(|shape| steps(shape).remove(0)).collect();
+    let wanted: Vec<Reply> = steps
+        .iter()
+        .map(|step| run(&mut stage.reference, step))
+        .collect();
+    let clients: Vec<Client> = (0..6).map(|_| stage.connect()).collect();
+    std::thread::scope(|scope| {
+        for (number, mut client) in clients.into_iter().enumerate() {
+            let (steps, wanted) = (&steps, &wanted);
+            scope.spawn(move || {
+                for at in (0..steps.len()).map(|at| (at * 11 + number * 13) % steps.len()) {
+                    let found = run(&mut client, &steps[at]);
+                    let what = difference(&found, &wanted[at], steps[at].ordered);
+                    assert_eq!(what, None, "{}\n{}", show(&steps[at]), show_reply(&found));
+                }
+            });
+        }
+    });
 }
 
 #[test]
