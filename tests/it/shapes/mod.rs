@@ -8,9 +8,6 @@ use crate::corpus::{Outcome, Stage, difference};
 use crate::generated::{Form, Parameter, Reply, Step, run, show, show_reply};
 use list::{READS, REFUSED, Shape, Value, WRITES};
 
-/// Whether each shape is read within a block as well, and blocks write on several shards.
-const IN_BLOCKS: bool = false;
-
 impl Value {
     fn oid(self) -> u32 {
         match self {
@@ -148,7 +145,7 @@ fn read_over(shards: usize) {
     for shape in READS {
         for step in steps(shape) {
             let mut found = fault(&mut stage, &step);
-            if IN_BLOCKS && found.is_none() {
+            if found.is_none() {
                 found = within_a_block(&mut stage, &step).map(|why| format!("in a block: {why}"));
             }
             if let Some(why) = found {
@@ -258,8 +255,8 @@ fn a_block_goes_back_to_its_savepoint() {
         "COMMIT",
         "SELECT c_id,tier FROM customers ORDER BY c_id",
     ];
-    // Both customers lie on one of two shards, and apart from each other on four.
-    for shards in if IN_BLOCKS { vec![1, 2, 4] } else { vec![1, 2] } {
+    // Both customers lie on one of two shards.
+    for shards in [1, 2] {
         let mut stage = Stage::open(shards);
         let play = |sql: &&str| fault(&mut stage, &Step::simple(sql));
         let faults: Vec<String> = statements.iter().filter_map(play).collect();
