@@ -128,6 +128,25 @@ fn a_block_sees_what_it_wrote() {
                 JOIN,
             ],
         );
+        // What holds for the client's transactions does not for those that are made for it.
+        client.run("SET default_transaction_read_only = on");
+        same(&mut client, &mut reference, &[JOIN]);
+        client.run("SET default_transaction_isolation = 'serializable'");
+        for side in [&mut client, &mut reference] {
+            side.run("SET datestyle = 'German'");
+            side.run("SET intervalstyle = 'sql_standard'");
+            side.run("SET extra_float_digits = -3");
+        }
+        let dated = "SELECT o.placed, o.placed - '2023-01-01'::timestamptz, o.total::float8 / 7, p.name FROM ga_orders o \
+            JOIN ga_products p ON p.p = o.k WHERE o.placed > '05.01.2024' AND o.placed - '2023-01-01'::timestamptz > '-1 2:00'";
+        same(
+            &mut client,
+            &mut reference,
+            &[dated, "BEGIN", dated, "COMMIT"],
+        );
+        for side in [&mut client, &mut reference] {
+            side.run("RESET ALL");
+        }
         // The moment is that of the block, on whatever server it is asked.
         client.run("BEGIN");
         let moment = client.value("SELECT now() FROM ga_orders WHERE k = 1 LIMIT 1");
