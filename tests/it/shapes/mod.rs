@@ -6,10 +6,10 @@ mod list;
 use crate::client::Client;
 use crate::corpus::{Outcome, Stage, difference};
 use crate::generated::{Form, Parameter, Reply, Step, run, show, show_reply};
-use list::{READS, REFUSED, Shape, Value, WRITES};
+use list::{ALONE, READS, REFUSED, Shape, Value, WRITES};
 
-/// Whether each shape is read within a block as well, and blocks write on several shards.
-const IN_BLOCKS: bool = false;
+/// Whether blocks write on several shards.
+const BLOCKS_WRITE: bool = false;
 
 impl Value {
     fn oid(self) -> u32 {
@@ -145,10 +145,11 @@ fn check(shards: usize, faults: &[String]) {
 fn read_over(shards: usize) {
     let mut stage = Stage::open(shards);
     let mut faults = Vec::new();
-    for shape in READS {
+    let shapes = READS.iter().map(|shape| (shape, true));
+    for (shape, in_blocks) in shapes.chain(ALONE.iter().map(|shape| (shape, false))) {
         for step in steps(shape) {
             let mut found = fault(&mut stage, &step);
-            if IN_BLOCKS && found.is_none() {
+            if in_blocks && found.is_none() {
                 found = within_a_block(&mut stage, &step).map(|why| format!("in a block: {why}"));
             }
             if let Some(why) = found {
@@ -259,7 +260,11 @@ fn a_block_goes_back_to_its_savepoint() {
         "SELECT c_id,tier FROM customers ORDER BY c_id",
     ];
     // Both customers lie on one of two shards, and apart from each other on four.
-    for shards in if IN_BLOCKS { vec![1, 2, 4] } else { vec![1, 2] } {
+    for shards in if BLOCKS_WRITE {
+        vec![1, 2, 4]
+    } else {
+        vec![1, 2]
+    } {
         let mut stage = Stage::open(shards);
         let play = |sql: &&str| fault(&mut stage, &Step::simple(sql));
         let faults: Vec<String> = statements.iter().filter_map(play).collect();
