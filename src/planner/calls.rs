@@ -200,8 +200,9 @@ pub(super) fn unfolds(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
 
 /// Operators that nobody makes anew for rows of a table.
 const OPERATORS: [&[u8]; 29] = [
-    b"*", b"+", b"-", b"/", b"%", b"^", b"<", b">", b"=", b"<>", b"!=", b"<=", b">=", b"||", b"~", b"~*",
-    b"!~", b"!~*", b"~~", b"->", b"->>", b"#>", b"#>>", b"@>", b"<@", b"&&", b"&", b"|", b"@@",
+    b"*", b"+", b"-", b"/", b"%", b"^", b"<", b">", b"=", b"<>", b"!=", b"<=", b">=", b"||", b"~",
+    b"~*", b"!~", b"!~*", b"~~", b"->", b"->>", b"#>", b"#>>", b"@>", b"<@", b"&&", b"&", b"|",
+    b"@@",
 ];
 
 /// What a statement calls, as far as a twin must not run it, or may not.

@@ -28,7 +28,7 @@ use explain::Explain;
 use load::Loaded;
 use plan::{Order, Planned};
 
-/// Rows of a table from which on the twin looks at all rows before it plans.
+/// Rows of a table from which on the twin looks at them before it plans.
 const ANALYZED: u64 = 1_000;
 /// Bytes of rows that were rolled back from which on the twin's tables are emptied before it is used again.
 const GARBAGE: u64 = 4 * 1024 * 1024;
@@ -320,13 +320,11 @@ impl Run {
     }
 }
 
-/// What the twin does before the statement: it looks at what is not small, and may only read from then on.
+/// What the twin does before the statement: it looks at what is large, and may only read from then on.
 fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
     let mut sql = String::new();
-    // Beside a large table, a wrong guess of what a small one has costs as much.
-    let is_large = rows.iter().any(|rows| *rows >= ANALYZED);
     for (fragment, rows) in fragments.iter().zip(rows) {
-        if is_large && *rows > 0 {
+        if *rows >= ANALYZED {
             sql.push_str("SELECT pgherd.analyze('");
             sql.push_str(&fragment.table.replace('\'', "''"));
             sql.push_str("');");

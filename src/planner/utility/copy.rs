@@ -393,9 +393,12 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
             Access::Keyed(Arc::new(whole(&keyed, whole_file())))
         }
         // A line is not looked into.
-        Access::Keyed(keyed) if let Some(clause) = finished(&keyed) => Access::Keyed(Arc::new(
-            whole(&keyed, refuse::read(&keyed.table, clause, keyed.keys.is_some())),
-        )),
+        Access::Keyed(keyed) if let Some(clause) = finished(&keyed) => {
+            Access::Keyed(Arc::new(whole(
+                &keyed,
+                refuse::read(&keyed.table, clause, keyed.keys.is_some()),
+            )))
+        }
         // Its command tag and rows are those of one COPY; copies answer alike.
         Access::Broadcast { .. } => Access::Refuse(Arc::new(refuse::kind(
             "COPY of a write to a reference table",
