@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::client::{Client, cancel};
 use crate::herd::{Herd, Options};
 use crate::load::eventually;
-use crate::message::query;
+use crate::message::{self, query};
 use crate::postgres::Cluster;
 use crate::shared::Databases;
 
@@ -139,6 +139,64 @@ fn a_block_sees_what_it_wrote() {
             assert_eq!(client.fails(sql).code, "0A000");
         }
         client.run("ROLLBACK");
+    }
+}
+
+#[test]
+fn portals_hand_on_a_part_of_the_rows() {
+    let (databases, herd) = start(3);
+    let (mut client, mut reference) = (herd.connect(), databases.reference());
+    for sql in [
+        "SELECT o.id, p.name FROM ga_orders o JOIN ga_products p ON p.p = o.k ORDER BY o.id",
+        "SELECT k, avg(total) FROM ga_orders GROUP BY k ORDER BY k",
+        "SELECT id FROM ga_orders ORDER BY lower(id::text), id",
+    ] {
+        for (step, format) in [(1, 0), (7, 1), (60, 0), (61, 1)] {
+            for block in [false, true] {
+                let mut bytes = message::parse("", sql, &[]);
+                bytes.extend(message::bind("p", "", &[], &[], &[format]));
+                for round in 0..62 {
+                    if round == 2 {
+                        bytes.extend(message::describe(b'P', "p"));
+                    }
+                    bytes.extend(message::execute("p", step));
+                }
+                bytes.extend(message::sync());
+                // The rest is not asked for.
+                let part = [
+                    message::parse("", sql, &[]),
+                    message::describe(b'S', ""),
+                    message::sync(),
+                    message::bind("p", "", &[], &[], &[]),
+                    message::describe(b'P', "p"),
+                    message::execute("p", 1),
+                    message::sync(),
+                ]
+                .concat();
+                for bytes in [&bytes, &part] {
+                    let mut answers = Vec::new();
+                    for side in [&mut client, &mut reference] {
+                        if block {
+                            side.run("BEGIN");
+                        }
+                        side.send(bytes);
+                        let mut answer = side.until_ready().expect("an answer");
+                        if bytes == &part {
+                            answer.extend(side.until_ready().expect("another"));
+                        }
+                        if block {
+                            side.run("COMMIT");
+                        }
+                        answers.push(answer);
+                    }
+                    let told: Vec<Vec<_>> = answers
+                        .iter()
+                        .map(|it| it.iter().map(message::Message::line).collect())
+                        .collect();
+                    assert_eq!(told[0], told[1], "{sql} by {step}, block {block}");
+                }
+            }
+        }
     }
 }
 

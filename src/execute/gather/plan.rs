@@ -1,5 +1,7 @@
 //! Has the twin plan a statement, and reads off what must be fetched.
 
+use std::borrow::Cow;
+
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::{Clock, Fragment, clock, fragments as of_plan};
 use crate::planner::plan::{Effect, Gather};
@@ -219,7 +221,7 @@ async fn explain<C: Conversation>(
     order: &Order,
 ) -> Result<Vec<u8>, Trouble> {
     let query = query_of(wide, order.text(wide))?;
-    let text = [EXPLAIN, query].concat();
+    let text = [EXPLAIN, &*query].concat();
     let row = match &wide.source {
         Source::Text(_) => rows(client, twin, &text).await?,
         Source::Bind {
@@ -248,30 +250,39 @@ async fn explain<C: Conversation>(
 }
 
 /// What of the client's statement is planned: of COPY and EXPLAIN, their query.
-fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
+fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<Cow<'t, [u8]>, Fault> {
     if matches!(wide.effect, Effect::CopyOut { .. }) {
-        return in_parentheses(text, wide.lexing).ok_or_else(no_plan);
+        return copied(text, wide.lexing).ok_or_else(no_plan);
     }
     if wide.verb == "EXPLAIN" {
         let tokens = scan(text, wide.lexing).map_err(|_unreadable| no_plan())?;
         let explanation = explanation(Cursor::new(text, &tokens)).ok_or_else(no_plan)?;
         let start = explanation.statement.rest().start;
-        return text.get(start..).ok_or_else(no_plan);
+        let query = text.get(start..).ok_or_else(no_plan)?;
+        return Ok(Cow::Borrowed(query));
     }
-    Ok(text)
+    Ok(Cow::Borrowed(text))
 }
 
-/// What stands within the first parentheses of a text.
-fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
+/// The query of COPY, or one that reads what its table itself holds.
+fn copied(text: &[u8], lexing: Lexing) -> Option<Cow<'_, [u8]>> {
     let tokens = scan(text, lexing).ok()?;
-    let open = tokens
-        .iter()
-        .position(|token| token.kind == Kind::OpenParen)?;
-    let mut cursor = Cursor::new(text, tokens.get(open..)?);
-    let start = tokens.get(open)?.end;
-    cursor.skip_group();
-    let close = tokens.len().checked_sub(cursor.tokens().len())?;
-    text.get(start..tokens.get(close.checked_sub(1)?)?.start)
+    let mut cursor = Cursor::new(text, &tokens);
+    cursor.take("copy").then_some(())?;
+    cursor.take("binary");
+    let start = cursor.rest().start;
+    if cursor.kind() == Some(Kind::OpenParen) {
+        let mut inner = cursor;
+        inner.advance();
+        let start = inner.rest().start;
+        cursor.skip_group();
+        let behind = tokens.len().checked_sub(cursor.tokens().len())?;
+        let close = tokens.get(behind.checked_sub(1)?)?;
+        return text.get(start..close.start).map(Cow::Borrowed);
+    }
+    cursor.qualified()?;
+    let name = text.get(start..cursor.rest().start)?;
+    Some(Cow::Owned([b"SELECT * FROM ONLY ", name].concat()))
 }
 
 /// The error of the client's own text, whose positions are the client's.

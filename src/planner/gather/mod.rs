@@ -23,7 +23,7 @@ use crate::planner::plan::Gather;
 use crate::planner::refuse;
 use crate::planner::survey::{Rows, Survey};
 use crate::planner::unlike;
-use crate::sql::cursor::{Cursor, word_name};
+use crate::sql::cursor::{Cursor, Name, word_name};
 use crate::sql::scan::{Kind, Lexing, Token, scan};
 use crate::sql::statement::{Block, Features};
 
@@ -78,6 +78,19 @@ pub(super) fn check(
         otherwise: Arc::new(otherwise),
         table: table.into(),
     })
+}
+
+/// What is known of all of a table, for COPY TO.
+pub(super) fn whole(table: &Name, otherwise: Fault) -> Gather {
+    Gather {
+        words: None,
+        filters: false,
+        clock_in_views: false,
+        unknown: Arc::from([]),
+        why: "COPY as one file".into(),
+        otherwise: Arc::new(otherwise),
+        table: table.to_string().into(),
+    }
 }
 
 /// A twin is another database.

@@ -6,6 +6,7 @@ use crate::config::Ids;
 use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
+use crate::planner::gather;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed, LookupColumn};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
@@ -305,7 +306,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             concat: options.concatenates().then(Arc::default),
             splits: false,
             otherwise: Arc::new(whole_file()),
-            gather: None,
+            gather: Some(Arc::new(gather::whole(table, whole_file()))),
             insert: false,
             modifiers: Arc::from([]),
             looks: false,

@@ -395,10 +395,8 @@ pub(super) const READS: &[Shape] = &[
         "66 copy out, binary",
         "COPY (SELECT p.p_id,sum(i.price) FROM items i JOIN products p USING(p_id) GROUP BY p.p_id ORDER BY p.p_id) TO STDOUT (FORMAT binary)",
     ),
+    any("66 copy of a table", "COPY orders TO STDOUT"),
 ];
-
-/// Those that only read, and are refused within a block.
-pub(super) const ALONE: &[Shape] = &[any("66 copy of a table", "COPY orders TO STDOUT")];
 
 /// Those that write, in their order.
 pub(super) const WRITES: &[Shape] = &[

@@ -6,10 +6,7 @@ mod list;
 use crate::client::Client;
 use crate::corpus::{Outcome, Stage, difference};
 use crate::generated::{Form, Parameter, Reply, Step, run, show, show_reply};
-use list::{ALONE, READS, REFUSED, Shape, Value, WRITES};
-
-/// Whether blocks write on several shards.
-const BLOCKS_WRITE: bool = false;
+use list::{READS, REFUSED, Shape, Value, WRITES};
 
 impl Value {
     fn oid(self) -> u32 {
@@ -145,11 +142,10 @@ fn check(shards: usize, faults: &[String]) {
 fn read_over(shards: usize) {
     let mut stage = Stage::open(shards);
     let mut faults = Vec::new();
-    let shapes = READS.iter().map(|shape| (shape, true));
-    for (shape, in_blocks) in shapes.chain(ALONE.iter().map(|shape| (shape, false))) {
+    for shape in READS {
         for step in steps(shape) {
             let mut found = fault(&mut stage, &step);
-            if in_blocks && found.is_none() {
+            if found.is_none() {
                 found = within_a_block(&mut stage, &step).map(|why| format!("in a block: {why}"));
             }
             if let Some(why) = found {
@@ -259,12 +255,8 @@ fn a_block_goes_back_to_its_savepoint() {
         "COMMIT",
         "SELECT c_id,tier FROM customers ORDER BY c_id",
     ];
-    // Both customers lie on one of two shards, and apart from each other on four.
-    for shards in if BLOCKS_WRITE {
-        vec![1, 2, 4]
-    } else {
-        vec![1, 2]
-    } {
+    // Both customers lie on one of two shards.
+    for shards in [1, 2] {
         let mut stage = Stage::open(shards);
         let play = |sql: &&str| fault(&mut stage, &Step::simple(sql));
         let faults: Vec<String> = statements.iter().filter_map(play).collect();
