@@ -131,9 +131,12 @@ impl Stage {
         self.shuffled.run("ANALYZE");
     }
 
-    /// A fresh connection in place of the old.
+    /// A fresh connection in place of the old; no block is open anywhere.
     pub(crate) fn reconnect(&mut self) {
         self.client = self.connect();
+        for client in [&mut self.reference, &mut self.shuffled] {
+            client.run("ROLLBACK");
+        }
     }
 
     /// A further client of the proxy.
@@ -158,6 +161,13 @@ impl Stage {
         match found.failure {
             Some(failure) => Outcome::Failed(failure.code),
             None => Outcome::Answered,
+        }
+    }
+
+    /// Runs what must succeed on all.
+    pub(crate) fn everywhere(&mut self, sql: &str) {
+        for client in [&mut self.client, &mut self.reference, &mut self.shuffled] {
+            client.run(sql);
         }
     }
 

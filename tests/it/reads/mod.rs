@@ -49,7 +49,15 @@ fn over(shards: usize) {
         if var("TRACE").is_ok() {
             println!("case {case}: {}", show(&step));
         }
-        match stage.play(&step) {
+        let in_block = random.chance(15);
+        if in_block {
+            stage.everywhere("BEGIN");
+        }
+        let outcome = stage.play(&step);
+        if in_block {
+            stage.everywhere("ROLLBACK");
+        }
+        match outcome {
             Outcome::Answered => answered += 1,
             Outcome::Failed(code) => {
                 failed += 1;
