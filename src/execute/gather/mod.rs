@@ -325,6 +325,15 @@ fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
     let mut sql = String::new();
     for (fragment, rows) in fragments.iter().zip(rows) {
         if *rows >= ANALYZED {
+            for columns in &fragment.lookups {
+                let names: Vec<String> = columns
+                    .iter()
+                    .map(|name| format!("'{}'", name.replace('\'', "''")))
+                    .collect();
+                let table = fragment.table.replace('\'', "''");
+                let names = names.join(",");
+                sql.push_str(&format!("SELECT pgherd.index('{table}', ARRAY[{names}]);"));
+            }
             sql.push_str("SELECT pgherd.analyze('");
             sql.push_str(&fragment.table.replace('\'', "''"));
             sql.push_str("');");

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::filter::{ALIAS, pushed};
+use super::filter::{ALIAS, equated, pushed};
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
 use crate::placement::catalog::{Column, Table};
@@ -35,6 +35,8 @@ pub struct Fragment {
     pub target: String,
     /// The columns, quoted.
     pub columns: Vec<String>,
+    /// Columns, quoted, by which the plan looks rows up again and again: an index serves it once there are many.
+    pub lookups: BTreeSet<Vec<String>>,
     /// Whether every column's binary form means the same on every server.
     pub binary: bool,
 }
@@ -109,7 +111,16 @@ pub fn fragments(
             }
         };
         let columns = found.needed(table, &scans, gather)?;
-        fragments.push(fragment(&full, place, &columns, &condition));
+        let lookups = scans
+            .iter()
+            .filter_map(|scan| equated(scan.filter?, scan.alias));
+        let lookups = lookups
+            .map(|names| names.iter().map(|name| quoted(name)).collect())
+            .collect();
+        fragments.push(Fragment {
+            lookups,
+            ..fragment(&full, place, &columns, &condition)
+        });
     }
     Ok(fragments)
 }
@@ -314,6 +325,7 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
         query,
         target,
         columns: columns.iter().map(|column| quoted(&column.name)).collect(),
+        lookups: BTreeSet::new(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         table,
     }
