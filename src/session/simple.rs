@@ -227,10 +227,12 @@ impl Session {
 
     /// In a block what would be put together here is finished on a twin, over what the block sees.
     pub(crate) fn within_block(&self, route: Route) -> Route {
-        match route {
-            Route::Concat(_, _, Some(gather)) if self.block.is_some() => Route::Gather(gather),
-            other => other,
+        if let Route::Concat(_, _, Some(gather)) = &route
+            && self.block.is_some()
+        {
+            return Route::Gather(Arc::clone(gather));
         }
+        route
     }
 
     /// A statement for several shards has a transaction of its own; one that only reads through a twin may be

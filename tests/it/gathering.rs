@@ -310,10 +310,7 @@ fn limits_name_their_keys() {
         client.run("SELECT count(*) FROM ga_colours");
         assert_eq!(client.value("SELECT count(*) FROM ga_notes n, ga_colours c, ga_orders o WHERE o.k = 1 AND o.id = 1"), "4");
     }
-    assert_eq!(
-        herd.metric("pgherd_out_of_sync_total", "").unwrap_or(0.0),
-        0.0
-    );
+    in_sync(&herd);
 }
 
 #[test]
@@ -355,10 +352,13 @@ fn a_cancel_ends_it_in_every_phase() {
         holder.query("COMMIT").ok();
         assert_eq!(client.value(waits), "660", "{sql}");
     }
-    assert_eq!(
-        herd.metric("pgherd_out_of_sync_total", "").unwrap_or(0.0),
-        0.0
-    );
+    in_sync(&herd);
+}
+
+/// No connection was found out of step.
+fn in_sync(herd: &Herd) {
+    let lost = herd.metric("pgherd_out_of_sync_total", "");
+    assert!(lost.is_none_or(|lost| lost < 0.5), "{lost:?}");
 }
 
 /// Two shards and a gather server of its own.
@@ -424,13 +424,7 @@ fn recovers(faulty: &Faulty) {
             ) == "0"
         });
     }
-    assert_eq!(
-        faulty
-            .herd
-            .metric("pgherd_out_of_sync_total", "")
-            .unwrap_or(0.0),
-        0.0
-    );
+    in_sync(&faulty.herd);
 }
 
 #[test]

@@ -214,11 +214,16 @@ impl Run {
     ) -> Result<Done, Trouble> {
         let block = self.borrow_block(client).await?;
         let opened = open(client, &std::iter::once(turn.shard()).collect()).await;
-        let mut members = opened.map_err(|trouble| match trouble {
-            Trouble::Fault(fault) if fault.code == SqlState::UNKNOWN_DATABASE => {
+        let mut members = opened.map_err(|trouble| {
+            let is_missing = matches!(
+                &trouble,
+                Trouble::Fault(fault) if fault.code == SqlState::UNKNOWN_DATABASE
+            );
+            if is_missing {
                 Trouble::Fault(no_twin(gather))
+            } else {
+                trouble
             }
-            other => other,
         })?;
         self.twin = members.pop();
         let Some(twin) = &mut self.twin else {
@@ -332,7 +337,8 @@ fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
                     .collect();
                 let table = fragment.table.replace('\'', "''");
                 let names = names.join(",");
-                sql.push_str(&format!("SELECT pgherd.index('{table}', ARRAY[{names}]);"));
+                let index = format!("SELECT pgherd.index('{table}', ARRAY[{names}]);");
+                sql.push_str(&index);
             }
             sql.push_str("SELECT pgherd.analyze('");
             sql.push_str(&fragment.table.replace('\'', "''"));

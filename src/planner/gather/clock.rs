@@ -98,7 +98,7 @@ fn asked(tokens: &[Token], at: usize, text: &[u8]) -> Option<Option<(usize, usiz
     if is_label {
         return None;
     }
-    Some((!opens).then(|| (token.start, at, word)))
+    Some((!opens).then_some((token.start, at, word)))
 }
 
 #[cfg(test)]

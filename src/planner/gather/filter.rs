@@ -103,18 +103,17 @@ fn conjuncts<'t>(tokens: &'t [Token], text: &[u8]) -> Vec<&'t [Token]> {
     let mut parts = Vec::new();
     let mut start = 0;
     for (at, token) in inner.iter().enumerate() {
-        match token.kind {
-            Kind::OpenParen | Kind::OpenBracket => depth += 1,
-            Kind::CloseParen | Kind::CloseBracket => match depth.checked_sub(1) {
+        if matches!(token.kind, Kind::OpenParen | Kind::OpenBracket) {
+            depth += 1;
+        } else if matches!(token.kind, Kind::CloseParen | Kind::CloseBracket) {
+            match depth.checked_sub(1) {
                 Some(less) => depth = less,
                 // The first parenthesis is not closed by the last.
                 None => return vec![tokens],
-            },
-            Kind::Word if depth == 0 && token.of(text) == b"AND" => {
-                parts.push(inner.get(start..at).unwrap_or_default());
-                start = at.saturating_add(1);
             }
-            _ => (),
+        } else if depth == 0 && token.kind == Kind::Word && token.of(text) == b"AND" {
+            parts.push(inner.get(start..at).unwrap_or_default());
+            start = at.saturating_add(1);
         }
     }
     if parts.is_empty() {
