@@ -74,7 +74,12 @@ impl Conversation for Session {
             self.database.limits.query_wait_timeout,
         );
         let taken = async move {
-            let current = twins.current(limit).await;
+            let mut current = twins.current(limit).await;
+            if twins.are_missing() {
+                // They may have been set up just now.
+                twins.look_for_missing();
+                current = twins.current(limit).await;
+            }
             if twins.are_missing() {
                 return Ok(None);
             }

@@ -36,6 +36,9 @@ pub enum Condition {
     },
 }
 
+/// How long missing twins are taken for missing.
+const MISSING_WAIT: Duration = Duration::from_secs(1);
+
 /// The twins of one database.
 #[derive(Debug)]
 pub struct Twins {
@@ -55,6 +58,8 @@ struct State {
     queue: VecDeque<(u64, Arc<Notify>)>,
     /// What the home shard's catalogs were last seen to be marked with.
     home: Option<String>,
+    /// When those that were missing were last looked for by a statement.
+    looked: Option<Instant>,
     /// The number of the next seat, ticket or turn.
     next: u64,
 }
@@ -193,6 +198,19 @@ impl Twins {
     /// The changes up to `asked` have been followed, or why not.
     pub fn conclude(&self, asked: u64, outcome: Result<(), Fault>) {
         drop(self.done.send_replace((asked, outcome)));
+    }
+
+    /// Has twins that were missing looked for again, unless that was done a moment ago.
+    pub fn look_for_missing(&self) {
+        let now = Instant::now();
+        let mut state = self.locked();
+        let is_new = |looked: Instant| now.saturating_duration_since(looked) < MISSING_WAIT;
+        if state.looked.is_some_and(is_new) {
+            return;
+        }
+        state.looked = Some(now);
+        drop(state);
+        self.ask();
     }
 
     /// Whether there is none of them at all.
