@@ -140,6 +140,9 @@ fn finished(finish: &Finish, text: &[u8]) -> String {
             keys.join(", ")
         )
     };
+    if finish.whole {
+        reason.insert_str(0, "each group is on one shard: ");
+    }
     if finish.is_limited {
         for clause in [tail.limit, tail.offset].into_iter().flatten() {
             reason.push_str(", ");

@@ -31,6 +31,7 @@ pub mod tally;
 pub mod tenant;
 mod unlike;
 mod utility;
+mod whole;
 mod writes;
 
 pub use calls::misfits;
