@@ -97,6 +97,12 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
         Route::Concat(_, finish, _) => finished(finish, text),
         Route::Gather(gather) => {
             let why = &gather.why;
+            if gather.partial.is_some() {
+                return format!(
+                    "{why} needs rows of several shards together: \
+                     worked out in part on each, and combined on a twin"
+                );
+            }
             format!("{why} needs rows of several shards together: fetched, and finished on a twin")
         }
         Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),

@@ -18,6 +18,7 @@ mod literals;
 mod lookups;
 pub mod memo;
 mod outputs;
+pub mod partial;
 pub mod plan;
 mod predicate;
 pub mod refuse;

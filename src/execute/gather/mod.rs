@@ -10,6 +10,7 @@ mod explain;
 mod lane;
 mod load;
 mod plan;
+mod split;
 
 use std::time::Duration;
 
@@ -17,15 +18,17 @@ use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
+use crate::server::statements::Prepared;
 use crate::wire::backend;
 use crate::wire::frame;
 
 use super::member::{Member, open, targets};
-use super::{Conversation, Trouble, Twin, Wide};
+use super::{Conversation, Source, Trouble, Twin, Wide};
 use block::Block;
 use explain::Explain;
 use load::Loaded;
 use plan::Planned;
+use split::{Bound, described};
 
 /// Rows of a table from which on the twin looks at them before it plans.
 const ANALYZED: u64 = 1_000;
@@ -109,17 +112,32 @@ impl Run {
         };
         turn.note("planning", 0, 0);
         let planned = plan::plan(client, wide, gather, twin, turn.mark(), block.as_ref());
+        let mut split = None;
         let (mut fragments, order) = match planned.await? {
-            Planned::Fragments(fragments, order) => (fragments, order),
+            Planned::Fragments(fragments, order) => {
+                self.tables = fragments.iter().map(|it| it.table.clone()).collect();
+                (fragments, order)
+            }
+            Planned::Split(parts) => {
+                split = Some((parts.bound, parts.combined, parts.description));
+                (vec![parts.fragment], parts.order)
+            }
             Planned::Busy => return Ok(Done::Busy),
             Planned::Changed => return Ok(Done::Changed),
         };
-        self.tables = fragments.iter().map(|it| it.table.clone()).collect();
-        let explain = Explain::of(wide);
+        let (bound, combined, description) = split.unwrap_or_default();
+        let explain = Explain::of(wide, combined);
         let mut top = Vec::new();
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
             self.loaded
-                .fetch(client, turn, twin, &mut fragments, block.as_ref(), &mut self.own)
+                .fetch(
+                    client,
+                    turn,
+                    twin,
+                    (&mut fragments, asked(wide, bound.as_ref())),
+                    block.as_ref(),
+                    &mut self.own,
+                )
                 .await?;
         }
         if let Some(explain) = &explain {
@@ -135,11 +153,18 @@ impl Run {
         self.own = self.loaded.give_back(client).await.or(self.own.take());
         client.aim_cancels(targets([&*twin]));
         turn.note("finishing", self.loaded.total(), self.loaded.bytes);
-        twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
+        let is_split = self.tables.is_empty();
+        let rows = if is_split { &[] } else { self.loaded.rows.as_slice() };
+        twin.push_hidden(&last_words(&fragments, rows))?;
         order.push(client, wide, twin, describe)?;
         twin.hear(client, |client, heard| {
             if heard.tag == b'D' {
                 client.out().append(&mut top);
+            }
+            if heard.tag == b'T' && !description.is_empty() {
+                let own = described(heard.body, &description);
+                client.out().extend_from_slice(&own);
+                return Ok(true);
             }
             client.out().extend_from_slice(heard.bytes);
             Ok(true)
@@ -215,6 +240,14 @@ impl Run {
             Ok(Done::Answered) | Err(_) => hidden::tidy_with(twin.lease, last, turn),
         }
         result
+    }
+}
+
+/// What the shards are sent that has values of the client's.
+fn asked<'a>(wide: &'a Wide, bound: Option<&'a Bound>) -> Option<(&'a Prepared, &'a Bound)> {
+    match &wide.source {
+        Source::Bind { prepared, .. } => Some((&**prepared, bound?)),
+        Source::Text(_) => None,
     }
 }
 
