@@ -71,7 +71,7 @@ impl Partial {
     pub fn of(context: Context<'_>, text: &[u8]) -> Option<Partial> {
         let tokens = scan(text, context.lexing).ok()?;
         let statement = split(&tokens, text).into_iter().next()?;
-        let block = parse::parse(statement, text, &Numbering::none()).ok()?;
+        let block = parse::parse(statement, text, &Numbering::default()).ok()?;
         check(&Survey::of(context, &block), &block, Cursor::new(text, statement))
     }
 
