@@ -6,8 +6,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 ARGS ?=
 FUZZ_SECONDS ?= 600
+DIFFSQL ?= diffsql.py
 
-.PHONY: help build demo test check lint bench bench-tpcb test-clients fuzz soak clean
+.PHONY: help build demo test check lint bench bench-tpcb bench-several bench-tpch test-clients fuzz soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,16 @@ bench-tpcb: ## a tpcb-like load keyed by bid on four shards; fails unless every 
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked
 	python3 benches/proxies.py tpcb $(ARGS)
+
+bench-several: ## what putting answers of four shards together costs beside the shards' own work
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/several.py $(ARGS)
+
+bench-tpch: ## TPC-H's queries over four shards beside one PostgreSQL; DIFFSQL=the program that makes rows and compares
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/tpch.py $(DIFFSQL) $(ARGS)
 
 test-clients: ## what drivers do, through pgherd and on plain PostgreSQL: a matrix
 	@scripts/install-deps clients

@@ -6,7 +6,7 @@ use pgherd::config::{
     Constraints, Database, Distribution, Host, Ids, KeyType, Place, Shard, Table as Rule,
     TableKind, Unlisted,
 };
-use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::catalog::{Catalog, Collation, Column, Table};
 use pgherd::placement::topology::Topology;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Literal, Parameter, Script, Values};
@@ -197,7 +197,7 @@ fn catalog() -> Catalog {
             generated: false,
             modifier: -1,
             primary: false,
-            collation: Default::default(),
+            collation: Collation::Other,
         });
         let table = Table {
             plain: true,

@@ -23,7 +23,7 @@ const TABLES: &str = "
            CASE WHEN k.collprovider = 'd' THEN 'd'
                 WHEN k.collcollate IN ('C', 'POSIX') THEN 'c'
                 ELSE '' END,
-           COALESCE(a.attnum = ANY (x.indkey::pg_catalog.int2[]), false)
+           COALESCE(a.attnum = ANY (x.indkey::pg_catalog.int2[]), false), c.relrowsecurity
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_attribute a
@@ -281,6 +281,7 @@ impl Control {
             }
             at = Some(names);
             table.plain = column(row, 2)?;
+            table.row_security = column(row, 9)?;
             // A table without columns has one row here, with NULLs.
             if let Some(name) = column::<Option<&str>>(row, 3)? {
                 table.columns.push(Column {

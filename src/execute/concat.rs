@@ -15,6 +15,8 @@ use super::{Conversation, Trouble, Wide, complete};
 #[derive(Default)]
 struct Answer {
     columns: Columns,
+    /// COPY's own description, which comes after that of a portal.
+    copied: Columns,
     tag: String,
     count: u64,
 }
@@ -91,7 +93,11 @@ fn take<C: Conversation>(
 ) -> Result<(), Trouble> {
     match heard.tag {
         b'T' | b'n' | b'H' => {
-            if answer.columns.are_new(heard)? {
+            let columns = match heard.tag {
+                b'H' => &mut answer.copied,
+                _ => &mut answer.columns,
+            };
+            if columns.are_new(heard)? {
                 client.out().extend_from_slice(heard.bytes);
             }
         }

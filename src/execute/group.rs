@@ -6,16 +6,21 @@ use crate::error::{Fault, SqlState};
 use crate::merge::Finish;
 use crate::metrics::catalogue::RouteLabel;
 use crate::placement::ShardSet;
-use crate::planner::plan::{Effect, Route};
+use crate::planner::plan::{Effect, Gather, Route};
 use crate::wire::backend;
 use crate::wire::frontend::{self, Execute, Target};
 
+use super::gather::Gathered;
 use super::member::{close, open};
 use super::merge::Answer;
-use super::{Conversation, End, Trouble, Wide, carry_out, gathered, complete, report};
+use super::{Conversation, End, Trouble, Twin, Wide, carry_out, complete, report};
 
 /// The portal that the Bind made, as far as the group has come.
-struct Portal<'a> {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
+struct Portal<'a, T> {
     wide: &'a Wide,
     name: &'a [u8],
     is_closed: bool,
@@ -24,6 +29,10 @@ struct Portal<'a> {
     executed: bool,
     /// The answer, while only a part of it was asked for.
     answer: Option<Answer>,
+    /// The same of one that is on a twin.
+    gathered: Option<Gathered<T>>,
+    /// It turned out to be one that needs a twin.
+    is_gathered: bool,
     /// Whether all of it was.
     is_through: bool,
     /// The RowDescription of an answer that was.
@@ -40,13 +49,15 @@ pub(super) async fn run<C: Conversation>(
 ) -> Result<(), End> {
     client.answer_parses();
     client.reply(backend::bind_complete);
-    let mut portal = Portal {
+    let mut portal: Portal<'_, C::Twin> = Portal {
         wide,
         name,
         is_closed: false,
         describe: false,
         executed: false,
         answer: None,
+        gathered: None,
+        is_gathered: false,
         is_through: false,
         description: Vec::new(),
     };
@@ -57,9 +68,9 @@ pub(super) async fn run<C: Conversation>(
     Ok(())
 }
 
-impl<'a> Portal<'a> {
+impl<'a, T: Twin> Portal<'a, T> {
     /// Carries out what the client sends, up to its Sync.
-    async fn follow<C: Conversation>(&mut self, client: &mut C) -> Result<(), End> {
+    async fn follow<C: Conversation<Twin = T>>(&mut self, client: &mut C) -> Result<(), End> {
         let mut failed = false;
         loop {
             let (tag, body) = client.next_message().await?;
@@ -83,20 +94,60 @@ impl<'a> Portal<'a> {
     }
 
     /// Gives the connections back that an answer still has.
-    async fn end<C: Conversation>(&mut self, client: &mut C) {
+    async fn end<C: Conversation<Twin = T>>(&mut self, client: &mut C) {
         if let Some(answer) = self.answer.take() {
             answer.close(client).await;
         }
+        if let Some(gathered) = self.gathered.take() {
+            // Nothing is owed to the client.
+            drop(gathered.close(client, Ok(())).await);
+        }
+    }
+
+    /// Hands on the next rows of an answer that is on a twin.
+    async fn fetch_gathered<C: Conversation<Twin = T>>(
+        &mut self,
+        client: &mut C,
+        gather: &Gather,
+        describe: bool,
+        max: u64,
+    ) -> Result<(), Trouble> {
+        if self.is_through {
+            if describe {
+                self.describe(client).await?;
+            }
+            complete(client, "SELECT 0");
+            return Ok(());
+        }
+        let started = client.now();
+        let mut gathered = match self.gathered.take() {
+            Some(gathered) => gathered,
+            None => Gathered::open(client, self.wide, gather).await?,
+        };
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let result = gathered.hand_on(client, self.wide, describe, max).await;
+        client.count_wide(RouteLabel::Gather, started, result.is_ok());
+        if let Ok(true) = result {
+            self.gathered = Some(gathered);
+            return Ok(());
+        }
+        self.is_through = true;
+        gathered.close(client, result.map(drop)).await
     }
 
     /// Hands on the next rows of an answer.
-    async fn fetch<C: Conversation>(
+    async fn fetch<C: Conversation<Twin = T>>(
         &mut self,
         client: &mut C,
         (shards, finish): (&ShardSet, &Arc<Finish>),
         describe: bool,
         max: u64,
     ) -> Result<(), Trouble> {
+        if self.is_gathered
+            && let Route::Concat(_, _, Some(gather)) = &self.wide.route
+        {
+            return self.fetch_gathered(client, gather, describe, max).await;
+        }
         if self.is_through {
             if describe {
                 client.out().extend_from_slice(&self.description);
@@ -110,21 +161,20 @@ impl<'a> Portal<'a> {
             None => Answer::open(client, self.wide, shards, finish).await?,
         };
         let result = answer.run(client, self.wide, describe, max).await;
-        if let (Err(Trouble::Unproven(_)), Route::Concat(_, _, Some(gather)), 0) =
-            (&result, &self.wide.route, max)
+        if let (Err(Trouble::Unproven(_)), Route::Concat(_, _, Some(gather))) =
+            (&result, &self.wide.route)
         {
             answer.close(client).await;
-            self.is_through = true;
-            return gathered(client, self.wide, gather, describe).await;
+            self.is_gathered = true;
+            return self.fetch_gathered(client, gather, describe, max).await;
         }
         client.count_wide(RouteLabel::Multi, started, result.is_ok());
-        match result {
-            Ok(false) => self.answer = Some(answer),
-            Ok(true) | Err(_) => {
-                self.description = answer.description().unwrap_or_default().to_vec();
-                answer.close(client).await;
-                self.is_through = true;
-            }
+        if let Ok(false) = result {
+            self.answer = Some(answer);
+        } else {
+            self.description = answer.description().unwrap_or_default().to_vec();
+            answer.close(client).await;
+            self.is_through = true;
         }
         result.map(drop)
     }
@@ -151,7 +201,7 @@ impl<'a> Portal<'a> {
         }
     }
 
-    async fn on_message<C: Conversation>(
+    async fn on_message<C: Conversation<Twin = T>>(
         &mut self,
         client: &mut C,
         tag: u8,
@@ -179,6 +229,11 @@ impl<'a> Portal<'a> {
                 let wide = self.wide;
                 let by_rows = self.read_by_rows(max);
                 self.executed = true;
+                if let Route::Gather(gather) = &wide.route
+                    && wide.effect == Effect::None
+                {
+                    return self.fetch_gathered(client, gather, describe, max).await;
+                }
                 if let Some(read) = by_rows {
                     return self.fetch(client, read, describe, max).await;
                 }
@@ -220,8 +275,10 @@ impl<'a> Portal<'a> {
     fn check_execute(&self, body: &[u8]) -> Result<u64, Fault> {
         let Execute { portal, max_rows } = frontend::execute(body)?;
         self.check_name(portal)?;
-        let max = u64::try_from(max_rows).unwrap_or(0);
-        let by_rows = self.read_by_rows(max).is_some();
+        let max = u64::from(max_rows);
+        let is_gathered =
+            matches!(self.wide.route, Route::Gather(_)) && self.wide.effect == Effect::None;
+        let by_rows = self.read_by_rows(max).is_some() || is_gathered;
         if self.executed && !by_rows {
             return Err(one_at_a_time());
         }
@@ -238,7 +295,7 @@ impl<'a> Portal<'a> {
     }
 
     /// Has one shard describe the rows, which are alike on all.
-    async fn describe<C: Conversation>(&self, client: &mut C) -> Result<(), Trouble> {
+    async fn describe<C: Conversation<Twin = T>>(&self, client: &mut C) -> Result<(), Trouble> {
         if self.copies() {
             client.reply(backend::no_data);
             return Ok(());

@@ -121,6 +121,17 @@ impl Member {
         source: &Source,
         describe: bool,
     ) -> Result<(), Trouble> {
+        self.push_rows(client, source, describe, 0)
+    }
+
+    /// The same, for so many rows at first in the extended protocol; 0 is all.
+    pub(super) fn push_rows<C: Conversation>(
+        &mut self,
+        client: &C,
+        source: &Source,
+        describe: bool,
+        max: u32,
+    ) -> Result<(), Trouble> {
         match source {
             Source::Text(text) => {
                 let connection = self.connection()?;
@@ -133,27 +144,36 @@ impl Member {
                 ..
             } => {
                 self.push_bind(client, prepared, after_names)?;
-                self.push_execute(describe)?;
+                self.push_execute(describe, max)?;
             }
         }
         Ok(())
     }
 
+    /// Queues an Execute for the next rows of the unnamed portal, which a transaction keeps.
+    pub(super) fn push_more(&mut self, describe: bool, max: u32) -> Result<(), Trouble> {
+        let connection = self.connection()?;
+        if describe {
+            push_describe(connection, false);
+        }
+        frame::write(&mut connection.out, b'E', &[b"\0", &max.to_be_bytes()]);
+        connection
+            .pipeline
+            .sent(Request::Execute, false, Note::None);
+        connection.push_hidden_sync();
+        Ok(())
+    }
+
     /// Executes the unnamed portal and ends the group. Where rows may name types, they are described in
     /// any case.
-    fn push_execute(&mut self, describe: bool) -> Result<(), Trouble> {
+    fn push_execute(&mut self, describe: bool, max: u32) -> Result<(), Trouble> {
         let differs = |mapping: &Arc<Mapping>| !mapping.alike;
         let looks = self.reading.mapping.as_ref().is_some_and(differs);
         let connection = self.connection()?;
         if describe || looks {
             push_describe(connection, !describe);
         }
-        frame::write(&mut connection.out, b'E', &[b"\0\0\0\0\0"]);
-        connection
-            .pipeline
-            .sent(Request::Execute, false, Note::None);
-        connection.push_hidden_sync();
-        Ok(())
+        self.push_more(false, max)
     }
 
     /// Queues a statement that is made for this shard: what follows the names in its Parse and Bind.
@@ -165,6 +185,19 @@ impl Member {
         detour: &Detour,
         describe: bool,
     ) -> Result<(), Trouble> {
+        self.push_own_rows(prepared, parse, bind, detour, describe, 0)
+    }
+
+    /// The same, for so many rows at first; 0 is all.
+    pub(super) fn push_own_rows(
+        &mut self,
+        prepared: &Prepared,
+        parse: &[u8],
+        bind: &[u8],
+        detour: &Detour,
+        describe: bool,
+        max: u32,
+    ) -> Result<(), Trouble> {
         let mapping = self.mapping();
         let put = put_bind(mapping.as_deref(), prepared, bind, |index| {
             prepared.settled_type(index)
@@ -175,7 +208,7 @@ impl Member {
         connection.push_unnamed_parse(&parse, detour);
         frame::write(&mut connection.out, b'B', &[b"\0\0", bind]);
         connection.pipeline.sent(Request::Bind, true, Note::None);
-        self.push_execute(describe)
+        self.push_execute(describe, max)
     }
 
     /// Queues a Parse made for this shard, as [`Member::push_own_statement`], and has it described.
@@ -751,9 +784,7 @@ pub(super) async fn open<C: Conversation>(
 }
 
 /// Where cancel requests go that are for all of them.
-pub(super) fn targets<'m>(
-    members: impl IntoIterator<Item = &'m Member>,
-) -> Vec<Rc<CancelTarget>> {
+pub(super) fn targets<'m>(members: impl IntoIterator<Item = &'m Member>) -> Vec<Rc<CancelTarget>> {
     members
         .into_iter()
         .filter_map(|member| member.lease.peek())

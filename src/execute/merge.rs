@@ -596,7 +596,7 @@ fn sorts(keys: &[OrderKey], fields: &[Field], shown: usize) -> Option<Vec<Sort>>
     };
     let sort = |key: &OrderKey| {
         let (column, is_sent) = match &key.by {
-            By::Position(at) => (*at, false),
+            By::Position(at) => (Some(*at).filter(|at| *at < shown)?, false),
             By::Name(name) => (named(name)?, false),
             By::Hidden(Hidden {
                 is_float, unless, ..

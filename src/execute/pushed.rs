@@ -171,21 +171,21 @@ impl Counts {
             ..
         } = &wide.source
         else {
-            return Ok(Counts::from(tail, |_| None));
+            return Ok(Counts::from(tail, |_, _| None));
         };
         let body = [b"\0\0", after_names.as_slice()].concat();
         let bind = frontend::bind(&body)?;
-        Ok(Counts::from(tail, |index| {
-            Some(given(&bind, prepared, index))
+        Ok(Counts::from(tail, |index, narrow| {
+            Some(given(&bind, prepared, index, narrow))
         }))
     }
 
-    fn from(tail: &Tail, parameter: impl Fn(u16) -> Option<Given>) -> Counts {
+    fn from(tail: &Tail, parameter: impl Fn(u16, bool) -> Option<Given>) -> Counts {
         let read = |count: Option<Count>| match count {
             None | Some(Count::All) => Some(None),
             Some(Count::Rows(rows)) => u64::try_from(rows).ok().map(Some),
             Some(Count::Unread) => None,
-            Some(Count::Parameter { index, narrow }) => match parameter(index)? {
+            Some(Count::Parameter { index, narrow }) => match parameter(index, narrow)? {
                 Given::Null => Some(None),
                 Given::Number(rows) if narrow && i32::try_from(rows).is_err() => None,
                 Given::Number(rows) => u64::try_from(rows).ok().map(Some),
@@ -212,14 +212,19 @@ enum Given {
     Unread,
 }
 
-fn given(bind: &Bind<'_>, prepared: &Prepared, index: u16) -> Given {
+fn given(bind: &Bind<'_>, prepared: &Prepared, index: u16, narrow: bool) -> Given {
     let Some((binary, value)) = bind.value(index.into()) else {
         return Given::Unread;
     };
     let Some(value) = value else {
         return Given::Null;
     };
-    let kind = prepared.settled_type(index.into());
+    // LIMIT takes a bigint.
+    let kind = match prepared.settled_type(index.into()) {
+        0 if narrow => oid::INT4,
+        0 => oid::INT8,
+        kind => kind,
+    };
     if !binary {
         let text = std::str::from_utf8(value).map(str::trim_ascii);
         let number = text.ok().and_then(|text| text.parse::<i64>().ok());
@@ -227,17 +232,14 @@ fn given(bind: &Bind<'_>, prepared: &Prepared, index: u16) -> Given {
         let number = number.filter(|number| match kind {
             oid::INT2 => i16::try_from(*number).is_ok(),
             oid::INT4 => i32::try_from(*number).is_ok(),
-            kind => matches!(kind, 0 | oid::INT8),
+            kind => kind == oid::INT8,
         });
         return number.map_or(Given::Unread, Given::Number);
     }
-    let number = match (kind, value.len()) {
-        (oid::INT2, 2) => value.try_into().ok().map(i16::from_be_bytes).map(i64::from),
-        (oid::INT4, 4) => value.try_into().ok().map(i32::from_be_bytes).map(i64::from),
-        (oid::INT8, 8) => value.try_into().ok().map(i64::from_be_bytes),
-        // What is not declared is as wide as what it is cast to: LIMIT takes a bigint.
-        (0, 4) => value.try_into().ok().map(i32::from_be_bytes).map(i64::from),
-        (0, 8) => value.try_into().ok().map(i64::from_be_bytes),
+    let number = match kind {
+        oid::INT2 => value.try_into().ok().map(i16::from_be_bytes).map(i64::from),
+        oid::INT4 => value.try_into().ok().map(i32::from_be_bytes).map(i64::from),
+        oid::INT8 => value.try_into().ok().map(i64::from_be_bytes),
         _ => None,
     };
     number.map_or(Given::Unread, Given::Number)

@@ -116,8 +116,8 @@ impl Finite {
         let point = self.groups.len().saturating_sub(self.behind);
         let (before, behind) = self.groups.split_at_checked(point).unwrap_or_default();
         let digits = |groups: &[i16]| {
-            let digits: String = groups.iter().map(|group| format!("{group:04}")).collect();
-            digits
+            let digits = groups.iter().map(|group| format!("{group:04}"));
+            digits.collect::<Vec<_>>().concat()
         };
         let whole = digits(before);
         let mut fraction = digits(behind);

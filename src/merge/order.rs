@@ -145,7 +145,7 @@ mod tests {
         let mut row = Vec::new();
         backend::data_row(
             &mut row,
-            texts.iter().map(|it| it.as_ref().map(|it| it.as_bytes())),
+            texts.iter().map(|it| it.as_ref().map(String::as_bytes)),
         );
         row.split_off(5)
     }

@@ -65,7 +65,7 @@ fn put(tag: u8, count: usize, content: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The values of a DataRow, `None` for NULL; ends at a malformed one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Values<'a> {
     rest: &'a [u8],
 }

@@ -45,6 +45,8 @@ pub struct Table {
     pub view: Option<Arc<View>>,
     /// Whether reading it calls nothing but the server's own: no view, no foreign table, no policy.
     pub plain: bool,
+    /// Whether policies decide which of its rows a role sees.
+    pub row_security: bool,
     /// In the order of the table, dropped ones left out.
     pub columns: Vec<Column>,
     /// The tables it is a partition or an inheritance child of, as (schema, name).

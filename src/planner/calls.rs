@@ -163,25 +163,86 @@ impl Made {
     }
 }
 
-/// What a statement calls that may look at more than its arguments, the settings and the clock.
-pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Option<String> {
+/// Whether PostgreSQL may write out code of the users' own in the statement's place, with columns of a whole
+/// row that no word of the statement names: functions in SQL, also those behind operators and casts.
+pub(super) fn unfolds(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
     let context = survey.context;
+    let routines = &context.catalog.routines;
+    if routines.is_empty() {
+        return false;
+    }
+    let mut calls = survey.calls.iter();
+    if calls.any(|call| routine(context, &call.name).is_some()) {
+        return true;
+    }
+    let (text, tokens) = (cursor.text(), cursor.tokens());
+    tokens.iter().enumerate().any(|(at, token)| {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let may_be_row = || {
+            let further = at.checked_sub(2).and_then(|at| tokens.get(at));
+            before.is_some_and(|before| {
+                before.kind == Token::CloseParen || word_name(*before, text).is_some()
+            }) && further.is_none_or(|further| further.kind != Token::Dot)
+        };
+        if token.kind == Token::Operator {
+            return !OPERATORS.contains(&token.of(text));
+        }
+        if token.kind == Token::DoubleColon {
+            return may_be_row();
+        }
+        word_name(*token, text).is_some_and(|word| {
+            word == "cast"
+                || before.is_some_and(|before| before.kind == Token::Dot)
+                    && routines.has_function(&word)
+        })
+    })
+}
+
+/// Operators that nobody makes anew for rows of a table.
+const OPERATORS: [&[u8]; 29] = [
+    b"*", b"+", b"-", b"/", b"%", b"^", b"<", b">", b"=", b"<>", b"!=", b"<=", b">=", b"||", b"~",
+    b"~*", b"!~", b"!~*", b"~~", b"->", b"->>", b"#>", b"#>>", b"@>", b"<@", b"&&", b"&", b"|",
+    b"@@",
+];
+
+/// What a statement calls, as far as a twin must not run it, or may not.
+#[derive(Debug, Default)]
+pub(super) struct Beyond {
+    /// What may look at more than its arguments, the settings and the clock.
+    pub(super) known: Option<String>,
+    /// Names of functions that nothing is known of: if they exist, they are PostgreSQL's own.
+    pub(super) unknown: Vec<String>,
+}
+
+/// What a statement calls besides what looks at its arguments, the settings and the clock alone.
+pub(super) fn beyond_arguments(survey: &Survey<'_>, cursor: Cursor<'_>) -> Beyond {
+    let context = survey.context;
+    let mut beyond = Beyond::default();
     let of_names = survey.calls.iter().map(|call| call.name.clone());
     for name in of_names.chain(dotted(survey, cursor)) {
-        let is_free = match routine(context, &name) {
-            None => functions::is_table_free(&name),
+        if functions::is_table_free(&name) && routine(context, &name).is_none() {
+            continue;
+        }
+        match routine(context, &name) {
+            None if functions::is_read_only(&name) || functions::runs_sql(&name.name) => {
+                beyond.known.get_or_insert_with(|| named(&name));
+            }
+            None => beyond.unknown.push(name.name),
             Some(code) => {
                 let shared = context.catalog.routines.is_shared(&name.name);
-                code.is_apart() && !code.unlike && (functions::is_table_free(&name) || !shared)
+                let is_free = code.is_apart() && !code.unlike;
+                if !is_free || shared && !functions::is_table_free(&name) {
+                    beyond.known.get_or_insert_with(|| named(&name));
+                }
             }
-        };
-        if !is_free {
-            return Some(named(&name));
         }
     }
-    let unnamed = unnamed(survey, cursor);
-    let mut unnamed = unnamed.into_iter().filter(|(_, code)| !code.is_apart() || code.unlike);
-    unnamed.next().map(|(what, _)| what)
+    for (what, code) in unnamed(survey, cursor) {
+        if !code.is_apart() || code.unlike {
+            beyond.known.get_or_insert(what);
+        }
+    }
+    beyond
 }
 
 fn named(name: &Name) -> String {

@@ -532,7 +532,10 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
             let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
             keys.any(|operand| matches!(operand, Operand::Looked(_)))
         });
-    let why = verdict.as_ref().err().map_or("a transaction block", |clause| &**clause);
+    let why = verdict
+        .as_ref()
+        .err()
+        .map_or("a transaction block", |clause| &**clause);
     let (gather, otherwise) = match written {
         Some(_) => (None, otherwise),
         None => match gather::check(survey, block, *cursor, why, otherwise.clone()) {

@@ -49,9 +49,9 @@ pub fn explain(
     let all = || topology.shards().to_vec();
     let shards = match route {
         Ok(Route::Session | Route::Anywhere) | Err(_) => Vec::new(),
-        Ok(
-            Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_) | Route::Gather(_),
-        ) => all(),
+        Ok(Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_) | Route::Gather(_)) => {
+            all()
+        }
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
         Ok(Route::Concat(shards, ..)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());

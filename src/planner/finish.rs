@@ -55,13 +55,16 @@ pub(super) fn of(
             .filter(|_| !sorted && may_total)
             .and_then(|tail| totals(survey.context, &scope, &tail, cursor))
             .filter(|totals| totals.len() == strange.len())
-            .ok_or_else(|| match features.has(Features::AGGREGATE) {
-                true => Clause::from("an aggregate"),
-                false => format!("a call of {}", call.name).into(),
+            .ok_or_else(|| {
+                if features.has(Features::AGGREGATE) {
+                    Clause::from("an aggregate")
+                } else {
+                    format!("a call of {}", call.name).into()
+                }
             })?;
         let finish = Finish {
-            totals,
             is_limited,
+            totals,
             ..Finish::default()
         };
         return Ok((finish, false));
@@ -75,6 +78,9 @@ pub(super) fn of(
         return Err(clause.into());
     };
     let outputs = Outputs::of(&scope, select);
+    if tail.keys.iter().any(|key| outputs.lack(key)) {
+        return Ok((unordered(&tail, is_limited), true));
+    }
     let order: Option<Vec<OrderKey>> = tail
         .keys
         .iter()
@@ -92,12 +98,27 @@ pub(super) fn of(
     Ok((finish, exact))
 }
 
+/// Of a statement that each shard refuses, as it is: a key is none of its columns.
+fn unordered(tail: &Tail, is_limited: bool) -> Finish {
+    let key = |key: &SortKey| OrderKey {
+        by: By::Position(0),
+        descending: key.descending,
+        nulls_first: key.nulls_first,
+        collation: Collation::Other,
+    };
+    Finish {
+        order: tail.keys.iter().map(key).collect(),
+        is_limited,
+        ..Finish::default()
+    }
+}
+
 /// The same with what to answer where it cannot be done after all.
 pub(super) fn or_else(finish: Finish, otherwise: impl FnOnce(&str) -> Fault) -> Arc<Finish> {
     let clause = if finish.totals.is_empty() {
         "ORDER BY"
     } else {
-        "a total"
+        "an aggregate"
     };
     let otherwise = (!finish.is_plain()).then(|| Arc::new(otherwise(clause)));
     Arc::new(Finish {
@@ -273,7 +294,9 @@ impl Outputs {
                     });
                 }
                 Item::Star(of) => {
-                    let is_known = scope.is_whole && scope.is_apart;
+                    let is_table = |of: &String| scope.tables.iter().any(|(alias, _)| alias == of);
+                    let is_known =
+                        scope.is_whole && scope.is_apart && of.as_ref().is_none_or(is_table);
                     let tables = scope
                         .tables
                         .iter()
@@ -303,6 +326,13 @@ impl Outputs {
         }
     }
 
+    /// Whether a key is a place behind the last column.
+    fn lack(&self, key: &SortKey) -> bool {
+        let count = self.columns.len();
+        matches!(key.form, Form::Ordinal(place) if place > count || place == 0)
+            && self.settled == count
+    }
+
     /// The first column of a name.
     fn named(&self, name: &str) -> Option<&Output> {
         let mut columns = self.columns.iter();
@@ -318,23 +348,23 @@ impl Outputs {
 /// `None` where the key's values are not found.
 fn order_key(scope: &Scope<'_>, outputs: &Outputs, key: &SortKey) -> Option<OrderKey> {
     let (by, known) = match &key.form {
-        Form::Constant => return None,
+        Form::Constant | Form::Other(tail::Collation::Other) => return None,
         Form::Ordinal(place) => {
             let at = place.checked_sub(1)?;
             let settled = outputs.columns.get(at).filter(|_| at < outputs.settled);
             of_output(settled, By::Position(at))
         }
-        Form::Column(parts) => match parts.as_slice() {
-            [name] => by_name(scope, outputs, name)?,
-            _ => {
+        Form::Column(parts) => {
+            if let [name] = parts.as_slice() {
+                by_name(scope, outputs, name)?
+            } else {
                 let settled = outputs.columns.iter().take(outputs.settled);
                 match settled.enumerate().find(|(_, one)| one.parts == *parts) {
                     Some((at, output)) => of_output(Some(output), By::Position(at)),
                     None => hidden(scope.known(parts), None),
                 }
             }
-        },
-        Form::Other(tail::Collation::Other) => return None,
+        }
         Form::Other(collation) => {
             let known = Known {
                 collation: match collation {

@@ -292,6 +292,8 @@ pub struct Gather {
     /// Where the shards may work it out in part instead of sending rows: the schemas that its names are looked
     /// up in.
     pub partial: Option<Arc<[String]>>,
+    /// Names of functions it calls that nothing is known of: it is refused where PostgreSQL has them.
+    pub unknown: Arc<[String]>,
     /// What needs the rows of all shards together, in words.
     pub why: Arc<str>,
     /// What to answer where there is no twin.
@@ -301,10 +303,6 @@ pub struct Gather {
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own; no two of them make a state"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The distribution of its tables, by index in the topology.
@@ -336,6 +334,22 @@ pub struct Keyed {
 }
 
 impl Keyed {
+    /// The same, where the shards' answers are not put together: one shard or a twin answers, else
+    /// `otherwise` is why none does.
+    #[must_use]
+    pub fn unmerged(&self, otherwise: Fault) -> Keyed {
+        let gather = self.gather.as_deref().map(|gather| {
+            Arc::new(Gather {
+                otherwise: Arc::new(otherwise.clone()),
+                ..gather.clone()
+            })
+        });
+        Keyed {
+            gather,
+            ..self.on_one_shard(otherwise)
+        }
+    }
+
     /// The same, where only one shard may answer; else `otherwise`.
     #[must_use]
     pub fn on_one_shard(&self, otherwise: Fault) -> Keyed {

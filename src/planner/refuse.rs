@@ -303,6 +303,15 @@ pub fn locks(table: &str) -> Fault {
         .hint("Confine the statement to the keys of one shard, or read without locking.")
 }
 
+/// A read of several shards through a view whose owner's policies would count.
+pub fn policies_of_owner(table: &str) -> Fault {
+    unsupported(format!(
+        "table \"{table}\" with row level security within a view is not supported in a read of several shards"
+    ))
+    .detail("The policies of the view's owner decide which of its rows are seen, and it would be read by the user.")
+    .hint("Read the table itself, or confine the statement to the keys of one shard.")
+}
+
 /// A read of several shards that calls what may look at more than its arguments.
 pub fn looks_elsewhere(what: &str, table: &str) -> Fault {
     unsupported(format!("{what} in a read of several shards is not supported"))
@@ -324,8 +333,11 @@ pub fn moment_in_block() -> Fault {
 
 /// A plan of the gather server that is nested too deeply.
 pub fn deep_plan() -> Fault {
-    Fault::error(SqlState::TOO_COMPLEX, "the statement is nested too deeply to be gathered")
-        .hint("Take it apart.")
+    Fault::error(
+        SqlState::TOO_COMPLEX,
+        "the statement is nested too deeply to be gathered",
+    )
+    .hint("Take it apart.")
 }
 
 /// A column that is not known yet.

@@ -154,9 +154,11 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
         // No row can match: any shard says so.
         Reached::Nothing => Ok(Route::Single(first(distribution, topology))),
         Reached::One(shard) => Ok(Route::Single(shard)),
-        Reached::Several(shards) if let Some(finish) = &keyed.concat => {
-            Ok(Route::Concat(shards, Arc::clone(finish), keyed.gather.clone()))
-        }
+        Reached::Several(shards) if let Some(finish) = &keyed.concat => Ok(Route::Concat(
+            shards,
+            Arc::clone(finish),
+            keyed.gather.clone(),
+        )),
         Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
         Reached::Several(_) if keyed.insert && matches!(keys.as_slice(), [one] if is_id(one)) => {
             Err(refuse::pinned_id(&keyed.table))

@@ -29,6 +29,8 @@ pub(super) struct Reference {
     pub written: bool,
     /// Whether it stands in FROM of the outermost SELECT.
     pub top: bool,
+    /// Whether it stands in a view.
+    pub viewed: bool,
     /// The keys of new rows, where they were listed.
     pub rows: Option<Vec<KeyOperands>>,
 }
@@ -346,7 +348,11 @@ impl<'a> Survey<'a> {
         let ctes = std::mem::take(&mut self.ctes);
         let path = std::mem::take(&mut self.context.search_path);
         let joins = self.outer_joins;
+        let first = self.references.len();
         let mut outputs = self.block(block).renamed(&names);
+        for reference in self.references.iter_mut().skip(first) {
+            reference.viewed = true;
+        }
         self.context.search_path = path;
         self.ctes = ctes;
         self.levels = levels;
@@ -549,6 +555,7 @@ impl<'a> Survey<'a> {
             name,
             place,
             written,
+            viewed: false,
             top: self.depth == 1,
             rows: None,
         });

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Fault, SqlState};
 use crate::server::connect;
-use crate::server::connection::ServerConnection;
+use crate::server::connection::{Note, ServerConnection};
 use crate::server::pool::Lease;
 use crate::server::settings::{Settings, difference};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError};
+use crate::wire::pipeline::Owed;
 
 /// How long a connection may take to come back to rest before it is closed.
 const TIDY_LIMIT: Duration = Duration::from_secs(5);
@@ -189,7 +190,16 @@ fn take_hidden(
         failure.get_or_insert_with(|| {
             Fault::error(SqlState::of_server(fields.code()), fields.message())
         });
-        connection.pipeline.fail();
+        for void in connection.pipeline.fail() {
+            // What it was to prepare is not there.
+            if let Owed::Server {
+                note: Note::Parse { name, .. },
+                ..
+            } = void
+            {
+                connection.statements().remove(name);
+            }
+        }
     } else if step.ends {
         connection.pipeline.pop();
     }

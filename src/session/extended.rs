@@ -232,7 +232,8 @@ impl Session {
 
     /// A name whose Parse has no answer yet may turn out to be none.
     fn settle_name(&self, name: &[u8]) -> Result<(), Stop> {
-        let is_tentative = |known: &Option<Box<[u8]>>| known.as_deref() == Some(name);
+        // The unnamed one has no name there.
+        let is_tentative = |known: &Option<Box<[u8]>>| known.as_deref().unwrap_or_default() == name;
         if self.tentative.iter().any(is_tentative) {
             self.wait_for_replies()?;
         }

@@ -307,7 +307,9 @@ impl Session {
         if let Some(connection) = self.lease.as_ref().and_then(Lease::peek) {
             return connection.shard;
         }
-        let count = u64::try_from(self.database.topology.shards().len()).unwrap_or(1).max(1);
+        let count = u64::try_from(self.database.topology.shards().len())
+            .unwrap_or(1)
+            .max(1);
         ShardId(u16::try_from(self.client.id % count).unwrap_or(0))
     }
 

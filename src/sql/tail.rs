@@ -3,6 +3,10 @@
 //!
 //! They are found by the tokens outside of parentheses, so that a text can be sent with other ones in their
 //! places and everything else as it was written.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tokens of other kinds are passed over"
+)]
 
 use std::ops::Range;
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::postgres::{PATIENCE, free_port, signal};
-use crate::shared::Databases;
+use crate::shared::{Databases, shard_database};
 
 /// What a test wants of the configuration.
 #[derive(Clone, Debug)]
@@ -118,7 +118,8 @@ impl Options {
         ));
         for (index, shard) in shard_ports.iter().enumerate() {
             line(&format!(
-                "      shard_{index}: \"host=127.0.0.1 port={shard} dbname={name}\""
+                "      shard_{index}: \"host=127.0.0.1 port={shard} dbname={}\"",
+                shard_database(name, index)
             ));
         }
         self.database

@@ -380,6 +380,9 @@ fn keys_are_what_postgresql_takes_them_for() {
         "SELECT m.id, name FROM mg m JOIN mg_colours c ON c.id = m.k % 3 ORDER BY name, m.id",
         "SELECT id FROM mg ORDER BY nope",
         "SELECT id FROM mg ORDER BY 2",
+        "SELECT id FROM mg ORDER BY i4, 2",
+        "SELECT id FROM mg ORDER BY i4, 0",
+        "SELECT mg.*, id FROM mg ORDER BY 8, t, 24",
         "SELECT id, i4 AS id FROM mg ORDER BY id",
         "SELECT id / 0 FROM mg ORDER BY id",
         "SELECT id FROM mg ORDER BY 1 / (id - 20), id",
@@ -677,6 +680,42 @@ fn long_rows_and_small_budgets_hold() {
         .client
         .fails("SELECT id, repeat('x', 2000000) AS y FROM mg ORDER BY id");
     assert_eq!(error.code, "53200", "{error:?}");
+    sides.check_idle();
+}
+
+/// A statement that no shard takes is not thought to be prepared on those whose refusal was not waited for.
+#[test]
+fn what_could_not_be_prepared_is_not_there() {
+    let mut sides = start(4, 10);
+    for _ in 0..30 {
+        for sql in ["SELECT id FROM mg ORDER BY 2", "SELECT nope FROM mg"] {
+            sides.same_bound(sql, &[], &[], &[]);
+        }
+    }
+}
+
+#[test]
+fn many_rows_pass_in_little_memory() {
+    let mut sides = start(3, 30);
+    sides.client.run("SELECT id FROM mg ORDER BY id");
+    let before = sides.herd.resident();
+    let sql = "SELECT id, g, repeat('x', 200) FROM mg, generate_series(1, 12000) g ORDER BY id";
+    sides.client.send(&message::query(sql));
+    let mut rows = 0;
+    loop {
+        let message = sides
+            .client
+            .receive(crate::client::REPLY)
+            .expect("an answer");
+        rows += u32::from(message.tag == b'D');
+        if message.tag == b'Z' {
+            break;
+        }
+    }
+    assert_eq!(rows, 360_000);
+    let grown = sides.herd.resident().saturating_sub(before);
+    // Some 80 MB have passed.
+    assert!(grown < 24 << 20, "{grown} bytes more");
     sides.check_idle();
 }
 

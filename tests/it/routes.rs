@@ -104,7 +104,7 @@ fn every_statement_counts_once_by_its_route() {
         client.run(all);
         client.query_with(all, &[]).expect("rows");
     });
-    let count = "SELECT count(*) FROM by_jump";
+    let count = "SELECT n FROM by_jump FOR UPDATE";
     counts(herd, &[("refuse", count, 2)], || {
         client.fails(count);
         client.query_with(count, &[]).expect_err("refused");
@@ -153,11 +153,11 @@ fn rows_tell_where_and_how_long() {
     let found = row(herd, "multi", "SELECT v FROM by_jump").expect("a row");
     assert_eq!(found["last"], "shard_0, shard_1, shard_2, shard_3");
     assert!(found["mean_time"].parse::<u64>().is_ok_and(|mean| mean > 0));
-    client.fails("SELECT sum(n) FROM by_jump");
-    let found = row(herd, "refuse", "SELECT sum(n) FROM by_jump").expect("a row");
+    client.fails("SELECT n FROM by_jump FOR UPDATE");
+    let found = row(herd, "refuse", "SELECT n FROM by_jump FOR UPDATE").expect("a row");
     assert_eq!(
         found["last"],
-        "a call of sum over several shards is not supported"
+        "FOR UPDATE or FOR SHARE over several shards is not supported"
     );
 }
 
@@ -239,7 +239,7 @@ fn explained(client: &mut Client, sql: &str) -> Vec<String> {
 }
 
 /// A statement of each route, and how `EXPLAIN (ROUTE)` begins.
-const ROUTES: [(&str, &str); 11] = [
+const ROUTES: [(&str, &str); 13] = [
     (
         "SELECT v FROM by_list_int WHERE k = 1",
         "single on shard_3: all the keys it names are on this shard (table by_list_int, distribution by_list_int)",
@@ -267,7 +267,15 @@ const ROUTES: [(&str, &str); 11] = [
     ),
     (
         "SELECT count(*) FROM by_list_int WHERE k IN (1, 2)",
-        "refuse: a call of count over several shards is not supported (0A000)",
+        "multi on shard_2, shard_3: the totals of each shard, taken together, are the answer",
+    ),
+    (
+        "SELECT n AS a FROM by_list_int WHERE k IN (1, 2) ORDER BY a DESC, k NULLS FIRST LIMIT 10 OFFSET 2",
+        "multi on shard_2, shard_3: each shard's rows, merged by a desc, k nulls first, are the answer, limit 10, offset 2 pushed",
+    ),
+    (
+        "SELECT n FROM by_list_int WHERE k IN (1, 2) FOR UPDATE",
+        "refuse: FOR UPDATE or FOR SHARE over several shards is not supported (0A000)",
     ),
     (
         "INSERT INTO by_list_int VALUES (1, 1, 'x'), (2, 1, 'x')",
@@ -349,10 +357,10 @@ fn explain_tells_the_route_on_top_of_the_plans() {
     assert!(json.column("QUERY PLAN")[0].starts_with('['));
     let fault = client.fails("EXPLAIN (FORMAT json) SELECT v FROM by_list_int");
     assert_eq!(fault.code, "0A000");
-    let fault = client.fails("EXPLAIN SELECT count(*) FROM by_list_int");
+    let fault = client.fails("EXPLAIN SELECT n FROM by_list_int FOR UPDATE");
     assert_eq!(
         fault.message,
-        "a call of count over several shards is not supported"
+        "FOR UPDATE or FOR SHARE over several shards is not supported"
     );
     // Nothing of it is told where the statement fails.
     for sql in [
@@ -388,8 +396,8 @@ fn show_route_tells_of_the_last_statement() {
         "multi: shard_2, shard_3",
     );
     check(
-        "SELECT count(*) FROM by_list_int",
-        "refuse: a call of count over several shards is not supported",
+        "SELECT n FROM by_list_int FOR UPDATE",
+        "refuse: FOR UPDATE or FOR SHARE over several shards is not supported",
     );
     check(
         "INSERT INTO by_list_int VALUES (1, 1, 'x'), (2, 1, 'x')",

@@ -130,6 +130,14 @@ fn fs_owner(folder: &Path) -> u32 {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder).expect("just made"))
 }
 
+/// What a shard's database is called: that of the herd, but where one server has several shards.
+pub(crate) fn shard_database(name: &str, shard: usize) -> String {
+    match shard / SHARDS {
+        0 => name.to_owned(),
+        round => format!("{name}_{round}"),
+    }
+}
+
 /// A database of one name on each of the shared servers, owned by `app`; dropped with the value.
 #[derive(Debug)]
 pub(crate) struct Databases {
@@ -139,7 +147,8 @@ pub(crate) struct Databases {
 }
 
 impl Databases {
-    /// Creates it on the first `shards` shards and on the reference server.
+    /// Creates it on the first `shards` shards and on the reference server. Shards beyond the servers are
+    /// further databases of theirs.
     pub(crate) fn create(shards: usize) -> Databases {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let ports = ports();
@@ -147,41 +156,30 @@ impl Databases {
         let name = format!("it_{}_{number}", std::process::id());
         let databases = Databases {
             name,
-            shard_ports: ports[..shards].to_vec(),
+            shard_ports: (0..shards).map(|shard| ports[shard % SHARDS]).collect(),
             reference_port: ports[SHARDS],
         };
-        for &port in &databases.all_ports() {
+        for (port, name) in databases.all() {
             let mut client = Client::connect(port, "postgres", "postgres");
-            databases.drop_from(&mut client);
-            client.run(&format!("CREATE DATABASE {} OWNER app", databases.name));
+            drop_from(&mut client, &name);
+            client.run(&format!("CREATE DATABASE {name} OWNER app"));
         }
         databases
     }
 
-    fn all_ports(&self) -> Vec<u16> {
-        self.shard_ports
-            .iter()
-            .copied()
-            .chain([self.reference_port])
+    /// The port and the name of each.
+    fn all(&self) -> Vec<(u16, String)> {
+        let shards = self.shard_ports.iter().enumerate();
+        shards
+            .map(|(shard, &port)| (port, shard_database(&self.name, shard)))
+            .chain([(self.reference_port, self.name.clone())])
             .collect()
-    }
-
-    /// Drops it, and its twins, from a server.
-    fn drop_from(&self, client: &mut Client) {
-        let name = &self.name;
-        let twins = client.query(&format!(
-            "SELECT datname FROM pg_database WHERE datname ~ '^pgherd_.*_{name}_twin_[0-9]+$' OR datname = '{name}'"
-        ));
-        for row in twins.into_iter().flat_map(|answer| answer.rows) {
-            for dbname in row.into_iter().flatten() {
-                drop(client.query(&format!("DROP DATABASE IF EXISTS {dbname} WITH (FORCE)")));
-            }
-        }
     }
 
     /// A connection to one shard past the proxy, as `app`.
     pub(crate) fn shard(&self, index: usize) -> Client {
-        Client::connect(self.shard_ports[index], "app", &self.name)
+        let name = shard_database(&self.name, index);
+        Client::connect(self.shard_ports[index], "app", &name)
     }
 
     /// A connection to the server that stands for one PostgreSQL, as `app`.
@@ -191,18 +189,30 @@ impl Databases {
 
     /// Runs a script on every server, past the proxy.
     pub(crate) fn run_everywhere(&self, sql: &str) {
-        for &port in &self.all_ports() {
-            Client::connect(port, "app", &self.name).run(sql);
+        for (port, name) in self.all() {
+            Client::connect(port, "app", &name).run(sql);
         }
     }
 }
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        for port in self.all_ports() {
+        for (port, name) in self.all() {
             if let Ok(mut client) = Client::try_connect(port, "postgres", "postgres") {
-                self.drop_from(&mut client);
+                drop_from(&mut client, &name);
             }
+        }
+    }
+}
+
+/// Drops a database, and its twins, from a server.
+fn drop_from(client: &mut Client, name: &str) {
+    let twins = client.query(&format!(
+        "SELECT datname FROM pg_database WHERE datname ~ '^pgherd_.*_{name}_twin_[0-9]+$' OR datname = '{name}'"
+    ));
+    for row in twins.into_iter().flat_map(|answer| answer.rows) {
+        for dbname in row.into_iter().flatten() {
+            drop(client.query(&format!("DROP DATABASE IF EXISTS {dbname} WITH (FORCE)")));
         }
     }
 }

@@ -11,7 +11,7 @@ use pgherd::config::{Config, Sources, parse};
 use pgherd::control::Control;
 use pgherd::metrics::Metrics;
 use pgherd::metrics::view::{Detail, Snapshot as View};
-use pgherd::placement::catalog::{Catalog, Column, Table};
+use pgherd::placement::catalog::{Catalog, Collation, Column, Table};
 use pgherd::placement::topology::Topology;
 use pgherd::session::auth::Keyring;
 use pgherd::session::engine::{Engine, Message, Shared, Snapshot};
@@ -159,7 +159,7 @@ fn share(folder: &str) -> Arc<Shared> {
             generated: false,
             modifier: -1,
             primary: false,
-            collation: Default::default(),
+            collation: Collation::Other,
         });
         let table = Table {
             plain: true,

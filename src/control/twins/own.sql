@@ -25,6 +25,15 @@ CREATE FUNCTION pgherd.analyze(regclass) RETURNS void LANGUAGE plpgsql SECURITY 
 BEGIN
     EXECUTE format('ANALYZE %s', $1);
 END $$;
+CREATE FUNCTION pgherd.index(regclass, text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('CREATE INDEX ON %s (%s)', $1,
+        (SELECT string_agg(quote_ident(parsed[1]), ', ') FROM unnest($2) t (name), parse_ident(t.name) parsed));
+EXCEPTION WHEN OTHERS THEN
+    -- A column of a type without an order, or too long a value: the statement runs without.
+    NULL;
+END $$;
 CREATE FUNCTION pgherd.truncate(regclass[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -44,7 +53,7 @@ BEGIN
         EXECUTE (SELECT 'TRUNCATE ' || string_agg(name::text, ', ') FROM unnest($1) t (name));
     END IF;
 END $$;
-GRANT EXECUTE ON FUNCTION pgherd.hold(), pgherd.analyze(regclass), pgherd.truncate(regclass[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pgherd.hold(), pgherd.analyze(regclass), pgherd.index(regclass, text[]), pgherd.truncate(regclass[]) TO PUBLIC;
 CREATE FUNCTION pgherd.now() RETURNS timestamptz LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
     $$BEGIN RETURN current_setting('pgherd.moment')::timestamptz; END$$;
 COMMENT ON FUNCTION pgherd.now() IS 'The moment at which the transaction began that a statement is part of';

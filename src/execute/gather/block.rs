@@ -39,8 +39,11 @@ impl Block {
         let Ok([moment, isolation, dates, intervals, digits]) = <[String; 5]>::try_from(texts)
         else {
             return Err(Trouble::Fault(
-                Fault::error(SqlState::INTERNAL, "the block's shard did not tell its state")
-                    .hint("This is a fault of pgherd; please report it."),
+                Fault::error(
+                    SqlState::INTERNAL,
+                    "the block's shard did not tell its state",
+                )
+                .hint("This is a fault of pgherd; please report it."),
             ));
         };
         Ok(Block {

@@ -203,7 +203,10 @@ impl Rows {
         let widest = columns.iter().copied().max().unwrap_or_default();
         let own = columns.get(at).copied().unwrap_or_default();
         // `\t\N` each, and the line's end.
-        let padding = widest.saturating_sub(own).saturating_mul(3).saturating_add(1);
+        let padding = widest
+            .saturating_sub(own)
+            .saturating_mul(3)
+            .saturating_add(1);
         let start = number.map_or(0, <[u8]>::len).saturating_add(1);
         let end = payload.len().saturating_sub(padding);
         let fields = payload.get(start..end).ok_or_else(unread)?;

@@ -83,9 +83,8 @@ impl Loaded {
                 .iter()
                 .map(|index| (*index, fragments.get(*index).is_some_and(|it| it.binary)))
                 .collect();
-            let columns = |(index, _): &(usize, bool)| {
-                fragments.get(*index).map_or(0, |it| it.columns.len())
-            };
+            let columns =
+                |(index, _): &(usize, bool)| fragments.get(*index).map_or(0, |it| it.columns.len());
             lane.rows = if is_united && lane.part == Part::Own {
                 let columns = wanted.iter().map(columns).collect();
                 Rows::united(wanted.clone(), columns)
@@ -99,7 +98,8 @@ impl Loaded {
         let mut scratch = vec![0; SCRATCH];
         for (index, fragment) in fragments.iter().enumerate() {
             turn.note("fetching", self.total(), self.bytes);
-            self.load(client, twin, index, fragment, &mut scratch).await?;
+            self.load(client, twin, index, fragment, &mut scratch)
+                .await?;
         }
         self.finish(client, twin).await
     }
@@ -190,7 +190,11 @@ impl Loaded {
         fragment: &Fragment,
         scratch: &mut [u8],
     ) -> Result<(), Trouble> {
-        let binary = if fragment.binary { " (FORMAT binary)" } else { "" };
+        let binary = if fragment.binary {
+            " (FORMAT binary)"
+        } else {
+            ""
+        };
         twin.push_text(&format!("COPY {} FROM STDIN{binary}", fragment.target))?;
         self.copies = true;
         if fragment.binary {
@@ -224,7 +228,9 @@ impl Loaded {
             twin.send(cx)?;
             if let Poll::Ready(count) = twin.poll_read(cx, scratch) {
                 let count = count?;
-                twin.take(client, scratch.get(..count).unwrap_or_default(), |_, _| Ok(true))?;
+                twin.take(client, scratch.get(..count).unwrap_or_default(), |_, _| {
+                    Ok(true)
+                })?;
                 if let Some(error) = twin.take_error() {
                     return Poll::Ready(Err(error));
                 }
@@ -304,7 +310,10 @@ impl Loaded {
 }
 
 /// What each shard is asked for, in the order of the shards.
-pub(super) fn shares<C: Conversation>(client: &C, fragments: &[Fragment]) -> Vec<(ShardId, Vec<usize>)> {
+pub(super) fn shares<C: Conversation>(
+    client: &C,
+    fragments: &[Fragment],
+) -> Vec<(ShardId, Vec<usize>)> {
     let topology = client.topology();
     let home = topology.home();
     let has = |fragment: &Fragment, shard| match &fragment.place {

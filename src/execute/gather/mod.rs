@@ -12,12 +12,13 @@ mod load;
 mod plan;
 mod split;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
+use crate::server::pool::Lease;
 use crate::server::statements::Prepared;
 use crate::wire::backend;
 use crate::wire::frame;
@@ -27,7 +28,7 @@ use super::{Conversation, Source, Trouble, Twin, Wide};
 use block::Block;
 use explain::Explain;
 use load::Loaded;
-use plan::Planned;
+use plan::{Order, Planned};
 use split::{Bound, described};
 
 /// Rows of a table from which on the twin looks at them before it plans.
@@ -42,37 +43,158 @@ pub(super) async fn run<C: Conversation>(
     gather: &Gather,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let limit = client.gather().timeout;
-    let deadline = tokio::time::sleep(limit);
-    tokio::pin!(deadline);
-    loop {
-        let Some(twin) = client.take_twin().await? else {
-            return Err(Trouble::Fault(Fault::clone(&gather.otherwise)));
-        };
-        let mut run = Run::default();
-        let result = {
-            let whole = run.answer(client, wide, gather, describe, &twin);
-            if limit.is_zero() {
-                whole.await
-            } else {
-                tokio::select! {
-                    biased;
-                    result = whole => result,
-                    () = &mut deadline => Err(Trouble::Fault(too_long(limit))),
+    let mut gathered = Gathered::open(client, wide, gather).await?;
+    let result = gathered.hand_on(client, wide, describe, 0).await;
+    gathered.close(client, result.map(drop)).await
+}
+
+/// A read whose rows are on a twin.
+pub(super) struct Gathered<T> {
+    turn: T,
+    run: Run,
+    order: Order,
+    /// Until when it must have ended.
+    deadline: Option<Instant>,
+    /// Rows were handed on, and there are more.
+    is_under_way: bool,
+}
+
+impl<T: Twin> Gathered<T> {
+    /// Takes a twin and fetches what the statement needs.
+    ///
+    /// # Errors
+    /// Those of the statement and of the shards; what was opened is given back.
+    pub(super) async fn open<C: Conversation<Twin = T>>(
+        client: &mut C,
+        wide: &Wide,
+        gather: &Gather,
+    ) -> Result<Gathered<T>, Trouble> {
+        let limit = client.gather().timeout;
+        let deadline = Instant::now().checked_add(limit);
+        let deadline = deadline.filter(|_| !limit.is_zero());
+        loop {
+            let Some(turn) = client.take_twin().await? else {
+                return Err(Trouble::Fault(no_twin(gather)));
+            };
+            let mut run = Run::default();
+            let fetched = run.fetch(client, wide, gather, &turn);
+            let result = in_time(deadline, limit, fetched).await;
+            match result {
+                Ok(Done::Fetched(order)) => {
+                    return Ok(Gathered {
+                        turn,
+                        run,
+                        order,
+                        deadline,
+                        is_under_way: false,
+                    });
+                }
+                Ok(Done::Busy) => {
+                    let twin = run.end(client, Ok(())).await;
+                    turn.busy_elsewhere();
+                    if let Some(lease) = twin.0 {
+                        hidden::tidy_later(lease);
+                    }
+                }
+                Ok(Done::Changed) => {
+                    let twin = run.end(client, Ok(())).await;
+                    turn.was_made_again();
+                    if let Some(lease) = twin.0 {
+                        hidden::tidy_later(lease);
+                    }
+                }
+                Err(trouble) => {
+                    let (lease, result) = run.end(client, Err(trouble)).await;
+                    if let Some(lease) = lease {
+                        hidden::tidy_with(lease, String::new(), turn);
+                    }
+                    result?;
                 }
             }
-        };
-        let result = run.end(client, twin, result).await;
-        match result {
-            Ok(Done::Answered) => return Ok(()),
-            Ok(Done::Busy | Done::Changed) => (),
-            Err(trouble) => return Err(trouble),
         }
+    }
+
+    /// Hands on the next rows, at most so many; 0 is all. Whether there are more.
+    ///
+    /// # Errors
+    /// The statement's own; 57014 after `gather.timeout`.
+    pub(super) async fn hand_on<C: Conversation<Twin = T>>(
+        &mut self,
+        client: &mut C,
+        wide: &Wide,
+        describe: bool,
+        max: u32,
+    ) -> Result<bool, Trouble> {
+        let limit = client.gather().timeout;
+        let (loaded, top) = (&self.run.loaded, &mut self.run.top);
+        let description = &self.run.description;
+        self.turn.note("finishing", loaded.total(), loaded.bytes);
+        let Some(twin) = &mut self.run.twin else {
+            return Err(Trouble::Fault(gone()));
+        };
+        client.aim_cancels(targets([&*twin]));
+        if std::mem::replace(&mut self.is_under_way, true) {
+            twin.push_more(describe, max)?;
+        } else {
+            self.order.push(client, wide, twin, describe, max)?;
+        }
+        let mut has_more = false;
+        let heard = twin.hear(client, |client, heard| {
+            match heard.tag {
+                b'D' => client.out().append(top),
+                b's' => has_more = true,
+                b'T' if !description.is_empty() => {
+                    let own = described(heard.body, description);
+                    client.out().extend_from_slice(&own);
+                    return Ok(true);
+                }
+                _ => {}
+            }
+            client.out().extend_from_slice(heard.bytes);
+            Ok(true)
+        });
+        in_time(self.deadline, limit, heard).await?;
+        Ok(has_more)
+    }
+
+    /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub(super) async fn close<C: Conversation<Twin = T>>(
+        self,
+        client: &mut C,
+        result: Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let last = if self.run.loaded.bytes >= GARBAGE {
+            truncate(&self.run.tables)
+        } else {
+            String::new()
+        };
+        let (lease, result) = self.run.end(client, result).await;
+        if let Some(lease) = lease {
+            hidden::tidy_with(lease, last, self.turn);
+        }
+        result
     }
 }
 
+/// Ends what takes longer than a statement may.
+async fn in_time<R>(
+    deadline: Option<Instant>,
+    limit: Duration,
+    work: impl Future<Output = Result<R, Trouble>>,
+) -> Result<R, Trouble> {
+    let Some(deadline) = deadline else {
+        return work.await;
+    };
+    tokio::time::timeout_at(deadline.into(), work)
+        .await
+        .unwrap_or_else(|_elapsed| Err(Trouble::Fault(too_long(limit))))
+}
+
 enum Done {
-    Answered,
+    Fetched(Order),
     /// Another proxy has the twin.
     Busy,
     /// Another proxy has made it again.
@@ -87,15 +209,18 @@ struct Run {
     twin: Option<Member>,
     loaded: Loaded,
     tables: Vec<String>,
+    /// Rows of EXPLAIN that stand above the twin's.
+    top: Vec<u8>,
+    /// The body of the RowDescription of the client's own statement, where the twin runs another.
+    description: Vec<u8>,
 }
 
 impl Run {
-    async fn answer<C: Conversation>(
+    async fn fetch<C: Conversation>(
         &mut self,
         client: &mut C,
         wide: &Wide,
         gather: &Gather,
-        describe: bool,
         turn: &C::Twin,
     ) -> Result<Done, Trouble> {
         let block = self.borrow_block(client).await?;
@@ -126,8 +251,8 @@ impl Run {
             Planned::Changed => return Ok(Done::Changed),
         };
         let (bound, combined, description) = split.unwrap_or_default();
+        self.description = description;
         let explain = Explain::of(wide, combined);
-        let mut top = Vec::new();
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
             self.loaded
                 .fetch(
@@ -147,30 +272,27 @@ impl Run {
                 explain::estimates(client, &mut self.loaded, &fragments, &mut self.own).await?
             };
             for line in explain.lines(&fragments, &self.loaded, &told) {
-                backend::data_row(&mut top, std::iter::once(Some(line.as_bytes())));
+                backend::data_row(&mut self.top, std::iter::once(Some(line.as_bytes())));
             }
         }
-        self.own = self.loaded.give_back(client).await.or(self.own.take());
-        client.aim_cancels(targets([&*twin]));
-        turn.note("finishing", self.loaded.total(), self.loaded.bytes);
-        let is_split = self.tables.is_empty();
-        let rows = if is_split { &[] } else { self.loaded.rows.as_slice() };
-        twin.push_hidden(&last_words(&fragments, rows))?;
-        order.push(client, wide, twin, describe)?;
-        twin.hear(client, |client, heard| {
-            if heard.tag == b'D' {
-                client.out().append(&mut top);
-            }
-            if heard.tag == b'T' && !description.is_empty() {
-                let own = described(heard.body, &description);
-                client.out().extend_from_slice(&own);
-                return Ok(true);
-            }
-            client.out().extend_from_slice(heard.bytes);
-            Ok(true)
-        })
-        .await?;
-        Ok(Done::Answered)
+        self.return_block(client).await;
+        if let Some(twin) = &mut self.twin {
+            // Of parts there are few.
+            let rows = self.loaded.rows.as_slice();
+            let rows = if self.tables.is_empty() { &[] } else { rows };
+            twin.push_hidden(&last_words(&fragments, rows))?;
+        }
+        Ok(Done::Fetched(order))
+    }
+
+    /// Gives back what fragments came on, the block's connection included.
+    async fn return_block<C: Conversation>(&mut self, client: &mut C) {
+        let own = self.loaded.give_back(client).await.or(self.own.take());
+        client.forget_targets();
+        if let Some(mut own) = own {
+            own.calm(client).await;
+            client.return_block(own.lease);
+        }
     }
 
     /// Takes the connection of the client's block, if it has one open, and asks it what it must know.
@@ -197,22 +319,16 @@ impl Run {
         }
     }
 
-    /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
+    /// Gives up what was opened; the twin's connection is still to be brought to rest.
     async fn end<C: Conversation>(
         mut self,
         client: &mut C,
-        turn: C::Twin,
-        result: Result<Done, Trouble>,
-    ) -> Result<Done, Trouble> {
+        result: Result<(), Trouble>,
+    ) -> (Option<Lease>, Result<(), Trouble>) {
         client.count_gathered(self.loaded.total(), self.loaded.bytes);
-        let own = self.loaded.give_back(client).await.or(self.own.take());
-        client.forget_targets();
-        if let Some(mut own) = own {
-            own.calm(client).await;
-            client.return_block(own.lease);
-        }
+        self.return_block(client).await;
         let Some(mut twin) = self.twin else {
-            return result;
+            return (None, result);
         };
         let result = twin.unless_cut(result);
         if let Some(connection) = twin.lease.connection() {
@@ -223,23 +339,7 @@ impl Run {
                 client.cancel_now(&connection.cancel);
             }
         }
-        let last = if self.loaded.bytes >= GARBAGE {
-            truncate(&self.tables)
-        } else {
-            String::new()
-        };
-        match result {
-            Ok(Done::Busy) => {
-                turn.busy_elsewhere();
-                hidden::tidy_later(twin.lease);
-            }
-            Ok(Done::Changed) => {
-                turn.was_made_again();
-                hidden::tidy_later(twin.lease);
-            }
-            Ok(Done::Answered) | Err(_) => hidden::tidy_with(twin.lease, last, turn),
-        }
-        result
+        (Some(twin.lease), result)
     }
 }
 
@@ -256,6 +356,15 @@ fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
     let mut sql = String::new();
     for (fragment, rows) in fragments.iter().zip(rows) {
         if *rows >= ANALYZED {
+            for columns in &fragment.lookups {
+                let names: Vec<String> = columns
+                    .iter()
+                    .map(|name| format!("'{}'", name.replace('\'', "''")))
+                    .collect();
+                let table = fragment.table.replace('\'', "''");
+                let names = names.join(",");
+                sql.push_str(&format!("SELECT pgherd.index('{table}', ARRAY[{names}]);"));
+            }
             sql.push_str("SELECT pgherd.analyze('");
             sql.push_str(&fragment.table.replace('\'', "''"));
             sql.push_str("');");

@@ -1,5 +1,7 @@
 //! Has the twin plan a statement, and reads off what must be fetched.
 
+use std::borrow::Cow;
+
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::{Clock, Fragment, clock, fragments as of_plan};
 use crate::planner::plan::{Effect, Gather};
@@ -28,7 +30,7 @@ const SETTINGS: &str = "SET LOCAL enable_indexscan = off;SET LOCAL enable_indexo
 const EXPLAIN: &[u8] = b"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) ";
 
 /// Begins the twin's transaction.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;SAVEPOINT pgherd";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;SAVEPOINT pgherd";
 
 /// What the twin is asked before anything else: the moment of the statement, and whether another proxy is
 /// at work on it.
@@ -84,13 +86,21 @@ pub(super) async fn plan<C: Conversation>(
     if let Some(block) = block {
         twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
     }
-    let free = rows(client, twin, FREE.as_bytes()).await?;
+    let free = format!("{FREE}{}", known_of(&gather.unknown));
+    let free = rows(client, twin, free.as_bytes()).await?;
     let mut free = free.into_iter();
     let (moment, held) = (free.next().flatten(), free.next().flatten());
     match held {
         None => return Ok(Planned::Busy),
         Some(held) if held != mark.as_bytes() => return Ok(Planned::Changed),
         Some(_) => (),
+    }
+    if let Some(Some(function)) = free.next() {
+        let function = format!("function \"{}\"", String::from_utf8_lossy(&function));
+        return Err(Trouble::Fault(refuse::looks_elsewhere(
+            &function,
+            &gather.table,
+        )));
     }
     let moment = match block {
         Some(block) => block.moment.clone(),
@@ -118,6 +128,21 @@ pub(super) async fn plan<C: Conversation>(
     Ok(Planned::Fragments(fragments, order))
 }
 
+/// Asks which of these functions PostgreSQL has.
+fn known_of(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| format!("'{}'", name.replace('\'', "''")))
+        .collect();
+    format!(
+        ", (SELECT pg_catalog.min(proname::text) FROM pg_catalog.pg_proc WHERE proname::text = ANY (ARRAY[{}]))",
+        names.join(",")
+    )
+}
+
 /// The statement as it runs in a block, whose moment it may ask for.
 fn within(wide: &Wide, gather: &Gather) -> Result<Order, Fault> {
     let text = wide.source.sql();
@@ -133,19 +158,20 @@ fn within(wide: &Wide, gather: &Gather) -> Result<Order, Fault> {
 }
 
 impl Order {
-    /// Queues the statement for its answer.
+    /// Queues the statement for its answer, or for so many rows of it.
     pub(super) fn push<C: Conversation>(
         &self,
         client: &C,
         wide: &Wide,
         twin: &mut Member,
         describe: bool,
+        max: u32,
     ) -> Result<(), Trouble> {
         match (self, &wide.source) {
-            (Order::Verbatim, source) => twin.push_statement(client, source, describe),
+            (Order::Verbatim, source) => twin.push_rows(client, source, describe, max),
             (Order::Combined { parse, bind, .. }, Source::Bind { prepared, .. }) => {
                 let detour = client.detour(prepared);
-                twin.push_own_statement(prepared, parse, bind, &detour, describe)
+                twin.push_own_rows(prepared, parse, bind, &detour, describe, max)
             }
             (Order::Rewritten(text) | Order::Combined { text, .. }, Source::Text(_)) => {
                 twin.push_statement(client, &Source::Text(text.clone()), describe)
@@ -160,7 +186,7 @@ impl Order {
             ) => {
                 let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
                 let detour = client.detour(prepared);
-                twin.push_own_statement(prepared, &parse, after_names, &detour, describe)
+                twin.push_own_rows(prepared, &parse, after_names, &detour, describe, max)
             }
         }
     }
@@ -219,7 +245,7 @@ async fn explain<C: Conversation>(
     order: &Order,
 ) -> Result<Vec<u8>, Trouble> {
     let query = query_of(wide, order.text(wide))?;
-    let text = [EXPLAIN, query].concat();
+    let text = [EXPLAIN, &*query].concat();
     let row = match &wide.source {
         Source::Text(_) => rows(client, twin, &text).await?,
         Source::Bind {
@@ -248,28 +274,39 @@ async fn explain<C: Conversation>(
 }
 
 /// What of the client's statement is planned: of COPY and EXPLAIN, their query.
-pub(super) fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<&'t [u8], Fault> {
+pub(super) fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<Cow<'t, [u8]>, Fault> {
     if matches!(wide.effect, Effect::CopyOut { .. }) {
-        return in_parentheses(text, wide.lexing).ok_or_else(no_plan);
+        return copied(text, wide.lexing).ok_or_else(no_plan);
     }
     if wide.verb == "EXPLAIN" {
         let tokens = scan(text, wide.lexing).map_err(|_unreadable| no_plan())?;
         let explanation = explanation(Cursor::new(text, &tokens)).ok_or_else(no_plan)?;
         let start = explanation.statement.rest().start;
-        return text.get(start..).ok_or_else(no_plan);
+        let query = text.get(start..).ok_or_else(no_plan)?;
+        return Ok(Cow::Borrowed(query));
     }
-    Ok(text)
+    Ok(Cow::Borrowed(text))
 }
 
-/// What stands within the first parentheses of a text.
-fn in_parentheses(text: &[u8], lexing: Lexing) -> Option<&[u8]> {
+/// The query of COPY, or one that reads what its table itself holds.
+fn copied(text: &[u8], lexing: Lexing) -> Option<Cow<'_, [u8]>> {
     let tokens = scan(text, lexing).ok()?;
-    let open = tokens.iter().position(|token| token.kind == Kind::OpenParen)?;
-    let mut cursor = Cursor::new(text, tokens.get(open..)?);
-    let start = tokens.get(open)?.end;
-    cursor.skip_group();
-    let close = tokens.len().checked_sub(cursor.tokens().len())?;
-    text.get(start..tokens.get(close.checked_sub(1)?)?.start)
+    let mut cursor = Cursor::new(text, &tokens);
+    cursor.take("copy").then_some(())?;
+    cursor.take("binary");
+    let start = cursor.rest().start;
+    if cursor.kind() == Some(Kind::OpenParen) {
+        let mut inner = cursor;
+        inner.advance();
+        let start = inner.rest().start;
+        cursor.skip_group();
+        let behind = tokens.len().checked_sub(cursor.tokens().len())?;
+        let close = tokens.get(behind.checked_sub(1)?)?;
+        return text.get(start..close.start).map(Cow::Borrowed);
+    }
+    cursor.qualified()?;
+    let name = text.get(start..cursor.rest().start)?;
+    Some(Cow::Owned([b"SELECT * FROM ONLY ", name].concat()))
 }
 
 /// The error of the client's own text, whose positions are the client's.

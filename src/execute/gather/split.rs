@@ -4,6 +4,8 @@
 //! It is done so only where PostgreSQL, asked on the twin, gives the combined answer the same columns as the
 //! client's own statement: names, types and modifiers. Anything else is gathered row by row.
 
+use std::collections::BTreeSet;
+
 use crate::error::Fault;
 use crate::planner::Context;
 use crate::planner::gather::{Fragment, Place, is_alike};
@@ -54,7 +56,7 @@ pub(super) async fn split<C: Conversation>(
     if matches!(wide.effect, Effect::CopyOut { .. }) {
         return Ok(None);
     }
-    let text = query_of(wide, wide.source.sql())?;
+    let text = &*query_of(wide, wide.source.sql())?;
     let partial = client.plan_with(|context| {
         let context = Context {
             search_path: path,
@@ -138,6 +140,7 @@ async fn attempt<C: Conversation>(
             place,
             target: format!("{TABLE} ({})", columns.join(", ")),
             bound: bound.is_some(),
+            lookups: BTreeSet::new(),
             query,
             columns,
             binary,

@@ -58,7 +58,10 @@ pub fn clock(cursor: Cursor<'_>) -> Clock {
 
 /// Whether the token at `at` asks for the moment: where what is replaced begins, its last token, and the
 /// function's name; `None` within where it cannot be replaced.
-#[expect(clippy::option_option, reason = "no question, one that is answered, one that is not")]
+#[expect(
+    clippy::option_option,
+    reason = "no question, one that is answered, one that is not"
+)]
 fn asked(tokens: &[Token], at: usize, text: &[u8]) -> Option<Option<(usize, usize, String)>> {
     let token = tokens.get(at)?;
     let word = word_name(*token, text)?;

@@ -4,6 +4,7 @@
 //! PostgreSQL has worked them out (`EXPLAIN (VERBOSE)`, `show_scan_qual`) and written them with parentheses
 //! around everything, each column behind the name that the scan has in the plan.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::planner::functions;
@@ -58,6 +59,36 @@ pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> 
         all.push_str(&sql);
     }
     (!all.is_empty()).then_some(all)
+}
+
+/// The columns of a scan that its condition equates with columns of others, as where a correlated subquery
+/// looks for the rows of each row outside; `None` where there are none.
+pub(super) fn equated(filter: &str, alias: &str) -> Option<BTreeSet<String>> {
+    let text = filter.as_bytes();
+    let tokens = scan(text, Lexing::default()).ok()?;
+    let mut found = BTreeSet::new();
+    for conjunct in conjuncts(&tokens, text) {
+        let [open, left, dot, one, equals, right, period, other, close] = conjunct else {
+            continue;
+        };
+        let is = |token: &Token, kind| token.kind == kind;
+        let is_equation = is(open, Kind::OpenParen)
+            && is(dot, Kind::Dot)
+            && equals.of(text) == b"="
+            && is(period, Kind::Dot)
+            && is(close, Kind::CloseParen);
+        let name = |token: &Token| word_name(*token, text);
+        let (Some(left), Some(right)) = (name(left), name(right)) else {
+            continue;
+        };
+        let own = match (left == alias, right == alias) {
+            (true, false) => name(one),
+            (false, true) => name(other),
+            _ => None,
+        };
+        found.extend(own.filter(|_| is_equation));
+    }
+    (!found.is_empty()).then_some(found)
 }
 
 /// The parts of `((a) AND (b))`.
@@ -231,19 +262,33 @@ mod tests {
             ("((o.b = $0) AND (o.a = 1))", None),
             ("(NOT (hashed SubPlan 1))", None),
             ("(o.a > (SubPlan 1))", None),
-            ("(upper(o.name) = 'X'::text)", Some("(upper(t.name) = 'X'::text)")),
+            (
+                "(upper(o.name) = 'X'::text)",
+                Some("(upper(t.name) = 'X'::text)"),
+            ),
             ("(random() > '0.5'::double precision)", None),
             ("(public.f(o.a) = 1)", None),
-            ("(o.a = ANY ('{1,2}'::integer[]))", Some("(t.a = ANY ('{1,2}'::integer[]))")),
+            (
+                "(o.a = ANY ('{1,2}'::integer[]))",
+                Some("(t.a = ANY ('{1,2}'::integer[]))"),
+            ),
             ("(o.m = 'a'::public.mood)", Some("(t.m = 'a'::public.mood)")),
             (
                 "(o.placed > (now() - '1 day'::interval))",
-                Some("(t.placed > ('2026-01-01 00:00:00+00'::timestamp with time zone - '1 day'::interval))"),
+                Some(
+                    "(t.placed > ('2026-01-01 00:00:00+00'::timestamp with time zone - '1 day'::interval))",
+                ),
             ),
             ("(o.* IS NOT NULL)", Some("(t.* IS NOT NULL)")),
-            ("((o.n)::character varying(3) = 'a'::text)", Some("((t.n)::character varying(3) = 'a'::text)")),
+            (
+                "((o.n)::character varying(3) = 'a'::text)",
+                Some("((t.n)::character varying(3) = 'a'::text)"),
+            ),
             ("(o.owner = CURRENT_USER)", None),
-            ("(EXTRACT(year FROM o.placed) = '2020'::numeric)", Some("(EXTRACT(year FROM t.placed) = '2020'::numeric)")),
+            (
+                "(EXTRACT(year FROM o.placed) = '2020'::numeric)",
+                Some("(EXTRACT(year FROM t.placed) = '2020'::numeric)"),
+            ),
         ];
         for (filter, wanted) in cases {
             assert_eq!(of(filter).as_deref(), wanted, "{filter}");

@@ -10,11 +10,11 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::filter::{ALIAS, pushed};
+use super::filter::{ALIAS, equated, pushed};
 use crate::error::{Fault, SqlState};
+use crate::placement::ShardSet;
 use crate::placement::catalog::{Column, Table};
 use crate::planner::context::{Context, Relation};
-use crate::placement::ShardSet;
 use crate::planner::plan::{Gather, Literal, Parameter, Route, Values};
 use crate::planner::refuse;
 use crate::planner::route::route;
@@ -35,6 +35,8 @@ pub struct Fragment {
     pub target: String,
     /// The columns, quoted.
     pub columns: Vec<String>,
+    /// Columns, quoted, by which the plan looks rows up again and again: an index serves it once there are many.
+    pub lookups: BTreeSet<Vec<String>>,
     /// Whether every column's binary form means the same on every server.
     pub binary: bool,
     /// Whether the query has parameters of the client's.
@@ -64,6 +66,8 @@ struct Plan<'p> {
     scans: Vec<Scan<'p>>,
     /// Columns behind the name of their scan; `*` for whole rows.
     columns: BTreeSet<(String, String)>,
+    /// Whether something is compared with a subquery's rows, as it does not say what.
+    hides: bool,
 }
 
 /// What must be fetched, in the order of the tables' names. `plan` is the answer of EXPLAIN, `moment` the gather
@@ -78,8 +82,11 @@ pub fn fragments(
     moment: &str,
 ) -> Result<Vec<Fragment>, Fault> {
     let unread = || {
-        Fault::error(SqlState::INTERNAL, "the gather server's plan was not understood")
-            .hint("This is a fault of pgherd; please report it.")
+        Fault::error(
+            SqlState::INTERNAL,
+            "the gather server's plan was not understood",
+        )
+        .hint("This is a fault of pgherd; please report it.")
     };
     // What the client's encoding has and UTF-8 has not is in no condition that is pushed.
     let plan = String::from_utf8_lossy(plan);
@@ -106,7 +113,16 @@ pub fn fragments(
             }
         };
         let columns = found.needed(table, &scans, gather)?;
-        fragments.push(fragment(&full, place, &columns, &condition));
+        let lookups = scans
+            .iter()
+            .filter_map(|scan| equated(scan.filter?, scan.alias));
+        let lookups = lookups
+            .map(|names| names.iter().map(|name| quoted(name)).collect())
+            .collect();
+        fragments.push(Fragment {
+            lookups,
+            ..fragment(&full, place, &columns, &condition)
+        });
     }
     Ok(fragments)
 }
@@ -158,6 +174,7 @@ impl<'p> Plan<'p> {
         let Ok(tokens) = scan(bytes, Lexing::default()) else {
             return;
         };
+        self.hides |= tokens.iter().any(|token| token.of(bytes) == b"SubPlan");
         for three in tokens.windows(3) {
             let [qualifier, dot, column] = *three else {
                 continue;
@@ -204,6 +221,7 @@ impl<'p> Plan<'p> {
                 .is_none_or(|words| words.contains(&column.name));
             let is_read = !gather.filters
                 || is_alone
+                || self.hides
                 || scans.iter().any(|scan| mentioned(scan.alias, &column.name));
             column.primary || whole || is_said && is_read
         };
@@ -289,7 +307,9 @@ fn written(name: &Name) -> String {
 fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
     let table = written(name);
     let list = |prefix: &str| {
-        let names = columns.iter().map(|column| prefix.to_owned() + &quoted(&column.name));
+        let names = columns
+            .iter()
+            .map(|column| prefix.to_owned() + &quoted(&column.name));
         names.collect::<Vec<_>>().join(", ")
     };
     let mut query = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
@@ -307,6 +327,7 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
         query,
         target,
         columns: columns.iter().map(|column| quoted(&column.name)).collect(),
+        lookups: BTreeSet::new(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         bound: false,
         table,
@@ -318,8 +339,8 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
 pub fn is_alike(oid: u32) -> bool {
     /// `regproc` and its like, and their arrays; `aclitem` has no binary form.
     const NUMBERS: [u32; 24] = [
-        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
-        4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
+        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769,
+        3770, 4089, 4090, 4096, 4097, 4191, 4192, 1033, 1034,
     ];
     oid < FIRST_UNPINNED && !NUMBERS.contains(&oid)
 }

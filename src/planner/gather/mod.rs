@@ -24,7 +24,7 @@ use crate::planner::plan::Gather;
 use crate::planner::refuse;
 use crate::planner::survey::{Rows, Survey};
 use crate::planner::unlike;
-use crate::sql::cursor::{Cursor, word_name};
+use crate::sql::cursor::{Cursor, Name, word_name};
 use crate::sql::scan::{Kind, Lexing, Token, scan};
 use crate::sql::statement::{Block, Features};
 
@@ -54,10 +54,20 @@ pub(super) fn check(
     {
         return Err(refuse::mixed(&table, &reference.name.to_string()));
     }
-    if let Some(what) = calls::beyond_arguments(survey, cursor) {
-        return Err(refuse::looks_elsewhere(&what, &table));
+    let has_policies = |name| survey.context.table(name).is_some_and(|it| it.row_security);
+    if let Some(reference) = survey
+        .references
+        .iter()
+        .find(|reference| reference.viewed && has_policies(&reference.name))
+    {
+        return Err(refuse::policies_of_owner(&reference.name.to_string()));
     }
-    if let Some(what) = unlike::numbers(cursor).or_else(|| names_database(cursor)) {
+    let called = calls::beyond_arguments(survey, cursor);
+    if let Some(what) = &called.known {
+        return Err(refuse::looks_elsewhere(what, &table));
+    }
+    let unlike = unlike::numbers(cursor).or_else(|| names_database(cursor));
+    if let Some(what) = unlike.or_else(|| names_place(cursor)) {
         return Err(refuse::numbers(&what, &table));
     }
     Ok(Gather {
@@ -65,10 +75,25 @@ pub(super) fn check(
         filters: !survey.renames,
         clock_in_views: asks_clock_in_views(survey),
         partial: partial::check(survey, block, cursor).map(|_| survey.context.search_path.into()),
+        unknown: called.unknown.into(),
         why: why.into(),
         otherwise: Arc::new(otherwise),
         table: table.into(),
     })
+}
+
+/// What is known of all of a table, for COPY TO.
+pub(super) fn whole(table: &Name, otherwise: Fault) -> Gather {
+    Gather {
+        words: None,
+        filters: false,
+        clock_in_views: false,
+        partial: None,
+        unknown: Arc::from([]),
+        why: "COPY as one file".into(),
+        otherwise: Arc::new(otherwise),
+        table: table.to_string().into(),
+    }
 }
 
 /// A twin is another database.
@@ -79,6 +104,17 @@ fn names_database(cursor: Cursor<'_>) -> Option<String> {
         word.is_some_and(|word| matches!(word.as_str(), "current_catalog" | "current_database"))
     });
     is_named.then(|| "the name of the database".to_owned())
+}
+
+/// A row lies elsewhere on a twin, and was written by another transaction.
+fn names_place(cursor: Cursor<'_>) -> Option<String> {
+    const COLUMNS: [&str; 5] = ["ctid", "xmin", "xmax", "cmin", "cmax"];
+    let mut words = cursor.tokens().iter();
+    let named = words.find_map(|token| {
+        let word = word_name(*token, cursor.text())?;
+        COLUMNS.contains(&word.as_str()).then_some(word)
+    });
+    named.map(|word| format!("system column \"{word}\""))
 }
 
 /// Whether a view that it reads asks for the moment.
@@ -93,7 +129,7 @@ fn asks_clock_in_views(survey: &Survey<'_>) -> bool {
 /// Every name that the statement and its views may mean a column by; `None` where they mean all columns of
 /// a table without naming them.
 fn words(survey: &Survey<'_>, cursor: Cursor<'_>) -> Option<BTreeSet<String>> {
-    if survey.renames {
+    if survey.renames || calls::unfolds(survey, cursor) {
         return None;
     }
     let mut words = BTreeSet::new();
@@ -120,7 +156,7 @@ fn add_words(cursor: Cursor<'_>, words: &mut BTreeSet<String>) -> bool {
             return false;
         }
         if let Some(word) = word_name(*token, text) {
-            if token.kind == Kind::Word && word == "natural" {
+            if token.kind == Kind::Word && matches!(word.as_str(), "natural" | "table") {
                 return false;
             }
             words.insert(word);
@@ -175,6 +211,18 @@ fn is_star(before: Option<&Token>, token: Token, after: Option<&Token>, text: &[
 
 /// Words behind a target list, none of which begins an operand.
 const ENDS: [&str; 14] = [
-    "except", "fetch", "for", "from", "group", "having", "intersect", "into", "limit", "offset",
-    "order", "union", "where", "window",
+    "except",
+    "fetch",
+    "for",
+    "from",
+    "group",
+    "having",
+    "intersect",
+    "into",
+    "limit",
+    "offset",
+    "order",
+    "union",
+    "where",
+    "window",
 ];

@@ -6,6 +6,7 @@ use crate::config::Ids;
 use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
+use crate::planner::gather;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed, LookupColumn};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
@@ -305,7 +306,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             concat: options.concatenates().then(Arc::default),
             splits: false,
             otherwise: Arc::new(whole_file()),
-            gather: None,
+            gather: Some(Arc::new(gather::whole(table, whole_file()))),
             insert: false,
             modifiers: Arc::from([]),
             looks: false,
@@ -379,18 +380,26 @@ fn query(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
             binary: options.binary,
         };
     }
+    // A server's file is that of one shard.
+    let whole = |keyed: &Keyed, otherwise| match end {
+        End::Server => keyed.on_one_shard(otherwise),
+        End::Client => keyed.unmerged(otherwise),
+    };
     draft.access = match draft.access {
         Access::Generate(_) => Access::Refuse(Arc::new(refuse::ids_within())),
         _ if text.context.is_one_shard() => Access::Home,
         Access::Anywhere | Access::Session => Access::Home,
         Access::AnyShard if options.binary => Access::Home,
         Access::Keyed(keyed) if !options.concatenates() && keyed.concat.is_some() => {
-            Access::Keyed(Arc::new(keyed.on_one_shard(whole_file())))
+            Access::Keyed(Arc::new(whole(&keyed, whole_file())))
         }
         // A line is not looked into.
-        Access::Keyed(keyed) if let Some(clause) = finished(&keyed) => Access::Keyed(Arc::new(
-            keyed.on_one_shard(refuse::read(&keyed.table, clause, keyed.keys.is_some())),
-        )),
+        Access::Keyed(keyed) if let Some(clause) = finished(&keyed) => {
+            Access::Keyed(Arc::new(whole(
+                &keyed,
+                refuse::read(&keyed.table, clause, keyed.keys.is_some()),
+            )))
+        }
         // Its command tag and rows are those of one COPY; copies answer alike.
         Access::Broadcast { .. } => Access::Refuse(Arc::new(refuse::kind(
             "COPY of a write to a reference table",

@@ -203,10 +203,7 @@ fn prepare(text: &Text<'_>, mut cursor: Cursor<'_>) -> Option<Draft> {
         Access::Shard(shard) => Access::Shard(shard),
         // It makes nothing, so it has no effect.
         Access::Refuse(fault) => return Some(Draft::refused("PREPARE", Fault::clone(&fault))),
-        Access::Keyed(_)
-        | Access::Broadcast { .. }
-        | Access::CopySplit(_)
-        | Access::Gather(_) => {
+        Access::Keyed(_) | Access::Broadcast { .. } | Access::CopySplit(_) | Access::Gather(_) => {
             return Some(Draft::refused(
                 "PREPARE",
                 refuse::kind(

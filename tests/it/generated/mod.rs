@@ -26,6 +26,11 @@ mod value;
 mod write;
 mod writer;
 
+pub(crate) use refusals::reason;
+pub(crate) use round::{show, show_reply};
+pub(crate) use run::{Part, Reply, run};
+pub(crate) use writer::{Form, Parameter, Step};
+
 use crate::random::Random;
 
 /// Cases of one schema.

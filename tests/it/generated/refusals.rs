@@ -16,7 +16,7 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/refusals.t
 pub(super) type Reasons = BTreeMap<String, String>;
 
 /// The SQLSTATE and the message without what belongs to one statement.
-pub(super) fn reason(failure: &Failure) -> String {
+pub(crate) fn reason(failure: &Failure) -> String {
     let mut text = String::new();
     for (at, part) in failure.message.split('"').enumerate() {
         text += if at % 2 == 1 { "\"…\"" } else { part };

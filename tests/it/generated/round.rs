@@ -292,7 +292,7 @@ fn wrong(at: usize, step: &Step, what: &str, found: &Reply, wanted: &Reply) -> S
     )
 }
 
-fn show(step: &Step) -> String {
+pub(crate) fn show(step: &Step) -> String {
     match &step.form {
         Form::Simple => step.sql.clone(),
         Form::CopyIn(data) => format!("{}\n    {:?}", step.sql, String::from_utf8_lossy(data)),
@@ -326,7 +326,7 @@ fn show(step: &Step) -> String {
     }
 }
 
-fn show_reply(reply: &Reply) -> String {
+pub(crate) fn show_reply(reply: &Reply) -> String {
     let mut text = String::new();
     for part in &reply.parts {
         writeln!(text, "{:?} {:?}", part.tag, part.columns).expect("it grows");

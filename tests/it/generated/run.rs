@@ -6,18 +6,18 @@ use crate::message::{self, Message, Reader};
 
 /// The answer to one of the statements of a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Name, type, length, modifier and format of each column.
-    pub(super) columns: Option<Vec<String>>,
-    pub(super) rows: Vec<Vec<Option<Vec<u8>>>>,
-    pub(super) tag: String,
+    pub(crate) columns: Option<Vec<String>>,
+    pub(crate) rows: Vec<Vec<Option<Vec<u8>>>>,
+    pub(crate) tag: String,
     data: Vec<Vec<u8>>,
     binary: bool,
 }
 
 impl Part {
     /// The rows of COPY TO.
-    pub(super) fn copied(&self, ordered: bool) -> Vec<Vec<u8>> {
+    pub(crate) fn copied(&self, ordered: bool) -> Vec<Vec<u8>> {
         let mut rows = if self.binary {
             tuples(&self.data.concat())
         } else {
@@ -31,27 +31,27 @@ impl Part {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) code: String,
-    pub(super) message: String,
-    pub(super) detail: String,
-    pub(super) hint: String,
+pub(crate) struct Failure {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) detail: String,
+    pub(crate) hint: String,
     /// Whether it names no routine of a server: then it is the proxy's.
-    pub(super) own: bool,
+    pub(crate) own: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) parts: Vec<Part>,
-    pub(super) failure: Option<Failure>,
+pub(crate) struct Reply {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) failure: Option<Failure>,
     /// The types of the parameters, where they were asked for.
-    pub(super) parameters: Option<Vec<i32>>,
-    pub(super) status: char,
+    pub(crate) parameters: Option<Vec<i32>>,
+    pub(crate) status: char,
 }
 
 impl Reply {
     /// What the proxy says when it will not carry a statement out: not what PostgreSQL says of it.
-    pub(super) fn refusal(&self) -> Option<&Failure> {
+    pub(crate) fn refusal(&self) -> Option<&Failure> {
         let codes = ["0A000", "22023", "54000", "54001", "53200"];
         let failure = self.failure.as_ref()?;
         (failure.own && codes.contains(&failure.code.as_str())).then_some(failure)
@@ -59,7 +59,7 @@ impl Reply {
 }
 
 /// Runs a statement.
-pub(super) fn run(client: &mut Client, step: &Step) -> Reply {
+pub(crate) fn run(client: &mut Client, step: &Step) -> Reply {
     match &step.form {
         Form::Simple => {
             client.send(&message::query(&step.sql));

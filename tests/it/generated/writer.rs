@@ -6,16 +6,16 @@ use crate::random::Random;
 
 /// A value of Bind.
 #[derive(Clone, Debug)]
-pub(super) struct Parameter {
+pub(crate) struct Parameter {
     /// The type that Parse declares; 0 leaves it to the server.
-    pub(super) oid: u32,
-    pub(super) binary: bool,
-    pub(super) bytes: Option<Vec<u8>>,
+    pub(crate) oid: u32,
+    pub(crate) binary: bool,
+    pub(crate) bytes: Option<Vec<u8>>,
 }
 
 /// How a statement is sent.
 #[derive(Clone, Debug)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Simple,
     Extended {
         parameters: Vec<Parameter>,
@@ -29,16 +29,16 @@ pub(super) enum Form {
 
 /// One statement of a case.
 #[derive(Clone, Debug)]
-pub(super) struct Step {
-    pub(super) sql: String,
-    pub(super) form: Form,
+pub(crate) struct Step {
+    pub(crate) sql: String,
+    pub(crate) form: Form,
     /// Whether its rows have a total order.
-    pub(super) ordered: bool,
+    pub(crate) ordered: bool,
 }
 
 impl Step {
     /// A simple query as it stands.
-    pub(super) fn simple(sql: &str) -> Step {
+    pub(crate) fn simple(sql: &str) -> Step {
         Step {
             sql: sql.to_owned(),
             form: Form::Simple,

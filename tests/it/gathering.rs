@@ -1,0 +1,540 @@
+//! Reads that are finished on a twin: in blocks, under limits, canceled, and when servers fail.
+
+use std::thread::{sleep, spawn};
+use std::time::Duration;
+
+use crate::client::{Client, cancel};
+use crate::herd::{Herd, Options};
+use crate::load::eventually;
+use crate::message::{self, query};
+use crate::postgres::Cluster;
+use crate::shared::Databases;
+
+const TABLES: &str = "
+CREATE TABLE ga_orders (k int, id int, total numeric(8,2), placed timestamptz DEFAULT now(), PRIMARY KEY (k, id));
+CREATE TABLE ga_items (k int, id int, p int, qty int);
+CREATE TABLE ga_products (p int PRIMARY KEY, name text, wide text);
+CREATE TABLE ga_colours (id int, name text);
+CREATE TABLE ga_notes (id int, note text);
+CREATE VIEW ga_recent AS SELECT * FROM ga_orders WHERE placed <= now();
+";
+
+const ROWS: [&str; 5] = [
+    "INSERT INTO ga_orders SELECT g % 7, g, g * 1.5, '2024-01-01'::timestamptz + g * interval '1 day' FROM generate_series(1, 60) g",
+    "INSERT INTO ga_items SELECT g % 7, g, g % 11, g % 5 FROM generate_series(1, 60) g",
+    "INSERT INTO ga_products SELECT g, 'p' || g, repeat('x', 100) FROM generate_series(0, 10) g",
+    "INSERT INTO ga_colours VALUES (1, 'red'), (2, 'blue')",
+    "INSERT INTO ga_notes VALUES (1, 'one'), (3, 'three')",
+];
+
+fn options(settings: &[&str]) -> Options {
+    let mut options = Options::new("transaction");
+    options
+        .sharded("ga_orders", "k", "int", "{modulo: all}")
+        .on("ga_items", "ga_orders", "k")
+        .sharded("ga_products", "p", "int", "{jump: all}")
+        .table("ga_colours", "reference");
+    for setting in settings {
+        options.set(setting);
+    }
+    options
+}
+
+/// The rows on their shards, and all of them in the reference.
+fn start(shards: usize) -> (Databases, Herd) {
+    let databases = Databases::create(shards);
+    databases.run_everywhere(TABLES);
+    let mut options = options(&[]);
+    options.twins(2);
+    let herd = Herd::start(&databases, &options);
+    fill(&mut databases.reference(), &mut herd.connect());
+    (databases, herd)
+}
+
+fn fill(reference: &mut Client, client: &mut Client) {
+    for rows in ROWS {
+        reference.run(rows);
+    }
+    for table in [
+        "ga_orders",
+        "ga_items",
+        "ga_products",
+        "ga_colours",
+        "ga_notes",
+    ] {
+        let rows = reference.copy_out(&format!("COPY {table} TO STDOUT"));
+        client
+            .copy_in(&format!("COPY {table} FROM STDIN"), &[rows])
+            .expect("copied");
+    }
+}
+
+/// The same statements to both: the same rows, tags, and errors.
+fn same(client: &mut Client, reference: &mut Client, statements: &[&str]) {
+    for sql in statements {
+        match (client.query(sql), reference.query(sql)) {
+            (Ok(own), Ok(wanted)) => {
+                let sorted = |mut rows: Vec<_>| {
+                    rows.sort();
+                    rows
+                };
+                assert_eq!(own.tags, wanted.tags, "{sql}");
+                assert_eq!(sorted(own.rows), sorted(wanted.rows), "{sql}");
+            }
+            (Err(own), Err(wanted)) => assert_eq!(own.code, wanted.code, "{sql}: {own:?}"),
+            (own, wanted) => panic!("{sql}: {own:?} instead of {wanted:?}"),
+        }
+    }
+}
+
+const JOIN: &str = "SELECT o.id, p.name, i.qty FROM ga_orders o JOIN ga_items i USING (k, id) \
+    JOIN ga_products p USING (p) WHERE o.total > 20 AND i.qty <> 2";
+
+#[test]
+fn a_block_sees_what_it_wrote() {
+    for shards in [1, 2, 4] {
+        let (databases, herd) = start(shards);
+        let (mut client, mut reference) = (herd.connect(), databases.reference());
+        same(
+            &mut client,
+            &mut reference,
+            &[
+                JOIN,
+                "BEGIN",
+                JOIN,
+                "INSERT INTO ga_orders VALUES (1, 1001, 77.5, '2024-05-05')",
+                "INSERT INTO ga_items VALUES (1, 1001, 3, 4)",
+                JOIN,
+                "SELECT k, count(*), sum(total), avg(total) FROM ga_orders GROUP BY k",
+                "SELECT count(*), min(id) FROM ga_orders",
+                "SELECT id FROM ga_orders ORDER BY total DESC, id LIMIT 3",
+                "SAVEPOINT s",
+                "DELETE FROM ga_orders WHERE k = 1",
+                JOIN,
+                "SELECT 1 / (count(*) - count(*)) FROM ga_orders o, ga_products p",
+                JOIN,
+                "ROLLBACK TO s",
+                JOIN,
+                "SELECT count(*) FILTER (WHERE placed < now()), count(DISTINCT now()) FROM ga_orders o JOIN ga_products p ON p.p = o.k",
+                "SELECT now() = (SELECT max(now()) FROM ga_orders), now()::date = current_date FROM ga_products GROUP BY 1",
+                "SELECT n.note, c.name, count(*) FROM ga_notes n JOIN ga_colours c USING (id) JOIN ga_orders o ON o.k = n.id GROUP BY 1, 2",
+                "COMMIT",
+                JOIN,
+                "SELECT nothing FROM ga_orders o JOIN ga_products p ON p.p = o.k",
+                "BEGIN",
+                "SELECT nothing FROM ga_orders o JOIN ga_products p ON p.p = o.k",
+                "SELECT 1",
+                "COMMIT",
+                JOIN,
+            ],
+        );
+        // What holds for the client's transactions does not for those that are made for it.
+        client.run("SET default_transaction_read_only = on");
+        same(&mut client, &mut reference, &[JOIN]);
+        client.run("SET default_transaction_isolation = 'serializable'");
+        for side in [&mut client, &mut reference] {
+            side.run("SET datestyle = 'German'");
+            side.run("SET intervalstyle = 'sql_standard'");
+            side.run("SET extra_float_digits = -3");
+        }
+        let dated = "SELECT o.placed, o.placed - '2023-01-01'::timestamptz, o.total::float8 / 7, p.name FROM ga_orders o \
+            JOIN ga_products p ON p.p = o.k WHERE o.placed > '05.01.2024' AND o.placed - '2023-01-01'::timestamptz > '-1 2:00'";
+        same(
+            &mut client,
+            &mut reference,
+            &[dated, "BEGIN", dated, "COMMIT"],
+        );
+        for side in [&mut client, &mut reference] {
+            side.run("RESET ALL");
+        }
+        // The moment is that of the block, on whatever server it is asked.
+        client.run("BEGIN");
+        let moment = client.value("SELECT now() FROM ga_orders WHERE k = 1 LIMIT 1");
+        sleep(Duration::from_millis(20));
+        let gathered = "SELECT DISTINCT now() FROM ga_orders o JOIN ga_products p ON p.p = o.k";
+        assert_eq!(client.value(gathered), moment);
+        if shards > 1 {
+            let sql = "SELECT count(*) FROM ga_recent r JOIN ga_products p ON p.p = r.k";
+            assert_eq!(client.fails(sql).code, "0A000");
+        }
+        client.run("ROLLBACK");
+    }
+}
+
+#[test]
+fn portals_hand_on_a_part_of_the_rows() {
+    let (databases, herd) = start(3);
+    let (mut client, mut reference) = (herd.connect(), databases.reference());
+    for sql in [
+        "SELECT o.id, p.name FROM ga_orders o JOIN ga_products p ON p.p = o.k ORDER BY o.id",
+        "SELECT k, avg(total) FROM ga_orders GROUP BY k ORDER BY k",
+        "SELECT id FROM ga_orders ORDER BY lower(id::text), id",
+    ] {
+        for (step, format) in [(1, 0), (7, 1), (60, 0), (61, 1)] {
+            for block in [false, true] {
+                let mut bytes = message::parse("", sql, &[]);
+                bytes.extend(message::bind("p", "", &[], &[], &[format]));
+                for round in 0..62 {
+                    if round == 2 {
+                        bytes.extend(message::describe(b'P', "p"));
+                    }
+                    bytes.extend(message::execute("p", step));
+                }
+                bytes.extend(message::sync());
+                // The rest is not asked for.
+                let part = [
+                    message::parse("", sql, &[]),
+                    message::describe(b'S', ""),
+                    message::sync(),
+                    message::bind("p", "", &[], &[], &[]),
+                    message::describe(b'P', "p"),
+                    message::execute("p", 1),
+                    message::sync(),
+                ]
+                .concat();
+                for bytes in [&bytes, &part] {
+                    let mut answers = Vec::new();
+                    for side in [&mut client, &mut reference] {
+                        if block {
+                            side.run("BEGIN");
+                        }
+                        side.send(bytes);
+                        let mut answer = side.until_ready().expect("an answer");
+                        if bytes == &part {
+                            answer.extend(side.until_ready().expect("another"));
+                        }
+                        if block {
+                            side.run("COMMIT");
+                        }
+                        answers.push(answer);
+                    }
+                    let told: Vec<Vec<_>> = answers
+                        .iter()
+                        .map(|it| it.iter().map(message::Message::line).collect())
+                        .collect();
+                    assert_eq!(told[0], told[1], "{sql} by {step}, block {block}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_keeps_its_snapshot_on_every_shard() {
+    let (_databases, herd) = start(3);
+    let (mut client, mut other) = (herd.connect(), herd.connect());
+    let sum = "SELECT sum(o.total), count(*) FROM ga_orders o CROSS JOIN ga_products p";
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        client.run(&format!("BEGIN ISOLATION LEVEL {level}"));
+        let before = client.rows(sum);
+        for key in 0..6 {
+            other.run(&format!(
+                "UPDATE ga_orders SET total = total + 1 WHERE k = {key}"
+            ));
+        }
+        assert_eq!(client.rows(sum), before, "{level}");
+        client.run("COMMIT");
+        assert_ne!(client.rows(sum), before, "{level}");
+    }
+    // Without one each statement sees what is there.
+    client.run("BEGIN");
+    let before = client.rows(sum);
+    other.run("UPDATE ga_orders SET total = total + 1 WHERE k = 1");
+    assert_ne!(client.rows(sum), before);
+    client.run("ROLLBACK");
+}
+
+#[test]
+fn a_statement_sees_one_moment_of_a_shard() {
+    let (_databases, herd) = start(3);
+    let mut writer = herd.connect();
+    let pairs = "SELECT (SELECT sum(qty) FROM ga_items WHERE k = 1) - (SELECT sum(total) FROM ga_orders WHERE k = 1), \
+        (SELECT count(*) FROM ga_products)";
+    writer.run("UPDATE ga_items SET qty = 0 WHERE k = 1");
+    writer.run("UPDATE ga_orders SET total = 0 WHERE k = 1");
+    let writing = spawn(move || {
+        for _ in 0..300 {
+            writer.run("BEGIN");
+            writer.run("UPDATE ga_items SET qty = qty + 1 WHERE k = 1");
+            writer.run("UPDATE ga_orders SET total = total + 1 WHERE k = 1");
+            writer.run("COMMIT");
+        }
+    });
+    let mut client = herd.connect();
+    let mut looked = 0;
+    while !writing.is_finished() {
+        client.run("BEGIN");
+        client.run("SELECT 1 FROM ga_orders WHERE k = 1");
+        for _ in 0..3 {
+            let row = &client.rows(pairs)[0];
+            // As many rows of each: what differs was seen at another moment.
+            assert_eq!(row[0].as_deref(), Some("0.00"), "after {looked}");
+            looked += 1;
+        }
+        client.run("COMMIT");
+    }
+    writing.join().expect("written");
+    println!("looked {looked} times");
+}
+
+#[test]
+fn limits_name_their_keys() {
+    let databases = Databases::create(2);
+    databases.run_everywhere(TABLES);
+    let mut options = options(&[]);
+    options.twins(1);
+    let herd = Herd::start(&databases, &options);
+    fill(&mut databases.reference(), &mut herd.connect());
+    let long = "SELECT count(*) FROM ga_orders o, ga_products p, generate_series(1, 1000000000) g";
+    herd.connect()
+        .run("INSERT INTO ga_products VALUES (100, 'wide', repeat('x', 2000000))");
+    let wide =
+        "SELECT max(length(p.wide)) FROM ga_orders o CROSS JOIN ga_products p WHERE o.id > 0";
+    for (limit, sql, code, key) in [
+        ("max_rows: 20", wide, "53200", "gather.max_rows"),
+        ("max_bytes: 1MB", wide, "53200", "gather.max_bytes"),
+        ("timeout: 1s", long, "57014", "gather.timeout"),
+    ] {
+        let mut limited = self::options(&[]);
+        limited.set(&format!("gather: {{twins: 1, {limit}}}"));
+        limited.database.push("control_user: postgres".to_owned());
+        herd.rewrite(&limited);
+        herd.signal("HUP");
+        let mut client = herd.connect();
+        eventually("the limit counts", || {
+            client = herd.connect();
+            client
+                .query(sql)
+                .is_err_and(|error| error.code == code && error.hint.contains(key))
+        });
+        client.run("SELECT count(*) FROM ga_colours");
+        assert_eq!(client.value("SELECT count(*) FROM ga_notes n, ga_colours c, ga_orders o WHERE o.k = 1 AND o.id = 1"), "4");
+    }
+    assert_eq!(
+        herd.metric("pgherd_out_of_sync_total", "").unwrap_or(0.0),
+        0.0
+    );
+}
+
+#[test]
+fn a_cancel_ends_it_in_every_phase() {
+    let (databases, herd) = start(3);
+    let mut client = herd.connect();
+    let key = client.key;
+    // While the twin works.
+    let long = "SELECT count(*) FROM ga_orders o, ga_products p, generate_series(1, 1000000000) g";
+    // While a shard waits.
+    let mut holder = databases.shard(1);
+    holder.run("BEGIN");
+    holder.run("LOCK TABLE ga_products");
+    let waits = "SELECT count(*) FROM ga_orders o CROSS JOIN ga_products p";
+    for (sql, in_block) in [(long, false), (waits, false), (waits, true)] {
+        if sql == long {
+            holder.run("COMMIT");
+        } else {
+            holder.query("COMMIT").ok();
+            holder.run("BEGIN");
+            holder.run("LOCK TABLE ga_products");
+        }
+        if in_block {
+            client.run("BEGIN");
+            client.run("SELECT 1 FROM ga_orders WHERE k = 2");
+        }
+        client.send(&query(sql));
+        sleep(Duration::from_millis(300));
+        cancel(herd.port, key);
+        assert_eq!(
+            client.answer().expect_err("canceled").code,
+            "57014",
+            "{sql}"
+        );
+        if in_block {
+            assert_eq!(client.fails("SELECT 1").code, "25P02");
+            client.run("ROLLBACK");
+        }
+        holder.query("COMMIT").ok();
+        assert_eq!(client.value(waits), "660", "{sql}");
+    }
+    assert_eq!(
+        herd.metric("pgherd_out_of_sync_total", "").unwrap_or(0.0),
+        0.0
+    );
+}
+
+/// Two shards and a gather server of its own.
+struct Faulty {
+    herd: Herd,
+    shards: Vec<Cluster>,
+    gather: Cluster,
+}
+
+fn faulty(settings: &[&str]) -> Faulty {
+    let shards: Vec<Cluster> = (0..2).map(|_| Cluster::start("")).collect();
+    let gather = Cluster::start("");
+    for cluster in &shards {
+        cluster
+            .connect("postgres")
+            .run("CREATE DATABASE faulty OWNER app");
+        Client::connect(cluster.port, "app", "faulty").run(TABLES);
+    }
+    let mut options = options(settings);
+    options.twins(2);
+    options.set(&format!(
+        "gather: {{twins: 2, timeout: 3s, server: \"host=127.0.0.1 port={}\"}}",
+        gather.port
+    ));
+    let ports: Vec<u16> = shards.iter().map(|cluster| cluster.port).collect();
+    let herd = Herd::start_over("faulty", &ports, &options);
+    let mut client = herd.connect_to("faulty");
+    for rows in ["ga_products", "ga_orders"] {
+        let text: String = (0..40)
+            .map(|number| match rows {
+                "ga_products" => format!("{number}\tp{number}\tx\n"),
+                _ => format!("{number}\t{number}\t1.5\t2024-01-01\n"),
+            })
+            .collect();
+        client
+            .copy_in(&format!("COPY {rows} FROM STDIN"), &[text.into_bytes()])
+            .expect("copied");
+    }
+    Faulty {
+        herd,
+        shards,
+        gather,
+    }
+}
+
+const ALL: &str = "SELECT count(*), sum(o.total) FROM ga_orders o CROSS JOIN ga_products p";
+
+/// It works again, and no twin kept a row.
+fn recovers(faulty: &Faulty) {
+    eventually("it works again", || {
+        let client = Client::try_connect(faulty.herd.port, "app", "faulty");
+        client.is_ok_and(|mut client| client.query(ALL).is_ok())
+    });
+    let mut client = faulty.herd.connect_to("faulty");
+    let row = &client.rows(ALL)[0];
+    assert_eq!(row[0].as_deref(), Some("1600"));
+    for twin in 1..=2 {
+        let name = format!("pgherd_herd_faulty_twin_{twin}");
+        let mut twin = faulty.gather.connect(&name);
+        eventually("the twin is empty", || {
+            twin.value(
+                "SELECT (SELECT count(*) FROM ga_orders) + (SELECT count(*) FROM ga_products)",
+            ) == "0"
+        });
+    }
+    assert_eq!(
+        faulty
+            .herd
+            .metric("pgherd_out_of_sync_total", "")
+            .unwrap_or(0.0),
+        0.0
+    );
+}
+
+#[test]
+fn a_shard_that_fails_costs_one_statement() {
+    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    for (fault, in_block) in [("crash", false), ("crash", true), ("stop", false)] {
+        let mut client = faulty.herd.connect_to("faulty");
+        client.run(ALL);
+        let mut holder = faulty.shards[1].connect("faulty");
+        holder.run("BEGIN");
+        holder.run("LOCK TABLE ga_products");
+        if in_block {
+            client.run("BEGIN");
+            client.run("SELECT 1 FROM ga_orders WHERE k = 0");
+        }
+        client.send(&query(ALL));
+        sleep(Duration::from_millis(300));
+        if fault == "crash" {
+            faulty.shards[1].crash();
+        } else {
+            faulty.shards[1].signal_all("STOP");
+        }
+        let error = client.answer().expect_err("failed");
+        assert!(
+            matches!(error.code.as_str(), "08006" | "57P01" | "57P02" | "57014"),
+            "{fault}: {error:?}"
+        );
+        if in_block {
+            assert_eq!(client.fails("SELECT 1").code, "25P02");
+            client.run("ROLLBACK");
+        }
+        if fault == "crash" {
+            faulty.shards[1].restart();
+        } else {
+            faulty.shards[1].signal_all("CONT");
+        }
+        drop(holder);
+        recovers(&faulty);
+    }
+}
+
+#[test]
+fn a_gather_server_that_fails_costs_one_statement() {
+    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    let long = "SELECT count(*) FROM ga_orders o, ga_products p, generate_series(1, 1000000000) g";
+    for fault in ["crash", "stop"] {
+        let mut client = faulty.herd.connect_to("faulty");
+        client.run(ALL);
+        client.send(&query(long));
+        sleep(Duration::from_millis(500));
+        if fault == "crash" {
+            faulty.gather.crash();
+        } else {
+            faulty.gather.signal_all("STOP");
+        }
+        let error = client.answer().expect_err("failed");
+        assert!(
+            matches!(error.code.as_str(), "08006" | "57P01" | "57P02" | "57014"),
+            "{fault}: {error:?}"
+        );
+        // What needs no twin goes on.
+        assert_eq!(client.value("SELECT count(*) FROM ga_orders"), "40");
+        assert_eq!(
+            client.value("SELECT total FROM ga_orders WHERE k = 3"),
+            "1.50"
+        );
+        if fault == "crash" {
+            faulty.gather.restart();
+        } else {
+            faulty.gather.signal_all("CONT");
+        }
+        recovers(&faulty);
+    }
+}
+
+#[test]
+fn explain_tells_the_fragments() {
+    let (_databases, herd) = start(3);
+    let mut client = herd.connect();
+    let lines = |client: &mut Client, sql: &str| -> Vec<String> {
+        let rows = client.rows(sql);
+        rows.into_iter()
+            .map(|row| row[0].clone().expect("a line"))
+            .collect()
+    };
+    let sql = "SELECT count(*) FROM ga_orders o JOIN ga_products p ON p.p = o.k WHERE o.k = 2 AND p.name <> 'x'";
+    let plain = lines(&mut client, &format!("EXPLAIN {sql}"));
+    assert!(plain[0].starts_with("Route: gather on"), "{plain:#?}");
+    // The condition on one side holds for the other: each is asked of one shard.
+    let asked: Vec<&String> = plain
+        .iter()
+        .filter(|line| line.contains("estimated rows"))
+        .collect();
+    assert_eq!(asked.len(), 2, "{plain:#?}");
+    assert!(asked.iter().all(|line| !line.contains(',')), "{plain:#?}");
+    let run = lines(&mut client, &format!("EXPLAIN (ANALYZE, TIMING OFF) {sql}"));
+    assert!(
+        run.iter().any(|line| line.contains("(actual rows=1)")),
+        "{run:#?}"
+    );
+    // Nothing but what it uses is fetched.
+    assert!(!run.iter().any(|line| line.contains("wide")), "{run:#?}");
+    assert!(
+        herd.metric("pgherd_gather_rows_total", "")
+            .is_some_and(|rows| rows > 0.0)
+    );
+}
