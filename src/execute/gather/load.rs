@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::block::{Block, united};
-use super::split::Bound;
 use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
+use super::split::Bound;
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
 use crate::execute::{Conversation, Trouble, Twin};

@@ -86,7 +86,9 @@ pub(super) async fn split<C: Conversation>(
 /// Whether an error is one of a text or of values: PostgreSQL tells the client's own.
 fn is_of_statement(error: &[u8]) -> bool {
     let code = backend::error_fields(error.get(HEADER..).unwrap_or_default()).code();
-    ["0A", "22", "42"].iter().any(|class| code.starts_with(class))
+    ["0A", "22", "42"]
+        .iter()
+        .any(|class| code.starts_with(class))
 }
 
 async fn attempt<C: Conversation>(
@@ -115,12 +117,13 @@ async fn attempt<C: Conversation>(
         return Ok(None);
     };
     let Asked { query, columns, .. } = asked;
-    let make = format!("CREATE TEMP TABLE \"pgherd.partial\" ON COMMIT DROP AS {query} WITH NO DATA");
+    let make =
+        format!("CREATE TEMP TABLE \"pgherd.partial\" ON COMMIT DROP AS {query} WITH NO DATA");
     values.run(client, wide, twin, &make).await?;
     let made = values.describe(client, wide, twin, &combined).await?;
     let is_same = backend::result_columns(&made).is_some_and(|made| made == wanted);
     let binary = types.iter().all(|kind| is_alike(*kind));
-    let has_values = !values.used(wide, query.as_bytes()).is_empty();
+    let has_values = !used(wide, query.as_bytes()).is_empty();
     if !is_same || has_values && (!binary || wide.verb == "EXPLAIN") {
         return Ok(None);
     }
@@ -129,7 +132,9 @@ async fn attempt<C: Conversation>(
         return Ok(None);
     };
     let place = Place::Several(distribution.shards().clone());
-    let bound = has_values.then(|| values.bound(client, wide, &query)).flatten();
+    let bound = has_values
+        .then(|| values.bound(client, wide, &query))
+        .flatten();
     let explained = wide.source.sql();
     let prefix = explained.get(..explained.len().saturating_sub(text.len()));
     let whole = [prefix.unwrap_or_default(), combined.as_bytes()].concat();
@@ -148,7 +153,11 @@ async fn attempt<C: Conversation>(
         bound,
         order: values.order(wide, whole),
         combined,
-        description: if is_explained { Vec::new() } else { description },
+        description: if is_explained {
+            Vec::new()
+        } else {
+            description
+        },
     }))
 }
 
@@ -201,14 +210,6 @@ impl Values {
         frontend::bind(&self.bind).ok()
     }
 
-    /// The parameters that a text mentions.
-    fn used(&self, wide: &Wide, text: &[u8]) -> Vec<usize> {
-        match (scan(text, wide.lexing), &wide.source) {
-            (Ok(tokens), Source::Bind { .. }) => parameters(&tokens, text),
-            (Ok(_) | Err(_), _) => Vec::new(),
-        }
-    }
-
     /// What follows the name in Parse, as the types are known so far.
     fn parse(&self, wide: &Wide, text: &[u8]) -> Vec<u8> {
         let declared = |index: u16| match &wide.source {
@@ -219,7 +220,7 @@ impl Values {
             Source::Text(_) => 0,
         };
         match self.read() {
-            Some(bind) => parse(text, &bind, &self.used(wide, text), declared),
+            Some(bind) => parse(text, &bind, &used(wide, text), declared),
             None => Vec::new(),
         }
     }
@@ -250,7 +251,9 @@ impl Values {
         let mut types = None;
         match &wide.source {
             Source::Text(_) => {
-                twin.push_text(&format!("SELECT * FROM ({query}\n) AS \"pgherd.it\" LIMIT 0"))?;
+                twin.push_text(&format!(
+                    "SELECT * FROM ({query}\n) AS \"pgherd.it\" LIMIT 0"
+                ))?;
             }
             Source::Bind { prepared, .. } => {
                 let detour = client.detour(prepared);
@@ -299,7 +302,7 @@ impl Values {
             Source::Text(_) => twin.push_text(text)?,
             Source::Bind { prepared, .. } => {
                 let parse = self.parse(wide, text.as_bytes());
-                let bind = self.bind(&self.used(wide, text.as_bytes()), &[]);
+                let bind = self.bind(&used(wide, text.as_bytes()), &[]);
                 let detour = client.detour(prepared);
                 twin.push_own_statement(prepared, &parse, &bind, &detour, false)?;
             }
@@ -312,7 +315,7 @@ impl Values {
         let Source::Bind { prepared, .. } = &wide.source else {
             return None;
         };
-        let used = self.used(wide, query.as_bytes());
+        let used = used(wide, query.as_bytes());
         Some(Bound {
             parse: self.parse(wide, query.as_bytes()),
             bind: self.bind(&used, &[0, 1]),
@@ -325,11 +328,19 @@ impl Values {
         match (&wide.source, self.read()) {
             (Source::Bind { .. }, Some(bind)) => Order::Combined {
                 parse: self.parse(wide, &text),
-                bind: self.bind(&self.used(wide, &text), bind.result_format_codes()),
+                bind: self.bind(&used(wide, &text), bind.result_format_codes()),
                 text,
             },
             (Source::Text(_) | Source::Bind { .. }, _) => Order::Rewritten(text),
         }
+    }
+}
+
+/// The parameters that a text mentions.
+fn used(wide: &Wide, text: &[u8]) -> Vec<usize> {
+    match (scan(text, wide.lexing), &wide.source) {
+        (Ok(tokens), Source::Bind { .. }) => parameters(&tokens, text),
+        (Ok(_) | Err(_), _) => Vec::new(),
     }
 }
 
@@ -356,5 +367,8 @@ pub(super) fn described(made: &[u8], own: &[u8]) -> Vec<u8> {
 }
 
 fn end_of_name(description: &[u8]) -> Option<usize> {
-    description.iter().position(|byte| *byte == 0)?.checked_add(1)
+    description
+        .iter()
+        .position(|byte| *byte == 0)?
+        .checked_add(1)
 }

@@ -144,10 +144,17 @@ impl Aggregate {
     }
 
     /// What the twin makes of the parts: `columns` are their names, quoted, `types` their types.
-    pub(super) fn combined(&self, columns: &[&str], types: &[u32], groups: &[String]) -> Option<String> {
+    pub(super) fn combined(
+        &self,
+        columns: &[&str],
+        types: &[u32],
+        groups: &[String],
+    ) -> Option<String> {
         let total = |column: &str| format!("pg_catalog.sum({column})");
         let state = |columns: &[&str]| {
-            let each = columns.iter().map(|it| format!("COALESCE({it}, 0)::pg_catalog.float8"));
+            let each = columns
+                .iter()
+                .map(|it| format!("COALESCE({it}, 0)::pg_catalog.float8"));
             format!("ARRAY[{}]", each.collect::<Vec<_>>().join(", "))
         };
         let count = |column: &str| format!("COALESCE({}, 0)::pg_catalog.int8", total(column));

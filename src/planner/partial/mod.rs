@@ -72,7 +72,11 @@ impl Partial {
         let tokens = scan(text, context.lexing).ok()?;
         let statement = split(&tokens, text).into_iter().next()?;
         let block = parse::parse(statement, text, &Numbering::default()).ok()?;
-        check(&Survey::of(context, &block), &block, Cursor::new(text, statement))
+        check(
+            &Survey::of(context, &block),
+            &block,
+            Cursor::new(text, statement),
+        )
     }
 
     /// What the shards are asked as long as nothing is known of types.
@@ -110,7 +114,9 @@ impl Partial {
             aggregates.push((*widens, start..columns.len()));
         }
         let list = list.iter().zip(&columns);
-        let list: Vec<String> = list.map(|(value, name)| format!("{value} AS {name}")).collect();
+        let list: Vec<String> = list
+            .map(|(value, name)| format!("{value} AS {name}"))
+            .collect();
         let numbers: Vec<String> = (1..=self.groups.len()).map(|it| it.to_string()).collect();
         let group = if numbers.is_empty() {
             String::new()
@@ -143,7 +149,9 @@ impl Partial {
                 }
                 Piece::Label(column) => {
                     let name = names.get(*column)?.replace('"', "\"\"");
-                    sql.push_str(&format!(" AS \"{name}\""));
+                    sql.push_str(" AS \"");
+                    sql.push_str(&name);
+                    sql.push('"');
                 }
                 Piece::Name {
                     name,
@@ -151,9 +159,17 @@ impl Partial {
                     group,
                 } => {
                     let is_label = names.iter().any(|own| own == name);
-                    sql.push_str(if is_label { written } else { groups.get(*group)? });
+                    sql.push_str(if is_label {
+                        written
+                    } else {
+                        groups.get(*group)?
+                    });
                 }
-                Piece::Table => sql.push_str(&format!(" FROM {TABLE} AS \"pgherd.rows\"")),
+                Piece::Table => {
+                    sql.push_str(" FROM ");
+                    sql.push_str(TABLE);
+                    sql.push_str(" AS \"pgherd.rows\"");
+                }
             }
         }
         Some(sql)
@@ -162,7 +178,9 @@ impl Partial {
     /// How many columns the client's answer has, as its text says.
     pub fn labels(&self) -> usize {
         let labels = self.pieces.iter();
-        labels.filter(|piece| matches!(piece, Piece::Label(_))).count()
+        labels
+            .filter(|piece| matches!(piece, Piece::Label(_)))
+            .count()
     }
 }
 

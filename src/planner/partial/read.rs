@@ -1,4 +1,8 @@
 //! Takes a statement apart: what the shards group by, what they aggregate, and what is left for the twin.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "signs of other kinds are passed over"
+)]
 
 use std::ops::Range;
 
@@ -179,8 +183,8 @@ impl Reader<'_, '_> {
             if alias.is_some() {
                 end = end.checked_sub(1)?;
                 let before = self.tokens.get(end.checked_sub(1)?)?;
-                let is_as = before.kind == Token::Word
-                    && before.of(self.text).eq_ignore_ascii_case(b"as");
+                let is_as =
+                    before.kind == Token::Word && before.of(self.text).eq_ignore_ascii_case(b"as");
                 end = end.checked_sub(usize::from(is_as))?;
             }
             (range.start < end).then_some(range.start..end)
@@ -205,9 +209,9 @@ impl Reader<'_, '_> {
             return self.add_group(items.get(number)?.clone());
         }
         if let Some(name) = only_word(tokens, self.text) {
-            let mut named = self.select.projection.iter().enumerate().filter(|(_, item)| {
-                matches!(item, Item::Expr { alias: Some(alias), .. } if *alias == name)
-            });
+            let mut named = self.select.projection.iter().enumerate().filter(
+                |(_, item)| matches!(item, Item::Expr { alias: Some(alias), .. } if *alias == name),
+            );
             let first = named.next();
             if let Some((at, _)) = first
                 && !(self.scope.is_whole && self.scope.may_have(&name))
@@ -274,8 +278,12 @@ impl Reader<'_, '_> {
     }
 
     fn lexemes_of(&self, range: &Range<usize>) -> &[Lexeme] {
-        let start = self.lexemes.partition_point(|it| it.tokens.start < range.start);
-        let end = self.lexemes.partition_point(|it| it.tokens.end <= range.end);
+        let start = self
+            .lexemes
+            .partition_point(|it| it.tokens.start < range.start);
+        let end = self
+            .lexemes
+            .partition_point(|it| it.tokens.end <= range.end);
         self.lexemes.get(start..end).unwrap_or_default()
     }
 
@@ -306,13 +314,18 @@ impl Reader<'_, '_> {
         let lexemes = self.lexemes_of(&range);
         let is_alone = match lexemes.get(1).map(|it| &it.sign) {
             None => true,
-            Some(Sign::Name(word, false)) => matches!(word.as_str(), "asc" | "desc" | "nulls" | "using"),
+            Some(Sign::Name(word, false)) => {
+                matches!(word.as_str(), "asc" | "desc" | "nulls" | "using")
+            }
             Some(_) => false,
         };
         let first = lexemes.first()?.clone();
         let name = only_word(self.tokens.get(first.tokens.clone())?, self.text);
         if let (true, Some(name)) = (is_alone, name) {
-            let group = self.groups.iter().position(|it| it.signs == [first.sign.clone()]);
+            let group = self
+                .groups
+                .iter()
+                .position(|it| it.signs == [first.sign.clone()]);
             let written = self.source(&first.tokens)?;
             match group {
                 Some(group) => self.pieces.push(Piece::Name {
@@ -340,7 +353,7 @@ impl Reader<'_, '_> {
         while let Some(lexeme) = lexemes.get(at) {
             let start = self.tokens.get(lexeme.tokens.start)?.start;
             let between = self.text.get(end..start)?;
-            self.put(&std::str::from_utf8(between).ok()?.to_owned());
+            self.put(std::str::from_utf8(between).ok()?);
             let taken = self.piece(&lexemes, at)?;
             at = at.checked_add(taken)?;
             let last = lexemes.get(at.checked_sub(1)?)?;
@@ -376,14 +389,21 @@ impl Reader<'_, '_> {
     /// The longest group whose expression stands here as a whole.
     fn group_at(&self, lexemes: &[Lexeme], at: usize) -> Option<(usize, usize)> {
         let rest = lexemes.get(at..)?;
-        let before = at.checked_sub(1).and_then(|at| lexemes.get(at)).map(|it| &it.sign);
+        let before = at
+            .checked_sub(1)
+            .and_then(|at| lexemes.get(at))
+            .map(|it| &it.sign);
         if matches!(before, Some(Sign::Other(bytes)) if bytes == b".") {
             return None;
         }
         let fits = |group: &Group| {
             let count = group.signs.len();
             let own = rest.get(..count)?;
-            if !own.iter().zip(&group.signs).all(|(own, sign)| own.sign == *sign) {
+            if !own
+                .iter()
+                .zip(&group.signs)
+                .all(|(own, sign)| own.sign == *sign)
+            {
                 return None;
             }
             let after = rest.get(count).map(|it| &it.sign);
@@ -413,16 +433,16 @@ impl Reader<'_, '_> {
             schema,
             name: name.clone(),
         };
-        calls::routine(self.survey.context, &name).is_none().then_some(kind)
+        calls::routine(self.survey.context, &name)
+            .is_none()
+            .then_some(kind)
     }
 
     fn aggregate(&mut self, kind: Kind, lexemes: &[Lexeme], at: usize) -> Option<usize> {
         let open = at.checked_add(1)?;
         let close = closing(lexemes, open)?;
         let mut start = open.checked_add(1)?;
-        let is_word = |at: usize, word: &str| {
-            matches!(lexemes.get(at).map(|it| &it.sign), Some(Sign::Name(name, false)) if name == word)
-        };
+        let is_word = |at: usize, word: &str| matches!(lexemes.get(at).map(|it| &it.sign), Some(Sign::Name(name, false)) if name == word);
         let is_distinct = is_word(start, "distinct");
         if is_distinct || is_word(start, "all") {
             start = start.checked_add(1)?;
@@ -443,9 +463,11 @@ impl Reader<'_, '_> {
             let close = closing(lexemes, end.checked_add(1)?)?;
             let first = lexemes.get(end)?;
             let last = lexemes.get(close)?;
-            if lexemes.get(end..close)?.iter().any(|it| {
-                matches!(&it.sign, Sign::Name(name, false) if name == "select")
-            }) {
+            if lexemes
+                .get(end..close)?
+                .iter()
+                .any(|it| matches!(&it.sign, Sign::Name(name, false) if name == "select"))
+            {
                 return None;
             }
             filter = format!(" {}", self.source(&(first.tokens.start..last.tokens.end))?);
@@ -455,11 +477,17 @@ impl Reader<'_, '_> {
             return None;
         }
         let kind = if is_distinct {
-            if !filter.is_empty() || arguments.iter().any(|it| it.sign == Sign::Comma) && has_comma(arguments) {
+            if !filter.is_empty()
+                || arguments.iter().any(|it| it.sign == Sign::Comma) && has_comma(arguments)
+            {
                 return None;
             }
             let signs = self.signs(range)?;
-            if self.distinct.as_ref().is_some_and(|(known, _)| *known != signs) {
+            if self
+                .distinct
+                .as_ref()
+                .is_some_and(|(known, _)| *known != signs)
+            {
                 return None;
             }
             self.distinct.get_or_insert((signs, argument.clone()));
