@@ -253,7 +253,14 @@ impl World {
             Route::Concat(shards, finish, _) => {
                 format!("concat {}{}", names(shards), finished(finish))
             }
-            Route::Gather(gather) => format!("gather, else {}", gather.otherwise.message),
+            Route::Gather(gather) => {
+                let parts = if gather.partial.is_some() {
+                    " of parts"
+                } else {
+                    ""
+                };
+                format!("gather{parts}, else {}", gather.otherwise.message)
+            }
             Route::Broadcast { transaction: true } => "broadcast".into(),
             Route::Broadcast { transaction: false } => "broadcast one by one".into(),
             Route::InsertSplit(shares) => shares.iter().fold("rows".into(), |text, share| {
@@ -280,6 +287,9 @@ fn finished(finish: &Finish) -> String {
     }
     for total in &finish.totals {
         write!(text, ", {:?}", total.kind).unwrap();
+    }
+    if finish.whole {
+        text.push_str(", groups");
     }
     if finish.is_limited {
         text.push_str(", limited");

@@ -203,17 +203,42 @@ impl Member {
             prepared.settled_type(index)
         })?;
         let bind = put.as_deref().unwrap_or(bind);
-        let mut parse = parse.to_vec();
-        if let (Some(mapping), Some(end)) = (&mapping, parse.iter().position(|byte| *byte == 0)) {
-            let types = parse.get_mut(end.saturating_add(1)..).unwrap_or_default();
-            oids::put_types(types, mapping, Way::ToShard)
-                .map_err(|unmapped| Trouble::Fault(unmapped_fault(mapping, &unmapped)))?;
-        }
+        let parse = self.put_parse(parse)?;
         let connection = self.connection()?;
         connection.push_unnamed_parse(&parse, detour);
         frame::write(&mut connection.out, b'B', &[b"\0\0", bind]);
         connection.pipeline.sent(Request::Bind, true, Note::None);
         self.push_execute(describe, max)
+    }
+
+    /// Queues a Parse made for this shard, as [`Member::push_own_statement`], and has it described.
+    pub(super) fn push_own_describe(
+        &mut self,
+        parse: &[u8],
+        detour: &Detour,
+    ) -> Result<(), Trouble> {
+        let parse = self.put_parse(parse)?;
+        let connection = self.connection()?;
+        connection.push_unnamed_parse(&parse, detour);
+        frame::write(&mut connection.out, b'D', &[b"S\0"]);
+        connection
+            .pipeline
+            .sent(Request::DescribeStatement, false, Note::None);
+        connection.push_hidden_sync();
+        Ok(())
+    }
+
+    /// What follows the name in a Parse, as the shard calls the types.
+    fn put_parse(&self, parse: &[u8]) -> Result<Vec<u8>, Trouble> {
+        let mut parse = parse.to_vec();
+        if let (Some(mapping), Some(end)) =
+            (self.mapping(), parse.iter().position(|byte| *byte == 0))
+        {
+            let types = parse.get_mut(end.saturating_add(1)..).unwrap_or_default();
+            oids::put_types(types, &mapping, Way::ToShard)
+                .map_err(|unmapped| Trouble::Fault(unmapped_fault(&mapping, &unmapped)))?;
+        }
+        Ok(parse)
     }
 
     fn push_bind<C: Conversation>(

@@ -28,7 +28,6 @@ use crate::placement::ShardId;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner;
-use crate::planner::gather::Fragment;
 use crate::planner::plan::{Effect, Entry, Gather, Route};
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
@@ -146,14 +145,8 @@ pub(crate) trait Conversation {
     /// What bounds a statement that is finished on a twin.
     fn gather(&self) -> &crate::config::Gather;
 
-    /// Works out what a twin's plan needs, with what is known of the tables.
-    ///
-    /// # Errors
-    /// Those of `work`.
-    fn plan_fragments(
-        &self,
-        work: impl FnOnce(planner::Context<'_>) -> Result<Vec<Fragment>, Fault>,
-    ) -> Result<Vec<Fragment>, Fault>;
+    /// Works out what a twin needs, with what is known of the tables.
+    fn plan_with<T>(&self, work: impl FnOnce(planner::Context<'_>) -> T) -> T;
 
     /// Bytes to be sent to the client.
     fn out(&mut self) -> &mut Vec<u8>;

@@ -22,6 +22,8 @@ pub struct Finish {
     pub order: Vec<OrderKey>,
     /// Whether the statement has a LIMIT or an OFFSET; how many rows that is its text and its parameters tell.
     pub is_limited: bool,
+    /// Whether the statement has groups, each of which is on one shard.
+    pub whole: bool,
     /// What each column totals; empty unless all do.
     pub totals: Vec<Total>,
     /// What to answer where a column turns out to have a type that is not put together here.

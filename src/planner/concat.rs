@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 
 use crate::merge::Finish;
+use crate::planner::facts::Node;
 use crate::planner::finish;
 use crate::planner::survey::{Reference, Rows, Survey, Tree};
+use crate::planner::whole;
 use crate::sql::cursor::Cursor;
-use crate::sql::statement::{Block, Body, Features, JoinKind};
+use crate::sql::statement::{Block, Body, Features, JoinKind, Select};
 
 /// How the shards' rows become the answer, and whether the values of literals were looked at for it; else
 /// what is in the way.
@@ -18,61 +20,97 @@ pub(super) fn check(
     block: &Block,
     cursor: &Cursor<'_>,
 ) -> Result<(Finish, bool), Cow<'static, str>> {
+    let (block, select) = one_select(block)?;
+    let features = block.inner.features;
+    let grouped = features.without(&FINISHED).first();
+    let joined = Colocated { survey }.joined_all();
+    let whole = grouped
+        .filter(|_| joined.is_ok() && are_alone(survey).is_ok())
+        .and_then(|_| {
+            let covers = |nodes: &[Node]| Colocated { survey }.covers(nodes);
+            whole::check(survey, block, select, cursor, &covers)
+        });
+    if let (Some(clause), None) = (grouped, &whole) {
+        return Err(clause.into());
+    }
+    are_alone(survey)?;
+    let (mut finish, exact) = finish::of(survey, block, select, cursor, whole.is_some())?;
+    // A column more may tell rows apart that are one.
+    if features.has(Features::DISTINCT) && finish.hidden() > 0 {
+        return Err("DISTINCT".into());
+    }
+    if features.has(Features::AGGREGATE) && finish.totals.is_empty() && whole.is_none() {
+        return Err("an aggregate".into());
+    }
+    joined?;
+    finish.whole = whole.is_some();
+    Ok((finish, exact || whole.is_some_and(|whole| whole.exact)))
+}
+
+/// Clauses that may be finished in the proxy.
+const FINISHED: [Features; 3] = [Features::ORDER_BY, Features::LIMIT, Features::AGGREGATE];
+/// Clauses that are right where their groups are on one shard each.
+const GROUPED: [Features; 4] = [
+    Features::GROUP_BY,
+    Features::HAVING,
+    Features::DISTINCT,
+    Features::WINDOW,
+];
+
+/// The SELECT that a statement is, with its level; else what it is.
+pub(super) fn one_select(block: &Block) -> Result<(&Block, &Select), &'static str> {
     let mut block = block;
-    let select = loop {
+    loop {
         let features = block.inner.features;
-        let finished = match &block.body {
-            Body::Select(_) => {
-                [Features::ORDER_BY, Features::LIMIT, Features::AGGREGATE].as_slice()
-            }
+        let others = match &block.body {
+            Body::Select(_) => features.without(&FINISHED).without(&GROUPED),
             Body::Nested(_)
             | Body::Set(_)
             | Body::Values(_)
             | Body::Insert(_)
             | Body::Update(_)
             | Body::Delete(_)
-            | Body::Merge(_) => &[],
+            | Body::Merge(_) => features,
         };
-        if let Some(feature) = features.without(finished).first() {
-            return Err(feature.into());
+        if let Some(feature) = others.first() {
+            return Err(feature);
         }
         if !block.ctes.is_empty() {
-            return Err("WITH".into());
+            return Err("WITH");
         }
         match &block.body {
             Body::Nested(nested) => block = nested,
-            Body::Select(select) if select.into.is_some() => return Err("SELECT INTO".into()),
-            Body::Select(select) => break select,
-            Body::Set(_) => return Err("UNION, INTERSECT or EXCEPT".into()),
-            Body::Values(_) => return Err("VALUES".into()),
-            Body::Insert(_) => return Err("INSERT".into()),
-            Body::Update(_) => return Err("UPDATE".into()),
-            Body::Delete(_) => return Err("DELETE".into()),
-            Body::Merge(_) => return Err("MERGE".into()),
+            Body::Select(select) if select.into.is_some() => return Err("SELECT INTO"),
+            Body::Select(select) => return Ok((block, select)),
+            Body::Set(_) => return Err("UNION, INTERSECT or EXCEPT"),
+            Body::Values(_) => return Err("VALUES"),
+            Body::Insert(_) => return Err("INSERT"),
+            Body::Update(_) => return Err("UPDATE"),
+            Body::Delete(_) => return Err("DELETE"),
+            Body::Merge(_) => return Err("MERGE"),
         }
-    };
+    }
+}
+
+/// Whether every table is in FROM of the one SELECT, or has a copy on each shard.
+pub(super) fn are_alone(survey: &Survey<'_>) -> Result<(), &'static str> {
     for reference in &survey.references {
         match reference.place {
-            Rows::Sharded { .. } if !reference.top => return Err("a subquery".into()),
+            Rows::Sharded { .. } if !reference.top => return Err("a subquery"),
             Rows::Sharded { .. } | Rows::Reference => (),
-            Rows::Single | Rows::System => return Err("a table that is on one shard only".into()),
+            Rows::Single | Rows::System => return Err("a table that is on one shard only"),
         }
     }
     // Copies of a reference table need not be read in the same order.
     if survey.inner_features.first().is_some() {
-        return Err("a subquery that sorts, groups or limits".into());
+        return Err("a subquery that sorts, groups or limits");
     }
-    let finish = finish::of(survey, block, select, cursor)?;
-    if block.inner.features.has(Features::AGGREGATE) && finish.0.totals.is_empty() {
-        return Err("an aggregate".into());
-    }
-    let colocated = Colocated { survey };
-    let mut all = Vec::new();
-    for tree in &survey.top {
-        let right = colocated.references(tree)?;
-        all = colocated.joined(all, right)?;
-    }
-    Ok(finish)
+    Ok(())
+}
+
+/// Whether the rows that FROM joins are on one shard.
+pub(super) fn are_together(survey: &Survey<'_>) -> Result<(), &'static str> {
+    Colocated { survey }.joined_all()
 }
 
 struct Colocated<'s, 'a> {
@@ -82,6 +120,59 @@ struct Colocated<'s, 'a> {
 const APART: &str = "a join that is not on the key";
 
 impl Colocated<'_, '_> {
+    /// Nothing; an error unless rows that are joined are on one shard.
+    fn joined_all(&self) -> Result<(), &'static str> {
+        let mut all = Vec::new();
+        for tree in &self.survey.top {
+            let right = self.references(tree)?;
+            all = self.joined(all, right)?;
+        }
+        Ok(())
+    }
+
+    /// Whether columns hold all of a key that no row of the join lacks.
+    fn covers(&self, nodes: &[Node]) -> bool {
+        let mut kept = Vec::new();
+        for tree in &self.survey.top {
+            never_missing(tree, &mut kept);
+        }
+        kept.into_iter().any(|reference| {
+            let Some((first, columns)) = self.survey.sharded(reference) else {
+                return false;
+            };
+            let mut keys = first..first + columns;
+            keys.all(|key| {
+                let facts = &self.survey.facts;
+                // What carries a bucket may have it in common with a key that is pinned elsewhere.
+                let of_key = nodes.iter().filter(|node| facts.is_key(**node));
+                let mut of_key = of_key.filter(|_| facts.is_key(key));
+                of_key.any(|node| *node == key || self.equals(*node, key))
+            })
+        })
+    }
+
+    /// Whether two key columns are equal in every row, by what WHERE and inner joins say.
+    fn equals(&self, from: Node, to: Node) -> bool {
+        let facts = &self.survey.facts;
+        let mut seen = vec![from];
+        let mut next = 0;
+        while let Some(&node) = seen.get(next) {
+            next += 1;
+            let inner = facts.links.iter().filter(|link| link.outer.is_none());
+            for link in inner {
+                let other = match node {
+                    node if node == link.left => link.right,
+                    node if node == link.right => link.left,
+                    _ => continue,
+                };
+                if !seen.contains(&other) {
+                    seen.push(other);
+                }
+            }
+        }
+        seen.contains(&to)
+    }
+
     /// The sharded tables under a tree; an error unless rows that are joined are on one shard.
     fn references(&self, tree: &Tree) -> Result<Vec<usize>, &'static str> {
         match tree {
@@ -218,6 +309,23 @@ impl Colocated<'_, '_> {
         let by_id = |left| row(right).any(|right| self.are_alike(left, right) && pair(left, right));
         columns == others && (0..columns).all(keys)
             || columns == 1 && others == 1 && row(left).any(by_id)
+    }
+}
+
+/// The sharded tables under a tree of which every row of it has one.
+fn never_missing(tree: &Tree, found: &mut Vec<usize>) {
+    match tree {
+        Tree::Leaf(reference) => found.extend(reference),
+        Tree::Join {
+            kind, left, right, ..
+        } => {
+            if matches!(kind, JoinKind::Inner | JoinKind::Left) {
+                never_missing(left, found);
+            }
+            if matches!(kind, JoinKind::Inner | JoinKind::Right) {
+                never_missing(right, found);
+            }
+        }
     }
 }
 

@@ -97,6 +97,12 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
         Route::Concat(_, finish, _) => finished(finish, text),
         Route::Gather(gather) => {
             let why = &gather.why;
+            if gather.partial.is_some() {
+                return format!(
+                    "{why} needs rows of several shards together: \
+                     worked out in part on each, and combined on a twin"
+                );
+            }
             format!("{why} needs rows of several shards together: fetched, and finished on a twin")
         }
         Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
@@ -140,6 +146,9 @@ fn finished(finish: &Finish, text: &[u8]) -> String {
             keys.join(", ")
         )
     };
+    if finish.whole {
+        reason.insert_str(0, "each group is on one shard: ");
+    }
     if finish.is_limited {
         for clause in [tail.limit, tail.offset].into_iter().flatten() {
             reason.push_str(", ");

@@ -159,6 +159,11 @@ impl Facts {
         self.mark(left) == self.mark(right)
     }
 
+    /// Whether a node holds values of the key itself.
+    pub(super) fn is_key(&self, node: Node) -> bool {
+        *self.mark(node) == Mark::Key
+    }
+
     /// Whether a node's values are looked up.
     pub(super) fn is_looked(&self, node: Node) -> bool {
         matches!(self.mark(node), Mark::Looked(_))

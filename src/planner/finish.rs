@@ -23,12 +23,13 @@ use crate::types::oid;
 type Clause = Cow<'static, str>;
 
 /// How a SELECT's answers are put together, whose other clauses need nothing; and whether the values of its
-/// literals were looked at.
+/// literals were looked at. `whole`: each of its groups is on one shard.
 pub(super) fn of(
     survey: &Survey<'_>,
     block: &Block,
     select: &Select,
     cursor: &Cursor<'_>,
+    whole: bool,
 ) -> Result<(Finish, bool), Clause> {
     let features = block.inner.features;
     let sorted = features.has(Features::ORDER_BY);
@@ -36,7 +37,7 @@ pub(super) fn of(
     let strange = survey
         .calls
         .iter()
-        .filter(|call| !calls::is_plain(survey.context, &call.name));
+        .filter(|call| !whole && !calls::is_plain(survey.context, &call.name));
     let strange: Vec<_> = strange.collect();
     let may_total = strange
         .first()

@@ -308,6 +308,43 @@ const AGGREGATES: &[&str] = &[
     "sum",
 ];
 
+/// The other aggregates and window functions whose answers depend on nothing but their rows.
+const GROUPING: &[&str] = &[
+    "bit_xor",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+    "cume_dist",
+    "dense_rank",
+    "first_value",
+    "lag",
+    "last_value",
+    "lead",
+    "mode",
+    "nth_value",
+    "ntile",
+    "percent_rank",
+    "percentile_cont",
+    "percentile_disc",
+    "rank",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "row_number",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "var_pop",
+    "var_samp",
+    "variance",
+];
+
 /// Answer by the clock, by chance, or by the server and its connection.
 const OF_SERVER: &[&str] = &[
     "clock_timestamp",
@@ -525,6 +562,11 @@ pub(super) fn is_plain(name: &Name) -> bool {
 /// A set-returning function whose answer is the same on every shard.
 pub(super) fn is_plain_set(name: &Name) -> bool {
     listed(name, &[PLAIN_SETS])
+}
+
+/// An aggregate or a window function whose answer is the same on every shard that has the rows.
+pub(super) fn is_grouping(name: &Name) -> bool {
+    listed(name, &[AGGREGATES, GROUPING])
 }
 
 /// Any server answers alike, with no table in sight.

@@ -18,6 +18,7 @@ mod literals;
 mod lookups;
 pub mod memo;
 mod outputs;
+pub mod partial;
 pub mod plan;
 mod predicate;
 pub mod refuse;
@@ -31,6 +32,7 @@ pub mod tally;
 pub mod tenant;
 mod unlike;
 mod utility;
+mod whole;
 mod writes;
 
 pub use calls::misfits;

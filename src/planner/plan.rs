@@ -289,6 +289,9 @@ pub struct Gather {
     pub filters: bool,
     /// Whether a view that it reads asks for the moment.
     pub clock_in_views: bool,
+    /// Where the shards may work it out in part instead of sending rows: the schemas that its names are looked
+    /// up in.
+    pub partial: Option<Arc<[String]>>,
     /// Names of functions it calls that nothing is known of: it is refused where PostgreSQL has them.
     pub unknown: Arc<[String]>,
     /// What needs the rows of all shards together, in words.

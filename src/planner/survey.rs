@@ -80,6 +80,8 @@ pub(super) struct Survey<'a> {
     pub inner_features: Features,
     /// FROM of the outermost SELECT.
     pub top: Vec<Tree>,
+    /// The names of the outermost SELECT.
+    pub outermost: Level,
     /// Why the statement cannot run at all, whatever its keys.
     pub refusal: Option<Fault>,
     pub levels: Vec<Level>,
@@ -116,6 +118,7 @@ impl<'a> Survey<'a> {
             casts: Vec::new(),
             inner_features: Features::default(),
             top: Vec::new(),
+            outermost: Level::default(),
             refusal: None,
             levels: Vec::new(),
             inserts: false,
@@ -225,7 +228,9 @@ impl<'a> Survey<'a> {
         self.filter(select.filter.as_ref());
         self.subqueries(inner);
         let outputs = self.projected(&select.projection, self.is_open(inner));
-        self.levels.pop();
+        if let (Some(level), 1) = (self.levels.pop(), self.depth) {
+            self.outermost = level;
+        }
         outputs
     }
 

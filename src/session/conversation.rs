@@ -15,7 +15,6 @@ use crate::placement::ShardId;
 use crate::placement::rule::Unlisted;
 use crate::placement::topology::Topology;
 use crate::planner;
-use crate::planner::gather::Fragment;
 use crate::planner::plan::Entry;
 use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::pool::Lease;
@@ -142,10 +141,7 @@ impl Conversation for Session {
         &self.database.gather
     }
 
-    fn plan_fragments(
-        &self,
-        work: impl FnOnce(planner::Context<'_>) -> Result<Vec<Fragment>, Fault>,
-    ) -> Result<Vec<Fragment>, Fault> {
+    fn plan_with<T>(&self, work: impl FnOnce(planner::Context<'_>) -> T) -> T {
         let catalog = self.database.shared.catalog.load();
         work(planner::Context {
             topology: &self.database.topology,

@@ -1,5 +1,6 @@
 //! Reads SQL: tokens, statements, literals. The only place that names sqlparser.
 
+pub mod clauses;
 mod convert;
 pub mod cursor;
 pub mod fill;

@@ -43,6 +43,7 @@ mod merging;
 mod message;
 mod oids;
 mod operating;
+mod partials;
 mod partitions;
 mod piles;
 mod pipelines;

@@ -592,7 +592,7 @@ fn totals_are_those_of_all_rows() {
             "SELECT count(*), 1 FROM mg",
             "SELECT count(*) FROM mg HAVING count(*) > 1",
             "SELECT count(*) OVER () FROM mg",
-            "SELECT k, count(*) FROM mg GROUP BY k ORDER BY k",
+            "SELECT id, count(*) FROM mg GROUP BY id ORDER BY id",
             "COPY (SELECT count(*) FROM mg) TO STDOUT",
         ] {
             sides.refused(sql);

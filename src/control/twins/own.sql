@@ -69,3 +69,21 @@ CREATE FUNCTION pgherd."current_time"() RETURNS timetz LANGUAGE plpgsql STABLE A
     $$BEGIN RETURN pgherd.now(); END$$;
 CREATE FUNCTION pgherd."localtime"() RETURNS time LANGUAGE plpgsql STABLE AS
     $$BEGIN RETURN pgherd.now(); END$$;
+-- What combines the states of parts, as PostgreSQL's parallel workers do: count, sum and sum of the squares of
+-- deviations; of two columns, both sums and both sums of squares, and that of the products.
+CREATE AGGREGATE pgherd.var_pop(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_var_pop);
+CREATE AGGREGATE pgherd.var_samp(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_var_samp);
+CREATE AGGREGATE pgherd.stddev_pop(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_stddev_pop);
+CREATE AGGREGATE pgherd.stddev_samp(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_stddev_samp);
+CREATE AGGREGATE pgherd.corr(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_corr);
+CREATE AGGREGATE pgherd.covar_pop(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_covar_pop);
+CREATE AGGREGATE pgherd.covar_samp(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_covar_samp);
+CREATE AGGREGATE pgherd.regr_avgx(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_avgx);
+CREATE AGGREGATE pgherd.regr_avgy(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_avgy);
+CREATE AGGREGATE pgherd.regr_intercept(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_intercept);
+CREATE AGGREGATE pgherd.regr_r2(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_r2);
+CREATE AGGREGATE pgherd.regr_slope(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_slope);
+CREATE AGGREGATE pgherd.regr_sxx(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_sxx);
+CREATE AGGREGATE pgherd.regr_sxy(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_sxy);
+CREATE AGGREGATE pgherd.regr_syy(float8[]) (SFUNC = float8_regr_combine, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}', FINALFUNC = float8_regr_syy);
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgherd TO PUBLIC;

@@ -17,11 +17,13 @@ pub(super) struct Explain {
     /// It runs.
     pub(super) analyze: bool,
     route: String,
+    /// What combines the shards' parts; empty where they are rows.
+    combined: String,
 }
 
 impl Explain {
     /// `None` where the statement itself is asked for.
-    pub(super) fn of(wide: &Wide) -> Option<Explain> {
+    pub(super) fn of(wide: &Wide, combined: String) -> Option<Explain> {
         let Effect::Explain(explained) = &wide.effect else {
             return None;
         };
@@ -33,6 +35,7 @@ impl Explain {
         Some(Explain {
             analyze: explanation(Cursor::new(text, &tokens))?.analyze,
             route: route.clone(),
+            combined,
         })
     }
 
@@ -55,6 +58,9 @@ impl Explain {
         }
         if self.analyze {
             lines.push(format!("Fetched: {} bytes", loaded.bytes));
+        }
+        if !self.combined.is_empty() {
+            lines.push(format!("Combined: {}", self.combined));
         }
         lines.push("On the twin:".to_owned());
         lines

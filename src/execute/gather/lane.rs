@@ -36,6 +36,8 @@ pub(super) struct Lane {
 pub(super) struct Rows {
     /// The fragments it is asked for, by their index, and whether in binary.
     wanted: Vec<(usize, bool)>,
+    /// They are the rows of a query in binary, which stand in a DataRow as in a CopyData message.
+    of_query: bool,
     /// They come in one answer, each row behind the number of its fragment: how many columns each has.
     united: Option<Vec<usize>>,
     /// How many of them have ended.
@@ -53,6 +55,7 @@ impl Rows {
         Rows {
             has_header: wanted.first().is_some_and(|(_, binary)| *binary),
             wanted,
+            of_query: false,
             united: None,
             ended: 0,
             part: Vec::new(),
@@ -65,6 +68,14 @@ impl Rows {
         Rows {
             united: Some(columns),
             ..Rows::new(wanted)
+        }
+    }
+
+    /// The same, as the answer of a query.
+    pub(super) fn of_query(fragment: usize) -> Rows {
+        Rows {
+            of_query: true,
+            ..Rows::new(vec![(fragment, false)])
         }
     }
 
@@ -90,6 +101,22 @@ impl Rows {
         on: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         match heard.tag {
+            b'D' if self.of_query => {
+                let mut bytes = heard.bytes.to_vec();
+                if let Some(tag) = bytes.first_mut() {
+                    *tag = b'd';
+                }
+                let heard = Heard {
+                    tag: b'd',
+                    bytes: &bytes,
+                    body: heard.body,
+                };
+                self.hear(heard, turn, most, on)
+            }
+            b'C' if self.of_query => {
+                self.ended = self.wanted.len();
+                Ok(())
+            }
             b'd' if frame::is_whole(heard.bytes) => self.message(heard.bytes, turn, on),
             b'd' | 0 => {
                 self.part.extend_from_slice(heard.bytes);

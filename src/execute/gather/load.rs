@@ -5,12 +5,14 @@ use std::task::{Context, Poll};
 
 use super::block::{Block, united};
 use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
+use super::split::Bound;
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
 use crate::execute::{Conversation, Trouble, Twin};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::gather::{Fragment, Place};
 use crate::server::hidden;
+use crate::server::statements::Prepared;
 use crate::wire::frame;
 
 /// Bytes that wait for the twin before shards are read on.
@@ -40,7 +42,7 @@ impl Loaded {
         client: &mut C,
         turn: &C::Twin,
         twin: &mut Member,
-        fragments: &mut [Fragment],
+        (fragments, bound): (&mut [Fragment], Option<(&Prepared, &Bound)>),
         within: Option<&Block>,
         own: &mut Option<Member>,
     ) -> Result<(), Trouble> {
@@ -72,6 +74,11 @@ impl Loaded {
             else {
                 continue;
             };
+            if let (Some((prepared, bound)), [fragment]) = (bound, wanted.as_slice()) {
+                ask(lane, *fragment, (prepared, bound), within)?;
+                lane.member.start_sending()?;
+                continue;
+            }
             let wanted: Vec<(usize, bool)> = wanted
                 .iter()
                 .map(|index| (*index, fragments.get(*index).is_some_and(|it| it.binary)))
@@ -323,6 +330,35 @@ pub(super) fn shares<C: Conversation>(
     shares.filter(|(_, wanted)| !wanted.is_empty()).collect()
 }
 
+/// Has a shard answer a query that has values of the client's.
+fn ask(
+    lane: &mut Lane,
+    fragment: usize,
+    (prepared, bound): (&Prepared, &Bound),
+    within: Option<&Block>,
+) -> Result<(), Trouble> {
+    lane.rows = Rows::of_query(fragment);
+    match (lane.part, within) {
+        (Part::Reader, Some(block)) if lane.is_new => lane.member.push_hidden(&block.opening())?,
+        (Part::Fresh, _) => lane.member.push_hidden(SNAPSHOT)?,
+        (Part::Reader | Part::Own, _) => (),
+    }
+    let Bound {
+        parse,
+        bind,
+        detour,
+    } = bound;
+    lane.member
+        .push_own_statement(prepared, parse, bind, detour, false)?;
+    if lane.part == Part::Fresh {
+        lane.member.push_hidden("COMMIT")?;
+    }
+    Ok(())
+}
+
+/// Opens a transaction whose fragments are of one snapshot.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 /// The text that has a shard send its fragments, all of one snapshot.
 fn order(
     lane: &Lane,
@@ -334,7 +370,7 @@ fn order(
     match (lane.part, within) {
         (Part::Reader, Some(block)) if lane.is_new => parts.push(block.opening()),
         (Part::Fresh, _) => {
-            parts.push("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned());
+            parts.push(SNAPSHOT.to_owned());
         }
         (Part::Reader | Part::Own, _) => (),
     }

@@ -10,6 +10,7 @@ mod explain;
 mod lane;
 mod load;
 mod plan;
+mod split;
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +19,17 @@ use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
 use crate::server::pool::Lease;
+use crate::server::statements::Prepared;
 use crate::wire::backend;
 use crate::wire::frame;
 
 use super::member::{Member, open, targets};
-use super::{Conversation, Trouble, Twin, Wide};
+use super::{Conversation, Source, Trouble, Twin, Wide};
 use block::Block;
 use explain::Explain;
 use load::Loaded;
 use plan::{Order, Planned};
+use split::{Bound, described};
 
 /// Rows of a table from which on the twin looks at them before it plans.
 const ANALYZED: u64 = 1_000;
@@ -124,6 +127,7 @@ impl<T: Twin> Gathered<T> {
     ) -> Result<bool, Trouble> {
         let limit = client.gather().timeout;
         let (loaded, top) = (&self.run.loaded, &mut self.run.top);
+        let description = &self.run.description;
         self.turn.note("finishing", loaded.total(), loaded.bytes);
         let Some(twin) = &mut self.run.twin else {
             return Err(Trouble::Fault(gone()));
@@ -139,6 +143,11 @@ impl<T: Twin> Gathered<T> {
             match heard.tag {
                 b'D' => client.out().append(top),
                 b's' => has_more = true,
+                b'T' if !description.is_empty() => {
+                    let own = described(heard.body, description);
+                    client.out().extend_from_slice(&own);
+                    return Ok(true);
+                }
                 _ => {}
             }
             client.out().extend_from_slice(heard.bytes);
@@ -202,6 +211,8 @@ struct Run {
     tables: Vec<String>,
     /// Rows of EXPLAIN that stand above the twin's.
     top: Vec<u8>,
+    /// The body of the RowDescription of the client's own statement, where the twin runs another.
+    description: Vec<u8>,
 }
 
 impl Run {
@@ -231,20 +242,29 @@ impl Run {
         };
         turn.note("planning", 0, 0);
         let planned = plan::plan(client, wide, gather, twin, turn.mark(), block.as_ref());
+        let mut split = None;
         let (mut fragments, order) = match planned.await? {
-            Planned::Fragments(fragments, order) => (fragments, order),
+            Planned::Fragments(fragments, order) => {
+                self.tables = fragments.iter().map(|it| it.table.clone()).collect();
+                (fragments, order)
+            }
+            Planned::Split(parts) => {
+                split = Some((parts.bound, parts.combined, parts.description));
+                (vec![parts.fragment], parts.order)
+            }
             Planned::Busy => return Ok(Done::Busy),
             Planned::Changed => return Ok(Done::Changed),
         };
-        self.tables = fragments.iter().map(|it| it.table.clone()).collect();
-        let explain = Explain::of(wide);
+        let (bound, combined, description) = split.unwrap_or_default();
+        self.description = description;
+        let explain = Explain::of(wide, combined);
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
             self.loaded
                 .fetch(
                     client,
                     turn,
                     twin,
-                    &mut fragments,
+                    (&mut fragments, asked(wide, bound.as_ref())),
                     block.as_ref(),
                     &mut self.own,
                 )
@@ -262,7 +282,10 @@ impl Run {
         }
         self.return_block(client).await;
         if let Some(twin) = &mut self.twin {
-            twin.push_hidden(&last_words(&fragments, &self.loaded.rows))?;
+            // Of parts there are few.
+            let rows = self.loaded.rows.as_slice();
+            let rows = if self.tables.is_empty() { &[] } else { rows };
+            twin.push_hidden(&last_words(&fragments, rows))?;
         }
         Ok(Done::Fetched(order))
     }
@@ -322,6 +345,14 @@ impl Run {
             }
         }
         (Some(twin.lease), result)
+    }
+}
+
+/// What the shards are sent that has values of the client's.
+fn asked<'a>(wide: &'a Wide, bound: Option<&'a Bound>) -> Option<(&'a Prepared, &'a Bound)> {
+    match &wide.source {
+        Source::Bind { prepared, .. } => Some((&**prepared, bound?)),
+        Source::Text(_) => None,
     }
 }
 

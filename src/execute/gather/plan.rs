@@ -18,16 +18,19 @@ use crate::execute::{Conversation, Source, Trouble, Wide};
 use crate::server::connection::Note;
 
 use super::block::Block;
+use super::split::{Split, split};
 
 /// How a statement is planned: every table is read from one end to the other, so that each condition of a table
 /// stands at its scan, and constants are written so that they are read back the same.
-const SETTINGS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;SAVEPOINT pgherd;\
-    SET LOCAL enable_indexscan = off;SET LOCAL enable_indexonlyscan = off;\
+const SETTINGS: &str = "SET LOCAL enable_indexscan = off;SET LOCAL enable_indexonlyscan = off;\
     SET LOCAL enable_bitmapscan = off;SET LOCAL enable_tidscan = off;\
     SET LOCAL max_parallel_workers_per_gather = 0;SET LOCAL jit = off;\
     SET LOCAL extra_float_digits = 1;SET LOCAL datestyle = 'ISO'";
 
 const EXPLAIN: &[u8] = b"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) ";
+
+/// Begins the twin's transaction.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;SAVEPOINT pgherd";
 
 /// What the twin is asked before anything else: the moment of the statement, and whether another proxy is
 /// at work on it.
@@ -35,11 +38,13 @@ const FREE: &str = "SELECT pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC
     pgherd.hold()";
 
 /// Ends the settings that planning takes.
-const PLANNED: &str = "ROLLBACK TO SAVEPOINT pgherd";
+pub(super) const PLANNED: &str = "ROLLBACK TO SAVEPOINT pgherd";
 
 /// What became of the twin's planning.
 pub(super) enum Planned {
     Fragments(Vec<Fragment>, Order),
+    /// The shards work it out in part.
+    Split(Box<Split>),
     /// Another proxy is at work on it.
     Busy,
     /// Another proxy has made it again.
@@ -53,6 +58,12 @@ pub(super) enum Order {
     Verbatim,
     /// The same, asking for the moment of its block.
     Rewritten(Vec<u8>),
+    /// What combines the shards' parts: with what follows the names in its Parse and Bind.
+    Combined {
+        text: Vec<u8>,
+        parse: Vec<u8>,
+        bind: Vec<u8>,
+    },
 }
 
 /// Opens the twin's transaction, and has the statement planned in it.
@@ -71,7 +82,7 @@ pub(super) async fn plan<C: Conversation>(
         None => Order::Verbatim,
         Some(order) => order,
     };
-    twin.push_hidden(SETTINGS)?;
+    twin.push_hidden(BEGIN)?;
     if let Some(block) = block {
         twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
     }
@@ -95,6 +106,15 @@ pub(super) async fn plan<C: Conversation>(
         Some(block) => block.moment.clone(),
         None => String::from_utf8_lossy(&moment.unwrap_or_default()).into_owned(),
     };
+    if let Some(path) = &gather.partial
+        && let Some(split) = split(client, wide, path, twin).await?
+    {
+        return Ok(Planned::Split(Box::new(split)));
+    }
+    if let (Some(block), true) = (block, gather.partial.is_some()) {
+        twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
+    }
+    twin.push_hidden(SETTINGS)?;
     let plan = match explain(client, wide, twin, &order).await {
         Ok(plan) => plan,
         Err(Trouble::Server(error)) => return Err(own_error(client, wide, twin, error).await),
@@ -104,7 +124,7 @@ pub(super) async fn plan<C: Conversation>(
     if let Some(block) = block {
         twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
     }
-    let fragments = client.plan_fragments(|context| of_plan(context, gather, &plan, &moment))?;
+    let fragments = client.plan_with(|context| of_plan(context, gather, &plan, &moment))?;
     Ok(Planned::Fragments(fragments, order))
 }
 
@@ -149,7 +169,11 @@ impl Order {
     ) -> Result<(), Trouble> {
         match (self, &wide.source) {
             (Order::Verbatim, source) => twin.push_rows(client, source, describe, max),
-            (Order::Rewritten(text), Source::Text(_)) => {
+            (Order::Combined { parse, bind, .. }, Source::Bind { prepared, .. }) => {
+                let detour = client.detour(prepared);
+                twin.push_own_rows(prepared, parse, bind, &detour, describe, max)
+            }
+            (Order::Rewritten(text) | Order::Combined { text, .. }, Source::Text(_)) => {
                 twin.push_statement(client, &Source::Text(text.clone()), describe)
             }
             (
@@ -170,7 +194,7 @@ impl Order {
     fn text<'a>(&'a self, wide: &'a Wide) -> &'a [u8] {
         match self {
             Order::Verbatim => wide.source.sql(),
-            Order::Rewritten(text) => text,
+            Order::Rewritten(text) | Order::Combined { text, .. } => text,
         }
     }
 }
@@ -250,7 +274,7 @@ async fn explain<C: Conversation>(
 }
 
 /// What of the client's statement is planned: of COPY and EXPLAIN, their query.
-fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<Cow<'t, [u8]>, Fault> {
+pub(super) fn query_of<'t>(wide: &Wide, text: &'t [u8]) -> Result<Cow<'t, [u8]>, Fault> {
     if matches!(wide.effect, Effect::CopyOut { .. }) {
         return copied(text, wide.lexing).ok_or_else(no_plan);
     }

@@ -39,6 +39,8 @@ pub struct Fragment {
     pub lookups: BTreeSet<Vec<String>>,
     /// Whether every column's binary form means the same on every server.
     pub binary: bool,
+    /// Whether the query has parameters of the client's.
+    pub bound: bool,
 }
 
 /// Which shards have the rows.
@@ -327,13 +329,14 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
         columns: columns.iter().map(|column| quoted(&column.name)).collect(),
         lookups: BTreeSet::new(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
+        bound: false,
         table,
     }
 }
 
 /// Whether the binary form of a type means the same on every server: it is built in, and no number of an
 /// object.
-fn is_alike(oid: u32) -> bool {
+pub fn is_alike(oid: u32) -> bool {
     /// `regproc` and its like, and their arrays; `aclitem` has no binary form.
     const NUMBERS: [u32; 24] = [
         24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769,

@@ -9,7 +9,7 @@ mod filter;
 mod fragments;
 
 pub use clock::{Clock, clock};
-pub use fragments::{Fragment, Place, fragments};
+pub use fragments::{Fragment, Place, fragments, is_alike};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::placement::catalog::View;
 use crate::planner::calls;
 use crate::planner::concat;
 use crate::planner::data::is_into;
+use crate::planner::partial;
 use crate::planner::plan::Gather;
 use crate::planner::refuse;
 use crate::planner::survey::{Rows, Survey};
@@ -73,6 +74,7 @@ pub(super) fn check(
         words: words(survey, cursor).map(Arc::new),
         filters: !survey.renames,
         clock_in_views: asks_clock_in_views(survey),
+        partial: partial::check(survey, block, cursor).map(|_| survey.context.search_path.into()),
         unknown: called.unknown.into(),
         why: why.into(),
         otherwise: Arc::new(otherwise),
@@ -86,6 +88,7 @@ pub(super) fn whole(table: &Name, otherwise: Fault) -> Gather {
         words: None,
         filters: false,
         clock_in_views: false,
+        partial: None,
         unknown: Arc::from([]),
         why: "COPY as one file".into(),
         otherwise: Arc::new(otherwise),
