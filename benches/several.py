@@ -23,7 +23,7 @@ import lab
 SHARDS = 4
 GROUPS = 10_000
 TABLE = "create table samples (k int primary key, g int, n int, amount numeric(10,2), name text)"
-FILL = ("insert into samples select i, i * 7919 %% %d, i * 104729 %% 1000003, (i %% 10007) / 100.0, 'name ' || i "
+FILL = ("insert into samples select i, i * 7919::bigint %% %d, i * 104729::bigint %% 1000003, (i %% 10007) / 100.0, 'name ' || i "
         "from generate_series(0, %d) i where %s")
 
 # Name, the statement, and each shard's own part of it.
