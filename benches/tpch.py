@@ -11,6 +11,7 @@ on each shard. Exits with success when every answer is the same.
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -55,6 +56,22 @@ def milliseconds(port, sql, rounds):
     return statistics.median(times[1:]), None
 
 
+def fetched(port, sql):
+    """Rows and bytes that a statement fetches for its twin, as EXPLAIN ANALYZE tells; None where it needs none."""
+    rows, size = 0, None
+    try:
+        with lab.Client(port, "tpch", timeout=120) as client:
+            lines = [line[0] or "" for line in client.query("explain (analyze, timing off) " + sql)]
+    except (lab.Refused, OSError):
+        return None, None
+    for before, line in zip([""] + lines, lines):
+        if before.startswith("Fragment:") and (found := re.fullmatch(r"\s*\(actual rows=(\d+)\)", line)):
+            rows += int(found[1])
+        if found := re.fullmatch(r"Fetched: (\d+) bytes", line):
+            size = int(found[1])
+    return (rows, size) if size is not None else (None, None)
+
+
 def verdicts(tool, python, folder, ports, count):
     """What the tool says of each query, and its last lines."""
     single, shuffled, herd = ports
@@ -92,19 +109,23 @@ def measure(arguments):
             name = f"Q{number}"
             one, _ = milliseconds(single, sql, arguments.rounds)
             many, error = milliseconds(herd.port, sql, arguments.rounds)
-            rows.append({"query": name, "verdict": each[name]["verdict"], "postgres_ms": one, "pgherd_ms": many,
+            count, size = fetched(herd.port, sql)
+            rows.append({"query": name, "fetched_rows": count, "fetched_bytes": size, "verdict": each[name]["verdict"], "postgres_ms": one, "pgherd_ms": many,
                          "said": each[name].get("said") or error})
         return {"sf": arguments.sf, "shards": SHARDS, "rounds": arguments.rounds, "tally": tally, "queries": rows}
 
 
 def table(found):
     lines = [f"TPC-H, {found['shards']} shards, scale {found['sf']}: medians of {found['rounds']} runs\n",
-             "| query | verdict | one PostgreSQL ms | pgherd ms | times as long |", "|---|---|---|---|---|"]
+             "| query | verdict | one PostgreSQL ms | pgherd ms | times as long | rows fetched | kB fetched |",
+             "|---|---|---|---|---|---|---|"]
     show = lambda value: "-" if value is None else f"{value:.1f}"
     for row in found["queries"]:
         one, many = row["postgres_ms"], row["pgherd_ms"]
         ratio = f"{many / one:.1f}" if one and many else "-"
-        lines.append(f"| {row['query']} | {row['verdict']} | {show(one)} | {show(many)} | {ratio} |")
+        lines.append(f"| {row['query']} | {row['verdict']} | {show(one)} | {show(many)} | {ratio} "
+                     f"| {'-' if row['fetched_rows'] is None else row['fetched_rows']} "
+                     f"| {'-' if row['fetched_bytes'] is None else row['fetched_bytes'] // 1000} |")
     lines += [f"{row['query']}: {row['said']}" for row in found["queries"] if row["said"]]
     total = lambda key: sum(row[key] or 0 for row in found["queries"])
     lines.append(f"\n{found['tally'].get('same', 0)} of {len(found['queries'])} the same; "
