@@ -468,6 +468,43 @@ fn a_shard_that_fails_costs_one_statement() {
 }
 
 #[test]
+fn a_shard_that_fails_amid_a_merge_or_a_part_costs_one_statement() {
+    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    let merged = "SELECT k, id FROM ga_orders ORDER BY total, k LIMIT 30";
+    let totalled = "SELECT count(*), min(k) FROM ga_orders";
+    let in_part = "SELECT total, count(*) FROM ga_orders GROUP BY total";
+    for sql in [merged, totalled, in_part] {
+        for fault in ["crash", "cancel"] {
+            let mut client = faulty.herd.connect_to("faulty");
+            client.run(sql);
+            let key = client.key;
+            let mut holder = faulty.shards[1].connect("faulty");
+            holder.run("BEGIN");
+            holder.run("LOCK TABLE ga_orders");
+            client.send(&query(sql));
+            sleep(Duration::from_millis(300));
+            if fault == "crash" {
+                faulty.shards[1].crash();
+            } else {
+                cancel(faulty.herd.port, key);
+            }
+            let error = client.answer().expect_err("failed");
+            let codes = ["08006", "57P01", "57P02", "57014"];
+            assert!(
+                codes.contains(&error.code.as_str()),
+                "{sql}: {fault}: {error:?}"
+            );
+            if fault == "crash" {
+                faulty.shards[1].restart();
+            }
+            drop(holder);
+            recovers(&faulty);
+            eventually("it answers again", || client.query(sql).is_ok());
+        }
+    }
+}
+
+#[test]
 fn a_gather_server_that_fails_costs_one_statement() {
     let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
     let long = "SELECT count(*) FROM ga_orders o, ga_products p, generate_series(1, 1000000000) g";
