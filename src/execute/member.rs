@@ -92,10 +92,10 @@ impl Member {
         Ok(())
     }
 
-    /// Queues a query of our own, whose answer is heard.
-    pub(super) fn push_text(&mut self, sql: &str) -> Result<(), Trouble> {
+    /// Queues a text of the simple protocol, whose answer is heard.
+    pub(super) fn push_text(&mut self, sql: &[u8]) -> Result<(), Trouble> {
         let connection = self.connection()?;
-        frame::write(&mut connection.out, b'Q', &[sql.as_bytes(), b"\0"]);
+        frame::write(&mut connection.out, b'Q', &[sql, b"\0"]);
         connection.pipeline.sent(Request::Query, false, Note::None);
         Ok(())
     }
@@ -133,11 +133,7 @@ impl Member {
         max: u32,
     ) -> Result<(), Trouble> {
         match source {
-            Source::Text(text) => {
-                let connection = self.connection()?;
-                frame::write(&mut connection.out, b'Q', &[text, b"\0"]);
-                connection.pipeline.sent(Request::Query, false, Note::None);
-            }
+            Source::Text(text) => self.push_text(text)?,
             Source::Bind {
                 prepared,
                 after_names,

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use crate::error::Fault;
 use crate::merge::value::Kind;
 use crate::merge::{By, Finish, Hidden, OrderKey, Total, TotalKind};
-use crate::placement::catalog::{self, Collation, Table};
+use crate::placement::catalog::{self, Collation};
 use crate::planner::calls;
 use crate::planner::context::Context;
+use crate::planner::sources::Sources;
 use crate::planner::survey::Survey;
 use crate::sql::cursor::Cursor;
 use crate::sql::fill::quote;
-use crate::sql::statement::{Block, Expr, Features, Item, Select, Source};
+use crate::sql::statement::{Block, Expr, Features, Item, Select};
 use crate::sql::tail::{self, Called, Form, SortKey, Tail};
 use crate::types::oid;
 
@@ -48,7 +49,7 @@ pub(super) fn of(
             None => Ok((Finish::default(), false)),
         };
     }
-    let scope = Scope::of(survey.context, select);
+    let scope = Sources::of(survey.context, select);
     let tail = Tail::find(cursor.tokens(), cursor.text());
     if let Some(call) = strange.first() {
         let totals = tail
@@ -127,15 +128,6 @@ pub(super) fn or_else(finish: Finish, otherwise: impl FnOnce(&str) -> Fault) -> 
     })
 }
 
-/// The tables of a FROM.
-struct Scope<'a> {
-    tables: Vec<(String, &'a Table)>,
-    /// Whether there is nothing else in it.
-    is_whole: bool,
-    /// Whether no columns are merged by a join.
-    is_apart: bool,
-}
-
 /// What is known of a column.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -176,43 +168,7 @@ impl Known {
     }
 }
 
-impl<'a> Scope<'a> {
-    fn of(context: Context<'a>, select: &Select) -> Scope<'a> {
-        let mut scope = Scope {
-            tables: Vec::new(),
-            is_whole: true,
-            is_apart: true,
-        };
-        for source in &select.from {
-            scope.add(context, source);
-        }
-        scope
-    }
-
-    fn add(&mut self, context: Context<'a>, source: &Source) {
-        match source {
-            Source::Table {
-                name,
-                alias,
-                renamed: false,
-            } => match context.table(name) {
-                Some(table) => {
-                    let alias = alias.clone().unwrap_or_else(|| name.name.clone());
-                    self.tables.push((alias, table));
-                }
-                None => self.is_whole = false,
-            },
-            Source::Table { .. } | Source::Derived { .. } | Source::Function { .. } => {
-                self.is_whole = false;
-            }
-            Source::Join(join) => {
-                self.add(context, &join.left);
-                self.add(context, &join.right);
-                self.is_apart &= join.using.is_empty() && !join.natural;
-            }
-        }
-    }
-
+impl Sources<'_> {
     /// What is known of a column by its name, `None` where no known table has it.
     fn column(&self, parts: &[String]) -> Option<Known> {
         let (name, table) = match parts {
@@ -260,7 +216,7 @@ struct Output {
 }
 
 impl Outputs {
-    fn of(scope: &Scope<'_>, select: &Select) -> Outputs {
+    fn of(scope: &Sources<'_>, select: &Select) -> Outputs {
         let mut columns = Vec::new();
         let mut settled = None;
         for item in &select.projection {
@@ -346,7 +302,7 @@ impl Outputs {
 }
 
 /// `None` where the key's values are not found.
-fn order_key(scope: &Scope<'_>, outputs: &Outputs, key: &SortKey) -> Option<OrderKey> {
+fn order_key(scope: &Sources<'_>, outputs: &Outputs, key: &SortKey) -> Option<OrderKey> {
     let (by, known) = match &key.form {
         Form::Constant | Form::Other(tail::Collation::Other) => return None,
         Form::Ordinal(place) => {
@@ -385,7 +341,7 @@ fn order_key(scope: &Scope<'_>, outputs: &Outputs, key: &SortKey) -> Option<Orde
 }
 
 /// A bare name.
-fn by_name(scope: &Scope<'_>, outputs: &Outputs, name: &str) -> Option<(By, Known)> {
+fn by_name(scope: &Sources<'_>, outputs: &Outputs, name: &str) -> Option<(By, Known)> {
     if let Some(output) = outputs.named(name) {
         return Some(of_output(Some(output), By::Name(name.to_owned())));
     }
@@ -454,7 +410,7 @@ fn quoted(parts: &[String]) -> String {
 /// What each item of the target list totals; `None` unless all do.
 fn totals(
     context: Context<'_>,
-    scope: &Scope<'_>,
+    scope: &Sources<'_>,
     tail: &Tail,
     cursor: &Cursor<'_>,
 ) -> Option<Vec<Total>> {

@@ -25,6 +25,7 @@ pub mod refuse;
 mod route;
 mod scope;
 mod script;
+mod sources;
 pub mod stored;
 mod survey;
 mod tables;

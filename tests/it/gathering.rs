@@ -513,6 +513,13 @@ fn a_gather_server_that_fails_costs_one_statement() {
         client.run(ALL);
         client.send(&query(long));
         sleep(Duration::from_millis(500));
+        // It holds its twin to the end, so that no other proxy takes it.
+        let held = (1..=2).filter(|twin| {
+            let name = format!("pgherd_herd_faulty_twin_{twin}");
+            let mut twin = faulty.gather.connect(&name);
+            twin.value("SELECT pgherd.hold() IS NULL") == "t"
+        });
+        assert_eq!(held.count(), 1);
         if fault == "crash" {
             faulty.gather.crash();
         } else {

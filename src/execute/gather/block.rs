@@ -6,6 +6,7 @@ use crate::execute::Conversation;
 use crate::execute::Trouble;
 use crate::execute::member::{Member, targets};
 use crate::planner::gather::Fragment;
+use crate::server::settings::quote_literal;
 
 use super::plan::rows;
 
@@ -74,10 +75,8 @@ impl Block {
             && intervals != "sql_standard"
             && digits.parse::<i32>().is_ok_and(|digits| digits >= 1);
         let set = |(name, value): &(&str, String)| {
-            format!(
-                "SELECT pg_catalog.set_config('{name}', '{}', true)",
-                value.replace('\'', "''")
-            )
+            let value = quote_literal(value);
+            format!("SELECT pg_catalog.set_config('{name}', {value}, true)")
         };
         (!is_plain).then(|| self.styles.iter().map(set).collect::<Vec<_>>().join(";"))
     }

@@ -92,7 +92,7 @@ impl Loaded {
                 Rows::new(wanted.clone())
             };
             let text = order(lane, &wanted, fragments, within);
-            lane.member.push_text(&text)?;
+            lane.member.push_text(text.as_bytes())?;
             lane.member.start_sending()?;
         }
         let mut scratch = vec![0; SCRATCH];
@@ -195,7 +195,8 @@ impl Loaded {
         } else {
             ""
         };
-        twin.push_text(&format!("COPY {} FROM STDIN{binary}", fragment.target))?;
+        let copy = format!("COPY {} FROM STDIN{binary}", fragment.target);
+        twin.push_text(copy.as_bytes())?;
         self.copies = true;
         if fragment.binary {
             frame::write(&mut twin.connection()?.out, b'd', &[COPY_HEADER]);

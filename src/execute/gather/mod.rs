@@ -19,6 +19,7 @@ use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
 use crate::server::hidden;
 use crate::server::pool::Lease;
+use crate::server::settings::quote_literal;
 use crate::server::statements::Prepared;
 use crate::wire::backend;
 use crate::wire::frame;
@@ -89,17 +90,14 @@ impl<T: Twin> Gathered<T> {
                         is_under_way: false,
                     });
                 }
-                Ok(Done::Busy) => {
-                    let twin = run.end(client, Ok(())).await;
-                    turn.busy_elsewhere();
-                    if let Some(lease) = twin.0 {
-                        hidden::tidy_later(lease);
+                Ok(taken @ (Done::Busy | Done::Changed)) => {
+                    let (lease, _) = run.end(client, Ok(())).await;
+                    if let Done::Busy = taken {
+                        turn.busy_elsewhere();
+                    } else {
+                        turn.was_made_again();
                     }
-                }
-                Ok(Done::Changed) => {
-                    let twin = run.end(client, Ok(())).await;
-                    turn.was_made_again();
-                    if let Some(lease) = twin.0 {
+                    if let Some(lease) = lease {
                         hidden::tidy_later(lease);
                     }
                 }
@@ -358,37 +356,29 @@ fn asked<'a>(wide: &'a Wide, bound: Option<&'a Bound>) -> Option<(&'a Prepared, 
 
 /// What the twin does before the statement: it looks at what is large, and may only read from then on.
 fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
-    let mut sql = String::new();
+    let mut words = Vec::new();
     for (fragment, rows) in fragments.iter().zip(rows) {
-        if *rows >= ANALYZED {
-            for columns in &fragment.lookups {
-                let names: Vec<String> = columns
-                    .iter()
-                    .map(|name| format!("'{}'", name.replace('\'', "''")))
-                    .collect();
-                let table = fragment.table.replace('\'', "''");
-                let names = names.join(",");
-                let index = format!("SELECT pgherd.index('{table}', ARRAY[{names}]);");
-                sql.push_str(&index);
-            }
-            sql.push_str("SELECT pgherd.analyze('");
-            sql.push_str(&fragment.table.replace('\'', "''"));
-            sql.push_str("');");
+        if *rows < ANALYZED {
+            continue;
         }
+        let table = quote_literal(&fragment.table);
+        let indexes = fragment.lookups.iter().map(literals);
+        words.extend(indexes.map(|names| format!("SELECT pgherd.index({table}, ARRAY[{names}])")));
+        words.push(format!("SELECT pgherd.analyze({table})"));
     }
-    sql.push_str("SET TRANSACTION READ ONLY");
-    sql
+    words.push("SET TRANSACTION READ ONLY".to_owned());
+    words.join(";")
 }
 
 fn truncate(tables: &[String]) -> String {
-    let names: Vec<String> = tables
-        .iter()
-        .map(|table| format!("'{}'", table.replace('\'', "''")))
-        .collect();
-    format!(
-        "SELECT pgherd.truncate(ARRAY[{}]::pg_catalog.regclass[])",
-        names.join(",")
-    )
+    let names = literals(tables);
+    format!("SELECT pgherd.truncate(ARRAY[{names}]::pg_catalog.regclass[])")
+}
+
+/// Texts as the elements of an SQL array.
+fn literals<'t>(texts: impl IntoIterator<Item = &'t String>) -> String {
+    let quoted: Vec<String> = texts.into_iter().map(|text| quote_literal(text)).collect();
+    quoted.join(",")
 }
 
 /// The twin is not there: without it the statement is refused.

@@ -11,13 +11,12 @@ use crate::sql::scan::{Kind, Lexing, scan};
 use crate::wire::backend;
 use crate::wire::frame;
 use crate::wire::frontend;
-use crate::wire::pipeline::Request;
 
 use crate::execute::member::Member;
 use crate::execute::{Conversation, Source, Trouble, Wide};
-use crate::server::connection::Note;
 
 use super::block::Block;
+use super::literals;
 use super::split::{Split, split};
 
 /// How a statement is planned: every table is read from one end to the other, so that each condition of a table
@@ -30,7 +29,10 @@ const SETTINGS: &str = "SET LOCAL enable_indexscan = off;SET LOCAL enable_indexo
 const EXPLAIN: &[u8] = b"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) ";
 
 /// Begins the twin's transaction.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;SAVEPOINT pgherd";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// What planning goes back to: behind the lock that holds the twin, which would be given up otherwise.
+const SAVEPOINT: &str = "SAVEPOINT pgherd";
 
 /// What the twin is asked before anything else: the moment of the statement, and whether another proxy is
 /// at work on it.
@@ -106,13 +108,11 @@ pub(super) async fn plan<C: Conversation>(
         Some(block) => block.moment.clone(),
         None => String::from_utf8_lossy(&moment.unwrap_or_default()).into_owned(),
     };
+    twin.push_hidden(SAVEPOINT)?;
     if let Some(path) = &gather.partial
         && let Some(split) = split(client, wide, path, twin).await?
     {
         return Ok(Planned::Split(Box::new(split)));
-    }
-    if let (Some(block), true) = (block, gather.partial.is_some()) {
-        twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
     }
     twin.push_hidden(SETTINGS)?;
     let plan = match explain(client, wide, twin, &order).await {
@@ -121,9 +121,6 @@ pub(super) async fn plan<C: Conversation>(
         Err(trouble) => return Err(trouble),
     };
     twin.push_hidden(PLANNED)?;
-    if let Some(block) = block {
-        twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
-    }
     let fragments = client.plan_with(|context| of_plan(context, gather, &plan, &moment))?;
     Ok(Planned::Fragments(fragments, order))
 }
@@ -133,13 +130,9 @@ fn known_of(names: &[String]) -> String {
     if names.is_empty() {
         return String::new();
     }
-    let names: Vec<String> = names
-        .iter()
-        .map(|name| format!("'{}'", name.replace('\'', "''")))
-        .collect();
+    let names = literals(names);
     format!(
-        ", (SELECT pg_catalog.min(proname::text) FROM pg_catalog.pg_proc WHERE proname::text = ANY (ARRAY[{}]))",
-        names.join(",")
+        ", (SELECT pg_catalog.min(proname::text) FROM pg_catalog.pg_proc WHERE proname::text = ANY (ARRAY[{names}]))"
     )
 }
 
@@ -205,9 +198,7 @@ pub(super) async fn rows<C: Conversation>(
     twin: &mut Member,
     text: &[u8],
 ) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
-    let connection = twin.connection()?;
-    frame::write(&mut connection.out, b'Q', &[text, b"\0"]);
-    connection.pipeline.sent(Request::Query, false, Note::None);
+    twin.push_text(text)?;
     last_row(client, twin).await
 }
 

@@ -251,9 +251,8 @@ impl Values {
         let mut types = None;
         match &wide.source {
             Source::Text(_) => {
-                twin.push_text(&format!(
-                    "SELECT * FROM ({query}\n) AS \"pgherd.it\" LIMIT 0"
-                ))?;
+                let probe = format!("SELECT * FROM ({query}\n) AS \"pgherd.it\" LIMIT 0");
+                twin.push_text(probe.as_bytes())?;
             }
             Source::Bind { prepared, .. } => {
                 let detour = client.detour(prepared);
@@ -299,7 +298,7 @@ impl Values {
         text: &str,
     ) -> Result<(), Trouble> {
         match &wide.source {
-            Source::Text(_) => twin.push_text(text)?,
+            Source::Text(_) => twin.push_text(text.as_bytes())?,
             Source::Bind { prepared, .. } => {
                 let parse = self.parse(wide, text.as_bytes());
                 let bind = self.bind(&used(wide, text.as_bytes()), &[]);

@@ -8,10 +8,9 @@
 use std::ops::Range;
 
 use crate::placement::catalog::Table;
-use crate::planner::context::Context;
+use crate::planner::sources::Sources;
 use crate::sql::cursor::{Cursor, word_name};
 use crate::sql::scan::{Kind, Token};
-use crate::sql::statement::{Select, Source};
 
 /// What one or several tokens are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,52 +38,7 @@ pub(super) struct Lexeme {
     pub(super) tokens: Range<usize>,
 }
 
-/// The tables of FROM.
-pub(super) struct Scope<'a> {
-    tables: Vec<(String, &'a Table)>,
-    /// Whether there is nothing else in it.
-    pub(super) is_whole: bool,
-    /// Whether no columns are merged by a join.
-    is_apart: bool,
-}
-
-impl<'a> Scope<'a> {
-    pub(super) fn of(context: Context<'a>, select: &Select) -> Scope<'a> {
-        let mut scope = Scope {
-            tables: Vec::new(),
-            is_whole: true,
-            is_apart: true,
-        };
-        for source in &select.from {
-            scope.add(context, source);
-        }
-        scope
-    }
-
-    fn add(&mut self, context: Context<'a>, source: &Source) {
-        match source {
-            Source::Table {
-                name,
-                alias,
-                renamed: false,
-            } => match context.table(name) {
-                Some(table) => {
-                    let alias = alias.clone().unwrap_or_else(|| name.name.clone());
-                    self.tables.push((alias, table));
-                }
-                None => self.is_whole = false,
-            },
-            Source::Table { .. } | Source::Derived { .. } | Source::Function { .. } => {
-                self.is_whole = false;
-            }
-            Source::Join(join) => {
-                self.add(context, &join.left);
-                self.add(context, &join.right);
-                self.is_apart &= join.using.is_empty() && !join.natural;
-            }
-        }
-    }
-
+impl Sources<'_> {
     /// The tables that have a column.
     fn having(&self, column: &str) -> impl Iterator<Item = &str> {
         let has = move |table: &Table| table.columns.iter().any(|own| own.name == column);
@@ -97,7 +51,7 @@ impl<'a> Scope<'a> {
         !self.is_whole || self.having(column).next().is_some()
     }
 
-    fn column(&self, parts: &[String]) -> Option<Sign> {
+    fn sign(&self, parts: &[String]) -> Option<Sign> {
         let sign = |table: &str, column: &str| Sign::Column(table.to_owned(), column.to_owned());
         match parts {
             [column] if self.is_whole && self.is_apart => {
@@ -116,7 +70,7 @@ impl<'a> Scope<'a> {
 }
 
 /// All of a statement's.
-pub(super) fn lexemes(tokens: &[Token], text: &[u8], scope: &Scope<'_>) -> Vec<Lexeme> {
+pub(super) fn lexemes(tokens: &[Token], text: &[u8], scope: &Sources<'_>) -> Vec<Lexeme> {
     let mut lexemes: Vec<Lexeme> = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
@@ -150,7 +104,7 @@ fn word(
     tokens: &[Token],
     at: usize,
     text: &[u8],
-    scope: &Scope<'_>,
+    scope: &Sources<'_>,
     before: &[Lexeme],
 ) -> (Sign, usize) {
     let rest = tokens.get(at..).unwrap_or_default();
@@ -182,7 +136,7 @@ fn word(
     if behind == Some(Kind::OpenParen) {
         return (Sign::Call(parts), end);
     }
-    if let Some(column) = scope.column(&parts) {
+    if let Some(column) = scope.sign(&parts) {
         return (column, end);
     }
     match <[String; 1]>::try_from(parts) {

@@ -7,11 +7,12 @@
 use std::ops::Range;
 
 use super::aggregate::{Aggregate, Kind};
-use super::lexeme::{Lexeme, Scope, Sign, lexemes, only_word};
+use super::lexeme::{Lexeme, Sign, lexemes, only_word};
 use super::{Partial, Piece};
 use crate::planner::calls;
 use crate::planner::concat;
 use crate::planner::gather::{Clock, clock};
+use crate::planner::sources::Sources;
 use crate::planner::survey::{Rows, Survey};
 use crate::sql::clauses::Clauses;
 use crate::sql::cursor::{Cursor, Name};
@@ -38,7 +39,7 @@ pub(in crate::planner) fn check(
         return None;
     }
     let clauses = Clauses::find(cursor.tokens(), cursor.text())?;
-    let scope = Scope::of(survey.context, select);
+    let scope = Sources::of(survey.context, select);
     let reader = Reader {
         survey,
         select,
@@ -80,7 +81,7 @@ struct Reader<'s, 'a> {
     tokens: &'s [Scanned],
     text: &'s [u8],
     lexemes: Vec<Lexeme>,
-    scope: Scope<'a>,
+    scope: Sources<'a>,
     groups: Vec<Group>,
     aggregates: Vec<Aggregate>,
     /// What the aggregates of distinct values take.
