@@ -594,3 +594,30 @@ pub struct Parameter<'a> {
 pub struct Literal<'a> {
     pub text: &'a [u8],
 }
+
+/// The literals of a text without parameters.
+#[derive(Debug)]
+pub struct TextValues<'a> {
+    pub text: &'a [u8],
+    /// Where they stand in it.
+    pub literals: &'a [Span],
+    /// As [`Values::is_utf8`] says.
+    pub is_utf8: bool,
+}
+
+impl Values for TextValues<'_> {
+    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
+        None
+    }
+
+    fn literal(&self, index: u16) -> Option<Literal<'_>> {
+        let literal = self.literals.get(usize::from(index))?;
+        Some(Literal {
+            text: literal.of(self.text),
+        })
+    }
+
+    fn is_utf8(&self) -> bool {
+        self.is_utf8
+    }
+}

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use crate::error::{Fault, SqlState};
 use crate::execute::Interrupted;
 use crate::placement::id_of_bucket;
-use crate::planner::plan::{Access, Argument, Effect, Generate, Script, Statement, Stream, Values};
+use crate::planner::plan::{
+    Access, Argument, Effect, Generate, Script, Statement, Stream, TextValues, Values,
+};
 use crate::planner::{self, refuse};
 use crate::server::statements::{Fills, Prepared};
 use crate::sql::cursor::Cursor;
@@ -24,7 +26,7 @@ use crate::wire::frontend::{self, Bind};
 
 use super::extended::BindValues;
 use super::ids::{Taken, fetch, fetch_ahead};
-use super::simple::{TextValues, advances};
+use super::simple::advances;
 use super::{Session, Stop};
 
 /// Numbers, by what they are for.

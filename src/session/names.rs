@@ -14,8 +14,8 @@ use crate::wire::backend::Status;
 
 use super::greeting::{NAMES, late};
 use super::lease::Place;
-use super::simple::TextValues;
 use super::{Session, Stop};
+use crate::planner::plan::TextValues;
 
 /// The settings from which a statement's names are resolved, followed from statement to statement.
 #[derive(Debug)]

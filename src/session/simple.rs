@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
 use crate::planner::plan::{
-    Access, Effect, Explained, Literal, Parameter, Route, Script, Statement, Values,
+    Access, Effect, Explained, Route, Script, Statement, TextValues, Values,
 };
 use crate::planner::tally::Way;
 use crate::planner::{self, RouteReport, refuse};
@@ -27,31 +27,6 @@ use super::generate::is_given_ids;
 use super::lease::Place;
 use super::names::Names;
 use super::{Session, Stop, Task};
-
-/// The literals of a simple query's text.
-#[derive(Debug)]
-pub(crate) struct TextValues<'a> {
-    pub(crate) text: &'a [u8],
-    pub(crate) literals: &'a [mask::Literal],
-    pub(crate) is_utf8: bool,
-}
-
-impl Values for TextValues<'_> {
-    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
-        None
-    }
-
-    fn literal(&self, index: u16) -> Option<Literal<'_>> {
-        let literal = self.literals.get(usize::from(index))?;
-        Some(Literal {
-            text: literal.of(self.text),
-        })
-    }
-
-    fn is_utf8(&self) -> bool {
-        self.is_utf8
-    }
-}
 
 impl Session {
     /// Handles a Query.

@@ -15,12 +15,11 @@ use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
 use crate::placement::catalog::{Column, Table};
 use crate::planner::context::{Context, Relation};
-use crate::planner::plan::{Gather, Literal, Parameter, Route, Values};
+use crate::planner::plan::{Gather, Route, TextValues};
 use crate::planner::refuse;
 use crate::planner::route::route;
 use crate::planner::script::script;
 use crate::sql::cursor::{Name, word_name};
-use crate::sql::mask::Literal as Span;
 use crate::sql::scan::{Kind, Lexing, scan};
 
 /// The rows and columns of one table that a read needs.
@@ -257,9 +256,11 @@ fn holders(context: Context<'_>, table: &Name, condition: &str, distribution: us
     }
     let text = format!("SELECT 1 FROM {} {ALIAS} WHERE {condition}", written(table));
     let script = script(text.as_bytes(), context);
-    let values = Constants {
+    let values = TextValues {
         text: text.as_bytes(),
         literals: &script.literals,
+        // What the client's encoding makes of other texts is not known here.
+        is_utf8: false,
     };
     let [statement] = script.statements.as_slice() else {
         return all;
@@ -271,29 +272,6 @@ fn holders(context: Context<'_>, table: &Name, condition: &str, distribution: us
             shards
         }
         Ok(_) | Err(_) => all,
-    }
-}
-
-/// The constants of a condition.
-struct Constants<'a> {
-    text: &'a [u8],
-    literals: &'a [Span],
-}
-
-impl Values for Constants<'_> {
-    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
-        None
-    }
-
-    fn literal(&self, index: u16) -> Option<Literal<'_>> {
-        let literal = self.literals.get(usize::from(index))?;
-        Some(Literal {
-            text: literal.of(self.text),
-        })
-    }
-
-    fn is_utf8(&self) -> bool {
-        false
     }
 }
 
