@@ -21,7 +21,7 @@ use crate::wire::frontend;
 use crate::wire::oids::{self, Naming};
 use crate::wire::pipeline::{Owed, Request};
 
-use super::{Conversation, End, Source, Trouble, unmapped_fault};
+use super::{Conversation, End, Interrupted, Source, Trouble, unmapped_fault};
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ struct Reading {
     whole: bool,
     /// What came and waits until the types have been read: one of them is not known.
     stalled: Option<(Vec<u8>, Fault)>,
+    /// What ended the statement in the middle of a row: the rest of the row comes first.
+    deferred: Option<Fault>,
 }
 
 /// A message, or a part of a long row, that a member answered to what was not hidden.
@@ -103,15 +105,19 @@ impl Member {
     /// The client's end instead of an error, when half a message has been handed on to it: it cannot be
     /// brought back in step.
     pub(super) fn unless_cut<T>(&self, result: Result<T, Trouble>) -> Result<T, Trouble> {
-        let is_cut = self.reading.forwarding
-            && self
-                .lease
-                .peek()
-                .is_some_and(|connection| connection.reader.is_passing());
         match result {
-            Err(Trouble::Fault(_) | Trouble::Server(_)) if is_cut => Err(Trouble::End(End::Client)),
+            Err(Trouble::Fault(_) | Trouble::Server(_)) if self.is_cut() => {
+                Err(Trouble::End(End::Client))
+            }
             other => other,
         }
+    }
+
+    /// Whether the client has only a part of a row.
+    fn is_cut(&self) -> bool {
+        let connection = self.lease.peek();
+        self.reading.forwarding
+            && connection.is_some_and(|connection| connection.reader.is_passing())
     }
 
     /// Queues the client's statement; `describe` asks for a RowDescription in the extended protocol.
@@ -356,6 +362,11 @@ impl Member {
             let count = read(client, self, &mut scratch).await?;
             let data = scratch.get(..count).unwrap_or_default();
             more = self.take_all(client, data, &mut on).await?;
+            if !self.is_cut()
+                && let Some(fault) = self.reading.deferred.take()
+            {
+                return Err(Trouble::Fault(fault));
+            }
             if client.out().len() > CLIENT_BUFFER {
                 flush_client(client).await?;
             }
@@ -416,12 +427,17 @@ impl Member {
         let Member { lease, reading, .. } = self;
         let connection = lease.connection().ok_or_else(gone)?;
         let mut reader = std::mem::take(&mut connection.reader);
-        let result = reader.feed(data, u32::MAX, is_row, |piece| {
-            reading.on_piece(connection, piece, most, |heard| {
-                more &= on(client, heard)?;
-                Ok(())
-            })
-        });
+        let result = reader.feed(
+            data,
+            u32::MAX,
+            |_| false,
+            |piece| {
+                reading.on_piece(connection, piece, most, |heard| {
+                    more &= on(client, heard)?;
+                    Ok(())
+                })
+            },
+        );
         connection.reader = reader;
         match result {
             Ok(()) => Ok(more),
@@ -494,9 +510,13 @@ async fn read<C: Conversation>(
     poll_fn(|cx| {
         member.send(cx)?;
         match member.poll_read(cx, scratch) {
-            Poll::Pending => client
-                .poll_watch(cx)
-                .map(|interrupted| Err(interrupted.into())),
+            Poll::Pending => match client.poll_watch(cx) {
+                Poll::Ready(Interrupted::Fault(fault)) if member.is_cut() => {
+                    member.reading.deferred = Some(fault);
+                    Poll::Pending
+                }
+                other => other.map(|interrupted| Err(interrupted.into())),
+            },
             ready @ Poll::Ready(_) => ready,
         }
     })
@@ -775,7 +795,7 @@ pub(super) async fn open<C: Conversation>(
         close(client, members).await;
         return Err(interrupted.into());
     }
-    client.aim_cancels(targets(&members));
+    client.share_cancels(targets(&members));
     Ok(members)
 }
 

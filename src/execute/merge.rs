@@ -21,7 +21,9 @@ use crate::wire::backend;
 use crate::wire::frame::HEADER;
 
 use super::concat::Columns;
-use super::member::{CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open};
+use super::member::{
+    CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open, targets,
+};
 use super::pushed::Pushed;
 use super::{Conversation, Trouble, Wide, complete};
 
@@ -188,6 +190,7 @@ impl Answer {
         describe: bool,
         max: u64,
     ) -> Result<bool, Trouble> {
+        client.share_cancels(targets(&self.members));
         let mut count = 0;
         let mut wants_description = describe;
         loop {

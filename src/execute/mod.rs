@@ -238,6 +238,9 @@ pub(crate) trait Conversation {
     /// yet came too late.
     fn aim_cancels(&mut self, targets: Vec<Rc<CancelTarget>>);
 
+    /// The same; what the servers do not take at once is seen where the client is watched.
+    fn share_cancels(&mut self, targets: Vec<Rc<CancelTarget>>);
+
     /// Sends a cancel request to one connection, in the background.
     fn cancel_now(&self, target: &Rc<CancelTarget>);
 

@@ -62,6 +62,9 @@ pub struct Client {
     pub targets: RefCell<Vec<Rc<CancelTarget>>>,
     /// A cancel request came while it waited.
     pub canceled: Cell<bool>,
+    /// What of a statement over several shards is under way that hears of a cancel request itself when its
+    /// servers do not take it in time; 0 is nothing.
+    pub step: Cell<u64>,
     /// It is to be closed with this.
     pub kill: RefCell<Option<Fault>>,
     /// Notifications to be delivered: whole messages.
@@ -106,6 +109,7 @@ impl Client {
             prepared: Cell::new(0),
             targets: RefCell::default(),
             canceled: Cell::new(false),
+            step: Cell::new(0),
             kill: RefCell::default(),
             notifications: RefCell::default(),
             last_route: RefCell::default(),

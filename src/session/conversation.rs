@@ -308,11 +308,19 @@ impl Conversation for Session {
 
     fn forget_targets(&mut self) {
         self.client.targets.borrow_mut().clear();
+        self.client.step.set(0);
     }
 
     fn aim_cancels(&mut self, targets: Vec<Rc<CancelTarget>>) {
         *self.client.targets.borrow_mut() = targets;
         self.client.canceled.set(false);
+        self.client.step.set(0);
+    }
+
+    fn share_cancels(&mut self, targets: Vec<Rc<CancelTarget>>) {
+        self.aim_cancels(targets);
+        self.steps = self.steps.saturating_add(1);
+        self.client.step.set(self.steps);
     }
 
     fn cancel_now(&self, target: &Rc<CancelTarget>) {

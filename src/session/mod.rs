@@ -189,6 +189,8 @@ pub struct Session {
     pub(crate) timed: Option<joined::Timed>,
     /// Pinned connections that are not the current one.
     pub(crate) parked: Vec<Lease>,
+    /// Steps of statements over several shards that a cancel request could end so far.
+    pub(crate) steps: u64,
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
     /// Names made by SQL PREPARE on a pinned connection.
     pub(crate) sql_prepared: Vec<String>,

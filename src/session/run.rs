@@ -721,6 +721,8 @@ impl Session {
         let result = match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
         };
+        // What was not seen came too late, and is not for what follows.
+        self.client.canceled.set(false);
         let left = std::mem::take(&mut self.copy_left);
         if left > 0 {
             // A COPY that failed in the middle of a message: the rest of it is nobody's.

@@ -21,6 +21,8 @@ use super::login;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(100);
+/// How long servers may take to act on a cancel request before a statement over several shards ends without them.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(70);
 /// How often counters are folded into the metrics: each so many sweeps.
 const FOLD_EVERY: u32 = 10;
 /// Clients that may be logging in to one engine at once; the others wait in the accept queue.
@@ -162,6 +164,18 @@ impl Engine {
         for target in targets {
             self.cancel_now(&target);
         }
+        let step = client.step.get();
+        if step == 0 {
+            return;
+        }
+        let client = Rc::clone(client);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(CANCEL_PATIENCE).await;
+            if client.step.get() == step {
+                client.canceled.set(true);
+                client.wake();
+            }
+        });
     }
 
     /// Sends a cancel request; the connection goes to nobody else until it has been taken.

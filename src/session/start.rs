@@ -63,6 +63,7 @@ impl Session {
             corked: false,
             timed: None,
             parked: Vec::new(),
+            steps: 0,
             statements: HashMap::default(),
             sql_prepared: Vec::new(),
             deallocating: Vec::new(),

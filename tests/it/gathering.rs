@@ -474,7 +474,7 @@ fn a_shard_that_fails_amid_a_merge_or_a_part_costs_one_statement() {
     let totalled = "SELECT count(*), min(k) FROM ga_orders";
     let in_part = "SELECT total, count(*) FROM ga_orders GROUP BY total";
     for sql in [merged, totalled, in_part] {
-        for fault in ["crash", "cancel"] {
+        for fault in ["crash", "cancel", "stop"] {
             let mut client = faulty.herd.connect_to("faulty");
             client.run(sql);
             let key = client.key;
@@ -483,10 +483,13 @@ fn a_shard_that_fails_amid_a_merge_or_a_part_costs_one_statement() {
             holder.run("LOCK TABLE ga_orders");
             client.send(&query(sql));
             sleep(Duration::from_millis(300));
-            if fault == "crash" {
-                faulty.shards[1].crash();
-            } else {
-                cancel(faulty.herd.port, key);
+            match fault {
+                "crash" => faulty.shards[1].crash(),
+                "stop" => {
+                    faulty.shards[1].signal_all("STOP");
+                    cancel(faulty.herd.port, key);
+                }
+                _ => cancel(faulty.herd.port, key),
             }
             let error = client.answer().expect_err("failed");
             let codes = ["08006", "57P01", "57P02", "57014"];
@@ -494,12 +497,90 @@ fn a_shard_that_fails_amid_a_merge_or_a_part_costs_one_statement() {
                 codes.contains(&error.code.as_str()),
                 "{sql}: {fault}: {error:?}"
             );
-            if fault == "crash" {
-                faulty.shards[1].restart();
+            match fault {
+                "crash" => faulty.shards[1].restart(),
+                // The other shard works on meanwhile.
+                "stop" => {
+                    assert_eq!(
+                        client.value("SELECT total FROM ga_orders WHERE k = 0"),
+                        "1.50"
+                    );
+                    faulty.shards[1].signal_all("CONT");
+                }
+                _ => {}
             }
             drop(holder);
             recovers(&faulty);
             eventually("it answers again", || client.query(sql).is_ok());
+        }
+    }
+}
+
+#[test]
+fn a_server_that_fails_amid_the_rows_costs_one_statement() {
+    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    for cluster in &faulty.shards {
+        let mut shard = cluster.connect("faulty");
+        shard.run("CREATE TABLE ga_many (k int, wide text)");
+        shard.run("GRANT ALL ON ga_many TO app");
+        shard
+            .run("INSERT INTO ga_many SELECT g, repeat('x', 500) FROM generate_series(1, 60000) g");
+    }
+    let mut options = options(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    options.twins(2);
+    options.set(&format!(
+        "gather: {{twins: 2, timeout: 20s, server: \"host=127.0.0.1 port={}\"}}",
+        faulty.gather.port
+    ));
+    options.sharded("ga_many", "k", "int", "{modulo: all}");
+    faulty.herd.rewrite(&options);
+    faulty.herd.signal("HUP");
+    let in_turn = "SELECT * FROM ga_many";
+    let merged = "SELECT * FROM ga_many ORDER BY k";
+    let gathered = "SELECT p.name, repeat('x', 10000) FROM ga_orders o CROSS JOIN ga_products p, generate_series(1, 30) g";
+    eventually("the table is known", || {
+        let mut client = faulty.herd.connect_to("faulty");
+        client
+            .query(&format!("{merged} LIMIT 3"))
+            .is_ok_and(|answer| answer.rows.len() == 3)
+    });
+    for sql in [in_turn, merged, gathered] {
+        for fault in ["crash", "cancel", "stop"] {
+            let mut client = faulty.herd.connect_to("faulty");
+            let key = client.key;
+            // Nobody takes the rows yet, so the servers are in the middle of them.
+            client.send(&query(sql));
+            sleep(Duration::from_millis(700));
+            let server = if sql == gathered {
+                &mut faulty.gather
+            } else {
+                &mut faulty.shards[1]
+            };
+            match fault {
+                "crash" => server.crash(),
+                "stop" => {
+                    server.signal_all("STOP");
+                    cancel(faulty.herd.port, key);
+                }
+                _ => cancel(faulty.herd.port, key),
+            }
+            let error = client.answer().expect_err("failed");
+            let codes = ["08006", "57P01", "57P02", "57014"];
+            assert!(
+                codes.contains(&error.code.as_str()),
+                "{sql}: {fault}: {error:?}"
+            );
+            match fault {
+                "crash" => server.restart(),
+                "stop" => server.signal_all("CONT"),
+                _ => {}
+            }
+            recovers(&faulty);
+            eventually("it answers again", || {
+                client
+                    .query("SELECT count(*) FROM ga_many")
+                    .is_ok_and(|answer| answer.rows[0][0].as_deref() == Some("120000"))
+            });
         }
     }
 }

@@ -31,7 +31,7 @@ impl Block {
         client: &mut C,
         own: &mut Member,
     ) -> Result<Block, Trouble> {
-        client.aim_cancels(targets(std::slice::from_ref(own)));
+        client.share_cancels(targets(std::slice::from_ref(own)));
         let row = rows(client, own, FACTS.as_bytes()).await?;
         let texts: Vec<String> = row
             .into_iter()

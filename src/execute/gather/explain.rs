@@ -76,7 +76,7 @@ pub(super) async fn estimates<C: Conversation>(
 ) -> Result<Vec<Vec<String>>, Trouble> {
     let shares = shares(client, fragments);
     loaded.open(client, &shares, None, own).await?;
-    client.aim_cancels(targets(loaded.lanes.iter().map(|lane| &lane.member)));
+    client.share_cancels(targets(loaded.lanes.iter().map(|lane| &lane.member)));
     let mut estimates = vec![Vec::new(); fragments.len()];
     for (shard, wanted) in &shares {
         let mut lanes = loaded.lanes.iter_mut();

@@ -65,7 +65,7 @@ impl Loaded {
         self.open(client, &shares, within, own).await?;
         let members = self.lanes.iter().map(|lane| &lane.member);
         let cancels = targets(members.chain(std::iter::once(&*twin)));
-        client.aim_cancels(cancels);
+        client.share_cancels(cancels);
         for (shard, wanted) in &shares {
             let Some(lane) = self
                 .lanes

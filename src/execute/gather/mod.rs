@@ -130,7 +130,7 @@ impl<T: Twin> Gathered<T> {
         let Some(twin) = &mut self.run.twin else {
             return Err(Trouble::Fault(gone()));
         };
-        client.aim_cancels(targets([&*twin]));
+        client.share_cancels(targets([&*twin]));
         if std::mem::replace(&mut self.is_under_way, true) {
             twin.push_more(describe, max)?;
         } else {
