@@ -515,7 +515,9 @@ async fn read<C: Conversation>(
                     member.reading.deferred = Some(fault);
                     Poll::Pending
                 }
-                other => other.map(|interrupted| Err(interrupted.into())),
+                other @ (Poll::Ready(_) | Poll::Pending) => {
+                    other.map(|interrupted| Err(interrupted.into()))
+                }
             },
             ready @ Poll::Ready(_) => ready,
         }

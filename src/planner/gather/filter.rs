@@ -11,7 +11,7 @@ use crate::planner::functions;
 use crate::sql::cursor::word_name;
 use crate::sql::scan::{Kind, Lexing, Token, scan};
 
-/// The name that a fragment's table has in the text for the shards.
+/// The name that a fragment's table has in the text for the shards; what reduces it is named with a number behind.
 pub(super) const ALIAS: &str = "t";
 
 /// Words that a parenthesis follows where nothing is called, besides types.
@@ -40,9 +40,9 @@ const FOREIGN: [&str; 14] = [
 ];
 
 /// The conditions of a scan that shards may check, joined by AND; `None` where there is none. `moment` is
-/// the gather server's `now()` as a text. A condition behind one that stays is left out as well, as the first
+/// the gather server's `now()` as a text, `within` the name that the table has in the text for the shards. A condition behind one that stays is left out as well, as the first
 /// may keep the second from failing.
-pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> {
+pub(super) fn pushed(filter: &str, alias: &str, moment: &str, within: &str) -> Option<String> {
     if filter.contains(char::REPLACEMENT_CHARACTER) {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> 
     let tokens = scan(text, Lexing::default()).ok()?;
     let mut all = String::new();
     for conjunct in conjuncts(&tokens, text) {
-        let Some(sql) = rewritten(conjunct, text, alias, moment) else {
+        let Some(sql) = rewritten(conjunct, text, (alias, within), moment) else {
             break;
         };
         if !all.is_empty() {
@@ -64,31 +64,41 @@ pub(super) fn pushed(filter: &str, alias: &str, moment: &str) -> Option<String> 
 /// The columns of a scan that its condition equates with columns of others, as where a correlated subquery
 /// looks for the rows of each row outside; `None` where there are none.
 pub(super) fn equated(filter: &str, alias: &str) -> Option<BTreeSet<String>> {
-    let text = filter.as_bytes();
-    let tokens = scan(text, Lexing::default()).ok()?;
     let mut found = BTreeSet::new();
-    for conjunct in conjuncts(&tokens, text) {
-        let [open, left, dot, one, equals, right, period, other, close] = conjunct else {
-            continue;
+    for [left, right] in equations(filter) {
+        match (left.0 == alias, right.0 == alias) {
+            (true, false) => found.insert(left.1),
+            (false, true) => found.insert(right.1),
+            _ => false,
         };
-        let is = |token: &Token, kind| token.kind == kind;
-        let is_equation = is(open, Kind::OpenParen)
-            && is(dot, Kind::Dot)
-            && equals.of(text) == b"="
-            && is(period, Kind::Dot)
-            && is(close, Kind::CloseParen);
-        let name = |token: &Token| word_name(*token, text);
-        let (Some(left), Some(right)) = (name(left), name(right)) else {
-            continue;
-        };
-        let own = match (left == alias, right == alias) {
-            (true, false) => name(one),
-            (false, true) => name(other),
-            _ => None,
-        };
-        found.extend(own.filter(|_| is_equation));
     }
     (!found.is_empty()).then_some(found)
+}
+
+/// The columns that a condition equates, each behind the name of its scan.
+pub(super) fn equations(condition: &str) -> Vec<[(String, String); 2]> {
+    let text = condition.as_bytes();
+    let Ok(tokens) = scan(text, Lexing::default()) else {
+        return Vec::new();
+    };
+    let parts = conjuncts(&tokens, text).into_iter();
+    parts.filter_map(|part| equation(part, text)).collect()
+}
+
+/// `(a.b = c.d)`
+fn equation(tokens: &[Token], text: &[u8]) -> Option<[(String, String); 2]> {
+    let [open, left, dot, one, equals, right, period, other, close] = tokens else {
+        return None;
+    };
+    let is = |token: &Token, kind| token.kind == kind;
+    let is_equation = is(open, Kind::OpenParen)
+        && is(dot, Kind::Dot)
+        && equals.of(text) == b"="
+        && is(period, Kind::Dot)
+        && is(close, Kind::CloseParen);
+    let name = |token: &Token| word_name(*token, text);
+    is_equation.then_some(())?;
+    Some([(name(left)?, name(one)?), (name(right)?, name(other)?)])
 }
 
 /// The parts of `((a) AND (b))`.
@@ -124,14 +134,14 @@ fn conjuncts<'t>(tokens: &'t [Token], text: &[u8]) -> Vec<&'t [Token]> {
 }
 
 /// A condition for the shards; `None` where they might answer it otherwise.
-fn rewritten(tokens: &[Token], text: &[u8], alias: &str, moment: &str) -> Option<String> {
+fn rewritten(tokens: &[Token], text: &[u8], names: (&str, &str), moment: &str) -> Option<String> {
     let mut sql = String::new();
     let mut at = 0;
     let mut end = tokens.first()?.start;
     while let Some(token) = tokens.get(at) {
         let between = text.get(end..token.start)?;
         sql.push_str(std::str::from_utf8(between).ok()?);
-        let (taken, own) = piece(tokens, at, text, alias, moment)?;
+        let (taken, own) = piece(tokens, at, text, names, moment)?;
         sql.push_str(&own);
         at = at.saturating_add(taken);
         end = tokens.get(at.checked_sub(1)?)?.end;
@@ -144,7 +154,7 @@ fn piece(
     tokens: &[Token],
     at: usize,
     text: &[u8],
-    alias: &str,
+    (alias, within): (&str, &str),
     moment: &str,
 ) -> Option<(usize, String)> {
     let token = *tokens.get(at)?;
@@ -184,7 +194,7 @@ fn piece(
         }
         let column = tokens.get(at.saturating_add(2))?;
         let column = std::str::from_utf8(column.of(text)).ok()?;
-        return Some((3, format!("{ALIAS}.{column}")));
+        return Some((3, format!("{within}.{column}")));
     }
     if is_type {
         return verbatim(1);
@@ -244,7 +254,7 @@ mod tests {
     use super::pushed;
 
     fn of(filter: &str) -> Option<String> {
-        pushed(filter, "o", "2026-01-01 00:00:00+00")
+        pushed(filter, "o", "2026-01-01 00:00:00+00", "t")
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::filter::{ALIAS, equated, pushed};
+use super::reduce::{Partner, partners};
+use crate::config::Ids;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
 use crate::placement::catalog::{Column, Table};
@@ -67,6 +69,7 @@ struct Plan<'p> {
     columns: BTreeSet<(String, String)>,
     /// Whether something is compared with a subquery's rows, as it does not say what.
     hides: bool,
+    whole: Option<&'p Value>,
 }
 
 /// What must be fetched, in the order of the tables' names. `plan` is the answer of EXPLAIN, `moment` the gather
@@ -92,6 +95,7 @@ pub fn fragments(
     let value: Value = serde_json::from_str(&plan).map_err(|_error| unread())?;
     let mut found = Plan::default();
     found.read(&value, 0)?;
+    found.whole = Some(&value);
     let mut tables: BTreeMap<&(String, String), Vec<&Scan<'_>>> = BTreeMap::new();
     for scan in &found.scans {
         tables.entry(&scan.table).or_default().push(scan);
@@ -100,10 +104,18 @@ pub fn fragments(
     for ((schema, name), scans) in tables {
         let full = Name::within(schema, name);
         let table = context.table(&full).ok_or_else(|| refuse::columns(name))?;
-        let condition = condition(&scans, gather, moment);
+        let own = condition(&scans, gather, moment, |_| Vec::new());
+        let reduced = condition(&scans, gather, moment, |scan| {
+            let reducing = Reducing {
+                context,
+                plan: &found,
+                moment,
+            };
+            reducing.conditions(scan, ALIAS, &mut vec![scan.alias])
+        });
         let place = match context.relation(&full) {
             Relation::Sharded { distribution, .. } => {
-                Place::Several(holders(context, &full, &condition, distribution))
+                Place::Several(holders(context, &full, &own, distribution))
             }
             Relation::Reference(_) => Place::Any,
             Relation::Single => Place::Home,
@@ -120,7 +132,7 @@ pub fn fragments(
             .collect();
         fragments.push(Fragment {
             lookups,
-            ..fragment(&full, place, &columns, &condition)
+            ..fragment(&full, place, &columns, &reduced)
         });
     }
     Ok(fragments)
@@ -233,18 +245,116 @@ impl<'p> Plan<'p> {
     }
 }
 
-/// The condition that rows pass which any of the scans lets through; empty for all rows.
-fn condition(scans: &[&Scan<'_>], gather: &Gather, moment: &str) -> String {
+/// The condition that rows pass which any of the scans lets through, each with `more` of its own; empty for
+/// all rows.
+fn condition(
+    scans: &[&Scan<'_>],
+    gather: &Gather,
+    moment: &str,
+    more: impl Fn(&Scan<'_>) -> Vec<String>,
+) -> String {
     if !gather.filters {
         return String::new();
     }
     let conditions: Option<BTreeSet<String>> = scans
         .iter()
-        .map(|scan| pushed(scan.filter?, scan.alias, moment))
+        .map(|scan| {
+            let own = scan
+                .filter
+                .and_then(|it| pushed(it, scan.alias, moment, ALIAS));
+            let all: Vec<String> = own.into_iter().chain(more(scan)).collect();
+            (!all.is_empty()).then(|| all.join(" AND "))
+        })
         .collect();
     let conditions = conditions.unwrap_or_default().into_iter();
     let conditions: Vec<String> = conditions.map(|one| format!("({one})")).collect();
     conditions.join(" OR ")
+}
+
+/// What a shard can see of the rows that a scan's rows are joined with.
+struct Reducing<'a> {
+    context: Context<'a>,
+    plan: &'a Plan<'a>,
+    moment: &'a str,
+}
+
+impl Reducing<'_> {
+    /// Conditions by which a shard leaves out rows that have no partner on it, where it has all partners they
+    /// could have and only some rows may be one. `above` are the scans that lead here.
+    fn conditions<'p>(
+        &'p self,
+        scan: &Scan<'_>,
+        name: &str,
+        above: &mut Vec<&'p str>,
+    ) -> Vec<String> {
+        let Some(plan) = self.plan.whole.filter(|_| above.len() < PARTNERS_MAX) else {
+            return Vec::new();
+        };
+        let mut conditions = Vec::new();
+        for partner in partners(plan, scan.alias) {
+            let mut scans = self.plan.scans.iter();
+            let Some(other) = scans.find(|it| it.alias == partner.other) else {
+                continue;
+            };
+            if above.contains(&other.alias) || !self.is_beside(scan, &partner, other) {
+                continue;
+            }
+            let other_name = format!("{ALIAS}{}", above.len());
+            above.push(other.alias);
+            let own = other.filter;
+            let own = own.and_then(|it| pushed(it, other.alias, self.moment, &other_name));
+            let further = self.conditions(other, &other_name, above);
+            above.pop();
+            let rest: Vec<String> = own.into_iter().chain(further).collect();
+            if rest.is_empty() {
+                continue;
+            }
+            let table = written(&Name::within(&other.table.0, &other.table.1));
+            let (column, other_column) = (quoted(&partner.column), quoted(&partner.other_column));
+            let condition = format!(
+                "EXISTS (SELECT FROM ONLY {table} {other_name} WHERE {other_name}.{other_column} = {name}.{column} AND {})",
+                rest.join(" AND ")
+            );
+            if !conditions.contains(&condition) {
+                conditions.push(condition);
+            }
+        }
+        conditions
+    }
+
+    /// Whether the shard of each row has every row that could be its partner.
+    fn is_beside(&self, scan: &Scan<'_>, partner: &Partner, other: &Scan<'_>) -> bool {
+        let relation = |scan: &Scan<'_>| {
+            let name = Name::within(&scan.table.0, &scan.table.1);
+            self.context.relation(&name)
+        };
+        match (relation(scan), relation(other)) {
+            (_, Relation::Reference(_))
+            | (Relation::Reference(_) | Relation::Single, Relation::Single) => true,
+            (
+                Relation::Sharded {
+                    distribution,
+                    key: [key],
+                    ids,
+                    ..
+                },
+                Relation::Sharded {
+                    distribution: other_distribution,
+                    key: [other_key],
+                    ids: other_ids,
+                    ..
+                },
+            ) => {
+                let is_placed_by_key = |ids: &Ids| !ids.by && ids.looked.is_none();
+                distribution == other_distribution
+                    && is_placed_by_key(ids)
+                    && is_placed_by_key(other_ids)
+                    && *key == partner.column
+                    && *other_key == partner.other_column
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The shards that may have rows of a table which pass a condition.
@@ -327,7 +437,10 @@ pub fn is_alike(oid: u32) -> bool {
 const FIRST_UNPINNED: u32 = 12_000;
 
 /// Nodes within nodes, at most.
-const DEPTH_MAX: usize = 500;
+pub(super) const DEPTH_MAX: usize = 500;
+
+/// Scans that one after another reduce the next, at most.
+const PARTNERS_MAX: usize = 5;
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -7,6 +7,7 @@
 mod clock;
 mod filter;
 mod fragments;
+mod reduce;
 
 pub use clock::{Clock, clock};
 pub use fragments::{Fragment, Place, fragments, is_alike};
