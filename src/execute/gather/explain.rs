@@ -1,9 +1,7 @@
 //! What EXPLAIN says of a gathered read above the twin's own plan: the route, and each fragment.
 
-use serde_json::Value;
-
 use super::load::{Loaded, shares};
-use super::plan::rows;
+use super::plan::{planned_rows, rows};
 use crate::execute::member::{Member, targets};
 use crate::execute::{Conversation, Trouble, Wide};
 use crate::planner::explanation;
@@ -48,7 +46,15 @@ impl Explain {
     ) -> Vec<String> {
         let mut lines = vec![self.route.clone()];
         for (index, fragment) in fragments.iter().enumerate() {
-            lines.push(format!("Fragment: {}", fragment.query));
+            if fragment.narrowed == 0 {
+                lines.push(format!("Fragment: {}", fragment.query));
+            } else {
+                let (query, lists) = (fragment.narrowed_by(|_| None).0, fragment.narrowed);
+                lines.push(format!("Fragment: {query}"));
+                lines.push(format!(
+                    "  (narrowed by {lists} lists of values of the fragments above)"
+                ));
+            }
             if let Some(rows) = loaded.rows.get(index).filter(|_| self.analyze) {
                 lines.push(format!("  (actual rows={rows})"));
             }
@@ -91,9 +97,8 @@ pub(super) async fn estimates<C: Conversation>(
             let text = format!("EXPLAIN (FORMAT JSON) {}", fragment.query);
             let row = rows(client, &mut lane.member, text.as_bytes()).await?;
             let plan = row.into_iter().next().flatten().unwrap_or_default();
-            let plan: Value = serde_json::from_slice(&plan).unwrap_or_default();
-            let count = plan.pointer("/0/Plan/Plan Rows").and_then(Value::as_u64);
-            let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+            let count =
+                planned_rows(&plan).map_or_else(|| "unknown".to_owned(), |count| count.to_string());
             told.push(format!("{} {count}", lane.member.name()));
         }
     }

@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 
 use super::block::{Block, united};
 use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
+use super::narrow::{Lists, together};
+use super::plan::{answers, planned_rows};
 use super::split::Bound;
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
@@ -66,6 +68,11 @@ impl Loaded {
         let members = self.lanes.iter().map(|lane| &lane.member);
         let cancels = targets(members.chain(std::iter::once(&*twin)));
         client.share_cancels(cancels);
+        if !is_united && bound.is_none() && fragments.iter().any(|it| it.among().next().is_some()) {
+            return self
+                .fetch_in_turn(client, turn, twin, fragments, within)
+                .await;
+        }
         for (shard, wanted) in &shares {
             let Some(lane) = self
                 .lanes
@@ -91,7 +98,7 @@ impl Loaded {
             } else {
                 Rows::new(wanted.clone())
             };
-            let text = order(lane, &wanted, fragments, within);
+            let text = order(lane, &wanted, fragments, (within, Turns::ONE));
             lane.member.push_text(text.as_bytes())?;
             lane.member.start_sending()?;
         }
@@ -102,6 +109,113 @@ impl Loaded {
                 .await?;
         }
         self.finish(client, twin).await
+    }
+
+    /// Fetches them from the smallest on, so that each larger one is asked only for rows that can have a partner
+    /// among those that are there.
+    async fn fetch_in_turn<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        turn: &C::Twin,
+        twin: &mut Member,
+        fragments: &mut [Fragment],
+        within: Option<&Block>,
+    ) -> Result<(), Trouble> {
+        let expected = self.expect(client, fragments, within).await?;
+        let mut scratch = vec![0; SCRATCH];
+        let mut lists = Lists::default();
+        let mut start = 0;
+        while start < fragments.len() {
+            let end = together(start, fragments, &expected);
+            for index in start..end {
+                lists
+                    .narrow(client, twin, (fragments, index), &expected, &self.rows)
+                    .await?;
+            }
+            let shares = shares(client, fragments);
+            for (shard, wanted) in &shares {
+                let mut lanes = self.lanes.iter_mut();
+                let Some(lane) = lanes.find(|lane| lane.member.shard == *shard) else {
+                    continue;
+                };
+                let is_last = wanted.iter().all(|index| *index < end);
+                let of_turn: Vec<(usize, bool)> = wanted
+                    .iter()
+                    .filter(|index| (start..end).contains(index))
+                    .map(|index| (*index, fragments.get(*index).is_some_and(|it| it.binary)))
+                    .collect();
+                lane.rows = Rows::new(of_turn.clone());
+                if of_turn.is_empty() {
+                    continue;
+                }
+                let turns = Turns {
+                    is_first: false,
+                    is_last,
+                };
+                let text = order(lane, &of_turn, fragments, (within, turns));
+                lane.member.push_text(text.as_bytes())?;
+                lane.member.start_sending()?;
+            }
+            for index in start..end {
+                turn.note("fetching", self.total(), self.bytes);
+                if let Some(fragment) = fragments.get(index) {
+                    self.load(client, twin, index, fragment, &mut scratch)
+                        .await?;
+                }
+            }
+            self.finish(client, twin).await?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Opens the shards' transactions, asks how many rows each expects of the fragments, and puts these in
+    /// the order of that.
+    async fn expect<C: Conversation>(
+        &mut self,
+        client: &mut C,
+        fragments: &mut [Fragment],
+        within: Option<&Block>,
+    ) -> Result<Vec<u64>, Trouble> {
+        let shares = shares(client, fragments);
+        for (shard, wanted) in &shares {
+            let mut lanes = self.lanes.iter_mut();
+            let Some(lane) = lanes.find(|lane| lane.member.shard == *shard) else {
+                continue;
+            };
+            let writes_text = wanted
+                .iter()
+                .any(|index| fragments.get(*index).is_some_and(|it| !it.binary));
+            let mut parts = opening(lane, within, writes_text);
+            let asked = wanted.iter().filter_map(|index| fragments.get(*index));
+            parts.extend(asked.map(|it| format!("EXPLAIN (FORMAT JSON) {}", it.query)));
+            lane.member.push_text(parts.join(";").as_bytes())?;
+            lane.member.start_sending()?;
+        }
+        let mut expected = vec![0_u64; fragments.len()];
+        for (shard, wanted) in &shares {
+            let mut lanes = self.lanes.iter_mut();
+            let Some(lane) = lanes.find(|lane| lane.member.shard == *shard) else {
+                continue;
+            };
+            let mut told = answers(client, &mut lane.member).await?.into_iter();
+            for index in wanted {
+                if let (Some(expected), Some(plan)) = (expected.get_mut(*index), told.next()) {
+                    // What is not known may be large.
+                    let rows = planned_rows(&plan).unwrap_or(u64::MAX);
+                    *expected = expected.saturating_add(rows);
+                }
+            }
+        }
+        let mut order: Vec<usize> = (0..fragments.len()).collect();
+        order.sort_by_key(|index| expected.get(*index).copied());
+        let sorted: Vec<Fragment> = order
+            .iter()
+            .filter_map(|index| fragments.get(*index).cloned())
+            .collect();
+        fragments.clone_from_slice(&sorted);
+        expected.sort_unstable();
+        Ok(expected)
     }
 
     /// Rows of all fragments.
@@ -360,13 +474,22 @@ fn ask(
 /// Opens a transaction whose fragments are of one snapshot.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// The text that has a shard send its fragments, all of one snapshot.
-fn order(
-    lane: &Lane,
-    wanted: &[(usize, bool)],
-    fragments: &[Fragment],
-    within: Option<&Block>,
-) -> String {
+/// Where in the shards' transactions a text stands.
+#[derive(Clone, Copy)]
+struct Turns {
+    is_first: bool,
+    is_last: bool,
+}
+
+impl Turns {
+    const ONE: Turns = Turns {
+        is_first: true,
+        is_last: true,
+    };
+}
+
+/// What stands before the first fragment of a lane.
+fn opening(lane: &Lane, within: Option<&Block>, writes_text: bool) -> Vec<String> {
     let mut parts = Vec::new();
     match (lane.part, within) {
         (Part::Reader, Some(block)) if lane.is_new => parts.push(block.opening()),
@@ -375,11 +498,26 @@ fn order(
         }
         (Part::Reader | Part::Own, _) => (),
     }
-    let restoring = within.and_then(Block::restoring);
-    let writes_text = wanted.iter().any(|(_, binary)| !binary);
-    if writes_text && (lane.part != Part::Own || restoring.is_some()) {
+    let is_restored = within.and_then(Block::restoring).is_some();
+    if writes_text && (lane.part != Part::Own || is_restored) {
         parts.extend(STYLES.map(str::to_owned));
     }
+    parts
+}
+
+/// The text that has a shard send fragments, all of one snapshot.
+fn order(
+    lane: &Lane,
+    wanted: &[(usize, bool)],
+    fragments: &[Fragment],
+    (within, turns): (Option<&Block>, Turns),
+) -> String {
+    let writes_text = wanted.iter().any(|(_, binary)| !binary);
+    let mut parts = if turns.is_first {
+        opening(lane, within, writes_text)
+    } else {
+        Vec::new()
+    };
     if lane.rows.is_united() {
         let wanted: Vec<usize> = wanted.iter().map(|(index, _)| *index).collect();
         parts.push(format!("COPY ({}) TO STDOUT", united(&wanted, fragments)));
@@ -393,8 +531,9 @@ fn order(
         }
     }
     match lane.part {
+        _ if !turns.is_last => (),
         Part::Fresh => parts.push("COMMIT".to_owned()),
-        Part::Own if writes_text => parts.extend(restoring),
+        Part::Own if writes_text => parts.extend(within.and_then(Block::restoring)),
         Part::Own | Part::Reader => (),
     }
     parts.join(";")

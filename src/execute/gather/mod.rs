@@ -9,6 +9,7 @@ mod block;
 mod explain;
 mod lane;
 mod load;
+mod narrow;
 mod plan;
 mod split;
 

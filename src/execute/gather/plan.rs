@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::{Clock, Fragment, clock, fragments as of_plan};
 use crate::planner::plan::{Effect, Gather};
@@ -206,26 +208,59 @@ async fn last_row<C: Conversation>(
     client: &mut C,
     twin: &mut Member,
 ) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
-    let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
     let mut bytes: Vec<u8> = Vec::new();
-    twin.hear(client, |_, heard| {
-        match heard.tag {
-            b'D' => {
-                bytes.clear();
-                bytes.extend_from_slice(heard.bytes);
-            }
-            0 => bytes.extend_from_slice(heard.bytes),
-            _ => return Ok(true),
-        }
-        if bytes.len() > most {
-            return Err(Trouble::Fault(long_plan()));
-        }
-        Ok(true)
-    })
-    .await?;
+    each_row(client, twin, |row| bytes = row).await?;
     let body = bytes.get(frame::HEADER..).unwrap_or_default();
     let values = backend::row_values(body).into_iter();
     Ok(values.map(|value| value.map(<[u8]>::to_vec)).collect())
+}
+
+/// The first fields of the rows that several statements of our own answer.
+pub(super) async fn answers<C: Conversation>(
+    client: &mut C,
+    member: &mut Member,
+) -> Result<Vec<Vec<u8>>, Trouble> {
+    let mut fields = Vec::new();
+    each_row(client, member, |row| {
+        let body = row.get(frame::HEADER..).unwrap_or_default();
+        let first = backend::row_values(body).into_iter().next().flatten();
+        fields.push(first.unwrap_or_default().to_vec());
+    })
+    .await?;
+    Ok(fields)
+}
+
+/// Hears rows, of which no more than `max_multi_bytes` may come.
+async fn each_row<C: Conversation>(
+    client: &mut C,
+    member: &mut Member,
+    mut on: impl FnMut(Vec<u8>),
+) -> Result<(), Trouble> {
+    let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+    let mut total = 0_usize;
+    let mut row: Vec<u8> = Vec::new();
+    member
+        .hear(client, |_, heard| {
+            if !matches!(heard.tag, b'D' | 0) {
+                return Ok(true);
+            }
+            row.extend_from_slice(heard.bytes);
+            total = total.saturating_add(heard.bytes.len());
+            if total > most {
+                return Err(Trouble::Fault(long_plan()));
+            }
+            if frame::is_whole(&row) {
+                on(std::mem::take(&mut row));
+            }
+            Ok(true)
+        })
+        .await
+}
+
+/// How many rows a plan in JSON expects.
+pub(super) fn planned_rows(plan: &[u8]) -> Option<u64> {
+    let plan: Value = serde_json::from_slice(plan).ok()?;
+    plan.pointer("/0/Plan/Plan Rows").and_then(Value::as_u64)
 }
 
 /// The plan of the client's statement, as JSON.

@@ -85,20 +85,33 @@ pub(super) fn equations(condition: &str) -> Vec<[(String, String); 2]> {
     parts.filter_map(|part| equation(part, text)).collect()
 }
 
-/// `(a.b = c.d)`
+/// `(a.b = c.d)`, where what is compared as text may be cast to it.
 fn equation(tokens: &[Token], text: &[u8]) -> Option<[(String, String); 2]> {
-    let [open, left, dot, one, equals, right, period, other, close] = tokens else {
+    let [open, inner @ .., close] = tokens else {
         return None;
     };
-    let is = |token: &Token, kind| token.kind == kind;
-    let is_equation = is(open, Kind::OpenParen)
-        && is(dot, Kind::Dot)
-        && equals.of(text) == b"="
-        && is(period, Kind::Dot)
-        && is(close, Kind::CloseParen);
-    let name = |token: &Token| word_name(*token, text);
-    is_equation.then_some(())?;
-    Some([(name(left)?, name(one)?), (name(right)?, name(other)?)])
+    let is_enclosed = open.kind == Kind::OpenParen && close.kind == Kind::CloseParen;
+    let equals = inner.iter().position(|token| token.of(text) == b"=");
+    let (left, right) = inner.split_at_checked(equals.filter(|_| is_enclosed)?)?;
+    Some([column(left, text)?, column(right.get(1..)?, text)?])
+}
+
+/// `a.b` or `(a.b)::text`
+fn column(tokens: &[Token], text: &[u8]) -> Option<(String, String)> {
+    match tokens {
+        [name, dot, column] if dot.kind == Kind::Dot => {
+            Some((word_name(*name, text)?, word_name(*column, text)?))
+        }
+        [open, inner @ .., close, colons, kind]
+            if open.kind == Kind::OpenParen
+                && close.kind == Kind::CloseParen
+                && colons.kind == Kind::DoubleColon
+                && kind.of(text) == b"text" =>
+        {
+            column(inner, text).filter(|_| inner.len() == 3)
+        }
+        _ => None,
+    }
 }
 
 /// The parts of `((a) AND (b))`.
@@ -251,10 +264,32 @@ fn instant(moment: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::pushed;
+    use super::{equations, pushed};
 
     fn of(filter: &str) -> Option<String> {
         pushed(filter, "o", "2026-01-01 00:00:00+00", "t")
+    }
+
+    #[test]
+    fn columns_are_equated() {
+        for (condition, wanted) in [
+            ("(a.x = b.y)", vec!["a.x=b.y"]),
+            (
+                "(((a.x)::text = (b.\"Y\")::text) AND (a.z = b.z))",
+                vec!["a.x=b.Y", "a.z=b.z"],
+            ),
+            ("((a.x)::bigint = b.y)", vec![]),
+            ("(a.x = b.y) = c.z", vec![]),
+            ("((a.x = b.y) OR (a.x = b.z))", vec![]),
+            ("(a.x >= b.y)", vec![]),
+            ("(a.x = (b.y + 1))", vec![]),
+        ] {
+            let told: Vec<String> = equations(condition)
+                .iter()
+                .map(|[(a, x), (b, y)]| format!("{a}.{x}={b}.{y}"))
+                .collect();
+            assert_eq!(told, wanted, "{condition}");
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! fetched. Conditions that PostgreSQL derived (through equal columns, out of ORs) are used as well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use serde_json::Value;
 
@@ -32,6 +31,12 @@ pub struct Fragment {
     pub place: Place,
     /// The query that a shard is asked.
     pub query: String,
+    /// The same, without a condition.
+    pub all: String,
+    /// What each scan of the table lets through; none where all rows are needed.
+    pub passing: Vec<Passing>,
+    /// By how many lists of values `query` is narrowed.
+    pub narrowed: usize,
     /// The table and the columns that the answer is loaded into, quoted.
     pub target: String,
     /// The columns, quoted.
@@ -42,6 +47,59 @@ pub struct Fragment {
     pub binary: bool,
     /// Whether the query has parameters of the client's.
     pub bound: bool,
+}
+
+/// The rows of a table that one scan lets through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passing {
+    /// SQL; empty for all rows.
+    condition: String,
+    among: Vec<Among>,
+}
+
+/// Only rows are needed whose `column` is among the values of a column of another fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Among {
+    column: String,
+    /// The fragment's table, and its column, quoted.
+    pub table: String,
+    pub other_column: String,
+    /// The type of both in SQL.
+    kind: &'static str,
+}
+
+impl Fragment {
+    /// What could narrow its rows further, once it is there.
+    pub fn among(&self) -> impl Iterator<Item = &Among> {
+        self.passing.iter().flat_map(|passing| &passing.among)
+    }
+
+    /// The query with those of them that `list` knows, as the text of an array; and how many conditions they are.
+    pub fn narrowed_by(&self, list: impl Fn(&Among) -> Option<String>) -> (String, usize) {
+        let mut count = 0_usize;
+        let mut parts = Vec::with_capacity(self.passing.len());
+        for passing in &self.passing {
+            let own = Some(passing.condition.clone()).filter(|sql| !sql.is_empty());
+            let lists = passing.among.iter().filter_map(|among| {
+                let Among { column, kind, .. } = among;
+                let list = list(among)?;
+                Some(format!(
+                    "{ALIAS}.{column} = ANY ({list}::pg_catalog.{kind}[])"
+                ))
+            });
+            let own_count = usize::from(own.is_some());
+            let all: Vec<String> = own.into_iter().chain(lists).collect();
+            if all.is_empty() {
+                return (self.all.clone(), 0);
+            }
+            count = count.saturating_add(all.len().saturating_sub(own_count));
+            parts.push(format!("({})", all.join(" AND ")));
+        }
+        if parts.is_empty() {
+            return (self.all.clone(), 0);
+        }
+        (format!("{} WHERE {}", self.all, parts.join(" OR ")), count)
+    }
 }
 
 /// Which shards have the rows.
@@ -104,15 +162,17 @@ pub fn fragments(
     for ((schema, name), scans) in tables {
         let full = Name::within(schema, name);
         let table = context.table(&full).ok_or_else(|| refuse::columns(name))?;
-        let own = condition(&scans, gather, moment, |_| Vec::new());
-        let reduced = condition(&scans, gather, moment, |scan| {
-            let reducing = Reducing {
-                context,
-                plan: &found,
-                moment,
-            };
-            reducing.conditions(scan, ALIAS, &mut vec![scan.alias])
-        });
+        let own = condition(&scans, gather, moment);
+        let reducing = Reducing {
+            context,
+            plan: &found,
+            moment,
+        };
+        let passing = if gather.filters {
+            reducing.passing(&scans)
+        } else {
+            Vec::new()
+        };
         let place = match context.relation(&full) {
             Relation::Sharded { distribution, .. } => {
                 Place::Several(holders(context, &full, &own, distribution))
@@ -132,7 +192,7 @@ pub fn fragments(
             .collect();
         fragments.push(Fragment {
             lookups,
-            ..fragment(&full, place, &columns, &reduced)
+            ..fragment(&full, place, &columns, passing)
         });
     }
     Ok(fragments)
@@ -245,26 +305,14 @@ impl<'p> Plan<'p> {
     }
 }
 
-/// The condition that rows pass which any of the scans lets through, each with `more` of its own; empty for
-/// all rows.
-fn condition(
-    scans: &[&Scan<'_>],
-    gather: &Gather,
-    moment: &str,
-    more: impl Fn(&Scan<'_>) -> Vec<String>,
-) -> String {
+/// The condition that rows pass which any of the scans lets through; empty for all rows.
+fn condition(scans: &[&Scan<'_>], gather: &Gather, moment: &str) -> String {
     if !gather.filters {
         return String::new();
     }
     let conditions: Option<BTreeSet<String>> = scans
         .iter()
-        .map(|scan| {
-            let own = scan
-                .filter
-                .and_then(|it| pushed(it, scan.alias, moment, ALIAS));
-            let all: Vec<String> = own.into_iter().chain(more(scan)).collect();
-            (!all.is_empty()).then(|| all.join(" AND "))
-        })
+        .map(|scan| pushed(scan.filter?, scan.alias, moment, ALIAS))
         .collect();
     let conditions = conditions.unwrap_or_default().into_iter();
     let conditions: Vec<String> = conditions.map(|one| format!("({one})")).collect();
@@ -279,6 +327,74 @@ struct Reducing<'a> {
 }
 
 impl Reducing<'_> {
+    /// What the scans of a table let through; nothing where one of them needs all rows.
+    fn passing(&self, scans: &[&Scan<'_>]) -> Vec<Passing> {
+        let mut all = Vec::with_capacity(scans.len());
+        for scan in scans {
+            let own = scan.filter;
+            let own = own.and_then(|it| pushed(it, scan.alias, self.moment, ALIAS));
+            let further = self.conditions(scan, ALIAS, &mut vec![scan.alias]);
+            let conditions: Vec<String> = own.into_iter().chain(further).collect();
+            let passing = Passing {
+                condition: conditions.join(" AND "),
+                among: self.among(scan),
+            };
+            if passing == Passing::default() {
+                return Vec::new();
+            }
+            if !all.contains(&passing) {
+                all.push(passing);
+            }
+        }
+        all
+    }
+
+    /// The columns of other tables' rows that a scan's rows must have a partner in.
+    fn among(&self, scan: &Scan<'_>) -> Vec<Among> {
+        let mut all = Vec::new();
+        let Some(plan) = self.plan.whole else {
+            return all;
+        };
+        for partner in partners(plan, scan.alias) {
+            let mut scans = self.plan.scans.iter();
+            let Some(other) = scans.find(|it| it.alias == partner.other) else {
+                continue;
+            };
+            let kind = self.kind(scan, &partner.column);
+            let other_kind = self.kind(other, &partner.other_column);
+            let (Some(kind), true) = (kind, kind == other_kind && other.table != scan.table) else {
+                continue;
+            };
+            let among = Among {
+                column: quoted(&partner.column),
+                table: written(&Name::within(&other.table.0, &other.table.1)),
+                other_column: quoted(&partner.other_column),
+                kind,
+            };
+            if !all.contains(&among) {
+                all.push(among);
+            }
+        }
+        all
+    }
+
+    /// The type of a column, if its values mean the same as texts on every server.
+    fn kind(&self, scan: &Scan<'_>, column: &str) -> Option<&'static str> {
+        let table = self
+            .context
+            .table(&Name::within(&scan.table.0, &scan.table.1))?;
+        let column = table.columns.iter().find(|it| it.name == column)?;
+        match column.oid {
+            20 => Some("int8"),
+            21 => Some("int2"),
+            23 => Some("int4"),
+            25 | 1043 => Some("text"),
+            1700 => Some("numeric"),
+            2950 => Some("uuid"),
+            _ => None,
+        }
+    }
+
     /// Conditions by which a shard leaves out rows that have no partner on it, where it has all partners they
     /// could have and only some rows may be one. `above` are the scans that lead here.
     fn conditions<'p>(
@@ -392,7 +508,7 @@ fn written(name: &Name) -> String {
     }
 }
 
-fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> Fragment {
+fn fragment(name: &Name, place: Place, columns: &[&Column], passing: Vec<Passing>) -> Fragment {
     let table = written(name);
     let list = |prefix: &str| {
         let names = columns
@@ -400,26 +516,27 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], condition: &str) -> 
             .map(|column| prefix.to_owned() + &quoted(&column.name));
         names.collect::<Vec<_>>().join(", ")
     };
-    let mut query = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
-    if !condition.is_empty() {
-        let written = write!(query, " WHERE {condition}");
-        debug_assert!(written.is_ok(), "writing to a String");
-    }
+    let all = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
     let target = if columns.is_empty() {
         table.clone()
     } else {
         format!("{table} ({})", list(""))
     };
-    Fragment {
+    let mut fragment = Fragment {
         place,
-        query,
+        query: String::new(),
+        all,
+        passing,
+        narrowed: 0,
         target,
         columns: columns.iter().map(|column| quoted(&column.name)).collect(),
         lookups: BTreeSet::new(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         bound: false,
         table,
-    }
+    };
+    (fragment.query, _) = fragment.narrowed_by(|_| None);
+    fragment
 }
 
 /// Whether the binary form of a type means the same on every server: it is built in, and no number of an
