@@ -19,6 +19,8 @@ pub struct Gather {
     pub max_rows: u64,
     /// Bytes that one query may fetch.
     pub max_bytes: u64,
+    /// Rows of a table that one query may expect before it fetches only those with a partner in a smaller one.
+    pub narrow_above: u64,
     /// How long one query may take; zero is no limit.
     pub timeout: Duration,
 }
@@ -30,6 +32,7 @@ impl Default for Gather {
             twins: 4,
             max_rows: 10_000_000,
             max_bytes: 1 << 30,
+            narrow_above: 500,
             timeout: Duration::from_mins(1),
         }
     }

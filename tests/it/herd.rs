@@ -66,6 +66,12 @@ impl Options {
         self
     }
 
+    /// Twins, and only rows fetched that have a partner, however few there are.
+    pub(crate) fn narrowing_twins(&mut self, count: usize) -> &mut Options {
+        self.twins(count);
+        self.set(&format!("gather: {{twins: {count}, narrow_above: 0}}"))
+    }
+
     /// A table on a distribution of its own name.
     pub(crate) fn sharded(
         &mut self,

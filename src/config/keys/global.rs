@@ -285,6 +285,15 @@ static GATHER: Section = Section {
             "Bytes one query may fetch.",
         ),
         Key::new(
+            "narrow_above",
+            Kind::Count {
+                min: 0,
+                max: 1_000_000_000_000,
+            },
+            "500",
+            "Rows of a table that a query may expect before only those are fetched that have a partner in a smaller table.",
+        ),
+        Key::new(
             "timeout",
             Kind::Duration,
             "60s",

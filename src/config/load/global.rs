@@ -181,6 +181,7 @@ impl Loader<'_> {
             twins: gather.count("twins"),
             max_rows: u64::try_from(gather.count("max_rows")).unwrap_or(u64::MAX),
             max_bytes: gather.size("max_bytes"),
+            narrow_above: u64::try_from(gather.count("narrow_above")).unwrap_or(u64::MAX),
             timeout: gather.duration("timeout"),
         }
     }

@@ -126,7 +126,8 @@ impl Loaded {
         let mut lists = Lists::default();
         let mut start = 0;
         while start < fragments.len() {
-            let end = together(start, fragments, &expected);
+            let above = client.gather().narrow_above;
+            let end = together(start, fragments, &expected, above);
             for index in start..end {
                 lists
                     .narrow(client, twin, (fragments, index), &expected, &self.rows)

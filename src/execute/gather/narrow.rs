@@ -8,8 +8,6 @@ use crate::execute::{Conversation, Trouble};
 use crate::planner::gather::{Among, Fragment};
 use crate::server::settings::quote_literal;
 
-/// Rows that a fragment must be expected to have before it is worth a question to narrow it.
-const ROWS_MIN: u64 = 500;
 /// Rows of a fragment that its values are asked of at most, and so values in a list.
 const VALUES_MAX: u64 = 10_000;
 /// Bytes of a list at most.
@@ -20,11 +18,16 @@ const LIST_MAX: usize = 256 * 1024;
 pub(super) struct Lists(HashMap<(String, String), Option<String>>);
 
 /// Up to which fragment they are fetched at once from `start` on: no one waits for what it could be narrowed by.
-pub(super) fn together(start: usize, fragments: &[Fragment], expected: &[u64]) -> usize {
+pub(super) fn together(
+    start: usize,
+    fragments: &[Fragment],
+    expected: &[u64],
+    above: u64,
+) -> usize {
     let mut end = start.saturating_add(1);
     while let Some(fragment) = fragments.get(end) {
         let among_these = fragments.get(start..end).unwrap_or_default();
-        let waits = is_large(end, expected)
+        let waits = expected.get(end).is_some_and(|rows| *rows > above)
             && fragment
                 .among()
                 .any(|among| among_these.iter().any(|it| it.table == among.table));
@@ -34,10 +37,6 @@ pub(super) fn together(start: usize, fragments: &[Fragment], expected: &[u64]) -
         end = end.saturating_add(1);
     }
     end
-}
-
-fn is_large(index: usize, expected: &[u64]) -> bool {
-    expected.get(index).is_some_and(|rows| *rows > ROWS_MIN)
 }
 
 impl Lists {
@@ -50,17 +49,19 @@ impl Lists {
         expected: &[u64],
         loaded: &[u64],
     ) -> Result<(), Trouble> {
-        if !is_large(index, expected) {
+        let rows = expected.get(index).copied().unwrap_or_default();
+        if rows <= client.gather().narrow_above {
             return Ok(());
         }
         let Some((before, [fragment, ..])) = fragments.split_at_mut_checked(index) else {
             return Ok(());
         };
-        let most = expected.get(index).map_or(0, |rows| rows / 2);
+        // A list of as many values as there are rows leaves hardly any out.
+        let most = (rows / 2).clamp(1, VALUES_MAX);
         for among in fragment.among() {
             let at = before.iter().position(|it| it.table == among.table);
             let rows = at.and_then(|at| loaded.get(at)).copied();
-            let is_small = rows.is_some_and(|rows| rows <= VALUES_MAX.min(most));
+            let is_small = rows.is_some_and(|rows| rows <= most);
             if is_small && !self.0.contains_key(&named(among)) {
                 let list = values(client, twin, among).await?;
                 self.0.insert(named(among), list);

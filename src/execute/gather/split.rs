@@ -259,7 +259,12 @@ impl Values {
             }
             Source::Bind { prepared, .. } => {
                 let detour = client.detour(prepared);
-                let parse = self.parse(wide, query.as_bytes());
+                let parse = if self.types.is_empty() {
+                    // As the client sent it: a parameter that nothing tells the type of is an error.
+                    [query.as_bytes(), b"\0", prepared.types_declared()].concat()
+                } else {
+                    self.parse(wide, query.as_bytes())
+                };
                 twin.push_own_describe(&parse, &detour)?;
             }
         }

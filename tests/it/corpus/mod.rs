@@ -98,7 +98,13 @@ impl Stage {
         for each in &databases {
             each.run_everywhere(SCHEMA);
         }
-        let herd = Herd::start(&databases[0], options(shards).twins(2));
+        let mut options = options(shards);
+        if shards % 2 == 1 {
+            options.narrowing_twins(2);
+        } else {
+            options.twins(2);
+        }
+        let herd = Herd::start(&databases[0], &options);
         let mut stage = Stage {
             client: herd.connect(),
             reference: databases[0].reference(),
