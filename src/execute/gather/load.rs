@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::block::{Block, united};
 use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
 use super::split::Bound;
+use super::style::{self, Style};
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
 use crate::execute::{Conversation, Trouble, Twin};
@@ -43,7 +44,7 @@ impl Loaded {
         turn: &C::Twin,
         twin: &mut Member,
         (fragments, bound): (&mut [Fragment], Option<(&Prepared, &Bound)>),
-        within: Option<&Block>,
+        (within, style): (Option<&Block>, &Style),
         own: &mut Option<Member>,
     ) -> Result<(), Trouble> {
         self.rows = vec![0; fragments.len()];
@@ -91,15 +92,21 @@ impl Loaded {
             } else {
                 Rows::new(wanted.clone())
             };
-            let text = order(lane, &wanted, fragments, within);
+            let text = order(lane, &wanted, fragments, within, style);
             lane.member.push_text(text.as_bytes())?;
             lane.member.start_sending()?;
+        }
+        if let Some(widening) = style.widening() {
+            twin.push_hidden(&widening)?;
         }
         let mut scratch = vec![0; SCRATCH];
         for (index, fragment) in fragments.iter().enumerate() {
             turn.note("fetching", self.total(), self.bytes);
             self.load(client, twin, index, fragment, &mut scratch)
                 .await?;
+        }
+        if let Some(narrowing) = style.narrowing() {
+            twin.push_hidden(&narrowing)?;
         }
         self.finish(client, twin).await
     }
@@ -366,6 +373,7 @@ fn order(
     wanted: &[(usize, bool)],
     fragments: &[Fragment],
     within: Option<&Block>,
+    style: &Style,
 ) -> String {
     let mut parts = Vec::new();
     match (lane.part, within) {
@@ -375,10 +383,12 @@ fn order(
         }
         (Part::Reader | Part::Own, _) => (),
     }
-    let restoring = within.and_then(Block::restoring);
+    parts.extend(style.widening());
+    let own = within.map_or(style, |block| &block.style);
+    let restoring = own.restoring();
     let writes_text = wanted.iter().any(|(_, binary)| !binary);
     if writes_text && (lane.part != Part::Own || restoring.is_some()) {
-        parts.extend(STYLES.map(str::to_owned));
+        parts.extend(style::PLAIN.map(str::to_owned));
     }
     if lane.rows.is_united() {
         let wanted: Vec<usize> = wanted.iter().map(|(index, _)| *index).collect();
@@ -394,18 +404,11 @@ fn order(
     }
     match lane.part {
         Part::Fresh => parts.push("COMMIT".to_owned()),
-        Part::Own if writes_text => parts.extend(restoring),
-        Part::Own | Part::Reader => (),
+        Part::Own if writes_text => parts.extend(restoring.into_iter().chain(own.narrowing())),
+        Part::Own | Part::Reader => parts.extend(own.narrowing()),
     }
     parts.join(";")
 }
-
-/// How values are written in text, so that they are read back the same.
-const STYLES: [&str; 3] = [
-    "SET LOCAL datestyle = 'ISO'",
-    "SET LOCAL intervalstyle = 'postgres'",
-    "SET LOCAL extra_float_digits = 1",
-];
 
 fn many_rows(limit: u64) -> Fault {
     Fault::error(

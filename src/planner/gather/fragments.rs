@@ -52,6 +52,18 @@ pub enum Place {
     Home,
 }
 
+/// What becomes of the conditions of rows that are sent as text. To be read back the same they are written in
+/// another style than the client's, under which what a condition makes of a value's text is something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InText {
+    /// The client's style is that one: the shards check them.
+    Kept,
+    /// The shards send all rows.
+    Lost,
+    /// The same, of rows that could go in binary too.
+    AllLost,
+}
+
 /// One scan of a plan.
 struct Scan<'p> {
     table: (String, String),
@@ -70,7 +82,7 @@ struct Plan<'p> {
 }
 
 /// What must be fetched, in the order of the tables' names. `plan` is the answer of EXPLAIN, `moment` the gather
-/// server's `now()`.
+/// server's `now()`, `in_text` what the shards may check.
 ///
 /// # Errors
 /// 0A000 for a scan of what is no table of the database's own; 40001 for a column that is not known yet.
@@ -79,6 +91,7 @@ pub fn fragments(
     gather: &Gather,
     plan: &[u8],
     moment: &str,
+    in_text: InText,
 ) -> Result<Vec<Fragment>, Fault> {
     let unread = || {
         Fault::error(
@@ -111,7 +124,13 @@ pub fn fragments(
                 return Err(refuse::mixed(&gather.table, name));
             }
         };
-        let columns = found.needed(table, &scans, gather)?;
+        let columns = found.needed(context, table, &scans, gather)?;
+        let is_checked = match in_text {
+            InText::Kept => true,
+            InText::Lost => columns.iter().all(|column| is_alike(column.oid)),
+            InText::AllLost => false,
+        };
+        let condition = if is_checked { &*condition } else { "" };
         let lookups = scans
             .iter()
             .filter_map(|scan| equated(scan.filter?, scan.alias));
@@ -120,7 +139,7 @@ pub fn fragments(
             .collect();
         fragments.push(Fragment {
             lookups,
-            ..fragment(&full, place, &columns, &condition)
+            ..fragment(&full, place, &columns, condition)
         });
     }
     Ok(fragments)
@@ -192,9 +211,10 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// The columns of a table that the plan may look at, and the primary key's.
+    /// The columns of a table that the plan may look at, and those that decide whether the twin takes a row.
     fn needed<'t>(
         &self,
+        context: Context<'_>,
         table: &'t Table,
         scans: &[&Scan<'_>],
         gather: &Gather,
@@ -203,7 +223,8 @@ impl<'p> Plan<'p> {
             let pair = (alias.to_owned(), column.to_owned());
             self.columns.contains(&pair)
         };
-        let whole = scans.iter().any(|scan| mentioned(scan.alias, "*"));
+        let whole = scans.iter().any(|scan| mentioned(scan.alias, "*"))
+            || may_be_bounded(context, table, 0);
         // Of a plan with one scan, columns are written without its name.
         let is_alone = self.scans.len() == 1;
         let known = |column: &str| table.columns.iter().any(|known| known.name == column);
@@ -231,6 +252,18 @@ impl<'p> Plan<'p> {
         }
         Ok(columns)
     }
+}
+
+/// Whether a table may be a partition whose bounds are over other columns than its primary key's.
+fn may_be_bounded(context: Context<'_>, table: &Table, depth: usize) -> bool {
+    table.parents.iter().any(|(schema, name)| {
+        let parent = context.table(&Name::within(schema, name));
+        parent.is_none_or(|parent| {
+            !parent.columns.iter().any(|column| column.primary)
+                || depth > DEPTH_MAX
+                || may_be_bounded(context, parent, depth.saturating_add(1))
+        })
+    })
 }
 
 /// The condition that rows pass which any of the scans lets through; empty for all rows.

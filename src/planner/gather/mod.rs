@@ -9,7 +9,7 @@ mod filter;
 mod fragments;
 
 pub use clock::{Clock, clock};
-pub use fragments::{Fragment, Place, fragments, is_alike};
+pub use fragments::{Fragment, InText, Place, fragments, is_alike};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
