@@ -437,6 +437,7 @@ fn catalog() -> Catalog {
                 modifier: -1,
                 primary: false,
                 collation: Collation::Other,
+                loose: false,
             })
             .collect();
         catalog.insert(

@@ -198,6 +198,7 @@ fn catalog() -> Catalog {
             modifier: -1,
             primary: false,
             collation: Collation::Other,
+            loose: false,
         });
         let table = Table {
             plain: true,

@@ -118,6 +118,7 @@ fn column(mut cursor: Cursor<'_>) -> Option<Column> {
         modifier: -1,
         primary: false,
         collation: Collation::Other,
+        loose: false,
     })
 }
 

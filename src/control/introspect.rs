@@ -23,13 +23,15 @@ const TABLES: &str = "
            CASE WHEN k.collprovider = 'd' THEN 'd'
                 WHEN k.collcollate IN ('C', 'POSIX') THEN 'c'
                 ELSE '' END,
-           COALESCE(a.attnum = ANY (x.indkey::pg_catalog.int2[]), false), c.relrowsecurity
+           COALESCE(a.attnum = ANY (x.indkey::pg_catalog.int2[]), false), c.relrowsecurity,
+           COALESCE(NOT k.collisdeterministic OR t.typname IN ('bpchar', 'citext'), false)
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_attribute a
            ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_catalog.pg_index x ON x.indrelid = c.oid AND x.indisprimary
     LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
+    LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^pg_(toast|temp)'
     ORDER BY 1, 2, a.attnum";
 
@@ -295,6 +297,7 @@ impl Control {
                         "d" if any && default => Collation::Database,
                         _ => Collation::Other,
                     },
+                    loose: column(row, 10)?,
                 });
             }
         }

@@ -133,7 +133,10 @@ impl Answer {
             ended: false,
             scratch: vec![0; SCRATCH],
         };
-        match answer.start_all(client, wide) {
+        let started = answer
+            .check_hidden()
+            .and_then(|()| answer.start_all(client, wide));
+        match started {
             Ok(()) => Ok(answer),
             Err(trouble) => {
                 answer.close(client).await;
@@ -149,6 +152,22 @@ impl Answer {
     pub(super) async fn close<C: Conversation>(self, client: &mut C) {
         client.note_buffered(0);
         close(client, self.members).await;
+    }
+
+    /// Texts that the client has not asked for need not be ones that its encoding has: a shard is not asked for
+    /// them.
+    fn check_hidden(&mut self) -> Result<(), Trouble> {
+        let is_text =
+            |key: &OrderKey| matches!(key.by, By::Hidden(_)) && key.collation != Collation::Other;
+        if !self.finish.order.iter().any(is_text) {
+            return Ok(());
+        }
+        for member in &mut self.members {
+            if !member.connection()?.writes_utf8() {
+                return Err(self.unproven());
+            }
+        }
+        Ok(())
     }
 
     fn start_all<C: Conversation>(&mut self, client: &C, wide: &Wide) -> Result<(), Trouble> {

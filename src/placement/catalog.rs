@@ -24,6 +24,8 @@ pub struct Column {
     /// Whether the primary key is on it.
     pub primary: bool,
     pub collation: Collation,
+    /// Whether values that are equal may be of different texts: `character`, `citext`, nondeterministic collations.
+    pub loose: bool,
 }
 
 /// Whether texts compare by their bytes, as under the collations C and POSIX.

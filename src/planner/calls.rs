@@ -14,6 +14,7 @@ use crate::placement::topology::{Kind, Topology};
 use crate::planner::context::{Context, Relation};
 use crate::planner::functions;
 use crate::planner::refuse;
+use crate::planner::sources::Sources;
 use crate::planner::stored;
 use crate::planner::survey::Survey;
 use crate::planner::unlike::is_text;
@@ -323,6 +324,34 @@ fn dotted(survey: &Survey<'_>, cursor: Cursor<'_>) -> Vec<Name> {
         }
     }
     names
+}
+
+/// A name behind a dot that may call what is not worked out row by row: `t.count` is `count(t)` where `count` is
+/// no column of `t`.
+pub(super) fn strange_by_dot(
+    context: Context<'_>,
+    sources: &Sources<'_>,
+    cursor: &Cursor<'_>,
+) -> Option<Name> {
+    let text = cursor.text();
+    cursor.tokens().windows(3).find_map(|three| {
+        let [table, dot, token] = *three else {
+            return None;
+        };
+        let name = (dot.kind == Token::Dot).then(|| word_name(token, text))??;
+        let name = Name { schema: None, name };
+        let is_strange = functions::is_grouping(&name)
+            || routine(context, &name).is_some() && !is_plain(context, &name);
+        let alias = word_name(table, text);
+        let is_column = || {
+            let mut tables = sources.tables.iter();
+            tables.any(|(own, table)| {
+                let mut columns = table.columns.iter();
+                alias.as_ref() == Some(own) && columns.any(|column| column.name == name.name)
+            })
+        };
+        (is_strange && !is_column()).then_some(name)
+    })
 }
 
 /// Operators, casts and domains that a statement may use, where they touch more than their operands.

@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 
 use crate::merge::Finish;
+use crate::planner::calls;
 use crate::planner::facts::Node;
 use crate::planner::finish;
+use crate::planner::sources::Sources;
 use crate::planner::survey::{Reference, Rows, Survey, Tree};
 use crate::planner::whole;
 use crate::sql::cursor::Cursor;
@@ -34,6 +36,12 @@ pub(super) fn check(
         return Err(clause.into());
     }
     are_alone(survey)?;
+    if whole.is_none() {
+        let sources = Sources::of(survey.context, select);
+        if let Some(name) = calls::strange_by_dot(survey.context, &sources, cursor) {
+            return Err(format!("a call of {name}").into());
+        }
+    }
     let (mut finish, exact) = finish::of(survey, block, select, cursor, whole.is_some())?;
     // A column more may tell rows apart that are one.
     if features.has(Features::DISTINCT) && finish.hidden() > 0 {

@@ -82,6 +82,20 @@ impl<'a> Context<'a> {
             .collect()
     }
 
+    /// A key column of a table whose equal values may be on several shards.
+    pub(super) fn loose(&self, name: &Name) -> Option<&'a str> {
+        let Relation::Sharded { key, .. } = self.relation(name) else {
+            return None;
+        };
+        if self.is_one_shard() {
+            return None;
+        }
+        let columns = &self.table(name)?.columns;
+        let mut loose = columns.iter().filter(|column| column.loose);
+        let column = loose.find(|column| key.contains(&column.name))?;
+        Some(&column.name)
+    }
+
     /// The columns of a table that have lookup tables, as far as the catalog has them in a type that those
     /// hold.
     pub(super) fn looked(&self, name: &Name, ids: &Ids) -> Vec<LookupColumn> {

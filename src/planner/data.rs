@@ -471,6 +471,9 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
         let name = reference.name.to_string();
         match reference.place {
             Rows::Sharded { distribution, .. } => {
+                if let Some(column) = survey.context.loose(&reference.name) {
+                    return refused(refuse::loose_key(&name, column));
+                }
                 if shared.is_some_and(|shared| shared != distribution) {
                     let first = first.as_deref().unwrap_or_default();
                     let otherwise = refuse::mixed(first, &name);

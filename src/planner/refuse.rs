@@ -631,6 +631,17 @@ pub fn odd_enums(table: &str) -> Fault {
     .hint("Drop the cast that a function makes, or the operator, or make the key of type text.")
 }
 
+/// A statement on rows that are placed by a column whose equal values have many texts.
+pub fn loose_key(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "the key of sharded table \"{table}\" has values that are equal and differ as texts"
+    ))
+    .detail(format!(
+        "Column \"{column}\" is of type character or citext, or its collation is nondeterministic: equal values may be on several shards."
+    ))
+    .hint("Give it the type text or varchar, with a deterministic collation; pgherd check reports such columns.")
+}
+
 /// A read of sharded rows that gives numbers of the shard's own objects.
 pub fn numbers(what: &str, table: &str) -> Fault {
     unsupported(format!("{what} in a read of sharded table \"{table}\" is not supported"))

@@ -61,6 +61,7 @@ mod shapes;
 mod shared;
 mod sharing;
 mod statistics;
+mod strange_reads;
 mod tenants;
 mod transcript;
 mod twins;

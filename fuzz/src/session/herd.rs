@@ -160,6 +160,7 @@ fn share(folder: &str) -> Arc<Shared> {
             modifier: -1,
             primary: false,
             collation: Collation::Other,
+            loose: false,
         });
         let table = Table {
             plain: true,

@@ -71,6 +71,7 @@ CREATE FUNCTION pgherd."localtime"() RETURNS time LANGUAGE plpgsql STABLE AS
     $$BEGIN RETURN pgherd.now(); END$$;
 -- What combines the states of parts, as PostgreSQL's parallel workers do: count, sum and sum of the squares of
 -- deviations; of two columns, both sums and both sums of squares, and that of the products.
+CREATE AGGREGATE pgherd.avg(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_avg);
 CREATE AGGREGATE pgherd.var_pop(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_var_pop);
 CREATE AGGREGATE pgherd.var_samp(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_var_samp);
 CREATE AGGREGATE pgherd.stddev_pop(float8[]) (SFUNC = float8_combine, STYPE = float8[], INITCOND = '{0,0,0}', FINALFUNC = float8_stddev_pop);

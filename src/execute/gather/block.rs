@@ -6,15 +6,13 @@ use crate::execute::Conversation;
 use crate::execute::Trouble;
 use crate::execute::member::{Member, targets};
 use crate::planner::gather::Fragment;
-use crate::server::settings::quote_literal;
 
 use super::plan::rows;
+use super::style::{self, Style};
 
-/// What the connection of a block tells of it: the moment at which it began, how it is isolated, and how it
-/// writes values.
+/// What the connection of a block tells of it: the moment at which it began, how it is isolated, and its settings.
 const FACTS: &str = "SELECT pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
-    pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('datestyle'), \
-    pg_catalog.current_setting('intervalstyle'), pg_catalog.current_setting('extra_float_digits')";
+    pg_catalog.current_setting('transaction_isolation')";
 
 /// What is known of a block.
 #[derive(Clone, Debug)]
@@ -22,7 +20,7 @@ pub(super) struct Block {
     /// `now()` in it.
     pub(super) moment: String,
     isolation: String,
-    styles: [(&'static str, String); 3],
+    pub(super) style: Style,
 }
 
 impl Block {
@@ -32,12 +30,13 @@ impl Block {
         own: &mut Member,
     ) -> Result<Block, Trouble> {
         client.share_cancels(targets(std::slice::from_ref(own)));
-        let row = rows(client, own, FACTS.as_bytes()).await?;
+        let facts = format!("{FACTS}, {}", style::SETTINGS);
+        let row = rows(client, own, facts.as_bytes()).await?;
         let texts: Vec<String> = row
             .into_iter()
             .map(|value| String::from_utf8_lossy(&value.unwrap_or_default()).into_owned())
             .collect();
-        let Ok([moment, isolation, dates, intervals, digits]) = <[String; 5]>::try_from(texts)
+        let Ok([moment, isolation, settings @ ..]) = <[String; 2 + style::COUNT]>::try_from(texts)
         else {
             return Err(Trouble::Fault(
                 Fault::error(
@@ -50,11 +49,7 @@ impl Block {
         Ok(Block {
             moment,
             isolation,
-            styles: [
-                ("datestyle", dates),
-                ("intervalstyle", intervals),
-                ("extra_float_digits", digits),
-            ],
+            style: Style::of(settings),
         })
     }
 
@@ -66,19 +61,6 @@ impl Block {
     /// Opens a transaction that keeps a snapshot for the block on another shard.
     pub(super) fn opening(&self) -> String {
         format!("BEGIN ISOLATION LEVEL {} READ ONLY", self.isolation)
-    }
-
-    /// Brings the styles that values are written in back to the block's, where they are not read back alike.
-    pub(super) fn restoring(&self) -> Option<String> {
-        let [(_, dates), (_, intervals), (_, digits)] = &self.styles;
-        let is_plain = dates.starts_with("ISO")
-            && intervals != "sql_standard"
-            && digits.parse::<i32>().is_ok_and(|digits| digits >= 1);
-        let set = |(name, value): &(&str, String)| {
-            let value = quote_literal(value);
-            format!("SELECT pg_catalog.set_config('{name}', {value}, true)")
-        };
-        (!is_plain).then(|| self.styles.iter().map(set).collect::<Vec<_>>().join(";"))
     }
 }
 

@@ -8,6 +8,7 @@ use super::lane::{COPY_HEADER, COPY_TRAILER, Lane, Part, Rows};
 use super::narrow::{Lists, together};
 use super::plan::{answers, planned_rows};
 use super::split::Bound;
+use super::style::{self, Style};
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
 use crate::execute::{Conversation, Trouble, Twin};
@@ -45,7 +46,7 @@ impl Loaded {
         turn: &C::Twin,
         twin: &mut Member,
         (fragments, bound): (&mut [Fragment], Option<(&Prepared, &Bound)>),
-        within: Option<&Block>,
+        (within, style): (Option<&Block>, &Style),
         own: &mut Option<Member>,
     ) -> Result<(), Trouble> {
         self.rows = vec![0; fragments.len()];
@@ -70,7 +71,7 @@ impl Loaded {
         client.share_cancels(cancels);
         if !is_united && bound.is_none() && fragments.iter().any(|it| it.among().next().is_some()) {
             return self
-                .fetch_in_turn(client, turn, twin, fragments, within)
+                .fetch_in_turn(client, turn, twin, fragments, (within, style))
                 .await;
         }
         for (shard, wanted) in &shares {
@@ -98,15 +99,26 @@ impl Loaded {
             } else {
                 Rows::new(wanted.clone())
             };
-            let text = order(lane, &wanted, fragments, (within, Turns::ONE));
+            let turns = Turns {
+                is_first: true,
+                is_last: true,
+                writes_text: wanted.iter().any(|(_, binary)| !binary),
+            };
+            let text = order(lane, &wanted, fragments, (within, style), turns);
             lane.member.push_text(text.as_bytes())?;
             lane.member.start_sending()?;
+        }
+        if let Some(widening) = style.widening() {
+            twin.push_hidden(&widening)?;
         }
         let mut scratch = vec![0; SCRATCH];
         for (index, fragment) in fragments.iter().enumerate() {
             turn.note("fetching", self.total(), self.bytes);
             self.load(client, twin, index, fragment, &mut scratch)
                 .await?;
+        }
+        if let Some(narrowing) = style.narrowing() {
+            twin.push_hidden(&narrowing)?;
         }
         self.finish(client, twin).await
     }
@@ -119,8 +131,11 @@ impl Loaded {
         turn: &C::Twin,
         twin: &mut Member,
         fragments: &mut [Fragment],
-        within: Option<&Block>,
+        within: (Option<&Block>, &Style),
     ) -> Result<(), Trouble> {
+        if let Some(widening) = within.1.widening() {
+            twin.push_hidden(&widening)?;
+        }
         let expected = self.expect(client, fragments, within).await?;
         let mut scratch = vec![0; SCRATCH];
         let mut lists = Lists::default();
@@ -152,8 +167,9 @@ impl Loaded {
                 let turns = Turns {
                     is_first: false,
                     is_last,
+                    writes_text: write_text(wanted, fragments),
                 };
-                let text = order(lane, &of_turn, fragments, (within, turns));
+                let text = order(lane, &of_turn, fragments, within, turns);
                 lane.member.push_text(text.as_bytes())?;
                 lane.member.start_sending()?;
             }
@@ -167,7 +183,10 @@ impl Loaded {
             self.finish(client, twin).await?;
             start = end;
         }
-        Ok(())
+        if let Some(narrowing) = within.1.narrowing() {
+            twin.push_hidden(&narrowing)?;
+        }
+        self.finish(client, twin).await
     }
 
     /// Opens the shards' transactions, asks how many rows each expects of the fragments, and puts these in
@@ -176,7 +195,7 @@ impl Loaded {
         &mut self,
         client: &mut C,
         fragments: &mut [Fragment],
-        within: Option<&Block>,
+        within: (Option<&Block>, &Style),
     ) -> Result<Vec<u64>, Trouble> {
         let shares = shares(client, fragments);
         for (shard, wanted) in &shares {
@@ -184,10 +203,7 @@ impl Loaded {
             let Some(lane) = lanes.find(|lane| lane.member.shard == *shard) else {
                 continue;
             };
-            let writes_text = wanted
-                .iter()
-                .any(|index| fragments.get(*index).is_some_and(|it| !it.binary));
-            let mut parts = opening(lane, within, writes_text);
+            let mut parts = opening(lane, within, write_text(wanted, fragments));
             let asked = wanted.iter().filter_map(|index| fragments.get(*index));
             parts.extend(asked.map(|it| format!("EXPLAIN (FORMAT JSON) {}", it.query)));
             lane.member.push_text(parts.join(";").as_bytes())?;
@@ -475,22 +491,27 @@ fn ask(
 /// Opens a transaction whose fragments are of one snapshot.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Whether some of these fragments are written as text.
+fn write_text(wanted: &[usize], fragments: &[Fragment]) -> bool {
+    let fragment = |index: &usize| fragments.get(*index);
+    wanted.iter().filter_map(fragment).any(|it| !it.binary)
+}
+
 /// Where in the shards' transactions a text stands.
 #[derive(Clone, Copy)]
 struct Turns {
     is_first: bool,
     is_last: bool,
-}
-
-impl Turns {
-    const ONE: Turns = Turns {
-        is_first: true,
-        is_last: true,
-    };
+    /// Some of the lane's fragments, here or elsewhere, are written as text.
+    writes_text: bool,
 }
 
 /// What stands before the first fragment of a lane.
-fn opening(lane: &Lane, within: Option<&Block>, writes_text: bool) -> Vec<String> {
+fn opening(
+    lane: &Lane,
+    (within, style): (Option<&Block>, &Style),
+    writes_text: bool,
+) -> Vec<String> {
     let mut parts = Vec::new();
     match (lane.part, within) {
         (Part::Reader, Some(block)) if lane.is_new => parts.push(block.opening()),
@@ -499,9 +520,10 @@ fn opening(lane: &Lane, within: Option<&Block>, writes_text: bool) -> Vec<String
         }
         (Part::Reader | Part::Own, _) => (),
     }
-    let is_restored = within.and_then(Block::restoring).is_some();
-    if writes_text && (lane.part != Part::Own || is_restored) {
-        parts.extend(STYLES.map(str::to_owned));
+    parts.extend(style.widening());
+    let own = within.map_or(style, |block| &block.style);
+    if writes_text && (lane.part != Part::Own || own.restoring().is_some()) {
+        parts.extend(style::PLAIN.map(str::to_owned));
     }
     parts
 }
@@ -511,14 +533,15 @@ fn order(
     lane: &Lane,
     wanted: &[(usize, bool)],
     fragments: &[Fragment],
-    (within, turns): (Option<&Block>, Turns),
+    (within, style): (Option<&Block>, &Style),
+    turns: Turns,
 ) -> String {
-    let writes_text = wanted.iter().any(|(_, binary)| !binary);
     let mut parts = if turns.is_first {
-        opening(lane, within, writes_text)
+        opening(lane, (within, style), turns.writes_text)
     } else {
         Vec::new()
     };
+    let own = within.map_or(style, |block| &block.style);
     if lane.rows.is_united() {
         let wanted: Vec<usize> = wanted.iter().map(|(index, _)| *index).collect();
         parts.push(format!("COPY ({}) TO STDOUT", united(&wanted, fragments)));
@@ -534,18 +557,13 @@ fn order(
     match lane.part {
         _ if !turns.is_last => (),
         Part::Fresh => parts.push("COMMIT".to_owned()),
-        Part::Own if writes_text => parts.extend(within.and_then(Block::restoring)),
-        Part::Own | Part::Reader => (),
+        Part::Own if turns.writes_text => {
+            parts.extend(own.restoring().into_iter().chain(own.narrowing()));
+        }
+        Part::Own | Part::Reader => parts.extend(own.narrowing()),
     }
     parts.join(";")
 }
-
-/// How values are written in text, so that they are read back the same.
-const STYLES: [&str; 3] = [
-    "SET LOCAL datestyle = 'ISO'",
-    "SET LOCAL intervalstyle = 'postgres'",
-    "SET LOCAL extra_float_digits = 1",
-];
 
 fn many_rows(limit: u64) -> Fault {
     Fault::error(

@@ -12,6 +12,7 @@ mod load;
 mod narrow;
 mod plan;
 mod split;
+mod style;
 
 use std::time::{Duration, Instant};
 
@@ -242,14 +243,14 @@ impl Run {
         turn.note("planning", 0, 0);
         let planned = plan::plan(client, wide, gather, twin, turn.mark(), block.as_ref());
         let mut split = None;
-        let (mut fragments, order) = match planned.await? {
-            Planned::Fragments(fragments, order) => {
+        let (mut fragments, order, style) = match planned.await? {
+            Planned::Fragments(fragments, order, style) => {
                 self.tables = fragments.iter().map(|it| it.table.clone()).collect();
-                (fragments, order)
+                (fragments, order, style)
             }
-            Planned::Split(parts) => {
+            Planned::Split(parts, style) => {
                 split = Some((parts.bound, parts.combined, parts.description));
-                (vec![parts.fragment], parts.order)
+                (vec![parts.fragment], parts.order, style)
             }
             Planned::Busy => return Ok(Done::Busy),
             Planned::Changed => return Ok(Done::Changed),
@@ -264,7 +265,7 @@ impl Run {
                     turn,
                     twin,
                     (&mut fragments, asked(wide, bound.as_ref())),
-                    block.as_ref(),
+                    (block.as_ref(), &style),
                     &mut self.own,
                 )
                 .await?;

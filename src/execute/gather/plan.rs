@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::error::{Fault, SqlState};
-use crate::planner::gather::{Clock, Fragment, clock, fragments as of_plan};
+use crate::planner::gather::{Clock, Fragment, InText, clock, fragments as of_plan};
 use crate::planner::plan::{Effect, Gather};
 use crate::planner::{explanation, refuse};
 use crate::sql::cursor::Cursor;
@@ -20,6 +20,7 @@ use crate::execute::{Conversation, Source, Trouble, Wide};
 use super::block::Block;
 use super::literals;
 use super::split::{Split, split};
+use super::style::{self, Style};
 
 /// How a statement is planned: every table is read from one end to the other, so that each condition of a table
 /// stands at its scan, and constants are written so that they are read back the same.
@@ -36,8 +37,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// What planning goes back to: behind the lock that holds the twin, which would be given up otherwise.
 const SAVEPOINT: &str = "SAVEPOINT pgherd";
 
-/// What the twin is asked before anything else: the moment of the statement, and whether another proxy is
-/// at work on it.
+/// What the twin is asked before anything else: the moment of the statement, whether another proxy is at work
+/// on it, and the client's settings.
 const FREE: &str = "SELECT pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
     pgherd.hold()";
 
@@ -46,9 +47,9 @@ pub(super) const PLANNED: &str = "ROLLBACK TO SAVEPOINT pgherd";
 
 /// What became of the twin's planning.
 pub(super) enum Planned {
-    Fragments(Vec<Fragment>, Order),
+    Fragments(Vec<Fragment>, Order, Style),
     /// The shards work it out in part.
-    Split(Box<Split>),
+    Split(Box<Split>, Style),
     /// Another proxy is at work on it.
     Busy,
     /// Another proxy has made it again.
@@ -90,7 +91,7 @@ pub(super) async fn plan<C: Conversation>(
     if let Some(block) = block {
         twin.push_hidden(&format!("SET LOCAL pgherd.moment = '{}'", block.moment))?;
     }
-    let free = format!("{FREE}{}", known_of(&gather.unknown));
+    let free = format!("{FREE}, {}{}", style::SETTINGS, known_of(&gather.unknown));
     let free = rows(client, twin, free.as_bytes()).await?;
     let mut free = free.into_iter();
     let (moment, held) = (free.next().flatten(), free.next().flatten());
@@ -99,6 +100,11 @@ pub(super) async fn plan<C: Conversation>(
         Some(held) if held != mark.as_bytes() => return Ok(Planned::Changed),
         Some(_) => (),
     }
+    let settings = free.by_ref().take(style::COUNT).flatten();
+    let settings: Vec<String> = settings
+        .map(|value| String::from_utf8_lossy(&value).into_owned())
+        .collect();
+    let style = Style::of(<[String; style::COUNT]>::try_from(settings).map_err(|_few| no_plan())?);
     if let Some(Some(function)) = free.next() {
         let function = format!("function \"{}\"", String::from_utf8_lossy(&function));
         return Err(Trouble::Fault(refuse::looks_elsewhere(
@@ -112,9 +118,9 @@ pub(super) async fn plan<C: Conversation>(
     };
     twin.push_hidden(SAVEPOINT)?;
     if let Some(path) = &gather.partial
-        && let Some(split) = split(client, wide, path, twin).await?
+        && let Some(split) = split(client, wide, path, twin, &style).await?
     {
-        return Ok(Planned::Split(Box::new(split)));
+        return Ok(Planned::Split(Box::new(split), style));
     }
     twin.push_hidden(SETTINGS)?;
     let plan = match explain(client, wide, twin, &order).await {
@@ -123,8 +129,17 @@ pub(super) async fn plan<C: Conversation>(
         Err(trouble) => return Err(trouble),
     };
     twin.push_hidden(PLANNED)?;
-    let fragments = client.plan_with(|context| of_plan(context, gather, &plan, &moment))?;
-    Ok(Planned::Fragments(fragments, order))
+    let in_text = if style.is_plain() {
+        InText::Kept
+    } else if block.is_some() {
+        // What is of one snapshot there comes in one text.
+        InText::AllLost
+    } else {
+        InText::Lost
+    };
+    let fragments =
+        client.plan_with(|context| of_plan(context, gather, &plan, &moment, in_text))?;
+    Ok(Planned::Fragments(fragments, order, style))
 }
 
 /// Asks which of these functions PostgreSQL has.

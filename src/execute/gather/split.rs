@@ -18,6 +18,7 @@ use crate::wire::frame::{self, HEADER};
 use crate::wire::frontend::{self, Bind};
 
 use super::plan::{Order, PLANNED, query_of};
+use super::style::Style;
 use crate::execute::insert::{parameters, parse, trimmed};
 use crate::execute::member::Member;
 use crate::execute::{Conversation, Source, Trouble, Wide};
@@ -52,6 +53,7 @@ pub(super) async fn split<C: Conversation>(
     wide: &Wide,
     path: &[String],
     twin: &mut Member,
+    style: &Style,
 ) -> Result<Option<Split>, Trouble> {
     if matches!(wide.effect, Effect::CopyOut { .. }) {
         return Ok(None);
@@ -69,6 +71,7 @@ pub(super) async fn split<C: Conversation>(
         return Ok(None);
     };
     let mut values = Values::of(wide)?;
+    let text = (text, style);
     match attempt(client, wide, &mut values, twin, text, &partial).await {
         Ok(Some(split)) => Ok(Some(split)),
         Ok(None) => {
@@ -96,7 +99,7 @@ async fn attempt<C: Conversation>(
     wide: &Wide,
     values: &mut Values,
     twin: &mut Member,
-    text: &[u8],
+    (text, style): (&[u8], &Style),
     partial: &Partial,
 ) -> Result<Option<Split>, Trouble> {
     let Ok(own) = std::str::from_utf8(text) else {
@@ -124,7 +127,11 @@ async fn attempt<C: Conversation>(
     let is_same = backend::result_columns(&made).is_some_and(|made| made == wanted);
     let binary = types.iter().all(|kind| is_alike(*kind));
     let has_values = !used(wide, query.as_bytes()).is_empty();
-    if !is_same || has_values && (!binary || wide.verb == "EXPLAIN") {
+    if !is_same || has_values && (!binary || style.is_narrow() || wide.verb == "EXPLAIN") {
+        return Ok(None);
+    }
+    // Parts that go as text are worked out in the style that they are written in.
+    if !binary && !style.is_plain() {
         return Ok(None);
     }
     let topology = client.topology();

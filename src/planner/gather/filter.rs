@@ -210,7 +210,8 @@ fn piece(
         return Some((3, format!("{within}.{column}")));
     }
     if is_type {
-        return verbatim(1);
+        // The number of an object, which is the gather server's own.
+        return if word == "oid" { None } else { verbatim(1) };
     }
     let is_word = token.kind == Kind::Word;
     if kind(1) == Some(Kind::OpenParen) {
@@ -304,6 +305,8 @@ mod tests {
             ("((o.a = 1) OR (o.b = 2))", Some("((t.a = 1) OR (t.b = 2))")),
             ("((o.a = 1) AND (o.b = c.b))", Some("(t.a = 1)")),
             ("((o.b = $0) AND (o.a = 1))", None),
+            ("((o.c)::oid = '16400'::oid)", None),
+            ("(o.c = ANY ('{16400}'::oid[]))", None),
             ("(NOT (hashed SubPlan 1))", None),
             ("(o.a > (SubPlan 1))", None),
             (

@@ -112,6 +112,18 @@ pub enum Place {
     Home,
 }
 
+/// What becomes of the conditions of rows that are sent as text. To be read back the same they are written in
+/// another style than the client's, under which what a condition makes of a value's text is something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InText {
+    /// The client's style is that one: the shards check them.
+    Kept,
+    /// The shards send all rows, where any are sent as text.
+    Lost,
+    /// They send all rows in any case.
+    AllLost,
+}
+
 /// One scan of a plan.
 struct Scan<'p> {
     table: (String, String),
@@ -131,7 +143,7 @@ struct Plan<'p> {
 }
 
 /// What must be fetched, in the order of the tables' names. `plan` is the answer of EXPLAIN, `moment` the gather
-/// server's `now()`.
+/// server's `now()`, `in_text` what the shards may check.
 ///
 /// # Errors
 /// 0A000 for a scan of what is no table of the database's own; 40001 for a column that is not known yet.
@@ -140,6 +152,7 @@ pub fn fragments(
     gather: &Gather,
     plan: &[u8],
     moment: &str,
+    in_text: InText,
 ) -> Result<Vec<Fragment>, Fault> {
     let unread = || {
         Fault::error(
@@ -158,16 +171,27 @@ pub fn fragments(
     for scan in &found.scans {
         tables.entry(&scan.table).or_default().push(scan);
     }
-    let mut fragments = Vec::with_capacity(tables.len());
+    let mut needed = Vec::with_capacity(tables.len());
     for ((schema, name), scans) in tables {
         let full = Name::within(schema, name);
         let table = context.table(&full).ok_or_else(|| refuse::columns(name))?;
+        let columns = found.needed(context, table, &scans, gather)?;
+        needed.push((full, scans, columns));
+    }
+    let mut columns = needed.iter().flat_map(|(_, _, columns)| columns);
+    let reducing = Reducing {
+        context,
+        plan: &found,
+        moment,
+        is_checked: match in_text {
+            InText::Kept => true,
+            InText::Lost => columns.all(|column| is_alike(column.oid)),
+            InText::AllLost => false,
+        },
+    };
+    let mut fragments = Vec::with_capacity(needed.len());
+    for (full, scans, columns) in needed {
         let own = condition(&scans, gather, moment);
-        let reducing = Reducing {
-            context,
-            plan: &found,
-            moment,
-        };
         let passing = if gather.filters {
             reducing.passing(&scans)
         } else {
@@ -180,10 +204,9 @@ pub fn fragments(
             Relation::Reference(_) => Place::Any,
             Relation::Single => Place::Home,
             Relation::System | Relation::View(_) | Relation::Refused => {
-                return Err(refuse::mixed(&gather.table, name));
+                return Err(refuse::mixed(&gather.table, &full.name));
             }
         };
-        let columns = found.needed(table, &scans, gather)?;
         let lookups = scans
             .iter()
             .filter_map(|scan| equated(scan.filter?, scan.alias));
@@ -264,9 +287,10 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// The columns of a table that the plan may look at, and the primary key's.
+    /// The columns of a table that the plan may look at, and those that decide whether the twin takes a row.
     fn needed<'t>(
         &self,
+        context: Context<'_>,
         table: &'t Table,
         scans: &[&Scan<'_>],
         gather: &Gather,
@@ -275,7 +299,8 @@ impl<'p> Plan<'p> {
             let pair = (alias.to_owned(), column.to_owned());
             self.columns.contains(&pair)
         };
-        let whole = scans.iter().any(|scan| mentioned(scan.alias, "*"));
+        let whole = scans.iter().any(|scan| mentioned(scan.alias, "*"))
+            || may_be_bounded(context, table, 0);
         // Of a plan with one scan, columns are written without its name.
         let is_alone = self.scans.len() == 1;
         let known = |column: &str| table.columns.iter().any(|known| known.name == column);
@@ -305,6 +330,18 @@ impl<'p> Plan<'p> {
     }
 }
 
+/// Whether a table may be a partition whose bounds are over other columns than its primary key's.
+fn may_be_bounded(context: Context<'_>, table: &Table, depth: usize) -> bool {
+    table.parents.iter().any(|(schema, name)| {
+        let parent = context.table(&Name::within(schema, name));
+        parent.is_none_or(|parent| {
+            !parent.columns.iter().any(|column| column.primary)
+                || depth > DEPTH_MAX
+                || may_be_bounded(context, parent, depth.saturating_add(1))
+        })
+    })
+}
+
 /// The condition that rows pass which any of the scans lets through; empty for all rows.
 fn condition(scans: &[&Scan<'_>], gather: &Gather, moment: &str) -> String {
     if !gather.filters {
@@ -324,6 +361,8 @@ struct Reducing<'a> {
     context: Context<'a>,
     plan: &'a Plan<'a>,
     moment: &'a str,
+    /// The shards may check conditions.
+    is_checked: bool,
 }
 
 impl Reducing<'_> {
@@ -331,7 +370,7 @@ impl Reducing<'_> {
     fn passing(&self, scans: &[&Scan<'_>]) -> Vec<Passing> {
         let mut all = Vec::with_capacity(scans.len());
         for scan in scans {
-            let own = scan.filter;
+            let own = scan.filter.filter(|_| self.is_checked);
             let own = own.and_then(|it| pushed(it, scan.alias, self.moment, ALIAS));
             let further = self.conditions(scan, ALIAS, &mut vec![scan.alias]);
             let conditions: Vec<String> = own.into_iter().chain(further).collect();
@@ -403,7 +442,8 @@ impl Reducing<'_> {
         name: &str,
         above: &mut Vec<&'p str>,
     ) -> Vec<String> {
-        let Some(plan) = self.plan.whole.filter(|_| above.len() < PARTNERS_MAX) else {
+        let may_ask = self.is_checked && above.len() < PARTNERS_MAX;
+        let Some(plan) = self.plan.whole.filter(|_| may_ask) else {
             return Vec::new();
         };
         let mut conditions = Vec::new();

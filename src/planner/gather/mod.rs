@@ -10,7 +10,7 @@ mod fragments;
 mod reduce;
 
 pub use clock::{Clock, clock};
-pub use fragments::{Among, Fragment, Place, fragments, is_alike};
+pub use fragments::{Among, Fragment, InText, Place, fragments, is_alike};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -212,7 +212,7 @@ mod tests {
         json!({"Node Type": "Seq Scan", "Alias": alias, "Parent Relationship": side})
     }
 
-    fn join(kind: &str, condition: &str, side: &str, children: [Value; 2]) -> Value {
+    fn join(kind: &str, condition: &str, side: &str, children: &[Value; 2]) -> Value {
         json!({"Node Type": "Hash Join", "Join Type": kind, "Hash Cond": condition,
             "Parent Relationship": side, "Plans": children})
     }
@@ -239,7 +239,7 @@ mod tests {
                 kind,
                 "(a.x = b.y)",
                 "",
-                [scan("a", "Outer"), scan("b", "Inner")],
+                &[scan("a", "Outer"), scan("b", "Inner")],
             );
             assert_eq!(!told(&plan, "a").is_empty(), outer, "{kind}");
             assert_eq!(!told(&plan, "b").is_empty(), inner, "{kind}");
@@ -263,7 +263,7 @@ mod tests {
                 kind,
                 "(a.z < c.z)",
                 "Outer",
-                [scan("a", side), scan("c", other)],
+                &[scan("a", side), scan("c", other)],
             );
             let plan = join(
                 "Inner",
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(told(&plan, "b"), ["y = a.x"]);
         let subplan =
             json!({"Node Type": "Seq Scan", "Alias": "a", "Parent Relationship": "SubPlan"});
-        let plan = join("Inner", "(a.x = b.y)", "", [subplan, scan("b", "Inner")]);
+        let plan = join("Inner", "(a.x = b.y)", "", &[subplan, scan("b", "Inner")]);
         assert!(told(&plan, "a").is_empty());
         assert!(told(&plan, "b").is_empty());
     }

@@ -84,8 +84,8 @@ impl Kind {
 }
 
 impl Aggregate {
-    /// What each shard is asked. `widens`: its argument is taken for a `float8`, as PostgreSQL itself does with
-    /// a `float4` there.
+    /// What each shard is asked. `widens`: its argument is a floating-point number, and taken for a `float8` as
+    /// PostgreSQL itself does there.
     pub(super) fn parts(&self, widens: bool) -> Vec<String> {
         let Aggregate {
             argument, filter, ..
@@ -101,9 +101,10 @@ impl Aggregate {
         match self.kind {
             Kind::Count => vec![of("count")],
             Kind::Sum => vec![of("sum")],
-            Kind::Avg => vec![wide("sum"), of("count")],
+            Kind::Avg if !widens => vec![of("sum"), of("count")],
             Kind::Alike(name) => vec![of(name)],
-            Kind::Spread(_) => vec![
+            // An average of these has the deviations in its state, which may pass what the type holds.
+            Kind::Avg | Kind::Spread(_) => vec![
                 of("count"),
                 wide("sum"),
                 format!("{} * {}", wide("var_pop"), of("count")),
@@ -135,9 +136,9 @@ impl Aggregate {
             }
         };
         match (self.kind, sum) {
-            (Kind::Avg | Kind::Spread(_), oid::FLOAT4) => Some(true),
-            (Kind::Spread(_), oid::FLOAT8)
-            | (Kind::Sum | Kind::Avg, oid::INT8 | oid::NUMERIC | oid::FLOAT8 | INTERVAL)
+            (Kind::Avg, oid::FLOAT4 | oid::FLOAT8) | (Kind::Spread(_), oid::FLOAT4) => Some(true),
+            (Kind::Spread(_) | Kind::Sum, oid::FLOAT8)
+            | (Kind::Sum | Kind::Avg, oid::INT8 | oid::NUMERIC | INTERVAL)
             | (Kind::Sum, MONEY) => Some(false),
             _ => None,
         }
@@ -171,6 +172,7 @@ impl Aggregate {
                 format!("{} OPERATOR(pg_catalog./) {number}{cast}", total(sum))
             }
             (Kind::Alike(name), [one]) => format!("pg_catalog.{name}({one})"),
+            (Kind::Avg, columns @ [_, _, _]) => format!("pgherd.avg({})", state(columns)),
             (Kind::Spread(name) | Kind::Pairs(name), columns) => {
                 format!("pgherd.{name}({})", state(columns))
             }

@@ -1,0 +1,268 @@
+//! Reads over several shards where more than rows and columns decides the answer: the session's styles and encoding,
+//! calls that look like columns, numbers of objects, bounds of partitions, keys that are equal and differ.
+
+use crate::client::Client;
+use crate::herd::{Herd, Options};
+use crate::shared::Databases;
+
+const SCHEMA: &str = "
+CREATE TYPE sr_mood AS ENUM ('low', 'high');
+CREATE TABLE sr_cats (k bigint PRIMARY KEY, owner int, name text, mood sr_mood, born date, nap interval, weight float8, kin regclass);
+CREATE TABLE sr_fish (k bigint, count int, x int);
+CREATE TABLE sr_days (k bigint, day date, n int) PARTITION BY RANGE (day);
+CREATE TABLE sr_days_2020 PARTITION OF sr_days FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE sr_days_rest PARTITION OF sr_days DEFAULT;
+CREATE FUNCTION sr_add(bigint, sr_cats) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1';
+CREATE AGGREGATE sr_rows (sr_cats) (sfunc = sr_add, stype = bigint, initcond = '0');
+";
+
+const ROWS: [&str; 3] = [
+    "INSERT INTO sr_cats VALUES
+        (1, 1, 'Ann', 'low', '2020-05-31', '-1 day -2 hours', 1.1, 'sr_cats'),
+        (2, 1, 'bob', 'high', '2020-06-01', '-1 day +2 hours', 0.1, 'sr_fish'),
+        (3, 2, 'Cy\u{20ac} \u{6f22}', 'low', '2019-01-31', '1 mon', 0.3, NULL),
+        (4, 2, NULL, NULL, NULL, '1 mon -1 day', 1e10, 'pg_class'),
+        (5, 3, 'Ann', 'low', 'infinity', '0', 0.30000000000000004, 'sr_cats')",
+    "INSERT INTO sr_fish VALUES (1, 7, 1), (2, 8, 2), (3, 9, 1), (4, NULL, 30)",
+    "INSERT INTO sr_days VALUES (1, '2020-05-05', 1), (2, '2020-06-06', 2), (3, '2022-01-01', 3), (4, NULL, 4)",
+];
+
+/// The proxy over three shards beside one PostgreSQL.
+struct Sides {
+    client: Client,
+    reference: Client,
+    herd: Herd,
+    _databases: Databases,
+}
+
+impl Sides {
+    fn start() -> Sides {
+        let databases = Databases::create(3);
+        databases.run_everywhere(SCHEMA);
+        let mut options = Options::new("transaction");
+        options
+            .sharded("sr_cats", "k", "bigint", "{modulo: all}")
+            .on("sr_days", "sr_cats", "k")
+            .sharded("sr_fish", "k", "bigint", "{jump: all}")
+            .twins(2);
+        let herd = Herd::start(&databases, &options);
+        let mut sides = Sides {
+            client: herd.connect(),
+            reference: databases.reference(),
+            herd,
+            _databases: databases,
+        };
+        for rows in ROWS {
+            sides.both(rows);
+        }
+        sides
+    }
+
+    fn both(&mut self, sql: &str) {
+        self.client.run(sql);
+        self.reference.run(sql);
+    }
+
+    /// The same rows, in any order, or the same error.
+    fn same(&mut self, statements: &[&str]) {
+        for sql in statements {
+            let (mut found, mut wanted) = (self.client.query(sql), self.reference.query(sql));
+            for answer in [&mut found, &mut wanted].into_iter().flatten() {
+                answer.rows.sort();
+            }
+            match (found, wanted) {
+                (Ok(found), Ok(wanted)) => assert_eq!(found, wanted, "{sql}"),
+                (Err(found), Err(wanted)) => assert_eq!(
+                    (found.code, found.message),
+                    (wanted.code, wanted.message),
+                    "{sql}"
+                ),
+                (found, wanted) => panic!("{sql}: {found:?} instead of {wanted:?}"),
+            }
+        }
+    }
+}
+
+/// A column of an enum goes as text, which is written in a style of its own.
+#[test]
+fn what_is_sent_as_text_is_compared_in_the_clients_style() {
+    let mut sides = Sides::start();
+    let statements = [
+        "SELECT c.mood, f.x FROM sr_cats c LEFT JOIN sr_fish f ON f.x = c.owner WHERE c.born::text LIKE '31/%'",
+        "SELECT c.mood, f.x FROM sr_cats c LEFT JOIN sr_fish f ON f.x = c.owner WHERE c.born = '01/06/2020'",
+        "SELECT c.mood, f.x FROM sr_cats c LEFT JOIN sr_fish f ON f.x = c.owner WHERE c.weight::text = '0.3'",
+        "SELECT c.mood, f.x FROM sr_cats c LEFT JOIN sr_fish f ON f.x = c.owner WHERE c.nap = interval '-1 2:00:00'",
+        "SELECT c.mood, f.x FROM sr_cats c LEFT JOIN sr_fish f ON f.x = c.owner WHERE c.nap::text LIKE '%days%'",
+        "SELECT mood, born::text, count(*) FROM sr_cats GROUP BY 1, 2",
+        "SELECT mood, weight::text, count(*) FROM sr_cats GROUP BY 1, 2",
+        "SELECT mood, nap::text, count(*) FROM sr_cats GROUP BY 1, 2",
+        "SELECT mood, count(*) FROM sr_cats WHERE nap = '-1 2:00:00' GROUP BY 1",
+        "SELECT max(mood), max(concat(born)), min(nap::text) FROM sr_cats",
+    ];
+    for setting in [
+        "SET DateStyle = 'SQL, DMY'",
+        "SET DateStyle = 'German'",
+        "SET extra_float_digits = 0",
+        "SET IntervalStyle = 'sql_standard'",
+        "SET IntervalStyle = 'postgres_verbose'",
+        "SET IntervalStyle = 'iso_8601'",
+    ] {
+        sides.both("RESET ALL");
+        sides.both(setting);
+        sides.same(&statements);
+        for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+            sides.both(begin);
+            sides.both("SELECT 1 FROM sr_cats WHERE k = 1");
+            let left: Vec<&str> = statements
+                .iter()
+                .copied()
+                .filter(|sql| !sql.contains("'01/06/2020'"))
+                .collect();
+            sides.same(&left);
+            sides.same(&[
+                "SHOW DateStyle",
+                "SHOW IntervalStyle",
+                "SHOW extra_float_digits",
+            ]);
+            sides.both("COMMIT");
+        }
+    }
+}
+
+#[test]
+fn characters_that_the_client_does_not_know_reach_the_twin() {
+    let mut sides = Sides::start();
+    sides.both("SET client_encoding = 'LATIN1'");
+    let statements = [
+        "SELECT count(*) FROM sr_cats c JOIN sr_cats d ON c.name = d.name",
+        "SELECT c.owner, count(*) FROM sr_cats c JOIN sr_fish f ON f.x = c.owner WHERE c.name > '' GROUP BY 1",
+        "SELECT c.owner, count(f.x) FROM sr_cats c LEFT JOIN sr_fish f ON f.x = c.owner WHERE c.name <> 'bob' GROUP BY 1, c.mood",
+        "SELECT count(*), count(DISTINCT name) FROM sr_cats",
+        "SELECT length(name), count(*) FROM sr_cats GROUP BY name",
+        "SELECT k FROM sr_cats ORDER BY name COLLATE \"C\", k LIMIT 3",
+        "SELECT c.name FROM sr_cats c JOIN sr_fish f ON f.x = c.owner WHERE c.k = 2",
+        "SELECT c.name FROM sr_cats c JOIN sr_fish f ON f.x = c.owner",
+        "SHOW client_encoding",
+    ];
+    sides.same(&statements);
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        for sql in &statements[..6] {
+            sides.both(begin);
+            sides.both("SELECT 1 FROM sr_cats WHERE k = 1");
+            sides.same(&[
+                sql,
+                "SHOW client_encoding",
+                sql,
+                "SELECT '\u{fc}'",
+                "SELECT name FROM sr_cats WHERE k = 1",
+            ]);
+            sides.both("COMMIT");
+        }
+    }
+    sides.both("RESET client_encoding");
+    sides.same(&statements);
+    let by_value = "SELECT length(name), count(*) FROM sr_cats WHERE owner < $1 GROUP BY name";
+    for client in [&mut sides.client, &mut sides.reference] {
+        client.run("SET client_encoding = 'LATIN1'");
+    }
+    let ask = |client: &mut Client| {
+        let mut rows = client
+            .query_with(by_value, &[Some("9")])
+            .expect(by_value)
+            .rows;
+        rows.sort();
+        rows
+    };
+    assert_eq!(ask(&mut sides.client), ask(&mut sides.reference));
+    let out_of_sync = sides.herd.metric("pgherd_out_of_sync_total", "");
+    assert_eq!(out_of_sync, Some(0.0));
+}
+
+/// `t.f` is `f(t)` where `t` has no column `f`.
+#[test]
+fn a_name_behind_a_dot_may_be_an_aggregate() {
+    Sides::start().same(&[
+        "SELECT c.count FROM sr_cats c",
+        "SELECT sr_cats.count FROM sr_cats",
+        "SELECT (c).count FROM sr_cats c",
+        "SELECT c.sr_rows FROM sr_cats c",
+        "SELECT 1 FROM sr_cats c ORDER BY c.count",
+        "SELECT c.count FROM sr_cats c LIMIT 1",
+        "SELECT owner, c.count FROM sr_cats c GROUP BY owner",
+        "SELECT k, c.count FROM sr_cats c GROUP BY k",
+        "SELECT f.count FROM sr_fish f ORDER BY f.count",
+        "SELECT f.count, c.count FROM sr_fish f JOIN sr_cats c ON c.k = f.x GROUP BY f.count",
+        "SELECT f.sum FROM sr_fish f",
+    ]);
+}
+
+#[test]
+fn numbers_of_objects_are_those_of_their_server() {
+    Sides::start().same(&[
+        "SELECT c.k, f.k FROM sr_cats c, sr_fish f WHERE c.kin = 'sr_cats'::regclass",
+        "SELECT c.k, f.k FROM sr_cats c, sr_fish f WHERE c.kin IN ('sr_cats', 'sr_fish')",
+        "SELECT c.k, f.k FROM sr_cats c, sr_fish f WHERE c.kin <> 'pg_class'::regclass",
+        "SELECT kin, count(*) FROM sr_cats WHERE kin = 'sr_cats'::regclass GROUP BY kin, mood",
+    ]);
+}
+
+#[test]
+fn rows_of_partitions_come_with_what_bounds_them() {
+    Sides::start().same(&[
+        "SELECT a.n, f.k FROM sr_days a JOIN sr_fish f ON f.x < a.n",
+        "SELECT a.n, b.n FROM sr_days_2020 a JOIN sr_days_rest b ON a.n < b.n",
+        "SELECT count(*) FROM sr_days a, sr_fish f",
+    ]);
+}
+
+#[test]
+fn an_average_fails_where_its_deviations_pass_the_type() {
+    let mut sides = Sides::start();
+    sides.same(&[
+        "SELECT avg(weight), avg(weight::real) FROM sr_cats",
+        "SELECT owner, avg(weight) FROM sr_cats GROUP BY owner",
+        "SELECT avg(weight) FROM sr_cats WHERE k > 100",
+    ]);
+    sides.both("UPDATE sr_cats SET weight = 1e200 WHERE k = 1");
+    sides.both("UPDATE sr_cats SET weight = -1e200 WHERE k = 2");
+    sides.same(&[
+        "SELECT avg(weight) FROM sr_cats",
+        "SELECT owner, avg(weight) FROM sr_cats GROUP BY owner",
+        "SELECT sum(weight) FROM sr_cats WHERE k < 3",
+    ]);
+    sides.both("UPDATE sr_cats SET weight = 'Infinity' WHERE k = 2");
+    sides.same(&["SELECT avg(weight), avg(weight) FILTER (WHERE k <> 2) FROM sr_cats WHERE k < 3"]);
+}
+
+#[test]
+fn keys_that_are_equal_and_differ_as_texts_are_refused() {
+    let databases = Databases::create(2);
+    databases.run_everywhere(
+        "CREATE COLLATION sr_ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE TABLE sr_blank (k char(6), a int);
+         CREATE TABLE sr_folded (k text COLLATE sr_ci, a int);
+         CREATE TABLE sr_plain (k varchar, a int)",
+    );
+    let mut options = Options::new("transaction");
+    options
+        .sharded("sr_plain", "k", "text", "{jump: all}")
+        .on("sr_blank", "sr_plain", "k")
+        .on("sr_folded", "sr_plain", "k");
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    client.run("INSERT INTO sr_plain VALUES ('a', 1), ('A', 2), ('b', 3)");
+    assert_eq!(client.value("SELECT count(*) FROM sr_plain"), "3");
+    for table in ["sr_blank", "sr_folded"] {
+        for sql in [
+            format!("SELECT * FROM {table} WHERE k = 'a'"),
+            format!("SELECT k, count(*) FROM {table} GROUP BY k"),
+            format!("SELECT count(*) FROM {table} x JOIN sr_plain y ON x.k = y.k"),
+            format!("INSERT INTO {table} VALUES ('a', 1), ('A', 2), ('b', 3)"),
+            format!("UPDATE {table} SET a = 1 WHERE k = 'a'"),
+        ] {
+            let error = client.fails(&sql);
+            assert_eq!(error.code, "0A000", "{sql}: {error:?}");
+            assert!(error.detail.contains("\"k\""), "{sql}: {error:?}");
+        }
+    }
+}
