@@ -156,9 +156,16 @@ impl<'a, T: Twin> Portal<'a, T> {
             return Ok(());
         }
         let started = client.now();
-        let mut answer = match self.answer.take() {
-            Some(answer) => answer,
-            None => Answer::open(client, self.wide, shards, finish).await?,
+        let opened = match self.answer.take() {
+            Some(answer) => Ok(answer),
+            None => Answer::open(client, self.wide, shards, finish).await,
+        };
+        let mut answer = match (opened, &self.wide.route) {
+            (Err(Trouble::Unproven(_)), Route::Concat(_, _, Some(gather))) => {
+                self.is_gathered = true;
+                return self.fetch_gathered(client, gather, describe, max).await;
+            }
+            (opened, _) => opened?,
         };
         let result = answer.run(client, self.wide, describe, max).await;
         if let (Err(Trouble::Unproven(_)), Route::Concat(_, _, Some(gather))) =

@@ -333,12 +333,16 @@ pub(super) fn strange_by_dot(
     sources: &Sources<'_>,
     cursor: &Cursor<'_>,
 ) -> Option<Name> {
-    let text = cursor.text();
-    cursor.tokens().windows(3).find_map(|three| {
+    let (tokens, text) = (cursor.tokens(), cursor.text());
+    tokens.windows(3).enumerate().find_map(|(at, three)| {
         let [table, dot, token] = *three else {
             return None;
         };
         let name = (dot.kind == Token::Dot).then(|| word_name(token, text))??;
+        let next = tokens.get(at.saturating_add(3));
+        if next.is_some_and(|next| next.kind == Token::OpenParen) {
+            return None;
+        }
         let name = Name { schema: None, name };
         let is_strange = functions::is_grouping(&name)
             || routine(context, &name).is_some() && !is_plain(context, &name);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::placement::catalog::Table;
+use crate::placement::distribution::Distribution;
 use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
@@ -208,7 +209,10 @@ fn access(
         return refused(refuse::home_only(what, &table.name.to_string()));
     }
     match copied {
-        _ if spread => keyed(survey, block, cursor, &mut decision.exact),
+        _ if spread => match loose_key(survey) {
+            Some(fault) => refused(fault),
+            None => keyed(survey, block, cursor, &mut decision.exact),
+        },
         Some(copied) => {
             decision.exact = true;
             broadcast(survey, block, copied, cursor)
@@ -463,6 +467,14 @@ fn numbers_in_views(survey: &Survey<'_>) -> Option<String> {
     })
 }
 
+/// Why rows are not placed by a key that is compared otherwise than its text.
+fn loose_key(survey: &Survey<'_>) -> Option<Fault> {
+    survey.references.iter().find_map(|reference| {
+        let column = survey.context.loose(&reference.name)?;
+        Some(refuse::loose_key(&reference.name.to_string(), column))
+    })
+}
+
 /// Sharded tables take part: one shard if every reference is confined to its keys.
 fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bool) -> Access {
     let mut shared = None;
@@ -471,9 +483,6 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
         let name = reference.name.to_string();
         match reference.place {
             Rows::Sharded { distribution, .. } => {
-                if let Some(column) = survey.context.loose(&reference.name) {
-                    return refused(refuse::loose_key(&name, column));
-                }
                 if shared.is_some_and(|shared| shared != distribution) {
                     let first = first.as_deref().unwrap_or_default();
                     let otherwise = refuse::mixed(first, &name);
@@ -518,9 +527,8 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
         return refused(refuse::notify(&table));
     }
     let placed = shared.and_then(|shared| survey.context.topology.distribution(shared));
-    if survey.context.catalog.odd_enums
-        && placed.is_some_and(|placed| placed.key().contains(&KeyType::Enum))
-    {
+    let is_enum = |placed: &Distribution| placed.key().contains(&KeyType::Enum);
+    if survey.context.catalog.odd_enums && placed.is_some_and(is_enum) {
         return refused(refuse::odd_enums(&table));
     }
     if let Some(what) = unlike::numbers(*cursor).or_else(|| numbers_in_views(survey)) {

@@ -12,6 +12,7 @@ CREATE TABLE sr_fish (k bigint, count int, x int);
 CREATE TABLE sr_days (k bigint, day date, n int) PARTITION BY RANGE (day);
 CREATE TABLE sr_days_2020 PARTITION OF sr_days FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
 CREATE TABLE sr_days_rest PARTITION OF sr_days DEFAULT;
+CREATE FUNCTION sr_least(x int, y int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT least(x, y)';
 CREATE FUNCTION sr_add(bigint, sr_cats) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1';
 CREATE AGGREGATE sr_rows (sr_cats) (sfunc = sr_add, stype = bigint, initcond = '0');
 ";
@@ -161,19 +162,22 @@ fn characters_that_the_client_does_not_know_reach_the_twin() {
     }
     sides.both("RESET client_encoding");
     sides.same(&statements);
-    let by_value = "SELECT length(name), count(*) FROM sr_cats WHERE owner < $1 GROUP BY name";
+    let by_values = [
+        "SELECT length(name), count(*) FROM sr_cats WHERE owner < $1 GROUP BY name",
+        "SELECT k FROM sr_cats WHERE owner < $1 ORDER BY name COLLATE \"C\", k LIMIT 3",
+        "SELECT c.k FROM sr_cats c JOIN sr_fish f ON f.x = c.owner WHERE c.name > '' AND c.owner < $1",
+    ];
     for client in [&mut sides.client, &mut sides.reference] {
         client.run("SET client_encoding = 'LATIN1'");
     }
-    let ask = |client: &mut Client| {
-        let mut rows = client
-            .query_with(by_value, &[Some("9")])
-            .expect(by_value)
-            .rows;
-        rows.sort();
-        rows
-    };
-    assert_eq!(ask(&mut sides.client), ask(&mut sides.reference));
+    for sql in by_values {
+        let ask = |client: &mut Client| {
+            let mut rows = client.query_with(sql, &[Some("9")]).expect(sql).rows;
+            rows.sort();
+            rows
+        };
+        assert_eq!(ask(&mut sides.client), ask(&mut sides.reference), "{sql}");
+    }
     let out_of_sync = sides.herd.metric("pgherd_out_of_sync_total", "");
     assert_eq!(out_of_sync, Some(0.0));
 }
@@ -186,6 +190,7 @@ fn a_name_behind_a_dot_may_be_an_aggregate() {
         "SELECT sr_cats.count FROM sr_cats",
         "SELECT (c).count FROM sr_cats c",
         "SELECT c.sr_rows FROM sr_cats c",
+        "SELECT pg_catalog.count(*) FROM sr_cats c",
         "SELECT 1 FROM sr_cats c ORDER BY c.count",
         "SELECT c.count FROM sr_cats c LIMIT 1",
         "SELECT owner, c.count FROM sr_cats c GROUP BY owner",
@@ -193,6 +198,17 @@ fn a_name_behind_a_dot_may_be_an_aggregate() {
         "SELECT f.count FROM sr_fish f ORDER BY f.count",
         "SELECT f.count, c.count FROM sr_fish f JOIN sr_cats c ON c.k = f.x GROUP BY f.count",
         "SELECT f.sum FROM sr_fish f",
+    ]);
+}
+
+#[test]
+fn arguments_may_be_named() {
+    Sides::start().same(&[
+        "SELECT sr_least(x => owner, y => 2) FROM sr_cats ORDER BY k",
+        "SELECT sr_least(y := owner, x => 1), count(*) FROM sr_cats GROUP BY 1",
+        "SELECT sr_least(x => c.owner, y => f.x) FROM sr_cats c JOIN sr_fish f ON f.x = c.owner",
+        "SELECT make_interval(days => owner), x FROM sr_cats JOIN sr_fish ON x = owner",
+        "SELECT sr_least(1, y => x) FROM sr_fish WHERE k = 2",
     ]);
 }
 

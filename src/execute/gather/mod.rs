@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
 use crate::planner::plan::Gather;
+use crate::planner::refuse;
 use crate::server::hidden;
 use crate::server::pool::Lease;
 use crate::server::settings::quote_literal;
@@ -259,7 +260,8 @@ impl Run {
         self.description = description;
         let explain = Explain::of(wide, combined);
         if explain.as_ref().is_none_or(|explain| explain.analyze) {
-            self.loaded
+            let fetched = self
+                .loaded
                 .fetch(
                     client,
                     turn,
@@ -268,7 +270,8 @@ impl Run {
                     (block.as_ref(), &style),
                     &mut self.own,
                 )
-                .await?;
+                .await;
+            fetched.map_err(drifted)?;
         }
         if let Some(explain) = &explain {
             let told = if explain.analyze {
@@ -388,8 +391,21 @@ fn no_twin(gather: &Gather) -> Fault {
     let fault = Fault::clone(&gather.otherwise);
     let hint = fault.hint.clone().unwrap_or_default();
     fault.hint(format!(
-        "{hint} Or run pgherd setup, so that the gather server finishes such statements."
+        "Run pgherd setup, which makes the twins that such statements are finished on. Or do without: {hint}"
     ))
+}
+
+/// What a shard has not got of what the twin has was changed since the twin was made.
+fn drifted(trouble: Trouble) -> Trouble {
+    let Trouble::Server(error) = &trouble else {
+        return trouble;
+    };
+    let fields = backend::error_fields(error.get(frame::HEADER..).unwrap_or_default());
+    if !matches!(fields.code(), "42703" | "42P01") {
+        return trouble;
+    }
+    let told = format!("A shard says: {}.", fields.message());
+    Trouble::Fault(refuse::stale_catalog().detail(told))
 }
 
 fn gone() -> Fault {

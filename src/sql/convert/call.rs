@@ -57,7 +57,20 @@ impl Converter<'_> {
         let mut read = Vec::with_capacity(args.len());
         for arg in args {
             let arg = match arg {
-                ast::FunctionArg::Unnamed(arg) | ast::FunctionArg::Named { arg, .. } => arg,
+                ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::BinaryOp {
+                    left,
+                    op: ast::BinaryOperator::Assignment,
+                    right,
+                })) if matches!(*left, ast::Expr::Identifier(_)) => {
+                    ast::FunctionArgExpr::Expr(*right)
+                }
+                ast::FunctionArg::Unnamed(arg)
+                | ast::FunctionArg::Named { arg, .. }
+                | ast::FunctionArg::ExprNamed {
+                    name: ast::Expr::Identifier(_),
+                    operator: ast::FunctionArgOperator::RightArrow,
+                    arg,
+                } => arg,
                 ast::FunctionArg::ExprNamed { .. } => return unknown("a computed argument name"),
             };
             read.push(match arg {
