@@ -269,7 +269,7 @@ mod tests {
                 "Inner",
                 "((a.x = b.y) AND (a.z = b.z))",
                 "",
-                [below, scan("b", "Inner")],
+                &[below, scan("b", "Inner")],
             );
             let wanted = if passes {
                 vec!["x = b.y", "z = b.z"]
@@ -283,7 +283,7 @@ mod tests {
             "Inner",
             "(a.x = b.y)",
             "",
-            [grouped.clone(), scan("b", "Inner")],
+            &[grouped.clone(), scan("b", "Inner")],
         );
         assert!(told(&plan, "a").is_empty());
         // What is grouped by a column has only values of the column.
