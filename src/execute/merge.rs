@@ -21,7 +21,7 @@ use crate::wire::backend;
 use crate::wire::frame::HEADER;
 
 use super::concat::Columns;
-use super::member::{CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open};
+use super::member::{CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open_parts};
 use super::pushed::Pushed;
 use super::{Conversation, Trouble, Wide, complete};
 
@@ -118,7 +118,7 @@ impl Answer {
         finish: &Arc<Finish>,
     ) -> Result<Answer, Trouble> {
         let pushed = Pushed::of(client, wide, finish)?;
-        let members = open(client, shards).await?;
+        let members = open_parts(client, shards).await?;
         let mut answer = Answer {
             feeds: members.iter().map(|_| Feed::default()).collect(),
             members,

@@ -131,6 +131,10 @@ pub enum Effect {
     SetTransaction {
         modes: String,
     },
+    /// `SET CONSTRAINTS`: holds for the block. `rest` is the text after it, verbatim.
+    SetConstraints {
+        rest: String,
+    },
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.

@@ -62,6 +62,7 @@ mod shared;
 mod sharing;
 mod statistics;
 mod tenants;
+mod transactions;
 mod transcript;
 mod twins;
 mod values;

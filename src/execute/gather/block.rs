@@ -63,11 +63,6 @@ impl Block {
         matches!(self.isolation.as_str(), "repeatable read" | "serializable")
     }
 
-    /// Opens a transaction that keeps a snapshot for the block on another shard.
-    pub(super) fn opening(&self) -> String {
-        format!("BEGIN ISOLATION LEVEL {} READ ONLY", self.isolation)
-    }
-
     /// Brings the styles that values are written in back to the block's, where they are not read back alike.
     pub(super) fn restoring(&self) -> Option<String> {
         let [(_, dates), (_, intervals), (_, digits)] = &self.styles;
