@@ -716,6 +716,14 @@ impl Member {
         }
     }
 
+    /// Reads what is owed; what does not end in time stays.
+    async fn drain(&mut self) {
+        if let Some(connection) = self.lease.connection() {
+            let drained = hidden::wait_for_ready(connection);
+            drop(tokio::time::timeout(CALM_LIMIT, drained).await);
+        }
+    }
+
     /// A connection that the client has, in sync.
     pub(super) async fn of<C: Conversation>(
         client: &mut C,
@@ -828,8 +836,16 @@ pub(super) fn targets<'m>(members: impl IntoIterator<Item = &'m Member>) -> Vec<
 /// of the client reaches none of them: they may soon work for others.
 pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
     client.forget_targets();
+    let failed = members.iter().any(|member| {
+        let connection = member.lease.peek();
+        connection.is_some_and(|connection| connection.status == Status::Failed)
+    });
     for mut member in members {
         if member.joined {
+            if !failed {
+                // A cancel request would fail the block.
+                member.drain().await;
+            }
             member.calm(client).await;
             client.return_joined(member.lease);
             continue;

@@ -219,6 +219,7 @@ impl Session {
         if let Route::Concat(_, _, Some(gather)) = &route
             && self.block.is_some()
             && !self.database.twins.is_empty()
+            && !self.database.shared.twins.are_missing()
         {
             return Route::Gather(Arc::clone(gather));
         }
