@@ -156,6 +156,11 @@ fn config() -> Config {
         ..app.clone()
     };
     Config {
+        two_phase: true,
+        recovery: crate::config::Recovery {
+            every: Duration::from_secs(2),
+            age: Duration::from_secs(5),
+        },
         name: "herd".into(),
         engines: Some(2),
         log: Log {

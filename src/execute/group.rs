@@ -205,6 +205,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)
+            | Route::Each(_)
             | Route::InsertSplit(_) => None,
         }
     }
@@ -290,7 +291,10 @@ impl<'a, T: Twin> Portal<'a, T> {
         if self.executed && !by_rows {
             return Err(one_at_a_time());
         }
-        let has_rows = matches!(self.wide.route, Route::Concat(..) | Route::InsertSplit(_));
+        let has_rows = matches!(
+            self.wide.route,
+            Route::Concat(..) | Route::InsertSplit(_) | Route::Each(_)
+        );
         if has_rows && max != 0 && !by_rows {
             return Err(row_limit());
         }
@@ -317,7 +321,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             return Ok(());
         }
         let first = match &self.wide.route {
-            Route::Concat(shards, ..) => shards.iter().next(),
+            Route::Concat(shards, ..) | Route::Each(shards) => shards.iter().next(),
             Route::InsertSplit(shares) => shares.first().map(|share| share.shard),
             Route::Session
             | Route::Anywhere

@@ -36,14 +36,14 @@ enum Form {
 
 /// What the shards returned.
 #[derive(Default)]
-struct Returned {
+pub(super) struct Returned {
     columns: Columns,
     /// The first RowDescription.
-    description: Vec<u8>,
+    pub(super) description: Vec<u8>,
     /// Of each shard, its DataRows.
-    rows: Vec<Vec<Vec<u8>>>,
+    pub(super) rows: Vec<Vec<Vec<u8>>>,
     bytes: usize,
-    count: u64,
+    pub(super) count: u64,
 }
 
 /// Sends each of `shares` its rows.
@@ -167,7 +167,8 @@ async fn insert<C: Conversation>(
     Ok((returned, refused))
 }
 
-async fn listen<C: Conversation>(
+/// Reads one shard's answer.
+pub(super) async fn listen<C: Conversation>(
     client: &mut C,
     member: &mut Member,
     returned: &mut Returned,
@@ -413,7 +414,7 @@ fn unread() -> Fault {
 fn too_large() -> Fault {
     Fault::error(
         SqlState::BUDGET_SPENT,
-        "the rows returned by an INSERT into several shards take too much memory",
+        "the rows returned by a write on several shards take too much memory",
     )
-    .hint("Return fewer columns or insert fewer rows at once, or raise max_multi_bytes.")
+    .hint("Return fewer columns or write fewer rows at once, or raise max_multi_bytes.")
 }

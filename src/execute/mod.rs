@@ -8,6 +8,7 @@
 mod broadcast;
 mod concat;
 mod copy;
+mod each;
 mod gather;
 mod group;
 mod insert;
@@ -509,6 +510,7 @@ async fn carry_out<C: Conversation>(
         }
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
+        Route::Each(shards) => each::run(client, wide, shards, describe).await,
         Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
@@ -525,6 +527,7 @@ async fn carry_out<C: Conversation>(
         | Route::AnyShard
         | Route::Single(_)
         | Route::Concat(..)
+        | Route::Each(_)
         | Route::Gather(_)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };

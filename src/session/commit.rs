@@ -20,6 +20,10 @@ use super::client::Activity;
 
 /// How a block is to end.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 pub(crate) struct Ending {
     pub(crate) commits: bool,
     pub(crate) chain: bool,
@@ -46,7 +50,10 @@ const REFUSED: Duration = Duration::from_secs(2);
 
 /// Whether the shards of a database can commit in two phases.
 #[derive(Debug, Default)]
-pub struct TwoPhase(Mutex<Option<(u64, Instant, Result<(), Fault>)>>);
+pub struct TwoPhase(Mutex<Option<Said>>);
+
+/// Under which configuration, and when.
+type Said = (u64, Instant, Result<(), Fault>);
 
 impl TwoPhase {
     /// What they said under this configuration; `None` where they are to be asked.
@@ -107,9 +114,10 @@ impl Session {
     /// Runs a statement over several shards; a block that is implied by it ends when its group does.
     pub(super) async fn run_wide(&mut self, wide: Wide) -> Result<(), End> {
         let is_text = matches!(wide.source, Source::Text(_));
-        let mode = match &wide.effect {
-            Effect::SetConstraints { rest } => Some(format!("SET CONSTRAINTS {rest}")),
-            _ => None,
+        let mode = if let Effect::SetConstraints { rest } = &wide.effect {
+            Some(format!("SET CONSTRAINTS {rest}"))
+        } else {
+            None
         };
         self.answered = false;
         crate::execute::run(self, wide).await?;
@@ -359,17 +367,15 @@ impl Session {
         if names.into_iter().all(is_same) {
             return String::new();
         }
-        let mut sql = "SET CONSTRAINTS ALL IMMEDIATE;".to_owned();
-        let authorization = self.settings.get("session_authorization");
-        sql.push_str(&match authorization {
-            Some(role) => format!("SET LOCAL SESSION AUTHORIZATION {role};"),
-            None => "SET LOCAL SESSION AUTHORIZATION DEFAULT;".to_owned(),
-        });
-        sql.push_str(&match self.settings.get("role") {
-            Some(role) => format!("SET LOCAL ROLE {role};"),
-            None => "SET LOCAL ROLE NONE;".to_owned(),
-        });
-        sql
+        let of = |name: &str, otherwise: &'static str| {
+            let set = self.settings.get(name);
+            set.map_or_else(|| otherwise.to_owned(), str::to_owned)
+        };
+        format!(
+            "SET CONSTRAINTS ALL IMMEDIATE;SET LOCAL SESSION AUTHORIZATION {};SET LOCAL ROLE {};",
+            of("session_authorization", "DEFAULT"),
+            of("role", "NONE")
+        )
     }
 
     fn tell_end(&mut self, ending: Ending, commits: bool, end: commit::End, block: &Block) {

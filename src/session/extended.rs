@@ -714,7 +714,7 @@ impl Session {
             // It is committed with the rest of its group.
             self.block = Some(Box::new(super::block::Block::implied(&self.settings)));
         }
-        Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
+        Stop::Task(Box::new(super::Task::Wide(Box::new(crate::execute::Wide {
             route,
             source: crate::execute::Source::Bind {
                 portal: bind.portal.to_vec(),
@@ -725,7 +725,7 @@ impl Session {
             effect,
             lexing: prepared.reading.lexing,
             tenant: self.tenant_value(),
-        })))
+        }))))
     }
 
     /// Answers the Parses that wait: the wide statement they belong to judges the text itself.
@@ -1226,7 +1226,7 @@ fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
     use planner::plan::Route;
     match route {
         Route::Broadcast { transaction } => *transaction,
-        Route::CopySplit(_) | Route::InsertSplit(_) => true,
+        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) => true,
         Route::Concat(..) => statement.writes,
         Route::Session
         | Route::Anywhere

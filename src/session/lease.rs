@@ -189,6 +189,20 @@ impl Session {
             | Effect::CopyIn { .. }
             | Effect::CopyOut { .. } => {}
         }
+        self.place_by_access(statement, values)
+    }
+
+    fn place_by_access(
+        &self,
+        statement: &Statement,
+        values: &dyn Values,
+    ) -> Result<Place, Fault> {
+        let here = |binds| {
+            Ok(Place::Shard {
+                shard: self.here_or_home(),
+                binds,
+            })
+        };
         if let Effect::SetConstraints { .. } = &statement.effect
             && self.is_spread()
         {
@@ -222,6 +236,7 @@ impl Session {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)
+            | Route::Each(_)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
         }
     }

@@ -118,7 +118,7 @@ impl From<Fault> for Stop {
 #[derive(Debug)]
 pub(crate) enum Task {
     /// A simple query that runs on several shards.
-    Wide(crate::execute::Wide),
+    Wide(Box<crate::execute::Wide>),
     /// The end of a block that is open on several shards.
     End(commit::Ending),
 }

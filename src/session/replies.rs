@@ -814,6 +814,17 @@ impl Session {
                 }
             }
             Effect::Listen { .. } | Effect::Unlisten { .. } => self.listens_in_transaction(effect),
+            _ => self.apply_to_parts(effect),
+        }
+    }
+
+    /// The effect on an open block of what all of its parts do.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
+    fn apply_to_parts(&mut self, effect: &Effect) {
+        match effect {
             Effect::Savepoint(name) => {
                 self.set_savepoint(name);
                 self.tell_parts(&format!("SAVEPOINT {}", quote_ident(name)));

@@ -728,7 +728,7 @@ impl Session {
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
         let result = match task {
-            Task::Wide(wide) => self.run_wide(wide).await,
+            Task::Wide(wide) => self.run_wide(*wide).await,
             Task::End(ending) => self.end_everywhere(ending).await,
         };
         let left = std::mem::take(&mut self.copy_left);

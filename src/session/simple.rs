@@ -203,14 +203,14 @@ impl Session {
         self.tally(script, &statement.effect);
         self.note_unclear_id(statement);
         self.unnamed = None;
-        Stop::Task(Box::new(Task::Wide(Wide {
+        Stop::Task(Box::new(Task::Wide(Box::new(Wide {
             route,
             source: Source::Text(text.to_vec()),
             verb: statement.verb,
             effect,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
-        })))
+        }))))
     }
 
     /// In a block what would be put together here is finished on a twin where there is one, so that no other shard
@@ -281,7 +281,7 @@ impl Session {
     fn shards_of(&self, route: &Route) -> ShardSet {
         let topology = &self.database.topology;
         match route {
-            Route::Concat(shards, ..) => shards.clone(),
+            Route::Concat(shards, ..) | Route::Each(shards) => shards.clone(),
             Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
             Route::CopySplit(split) => {
                 let distribution = topology.distribution(split.distribution);
@@ -402,14 +402,14 @@ impl Session {
             let Place::Wide(route) = place else {
                 return Ok(());
             };
-            return Err(Stop::Task(Box::new(Task::Wide(Wide {
+            return Err(Stop::Task(Box::new(Task::Wide(Box::new(Wide {
                 route,
                 source: Source::Text(text.to_vec()),
                 verb,
                 effect,
                 lexing: self.facts().lexing,
                 tenant: self.tenant_value(),
-            }))));
+            })))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         for statement in statements {
@@ -1154,6 +1154,7 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
+        | Route::Each(_)
         | Route::Concat(..) => "a statement over several shards",
     };
     Fault::error(

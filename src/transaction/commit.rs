@@ -18,7 +18,7 @@ use super::machine::{Heard, Machine, Order, Outcome};
 
 /// How long one step may take before its answer counts as lost, unless `query_timeout` is longer: a PREPARE or a
 /// COMMIT runs deferred triggers, and may wait for replicas.
-const STEP_LIMIT: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_mins(1);
 /// The same once the decision is made: recovery does what is left.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 

@@ -37,4 +37,6 @@ pub mod decided;
 pub mod failpoint;
 pub mod gid;
 pub mod machine;
+#[cfg(test)]
+mod model;
 pub mod recovery;

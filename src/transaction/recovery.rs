@@ -106,19 +106,18 @@ pub async fn recover(control: &Control, deployment: &str, database: &str, age: D
         if found.prepared.age < age {
             continue;
         }
-        let decision = match settled.get(base.as_str()) {
-            Some(known) => *known,
-            None => {
-                failpoint::pass("before_settle");
-                let decision = control.settle(database, decider, base).await;
-                let decision = decision.unwrap_or_else(|fault| {
-                    tracing::warn!(%database, shard = %decider, error = %fault, "could not find out what was decided");
-                    None
-                });
-                failpoint::pass("after_settle");
-                settled.insert(base, decision);
-                decision
-            }
+        let decision = if let Some(known) = settled.get(base.as_str()) {
+            *known
+        } else {
+            failpoint::pass("before_settle");
+            let decision = control.settle(database, decider, base).await;
+            let decision = decision.unwrap_or_else(|fault| {
+                tracing::warn!(%database, shard = %decider, error = %fault, "could not find out what was decided");
+                None
+            });
+            failpoint::pass("after_settle");
+            settled.insert(base, decision);
+            decision
         };
         let gid = &found.prepared.gid;
         let Some(commits) = decision else {
