@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::control::Control;
 use crate::control::decisions::{Decision, Prepared};
-use crate::error::Fault;
+use crate::error::{Fault, SqlState};
 
 use super::{failpoint, gid};
 
@@ -163,4 +163,42 @@ async fn clear(control: &Control, database: &str, age: Duration, survey: &Survey
             tracing::warn!(%database, shard = %decider, error = %fault, "could not take back decisions");
         }
     }
+}
+
+/// Ends one prepared transaction of ours as a person says, whose decider may be lost for good. Returns whether
+/// there was one of this name.
+///
+/// # Errors
+/// 22023 where the opposite was decided; why it could not be ended.
+///
+/// # Cancel safety
+/// Safe: it is ended or not.
+pub async fn resolve_one(
+    control: &Control,
+    deployment: &str,
+    database: &str,
+    gid: &str,
+    commits: bool,
+) -> Result<bool, Fault> {
+    let survey = Survey::of(control, deployment, database).await;
+    let found = survey.found.iter().find(|found| found.prepared.gid == gid);
+    let Some(Found {
+        shard,
+        decided: Some((base, decider)),
+        ..
+    }) = found
+    else {
+        return Ok(false);
+    };
+    if survey.decision(base, decider) == Some(!commits) {
+        return Err(Fault::error(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "the opposite was decided of this transaction",
+        )
+        .detail(format!("Shard \"{decider}\" has the decision."))
+        .hint("Use RESOLVE without a name: it does what was decided."));
+    }
+    tracing::warn!(%database, %shard, %gid, commits, "a prepared transaction is ended by hand");
+    control.finish(database, shard, gid, commits).await?;
+    Ok(true)
 }
