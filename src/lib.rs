@@ -88,6 +88,8 @@ pub mod control;
 pub mod server;
 
 // Floor 3: conversations. Carry decisions out.
+pub mod transaction;
+
 pub mod execute;
 
 pub mod session;

@@ -47,7 +47,17 @@ pub enum Act {
     Enable(String),
     WaitClose(Option<String>),
     Shutdown(Shutdown),
-    Set { key: String, value: String },
+    Set {
+        key: String,
+        value: String,
+    },
+    /// Ends what was left prepared, by what was decided.
+    Resolve(Option<String>),
+    /// Ends one prepared transaction of ours as a person says.
+    ResolveOne {
+        gid: String,
+        commits: bool,
+    },
 }
 
 impl Act {
@@ -65,6 +75,7 @@ impl Act {
             Act::WaitClose(_) => "WAIT_CLOSE",
             Act::Shutdown(_) => "SHUTDOWN",
             Act::Set { .. } => "SET",
+            Act::Resolve(_) | Act::ResolveOne { .. } => "RESOLVE",
         }
     }
 }
@@ -152,6 +163,15 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
         "RECONNECT" => Ok(Act::Reconnect(database()?)),
         "KILL" => Ok(Act::Kill(database()?)),
         "WAIT_CLOSE" => Ok(Act::WaitClose(database()?)),
+        "RESOLVE" => match arguments {
+            [Token::Text(gid), how] if how.is("commit") || how.is("rollback") => {
+                Ok(Act::ResolveOne {
+                    gid: gid.clone(),
+                    commits: how.is("commit"),
+                })
+            }
+            _ => Ok(Act::Resolve(database()?)),
+        },
         "DISABLE" => required()?.map(Act::Disable),
         "ENABLE" => required()?.map(Act::Enable),
         "RELOAD" if arguments.is_empty() => Ok(Act::Reload),
@@ -300,6 +320,12 @@ mod tests {
             value: "debug".into(),
         };
         assert_eq!(act("set log.level = debug"), Some(dotted));
+        assert_eq!(act("resolve shop"), Some(Act::Resolve(Some("shop".into()))));
+        let one = Act::ResolveOne {
+            gid: "pgherd:x".into(),
+            commits: false,
+        };
+        assert_eq!(act("RESOLVE 'pgherd:x' ROLLBACK"), Some(one));
     }
 
     #[test]
@@ -320,6 +346,7 @@ mod tests {
             "'a'",
             "select * from t",
             "pause 'shop'",
+            "resolve 'x' maybe",
             "set a =",
             "set a. = b",
         ] {

@@ -159,6 +159,11 @@ impl Console {
             }
             Act::Shutdown(how) => herd.shutdown(*how).await,
             Act::Set { key, value } => self.set(key, value).await,
+            Act::Resolve(name) => {
+                self.check(name.as_deref(), act.word()).await?;
+                herd.resolve(name.as_deref()).await
+            }
+            Act::ResolveOne { gid, commits } => herd.resolve_one(gid, *commits).await,
         };
         done.map(|()| Vec::new())
     }

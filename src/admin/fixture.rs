@@ -16,7 +16,8 @@ use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
 use crate::metrics::view::{
     Address, ClientRow, ClientState, DatabaseRow, Detail, ErrorRow, HostRow, MemoryRow, PoolRow,
-    Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, TwinRow, TwinState, UserRow,
+    PreparedRow, Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, TwinRow,
+    TwinState, UserRow,
 };
 use crate::planner::tally::Way;
 
@@ -73,6 +74,14 @@ impl Herd for TestHerd {
 
     fn resume<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
         self.told(format!("resume {database:?}"))
+    }
+
+    fn resolve<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        self.told(format!("resolve {database:?}"))
+    }
+
+    fn resolve_one<'a>(&'a self, gid: &'a str, commits: bool) -> Doing<'a, ()> {
+        self.told(format!("resolve {gid} {commits}"))
     }
 
     fn reconnect<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
@@ -156,6 +165,11 @@ fn config() -> Config {
         ..app.clone()
     };
     Config {
+        two_phase: true,
+        recovery: crate::config::Recovery {
+            every: Duration::from_secs(2),
+            age: Duration::from_secs(5),
+        },
         name: "herd".into(),
         engines: Some(2),
         log: Log {
@@ -423,6 +437,26 @@ fn counts() -> Snapshot {
         shards: vec![
             shard("shard_0", Some("connection refused"), 0),
             shard("shard_1", None, 300),
+        ],
+        prepared: vec![
+            PreparedRow {
+                database: "shop".into(),
+                shard: "shard_1".into(),
+                gid: "pgherd:herd:shop:shard_0:0123456789abcdef0123456789abcdef:1".into(),
+                age: Duration::from_secs(7),
+                owner: "app".into(),
+                decider: Some("shard_0".into()),
+                decision: Some("commit".into()),
+            },
+            PreparedRow {
+                database: "shop".into(),
+                shard: "shard_1".into(),
+                gid: "mine".into(),
+                age: Duration::from_hours(1),
+                owner: "ann".into(),
+                decider: None,
+                decision: None,
+            },
         ],
         twins: vec![TwinRow {
             database: "shop".into(),

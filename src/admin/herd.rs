@@ -81,6 +81,12 @@ pub trait Herd: Debug + Send + Sync {
     /// Changes a limit or a timeout until the next reload.
     fn set<'a>(&'a self, key: &'a str, value: &'a str) -> Doing<'a, ()>;
 
+    /// Ends what was left prepared on the shards, by what was decided, however young it is.
+    fn resolve<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()>;
+
+    /// Ends one prepared transaction of ours where nothing was decided, or what is wanted.
+    fn resolve_one<'a>(&'a self, gid: &'a str, commits: bool) -> Doing<'a, ()>;
+
     /// The shards whose primaries do not answer; asked within a second or two, not remembered.
     fn unready(&self) -> Doing<'_, Vec<Unready>>;
 }

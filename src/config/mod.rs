@@ -53,12 +53,24 @@ pub struct Config {
     pub limits: Limits,
     /// Where and how far queries over several shards are finished.
     pub gather: Gather,
+    /// Whether a transaction may write on several shards.
+    pub two_phase: bool,
+    pub recovery: Recovery,
     /// Databases by name, without `"*"`.
     pub databases: BTreeMap<String, Database>,
     /// The `"*"` entry: databases not named above, on one server, pooled only.
     pub fallback: Option<Fallback>,
     /// Every key with its effective value and default, in the order of the key table: SHOW CONFIG.
     pub settings: Vec<Setting>,
+}
+
+/// Ending what killed proxies and servers left prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// How often it is looked for.
+    pub every: Duration,
+    /// How old it must be.
+    pub age: Duration,
 }
 
 /// One row of SHOW CONFIG.

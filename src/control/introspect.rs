@@ -33,6 +33,7 @@ const TABLES: &str = "
     LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
     LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^pg_(toast|temp)'
+      AND (n.nspname, c.relname) <> ('pgherd', 'decision')
     ORDER BY 1, 2, a.attnum";
 
 /// Whether the texts of a database compare by their bytes, as clients see these in UTF-8.
@@ -76,6 +77,7 @@ const FUNCTIONS: &str = "
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
     LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
     WHERE p.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
+      AND (n.nspname, p.proname) <> ('pgherd', 'decide')
     ORDER BY 2, 3, 1";
 
 /// Operators and casts of the users', with the functions behind them.
@@ -134,6 +136,7 @@ const EXPRESSIONS: &str = "
     JOIN pg_catalog.pg_class c ON c.oid = e.relation
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
+      AND (n.nspname, c.relname) <> ('pgherd', 'decision')
     ORDER BY 1, 2, 3, 4, 5";
 
 /// Views that are not PostgreSQL's own, with the tables and views they read.
@@ -217,7 +220,7 @@ const OWN_FUNCTIONS: &str = "
     SELECT DISTINCT p.proname::text
     FROM pg_catalog.pg_proc p
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgherd')
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                       WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
                         AND d.objid = p.oid AND d.deptype = 'e')

@@ -5,6 +5,7 @@
 //! own. Every wait has a limit: connecting takes `server_connect_timeout`, a query [`QUERY_TIMEOUT`].
 
 mod check;
+pub mod decisions;
 mod directories;
 mod finding;
 pub mod ids;
@@ -225,7 +226,7 @@ impl Control {
     }
 
     /// In the order of the configuration; none for a database that is not in it.
-    fn shard_names(&self, database: &str) -> Vec<String> {
+    pub fn shard_names(&self, database: &str) -> Vec<String> {
         let database = self.config.databases.get(database);
         let shards = database.map(|database| database.shards.as_slice());
         let names = shards.unwrap_or_default().iter();

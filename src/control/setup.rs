@@ -29,6 +29,12 @@ impl Control {
                 Err(fault) => from_fault(&fault),
             };
             findings.push(finding.on(&shard));
+            let finding = match self.make_decisions(database, &shard).await {
+                Ok(true) => Finding::new(Level::Note, "created the table of decisions"),
+                Ok(false) => Finding::new(Level::Note, "the table of decisions is there already"),
+                Err(fault) => from_fault(&fault),
+            };
+            findings.push(finding.on(&shard));
         }
         let config = self.database(database)?;
         for table in &config.tables {

@@ -4,7 +4,7 @@ use crate::error::{Fault, SqlState};
 use crate::planner::plan::Effect;
 use crate::wire::frame::{self, Split};
 
-use super::member::{Member, bytes_max, close, commit, open};
+use super::member::{Member, bytes_max, close, commit_all, open_parts};
 use super::{Conversation, Trouble, Wide};
 
 /// In one transaction a shard; commits start when all have succeeded.
@@ -13,11 +13,19 @@ pub(super) async fn run<C: Conversation>(
     wide: &Wide,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let shards = client.topology().all();
+    client.park_current();
+    let shards = match (&wide.effect, client.parts()) {
+        // Of a block: those that have joined.
+        (Effect::SetConstraints { .. }, Some(parts)) => {
+            let shards = parts.iter().map(|lease| lease.pool().target.shard);
+            shards.collect()
+        }
+        _ => client.topology().all(),
+    };
     if wide.effect == Effect::Ddl {
         client.schema_may_change();
     }
-    let mut members = open(client, &shards).await?;
+    let mut members = open_parts(client, &shards).await?;
     let mut answer = Vec::new();
     let result = in_transactions(client, wide, describe, &mut members, &mut answer).await;
     close(client, members).await;
@@ -34,19 +42,25 @@ async fn in_transactions<C: Conversation>(
     client: &mut C,
     wide: &Wide,
     describe: bool,
-    members: &mut [Member],
+    members: &mut Vec<Member>,
     answer: &mut Vec<u8>,
 ) -> Result<(), Trouble> {
     let home = client.topology().home();
+    let first = members.first().map(|member| member.shard);
+    let has_home = members.iter().any(|member| member.shard == home);
     // One after the other, in the order of the shards: two such statements that lock the same rows wait for
     // each other on the first shard only, and never in a circle, which no server could see.
     for member in members.iter_mut() {
-        member.push_hidden("BEGIN")?;
+        member.begin()?;
         member.push_statement(client, &wide.source, describe)?;
-        let shown = member.shard == home;
+        let shown = if has_home {
+            member.shard == home
+        } else {
+            Some(member.shard) == first
+        };
         listen(client, member, shown, answer).await?;
     }
-    commit(client, members).await
+    commit_all(client, members).await
 }
 
 /// What came before an error: the notices of an answer.
@@ -107,7 +121,8 @@ pub(super) async fn one_by_one<C: Conversation>(
         let name = client.topology().name(shard).to_owned();
         let mut one = crate::placement::ShardSet::default();
         one.insert(shard);
-        let mut members = open(client, &one).await?;
+        // Within a block the server refuses it.
+        let mut members = open_parts(client, &one).await?;
         let mut result = Ok(());
         for member in &mut members {
             member.push_statement(client, &wide.source, describe)?;

@@ -8,7 +8,7 @@ use crate::placement::ShardSet;
 use crate::planner::plan::{Effect, Explained};
 use crate::wire::backend;
 
-use super::member::{Heard, Member, close, open};
+use super::member::{Heard, Member, close, open_parts};
 use super::{Conversation, Trouble, Wide, complete};
 
 /// What the shards have said so far.
@@ -28,7 +28,7 @@ pub(super) async fn run<C: Conversation>(
     shards: &ShardSet,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let mut members = open(client, shards).await?;
+    let mut members = open_parts(client, shards).await?;
     let result = read_all(client, wide, describe, &mut members).await;
     close(client, members).await;
     let answer = result?;

@@ -24,7 +24,7 @@ use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 use crate::wire::oids::Naming;
 
-use super::member::{CLIENT_BUFFER, Heard, Member, SCRATCH, close, commit, open};
+use super::member::{CLIENT_BUFFER, Heard, Member, SCRATCH, close, commit_all, open_parts};
 use super::{Conversation, Copied, Source, Trouble, Wide, complete, unmapped_fault};
 
 /// Bytes that wait for one shard before the client is read on.
@@ -230,7 +230,7 @@ async fn carry_out<C: Conversation>(
     shards: &ShardSet,
     mut rows: Rows<'_>,
 ) -> Result<(), Trouble> {
-    let members = open(client, shards).await?;
+    let members = open_parts(client, shards).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
         .enumerate()
@@ -252,7 +252,7 @@ async fn carry_out<C: Conversation>(
     }
     let mut members: Vec<Member> = lanes.into_iter().map(|lane| lane.member).collect();
     let result = match result {
-        Ok(count) => commit(client, &mut members).await.map(|()| count),
+        Ok(count) => commit_all(client, &mut members).await.map(|()| count),
         Err(trouble) => Err(trouble),
     };
     close(client, members).await;
@@ -427,7 +427,7 @@ async fn start<C: Conversation>(
 ) -> Result<(), Trouble> {
     let source = Source::Text(wide.source.sql().to_vec());
     for lane in lanes.iter_mut() {
-        lane.member.push_hidden("BEGIN")?;
+        lane.member.begin()?;
         lane.member.push_statement(client, &source, false)?;
         lane.member.start_sending()?;
     }

@@ -11,7 +11,7 @@ use crate::wire::backend;
 use crate::wire::frontend::{self, Execute, Target};
 
 use super::gather::Gathered;
-use super::member::{close, open};
+use super::member::{close, open_parts};
 use super::merge::Answer;
 use super::{Conversation, End, Trouble, Twin, Wide, carry_out, complete, report};
 
@@ -39,9 +39,7 @@ struct Portal<'a, T> {
     description: Vec<u8>,
 }
 
-/// Answers the group that a Bind of a wide statement belongs to, up to its Sync.
-///
-/// The statement is a transaction of its own, so another one in the same group is refused.
+/// Answers the group that a Bind of a wide statement belongs to, up to its Sync, or up to another statement.
 pub(super) async fn run<C: Conversation>(
     client: &mut C,
     wide: &Wide,
@@ -63,16 +61,26 @@ pub(super) async fn run<C: Conversation>(
     };
     let result = portal.follow(client).await;
     portal.end(client).await;
-    result?;
-    client.reply_ready();
+    if result? {
+        client.reply_ready();
+    }
     Ok(())
 }
 
 impl<'a, T: Twin> Portal<'a, T> {
-    /// Carries out what the client sends, up to its Sync.
-    async fn follow<C: Conversation<Twin = T>>(&mut self, client: &mut C) -> Result<(), End> {
+    /// Carries out what the client sends, up to its Sync. Returns whether that has come: otherwise another
+    /// statement has.
+    async fn follow<C: Conversation<Twin = T>>(&mut self, client: &mut C) -> Result<bool, End> {
         let mut failed = false;
         loop {
+            if !failed && matches!(client.next_tag().await?, b'P' | b'B') {
+                if !std::mem::take(&mut self.describe) {
+                    return Ok(false);
+                }
+                let result = self.describe(client).await;
+                failed = !report(client, result)?;
+                continue;
+            }
             let (tag, body) = client.next_message().await?;
             if tag == b'X' {
                 return Err(End::Client);
@@ -88,7 +96,7 @@ impl<'a, T: Twin> Portal<'a, T> {
                 }
             }
             if tag == b'S' {
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -204,6 +212,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)
+            | Route::Each(_)
             | Route::InsertSplit(_) => None,
         }
     }
@@ -289,7 +298,10 @@ impl<'a, T: Twin> Portal<'a, T> {
         if self.executed && !by_rows {
             return Err(one_at_a_time());
         }
-        let has_rows = matches!(self.wide.route, Route::Concat(..) | Route::InsertSplit(_));
+        let has_rows = matches!(
+            self.wide.route,
+            Route::Concat(..) | Route::InsertSplit(_) | Route::Each(_)
+        );
         if has_rows && max != 0 && !by_rows {
             return Err(row_limit());
         }
@@ -316,7 +328,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             return Ok(());
         }
         let first = match &self.wide.route {
-            Route::Concat(shards, ..) => shards.iter().next(),
+            Route::Concat(shards, ..) | Route::Each(shards) => shards.iter().next(),
             Route::InsertSplit(shares) => shares.first().map(|share| share.shard),
             Route::Session
             | Route::Anywhere
@@ -329,7 +341,7 @@ impl<'a, T: Twin> Portal<'a, T> {
         let shard = first.unwrap_or_else(|| client.topology().home());
         let mut one = ShardSet::default();
         one.insert(shard);
-        let mut members = open(client, &one).await?;
+        let mut members = open_parts(client, &one).await?;
         let mut result = Ok(());
         for member in &mut members {
             result = member.describe(client, &self.wide.source).await;
@@ -344,7 +356,7 @@ fn one_at_a_time() -> Fault {
         SqlState::FEATURE_NOT_SUPPORTED,
         "a statement over several shards must be followed by Sync",
     )
-    .detail("It is a transaction of its own; other statements before the Sync would belong to it.")
+    .detail("Before the Sync nothing but the statement itself is described, executed and closed.")
     .hint("Send it outside the pipeline, or sync after it.")
 }
 

@@ -15,7 +15,7 @@ use crate::wire::frame;
 use crate::wire::frontend::{self, Bind};
 
 use super::concat::Columns;
-use super::member::{Member, bytes_max, close, commit, open};
+use super::member::{Member, bytes_max, close, commit_all, open_parts};
 use super::{Conversation, Source, Trouble, Wide, complete};
 
 /// What one shard is sent.
@@ -36,14 +36,14 @@ enum Form {
 
 /// What the shards returned.
 #[derive(Default)]
-struct Returned {
+pub(super) struct Returned {
     columns: Columns,
     /// The first RowDescription.
-    description: Vec<u8>,
+    pub(super) description: Vec<u8>,
     /// Of each shard, its DataRows.
-    rows: Vec<Vec<Vec<u8>>>,
+    pub(super) rows: Vec<Vec<Vec<u8>>>,
     bytes: usize,
-    count: u64,
+    pub(super) count: u64,
 }
 
 /// Sends each of `shares` its rows.
@@ -71,7 +71,7 @@ async fn attempt<C: Conversation>(
 ) -> Result<(Returned, Vec<(usize, Trouble)>), Trouble> {
     let orders = orders(client, wide, shares)?;
     let shards = shares.iter().map(|share| share.shard).collect();
-    let mut members = open(client, &shards).await?;
+    let mut members = open_parts(client, &shards).await?;
     let result = insert(client, wide, &orders, describe, keeps, &mut members).await;
     close(client, members).await;
     result
@@ -85,7 +85,10 @@ async fn first<C: Conversation>(
     shares: &[Share],
     refused: Vec<(usize, Trouble)>,
 ) -> Result<Trouble, Trouble> {
-    let is_told = refused.len() == 1 || !refused.iter().all(|(_, trouble)| is_of_rows(trouble));
+    // In a block nothing can be tried again.
+    let is_told = client.is_in_block()
+        || refused.len() == 1
+        || !refused.iter().all(|(_, trouble)| is_of_rows(trouble));
     let mut found: Option<(usize, Trouble)> = None;
     for (at, mut trouble) in refused {
         let Some(share) = shares.get(at).filter(|_| !is_told) else {
@@ -124,13 +127,13 @@ async fn insert<C: Conversation>(
     orders: &[Order],
     describe: bool,
     keeps: bool,
-    members: &mut [Member],
+    members: &mut Vec<Member>,
 ) -> Result<(Returned, Vec<(usize, Trouble)>), Trouble> {
     let mut returned = Returned::default();
     let mut refused = Vec::new();
     // One after the other, in the order of the shards, as in `broadcast`: no two wait in a circle.
     for (at, (member, order)) in members.iter_mut().zip(orders).enumerate() {
-        member.push_hidden("BEGIN")?;
+        member.begin()?;
         match &order.form {
             Form::Query => {
                 let text = Source::Text(order.part.text.clone());
@@ -159,12 +162,13 @@ async fn insert<C: Conversation>(
         }
     }
     if refused.is_empty() && keeps {
-        commit(client, members).await?;
+        commit_all(client, members).await?;
     }
     Ok((returned, refused))
 }
 
-async fn listen<C: Conversation>(
+/// Reads one shard's answer.
+pub(super) async fn listen<C: Conversation>(
     client: &mut C,
     member: &mut Member,
     returned: &mut Returned,
@@ -410,7 +414,7 @@ fn unread() -> Fault {
 fn too_large() -> Fault {
     Fault::error(
         SqlState::BUDGET_SPENT,
-        "the rows returned by an INSERT into several shards take too much memory",
+        "the rows returned by a write on several shards take too much memory",
     )
-    .hint("Return fewer columns or insert fewer rows at once, or raise max_multi_bytes.")
+    .hint("Return fewer columns or write fewer rows at once, or raise max_multi_bytes.")
 }

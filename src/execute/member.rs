@@ -14,6 +14,7 @@ use crate::server::hidden;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::Prepared;
+use crate::transaction::commit;
 use crate::types::oids::{Mapping, Way};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -28,6 +29,8 @@ use super::{Conversation, End, Interrupted, Source, Trouble, unmapped_fault};
 pub(super) struct Member {
     pub(super) shard: ShardId,
     pub(super) lease: Lease,
+    /// It is part of the client's block.
+    pub(super) joined: bool,
     reading: Reading,
 }
 
@@ -92,6 +95,14 @@ impl Member {
     pub(super) fn push_hidden(&mut self, sql: &str) -> Result<(), Trouble> {
         self.connection()?.push_hidden_query(sql);
         Ok(())
+    }
+
+    /// Begins the statement's own transaction, where it is not part of a block.
+    pub(super) fn begin(&mut self) -> Result<(), Trouble> {
+        if self.joined {
+            return Ok(());
+        }
+        self.push_hidden("BEGIN")
     }
 
     /// Queues a text of the simple protocol, whose answer is heard.
@@ -727,6 +738,14 @@ impl Member {
         }
     }
 
+    /// Reads what is owed; what does not end in time stays.
+    async fn drain(&mut self) {
+        if let Some(connection) = self.lease.connection() {
+            let drained = hidden::wait_for_ready(connection);
+            drop(tokio::time::timeout(CALM_LIMIT, drained).await);
+        }
+    }
+
     /// A connection that the client has, in sync.
     pub(super) async fn of<C: Conversation>(
         client: &mut C,
@@ -737,6 +756,7 @@ impl Member {
             Ok(mapping) => Ok(Member {
                 shard,
                 lease,
+                joined: false,
                 reading: Reading {
                     mapping,
                     ..Reading::default()
@@ -760,21 +780,44 @@ async fn mapping<C: Conversation>(
     }
 }
 
-/// Takes a connection of each shard, in their order, brought to the client's settings.
+/// Takes a connection of each shard, in their order: in a block the block's own, else as [`open`] does.
+pub(super) async fn open_parts<C: Conversation>(
+    client: &mut C,
+    shards: &ShardSet,
+) -> Result<Vec<Member>, Trouble> {
+    let joins = client.is_in_block();
+    open_as(client, shards, joins).await
+}
+
+/// Takes a connection of each shard, in their order, brought to the client's settings; none of a block.
 pub(super) async fn open<C: Conversation>(
     client: &mut C,
     shards: &ShardSet,
+) -> Result<Vec<Member>, Trouble> {
+    open_as(client, shards, false).await
+}
+
+async fn open_as<C: Conversation>(
+    client: &mut C,
+    shards: &ShardSet,
+    joins: bool,
 ) -> Result<Vec<Member>, Trouble> {
     let mut members = Vec::with_capacity(shards.len());
     client.park_current();
     // None of them works yet: until all are there, a cancel request is seen where the client is watched.
     client.forget_targets();
     for shard in shards.iter() {
-        match client.take_part(shard).await {
+        let taken = if joins {
+            client.take_joined(shard).await
+        } else {
+            client.take_part(shard).await
+        };
+        match taken {
             Ok(lease) => {
                 members.push(Member {
                     shard,
                     lease,
+                    joined: joins,
                     reading: Reading::default(),
                 });
                 match (mapping(client, shard).await, members.last_mut()) {
@@ -815,7 +858,21 @@ pub(super) fn targets<'m>(members: impl IntoIterator<Item = &'m Member>) -> Vec<
 /// of the client reaches none of them: they may soon work for others.
 pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>) {
     client.forget_targets();
-    for Member { shard, lease, .. } in members {
+    let failed = members.iter().any(|member| {
+        let connection = member.lease.peek();
+        connection.is_some_and(|connection| connection.status == Status::Failed)
+    });
+    for mut member in members {
+        if member.joined {
+            if !failed {
+                // A cancel request would fail the block.
+                member.drain().await;
+            }
+            member.calm(client).await;
+            client.return_joined(member.lease);
+            continue;
+        }
+        let Member { shard, lease, .. } = member;
         let Some(connection) = lease.peek() else {
             continue;
         };
@@ -837,15 +894,43 @@ pub(super) async fn close<C: Conversation>(client: &mut C, members: Vec<Member>)
     }
 }
 
-/// Commits the transaction of every member; all were successful until now. A cancel request of the client
+/// Commits in two phases.
+async fn commit_as_one<C: Conversation>(
+    client: &mut C,
+    members: &mut Vec<Member>,
+) -> Result<(), Trouble> {
+    client.forget_targets();
+    let leases = members.drain(..).map(|member| member.lease).collect();
+    let Some(committed) = client.commit(leases).await else {
+        return Err(gone());
+    };
+    for lease in committed.leases {
+        client.give_back(lease);
+    }
+    client.out().extend_from_slice(&committed.notices);
+    match committed.end {
+        commit::End::Committed => Ok(()),
+        commit::End::Refused(error) => Err(Trouble::Server(error)),
+        commit::End::Failed(fault) | commit::End::Unknown(fault) => Err(Trouble::Fault(fault)),
+    }
+}
+
+/// Commits the transaction of every member, as one where the shards can; nothing for parts of a block. All
+/// were successful until now. A cancel request of the client
 /// is for the servers from here on: only they know whether it comes too late.
 ///
 /// # Errors
 /// The server's error when every shard refused; 08007 with the names when some did not, or may not have.
-pub(super) async fn commit<C: Conversation>(
+pub(super) async fn commit_all<C: Conversation>(
     client: &mut C,
-    members: &mut [Member],
+    members: &mut Vec<Member>,
 ) -> Result<(), Trouble> {
+    if members.iter().all(|member| member.joined) {
+        return Ok(());
+    }
+    if members.len() > 1 && client.can_decide().await? {
+        return commit_as_one(client, members).await;
+    }
     client.aim_cancels(targets(members.iter()));
     for member in members.iter_mut() {
         member.push_hidden("COMMIT")?;

@@ -22,7 +22,7 @@ use crate::wire::frame::HEADER;
 
 use super::concat::Columns;
 use super::member::{
-    CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open, targets,
+    CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open_parts, targets,
 };
 use super::pushed::Pushed;
 use super::{Conversation, Trouble, Wide, complete};
@@ -120,7 +120,7 @@ impl Answer {
         finish: &Arc<Finish>,
     ) -> Result<Answer, Trouble> {
         let pushed = Pushed::of(client, wide, finish)?;
-        let members = open(client, shards).await?;
+        let members = open_parts(client, shards).await?;
         let mut answer = Answer {
             feeds: members.iter().map(|_| Feed::default()).collect(),
             members,

@@ -8,6 +8,7 @@
 mod broadcast;
 mod concat;
 mod copy;
+mod each;
 mod gather;
 mod group;
 mod insert;
@@ -34,6 +35,7 @@ use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::scan::Lexing;
+use crate::transaction::commit::Committed;
 use crate::types::key::Key;
 use crate::types::oids::{Mapping, Unmapped, Way};
 use crate::wire::backend;
@@ -136,8 +138,40 @@ pub(crate) trait Conversation {
     /// The open block stays with its shard from here on: it has a snapshot there.
     fn bind_block(&mut self);
 
-    /// The connections of other shards whose snapshots the open block keeps.
-    fn readers(&mut self) -> Option<&mut Vec<Lease>>;
+    /// The connections of other shards that joined the open block.
+    fn parts(&mut self) -> Option<&mut Vec<Lease>>;
+
+    /// Whether a block is open: what runs is part of it.
+    fn is_in_block(&self) -> bool;
+
+    /// The block's connection to this shard, taken out of it, or one that joins: its transaction may still
+    /// have to be begun by what is queued.
+    ///
+    /// # Errors
+    /// As for [`Conversation::take_part`].
+    ///
+    /// # Cancel safety
+    /// Safe: a drop leaves the line, or closes the connection.
+    async fn take_joined(&mut self, shard: ShardId) -> Result<Lease, Interrupted>;
+
+    /// Takes it back. One that is out of sync ends the block.
+    fn return_joined(&mut self, lease: Lease);
+
+    /// Whether the shards can commit in two phases.
+    ///
+    /// # Errors
+    /// The client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn can_decide(&mut self) -> Result<bool, Interrupted>;
+
+    /// Commits what these have carried out for one statement, in two phases. `None` where that failed beyond
+    /// telling.
+    ///
+    /// # Cancel safety
+    /// Safe: it goes on.
+    async fn commit(&mut self, leases: Vec<Lease>) -> Option<Committed>;
 
     /// Counts what was fetched for a statement that is finished on a twin.
     fn count_gathered(&self, rows: u64, bytes: u64);
@@ -195,6 +229,15 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe: a message is taken whole or stays.
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End>;
+
+    /// The tag of the client's next message, which stays.
+    ///
+    /// # Errors
+    /// As for [`Conversation::next_message`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn next_tag(&mut self) -> Result<u8, End>;
 
     /// The next part of the client's COPY data. Long messages come in parts.
     ///
@@ -274,12 +317,13 @@ pub(crate) trait Conversation {
     /// DDL is on its way: what is prepared from now on is prepared under another name.
     fn schema_may_change(&self);
 
-    /// DDL was carried out, at least in part: the catalog is read anew before this returns. That it
+    /// DDL was carried out, at least in part: the catalog is read anew before this returns, or, of a block, when
+    /// it is committed. That it
     /// could not be read is logged.
     ///
     /// # Cancel safety
     /// Safe: the catalog is read all the same.
-    async fn schema_changed(&self);
+    async fn schema_changed(&mut self);
 
     /// Has the home shard tell the keys of values of a column that has a lookup table, enter rows to come,
     /// and say what directories list.
@@ -469,6 +513,7 @@ async fn carry_out<C: Conversation>(
         }
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
+        Route::Each(shards) => each::run(client, wide, shards, describe).await,
         Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
@@ -485,6 +530,7 @@ async fn carry_out<C: Conversation>(
         | Route::AnyShard
         | Route::Single(_)
         | Route::Concat(..)
+        | Route::Each(_)
         | Route::Gather(_)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };

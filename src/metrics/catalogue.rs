@@ -81,6 +81,12 @@ catalogue! {
     ShardConnections: Gauge "pgherd_shard_connections" ["shard"],
     /// Transactions by kind and outcome.
     Transactions: Counter "pgherd_transactions_total" ["kind", "outcome"],
+    /// Prepared transactions of ours on the shards, at the last look.
+    TransactionsPrepared: Gauge "pgherd_transactions_prepared" ["database"],
+    /// Those of them past the grace age that could not be ended.
+    TransactionsInDoubt: Gauge "pgherd_transactions_in_doubt" ["database"],
+    /// Prepared transactions that recovery ended.
+    TransactionsRecovered: Counter "pgherd_transactions_recovered_total" ["database"],
     /// Rows fetched for statements that are finished on a twin.
     GatherRows: Counter "pgherd_gather_rows_total" [],
     /// Bytes fetched for them.

@@ -115,6 +115,11 @@ impl Metrics {
             .set(value);
     }
 
+    /// Sets a gauge to a count; `labels` as for [`Metrics::add`].
+    pub fn set_count(&self, metric: Metric, labels: &[&str], count: u64) {
+        self.set(metric, labels, float(count));
+    }
+
     /// Moves an engine's histogram into the registry and empties it; `labels` as for [`Metrics::add`].
     pub fn record(&self, metric: Metric, labels: &[&str], histogram: &mut Histogram) {
         if histogram.count() == 0 && !labels.is_empty() {

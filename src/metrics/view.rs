@@ -16,6 +16,8 @@ use crate::planner::tally::Way;
 pub enum Detail {
     /// Counts only: pools, databases, shards, statistics.
     Pools,
+    /// Also what the shards have prepared: they are asked.
+    Prepared,
     /// Also what was counted of each statement.
     Routes,
     /// Also one row a client and one a server connection.
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub shards: Vec<ShardRow>,
     /// In the order of the configuration; filled by the running proxy, not by its engines.
     pub twins: Vec<TwinRow>,
+    /// Only where they were asked for; filled by the running proxy.
+    pub prepared: Vec<PreparedRow>,
     pub users: Vec<UserRow>,
     pub errors: Vec<ErrorRow>,
     pub routes: Vec<RouteRow>,
@@ -61,6 +65,21 @@ pub struct Snapshot {
     pub multi_buffered_bytes: u64,
     /// Replies that came when none was owed. Must stay 0.
     pub out_of_sync: u64,
+}
+
+/// A prepared transaction of a shard, or a shard that could not be asked for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PreparedRow {
+    pub database: String,
+    pub shard: String,
+    /// Empty where the shard could not be asked.
+    pub gid: String,
+    pub age: Duration,
+    pub owner: String,
+    /// The shard that decides; `None` of a stranger's.
+    pub decider: Option<String>,
+    /// `commit`, `abort`, or not known yet; or why the shard could not be asked.
+    pub decision: Option<String>,
 }
 
 /// What a client is doing, in PgBouncer's words.

@@ -145,6 +145,7 @@ fn checked(survey: &Survey<'_>) -> Access {
         keys: reference.rows.clone(),
         concat: None,
         splits: false,
+        each: false,
         gather: None,
         otherwise: Arc::new(refuse::insert(&table)),
         insert: true,
@@ -562,6 +563,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
             && keys
                 .as_ref()
                 .is_some_and(|keys| splits(survey, block, cursor, keys.len())),
+        each: entries.is_empty() && is_of_each(survey, block),
         keys,
         concat: verdict
             .ok()
@@ -656,6 +658,26 @@ fn splits(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, keys: usize) 
         && keys > 1
         && rows.len() == keys
         && InsertRows::find(cursor.tokens(), cursor.text()).is_some_and(|rows| rows.len() == keys)
+}
+
+/// Whether it is an UPDATE or a DELETE of one sharded table, whose every row is worked out from itself and from what
+/// each shard has a copy of.
+fn is_of_each(survey: &Survey<'_>, block: &Block) -> bool {
+    let is_write = matches!(&block.body, Body::Update(_) | Body::Delete(_));
+    let sharded = survey
+        .references
+        .iter()
+        .filter(|reference| matches!(reference.place, Rows::Sharded { .. }));
+    let others = survey.references.iter().all(|reference| {
+        matches!(reference.place, Rows::Sharded { .. })
+            || (reference.place == Rows::Reference && !reference.written)
+    });
+    is_write
+        && others
+        && sharded.count() == 1
+        && block.ctes.is_empty()
+        && survey.views.is_empty()
+        && survey.inner_features.first().is_none()
 }
 
 /// The keys of all references together; `None` if one of them is confined to none.

@@ -76,9 +76,11 @@ impl Draft {
     /// It runs on one shard, or is refused, rather than in parts.
     pub(super) fn keep_whole(&mut self) {
         if let Access::Keyed(keyed) = &mut self.access
-            && keyed.splits
+            && (keyed.splits || keyed.each)
         {
-            Arc::make_mut(keyed).splits = false;
+            let keyed = Arc::make_mut(keyed);
+            keyed.splits = false;
+            keyed.each = false;
         }
         if let Access::Generate(_) = &self.access {
             self.access = Access::Refuse(Arc::new(refuse::ids_within()));

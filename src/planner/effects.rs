@@ -2,7 +2,7 @@
 
 use crate::planner::functions::{SessionEffect, session_effect};
 use crate::planner::literals::Literals;
-use crate::planner::plan::{Argument, Effect};
+use crate::planner::plan::{Argument, Effect, Statement};
 use crate::sql::cursor::Cursor;
 use crate::sql::statement::{Block, Body, Call, Expr, Features, Item, Value};
 
@@ -26,6 +26,21 @@ pub fn hides_settings(reason: &str) -> bool {
 /// Whether it sets something that its text tells of, and no more than that.
 pub fn sets_unseen(reason: &str) -> bool {
     reason == CONFIG
+}
+
+/// What it leaves in a transaction that keeps it from being prepared, if anything.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other effect is kept from being prepared"
+)]
+pub fn unpreparable(statement: &Statement) -> Option<&'static str> {
+    match &statement.effect {
+        Effect::Pin(TEMPORARY) => Some("a temporary table"),
+        Effect::Pin(HOLD) => Some("a cursor WITH HOLD"),
+        Effect::Listen { .. } | Effect::Unlisten { .. } => Some("LISTEN or UNLISTEN"),
+        _ if statement.verb == "NOTIFY" => Some("NOTIFY"),
+        _ => None,
+    }
 }
 
 /// Whether names may mean something else after what a client is pinned for, or a setting may be another.

@@ -53,7 +53,7 @@ pub fn explain(
             all()
         }
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
-        Ok(Route::Concat(shards, ..)) => {
+        Ok(Route::Concat(shards, ..) | Route::Each(shards)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
             names.collect()
         }
@@ -105,13 +105,14 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
             }
             format!("{why} needs rows of several shards together: fetched, and finished on a twin")
         }
-        Route::Broadcast { transaction: true } => "every shard, in a transaction of its own".into(),
+        Route::Broadcast { transaction: true } => "every shard, all in one transaction".into(),
         Route::Broadcast { transaction: false } => {
             "every shard, one after another: it cannot run in a transaction block".into()
         }
         Route::InsertSplit(_) => {
-            "each row goes to the shard of its key, in a transaction a shard".into()
+            "each row goes to the shard of its key, all in one transaction".into()
         }
+        Route::Each(_) => "each shard writes its own rows, all in one transaction".into(),
         Route::CopySplit(split) => {
             format!("each row of {} goes to the shard of its key", split.table)
         }

@@ -80,6 +80,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         keys: Some(vec![vec![Operand::Constant(key.as_str().into())]]),
         concat: None,
         splits: false,
+        each: false,
         otherwise: Arc::new(refuse::unprovable(&table)),
         gather: None,
         insert: true,

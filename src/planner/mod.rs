@@ -38,7 +38,9 @@ mod writes;
 
 pub use calls::misfits;
 pub use context::{Context, lookup_type};
-pub use effects::{FUNCTION, hides_settings, makes_relations, makes_unseen, sets_unseen};
+pub use effects::{
+    FUNCTION, hides_settings, makes_relations, makes_unseen, sets_unseen, unpreparable,
+};
 pub use explain::{RouteReport, explain};
 pub use route::{buckets, entries, hinted, key_fault, route, single};
 pub use script::script;

@@ -131,6 +131,10 @@ pub enum Effect {
     SetTransaction {
         modes: String,
     },
+    /// `SET CONSTRAINTS`: holds for the block. `rest` is the text after it, verbatim.
+    SetConstraints {
+        rest: String,
+    },
     /// SET [SESSION|LOCAL] name TO value. `name` is lower case; `value` is the text after TO, verbatim.
     /// `SET TIME ZONE x` has the name `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET NAMES `client_encoding`, SET SESSION CHARACTERISTICS `default_transaction_…`.
@@ -315,6 +319,8 @@ pub struct Keyed {
     /// Whether each of `keys` is that of one row of an INSERT's VALUES, and the rows may be sent to their
     /// shards each.
     pub splits: bool,
+    /// Whether it is an UPDATE or a DELETE that each shard may carry out on its own rows.
+    pub each: bool,
     /// What to answer when it would need several shards and may not.
     pub otherwise: Arc<Fault>,
     /// How it may be finished on a twin instead.
@@ -356,6 +362,7 @@ impl Keyed {
         Keyed {
             concat: None,
             splits: false,
+            each: false,
             gather: None,
             otherwise: Arc::new(otherwise),
             ..self.clone()
@@ -545,6 +552,8 @@ pub enum Route {
     Gather(Arc<Gather>),
     /// Each shard gets its rows of an INSERT's VALUES. At least two shards.
     InsertSplit(Arc<[Share]>),
+    /// A write that each of these shards carries out on its own rows. At least two shards.
+    Each(ShardSet),
 }
 
 /// One shard's rows of an INSERT.

@@ -159,6 +159,7 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
             Arc::clone(finish),
             keyed.gather.clone(),
         )),
+        Reached::Several(shards) if keyed.each => Ok(Route::Each(shards)),
         Reached::Several(_) if keyed.splits => shares(keys, keyed, distribution, values),
         Reached::Several(_) if keyed.insert && matches!(keys.as_slice(), [one] if is_id(one)) => {
             Err(refuse::pinned_id(&keyed.table))
@@ -282,6 +283,9 @@ fn everywhere(
     if let Some(finish) = &keyed.concat {
         let gather = keyed.gather.clone();
         return Ok(Route::Concat(shards.clone(), Arc::clone(finish), gather));
+    }
+    if keyed.each {
+        return Ok(Route::Each(shards.clone()));
     }
     wider(keyed)
 }

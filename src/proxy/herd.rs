@@ -13,8 +13,9 @@ use crate::config::{self, Change, Config};
 use crate::error::{Fault, Severity, SqlState};
 use crate::metrics::Metrics;
 use crate::metrics::period::Period;
-use crate::metrics::view::{Detail, Snapshot as View, State};
+use crate::metrics::view::{Detail, PreparedRow, Snapshot as View, State};
 use crate::session::engine::{DRAINING, Message, RUNNING, STOPPING, Shared};
+use crate::transaction::recovery::{Survey, recover, resolve_one};
 
 use super::{files, put_in_force, replace};
 
@@ -103,6 +104,38 @@ impl Running {
         }
         whole.sort();
         whole
+    }
+
+    /// What the shards of all databases have prepared.
+    async fn prepared(&self) -> Vec<PreparedRow> {
+        let snapshot = self.shared.snapshot.load_full();
+        let mut rows = Vec::new();
+        for name in snapshot.config.databases.keys() {
+            let survey = Survey::of(&snapshot.control, &snapshot.config.name, name).await;
+            for found in &survey.found {
+                let decided = found.decided.as_ref();
+                let decision = decided.and_then(|(base, decider)| survey.decision(base, decider));
+                let word = |commits| if commits { "commit" } else { "abort" };
+                rows.push(PreparedRow {
+                    database: name.clone(),
+                    shard: found.shard.clone(),
+                    gid: found.prepared.gid.clone(),
+                    age: found.prepared.age,
+                    owner: found.prepared.owner.clone(),
+                    decider: decided.map(|(_, decider)| decider.clone()),
+                    decision: decision.map(|commits| word(commits).to_owned()),
+                });
+            }
+            for (shard, fault) in survey.faults {
+                rows.push(PreparedRow {
+                    database: name.clone(),
+                    shard,
+                    decision: Some(fault.to_string()),
+                    ..PreparedRow::default()
+                });
+            }
+        }
+        rows
     }
 
     fn all_paused(&self) -> bool {
@@ -195,6 +228,9 @@ impl Herd for Running {
     fn snapshot(&self, detail: Detail) -> Doing<'_, View> {
         Box::pin(async move {
             let mut view = self.view(detail).await;
+            if detail == Detail::Prepared {
+                view.prepared = self.prepared().await;
+            }
             let period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
             period.fill(self.started.elapsed(), &mut view.stats);
             Ok(view)
@@ -344,6 +380,44 @@ impl Herd for Running {
             put_in_force(&self.shared, changed).map_err(|faults| refused(&faults))?;
             tracing::info!(key, value, "a setting was changed until the next reload");
             Ok(())
+        })
+    }
+
+    fn resolve<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
+        Box::pin(async move {
+            let snapshot = self.shared.snapshot.load_full();
+            let (control, deployment) = (&snapshot.control, &snapshot.config.name);
+            let mut left = 0_u64;
+            for name in self.names(database) {
+                let report = recover(control, deployment, &name, Duration::ZERO).await;
+                left = left.saturating_add(report.in_doubt);
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            Err(Fault::error(
+                SqlState::OBJECT_IN_USE,
+                format!("{left} prepared transactions are still in doubt"),
+            )
+            .detail("Their deciders do not answer, or are still about to commit.")
+            .hint("SHOW PREPARED_TRANSACTIONS lists them; the log says why."))
+        })
+    }
+
+    fn resolve_one<'a>(&'a self, gid: &'a str, commits: bool) -> Doing<'a, ()> {
+        Box::pin(async move {
+            let snapshot = self.shared.snapshot.load_full();
+            for name in snapshot.config.databases.keys() {
+                let (control, deployment) = (&snapshot.control, &snapshot.config.name);
+                if resolve_one(control, deployment, name, gid, commits).await? {
+                    return Ok(());
+                }
+            }
+            Err(Fault::error(
+                SqlState::UNDEFINED_OBJECT,
+                format!("no shard has a prepared transaction \"{gid}\" of ours"),
+            )
+            .hint("SHOW PREPARED_TRANSACTIONS lists them; a stranger's is for its owner to end."))
         })
     }
 

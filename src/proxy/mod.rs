@@ -9,6 +9,7 @@ mod catalogs;
 mod files;
 mod herd;
 mod listen;
+mod recovery;
 mod twins;
 
 use std::collections::HashMap;
@@ -143,6 +144,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     }
     tasks.spawn(catalogs.keep(Arc::clone(&shared)));
     tasks.spawn(twins::keep(Arc::clone(&shared)));
+    tasks.spawn(recovery::keep(Arc::clone(&shared), Arc::clone(&metrics)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();
     for listener in listeners {

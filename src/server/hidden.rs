@@ -119,7 +119,14 @@ pub(crate) async fn ask_row(
     Ok(row)
 }
 
-async fn read_until_ready(
+/// Sends what is queued and reads until everything owed is answered; each message is shown to `look`.
+///
+/// # Errors
+/// As for [`wait_for_ready`].
+///
+/// # Cancel safety
+/// Not safe: the connection must be closed.
+pub(crate) async fn read_until_ready(
     connection: &mut ServerConnection,
     mut look: impl FnMut(Frame<'_>),
 ) -> Result<(), Fault> {

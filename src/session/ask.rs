@@ -211,6 +211,10 @@ impl Session {
                 | Stop::Drain
                 | Stop::Move(_)
                 | Stop::EndGroup
+                | Stop::Imply
+                | Stop::Modes
+                | Stop::TwoPhase
+                | Stop::Refusal(_)
                 | Stop::Listen(_)
                 | Stop::Names
                 | Stop::Ask

@@ -2,13 +2,22 @@
 //!
 //! `BEGIN` opens nothing. What comes before the first statement with a table (isolation level,
 //! SET LOCAL, savepoints, harmless questions) runs in a block on the home shard and is kept, so that
-//! it can be replayed when the block turns out to belong to another shard. Sans-IO.
+//! it can be replayed when the block turns out to belong to another shard. From then on the block stays
+//! where it is, and other shards join it: one connection is the current one, those of the others wait within
+//! their transactions. What shapes a transaction is told to each of them, and to one that joins later.
+//! Sans-IO.
 
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
+use crate::placement::{ShardId, ShardSet};
+use crate::server::connection::{Note, ServerConnection};
 use crate::server::hidden;
 use crate::server::pool::Lease;
-use crate::server::settings::Settings;
+use crate::server::settings::{Settings, difference, quote_ident, steps};
+use crate::wire::backend::Status;
+use crate::wire::frame;
+use crate::wire::pipeline::Request;
 
 /// The settings at a savepoint, and what its transaction had listened to.
 #[derive(Clone, Debug)]
@@ -19,6 +28,8 @@ pub struct SettingsThen {
     pub on_server: Rc<Settings>,
     /// How many LISTENs and UNLISTENs wait for the commit.
     pub listened: usize,
+    /// How many SET TRANSACTIONs and SET CONSTRAINTS came before.
+    pub modes: usize,
 }
 
 /// An open transaction block.
@@ -32,7 +43,7 @@ pub struct Block {
     pub begin: Vec<u8>,
     /// Statements that shaped the block so far, as they came, to be replayed on another shard.
     pub preamble: Vec<Vec<u8>>,
-    /// BEGIN has been sent to the current connection.
+    /// BEGIN has been sent to a connection.
     pub sent: bool,
     /// A statement with a table ran: the block belongs to its shard.
     pub bound: bool,
@@ -46,19 +57,85 @@ pub struct Block {
     pub savepoints: Vec<(String, SettingsThen)>,
     /// What ran in it may have set `search_path` unseen.
     pub hides_names: bool,
-    /// Connections of other shards, each in a transaction of its own with the block's snapshot there.
-    pub readers: Readers,
+    /// SET TRANSACTIONs and SET CONSTRAINTS in it, in order.
+    pub modes: Vec<String>,
+    /// Connections of the other shards that joined, each within its transaction.
+    pub parts: Parts,
+    /// The shard of the connection that was current last.
+    pub here: Option<ShardId>,
+    /// The connection that becomes current next has no transaction yet.
+    pub joins: bool,
+    /// Where something ran that was not proven free of side effects.
+    pub wrote: ShardSet,
+    /// What ran on a shard and keeps a transaction from being prepared there.
+    pub unpreparable: Option<(ShardId, &'static str)>,
+    /// Why no other shard may join.
+    pub alone: Option<&'static str>,
+    /// Where cursors were declared, by name.
+    pub cursors: Vec<(String, ShardId)>,
+    /// Nobody said BEGIN: it ends with the group of messages, or the text, that it began in.
+    pub implicit: bool,
+    /// BEGIN came in the middle of a text: how the transaction is isolated is the server's to say.
+    pub unread: bool,
 }
 
 /// Connections that are rolled back and given back in the background when the block ends.
 #[derive(Debug, Default)]
-pub struct Readers(pub Vec<Lease>);
+pub struct Parts(pub Vec<Lease>);
 
-impl Drop for Readers {
+impl Drop for Parts {
     fn drop(&mut self) {
         for lease in self.0.drain(..) {
             hidden::tidy_later(lease);
         }
+    }
+}
+
+impl Parts {
+    /// Takes the connection of a shard out.
+    pub fn take(&mut self, shard: ShardId) -> Option<Lease> {
+        let index = self
+            .0
+            .iter()
+            .position(|lease| lease.pool().target.shard == shard)?;
+        Some(self.0.remove(index))
+    }
+
+    /// Whether a shard is among them.
+    pub fn contains(&self, shard: ShardId) -> bool {
+        self.0
+            .iter()
+            .any(|lease| lease.pool().target.shard == shard)
+    }
+
+    /// Whether a transaction has failed on one of them.
+    pub fn have_failed(&self) -> bool {
+        self.0
+            .iter()
+            .filter_map(Lease::peek)
+            .any(|connection| connection.status == Status::Failed)
+    }
+
+    /// Queues something on each that is in order, and sends what the socket takes.
+    pub fn tell(&mut self, mut queue: impl FnMut(&mut ServerConnection)) {
+        for lease in &mut self.0 {
+            if let Some(connection) = lease.connection() {
+                queue(connection);
+                let mut cx = Context::from_waker(Waker::noop());
+                // That it is lost shows when it is used again.
+                drop(connection.poll_flush(&mut cx));
+            }
+        }
+    }
+
+    /// Fails the transaction on each: it gives up what it holds, as one that met the error itself.
+    pub fn fail(&mut self) {
+        self.tell(|connection| {
+            if connection.status == Status::InBlock && !connection.unsynced {
+                connection.push_failure();
+                connection.push_hidden_sync();
+            }
+        });
     }
 }
 
@@ -75,7 +152,16 @@ impl Block {
             local: None,
             savepoints: Vec::new(),
             hides_names: false,
-            readers: Readers::default(),
+            modes: Vec::new(),
+            parts: Parts::default(),
+            here: None,
+            joins: false,
+            wrote: ShardSet::default(),
+            unpreparable: None,
+            alone: None,
+            cursors: Vec::new(),
+            implicit: false,
+            unread: false,
         }
     }
 
@@ -84,8 +170,29 @@ impl Block {
         Block {
             sent: true,
             bound: true,
+            unread: true,
             ..Block::new(b"BEGIN", settings)
         }
+    }
+
+    /// A block of statements that nobody said BEGIN for.
+    pub fn implied(settings: &Rc<Settings>) -> Block {
+        Block {
+            implicit: true,
+            ..Block::new(b"BEGIN", settings)
+        }
+    }
+
+    /// It is nowhere open any more, and can only be rolled back.
+    pub fn give_up(&mut self) {
+        self.failed = true;
+        self.sent = false;
+        self.bound = false;
+        self.joins = false;
+        self.here = None;
+        self.preamble.clear();
+        self.parts = Parts::default();
+        self.wrote = ShardSet::default();
     }
 
     /// Goes back to a savepoint: the settings as they were, and those made after it are gone.
@@ -95,7 +202,11 @@ impl Block {
             .iter()
             .rposition(|(known, _)| known == name)?;
         self.savepoints.truncate(index.saturating_add(1));
-        self.savepoints.last().map(|(_, then)| then.clone())
+        let then = self.savepoints.last().map(|(_, then)| then.clone());
+        if let Some(then) = &then {
+            self.modes.truncate(then.modes);
+        }
+        then
     }
 
     /// Forgets a savepoint and those made after it.
@@ -104,4 +215,79 @@ impl Block {
             self.savepoints.truncate(index);
         }
     }
+
+    /// Keeps a SET TRANSACTION or SET CONSTRAINTS. One that was said last is said already.
+    pub fn keep_mode(&mut self, text: &str) {
+        let floor = self.savepoints.last().map_or(0, |(_, then)| then.modes);
+        let said = self.modes.get(floor..).unwrap_or_default();
+        if said.last().is_none_or(|last| last != text) {
+            self.modes.push(text.to_owned());
+        }
+    }
+
+    /// Begins it on a connection that has the settings of its beginning: there it is as on those that
+    /// have been in it from the first, as far as their statements shape a transaction. `session` are the
+    /// session's settings now.
+    pub fn begin_on(&self, connection: &mut ServerConnection, session: &Rc<Settings>) {
+        push_block_start(connection, &self.begin);
+        let mut level = Level {
+            session: Rc::clone(&self.settings),
+            local: None,
+            modes: 0,
+        };
+        for (name, then) in &self.savepoints {
+            level = self.climb(
+                connection,
+                &level,
+                Level {
+                    session: Rc::clone(&then.session),
+                    local: then.local.clone(),
+                    modes: then.modes,
+                },
+            );
+            connection.push_hidden_query(&format!("SAVEPOINT {}", quote_ident(name)));
+        }
+        let now = Level {
+            session: Rc::clone(session),
+            local: self.local.clone(),
+            modes: self.modes.len(),
+        };
+        self.climb(connection, &level, now);
+        connection.settings = Rc::clone(session);
+    }
+
+    /// Queues what leads from one state of a transaction to the next.
+    fn climb(&self, connection: &mut ServerConnection, from: &Level, to: Level) -> Level {
+        let modes = self.modes.get(from.modes..to.modes).unwrap_or_default();
+        for mode in modes {
+            connection.push_hidden_query(mode);
+        }
+        let set = difference(&from.session, &to.session);
+        if !set.is_empty() {
+            connection.push_hidden_query(&set);
+        }
+        // SET also puts what SET LOCAL had set.
+        let in_force = match &from.local {
+            Some(local) if set.is_empty() => local,
+            Some(_) | None => &to.session,
+        };
+        let wanted = to.local.as_ref().unwrap_or(&to.session);
+        for step in steps(in_force, wanted, "LOCAL ") {
+            connection.push_hidden_query(&step);
+        }
+        to
+    }
+}
+
+/// What has been said of a transaction at one point of it.
+struct Level {
+    session: Rc<Settings>,
+    local: Option<Rc<Settings>>,
+    modes: usize,
+}
+
+/// Queues a deferred BEGIN, its replies hidden.
+fn push_block_start(connection: &mut ServerConnection, begin: &[u8]) {
+    frame::write(&mut connection.out, b'Q', &[begin, b"\0"]);
+    connection.pipeline.sent(Request::Query, true, Note::None);
 }

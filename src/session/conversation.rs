@@ -21,6 +21,7 @@ use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
 use crate::sql::scan::Lexing;
+use crate::transaction::commit::Committed;
 use crate::types::key::Key;
 use crate::types::oids::Mapping;
 use crate::wire::frame::{self, Frame, Split};
@@ -120,6 +121,7 @@ impl Conversation for Session {
     fn fail_block(&mut self) {
         if let Some(block) = &mut self.block {
             block.failed = true;
+            block.parts.fail();
         }
     }
 
@@ -129,8 +131,33 @@ impl Conversation for Session {
         }
     }
 
-    fn readers(&mut self) -> Option<&mut Vec<Lease>> {
-        self.block.as_mut().map(|block| &mut block.readers.0)
+    fn parts(&mut self) -> Option<&mut Vec<Lease>> {
+        self.block.as_mut().map(|block| &mut block.parts.0)
+    }
+
+    fn is_in_block(&self) -> bool {
+        self.block.is_some()
+    }
+
+    async fn take_joined(&mut self, shard: ShardId) -> Result<Lease, Interrupted> {
+        Session::take_joined(self, shard).await
+    }
+
+    fn return_joined(&mut self, lease: Lease) {
+        Session::return_joined(self, lease);
+    }
+
+    async fn can_decide(&mut self) -> Result<bool, Interrupted> {
+        let generation = self.database.generation;
+        if self.database.shared.two_phase.known(generation).is_none() {
+            self.ask_two_phase().await?;
+        }
+        let known = self.database.shared.two_phase.known(generation);
+        Ok(matches!(known, Some(Ok(()))))
+    }
+
+    async fn commit(&mut self, leases: Vec<Lease>) -> Option<Committed> {
+        self.commit_statement(leases).await
     }
 
     fn count_gathered(&self, rows: u64, bytes: u64) {
@@ -166,7 +193,12 @@ impl Conversation for Session {
     }
 
     fn reply_ready(&mut self) {
-        Session::reply_ready(self);
+        if self.is_implied() {
+            // It ends first.
+            self.answered = true;
+        } else {
+            Session::reply_ready(self);
+        }
     }
 
     fn answer_parses(&mut self) {
@@ -202,6 +234,17 @@ impl Conversation for Session {
             self.poll_send(cx)
         })
         .await
+    }
+
+    async fn next_tag(&mut self) -> Result<u8, End> {
+        loop {
+            self.drop_unread();
+            if let Some(tag) = self.input.first() {
+                return Ok(*tag);
+            }
+            self.flush_all().await?;
+            poll_fn(|cx| self.poll_more(cx)).await?;
+        }
     }
 
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {
@@ -260,7 +303,13 @@ impl Conversation for Session {
     }
 
     fn park_current(&mut self) {
-        self.parked.extend(self.lease.take());
+        if self.block.is_some() {
+            if self.lease.is_some() {
+                self.park_part();
+            }
+        } else {
+            self.parked.extend(self.lease.take());
+        }
     }
 
     async fn take_part(&mut self, shard: ShardId) -> Result<Lease, Interrupted> {
@@ -369,8 +418,12 @@ impl Conversation for Session {
         self.database.schema_may_change();
     }
 
-    async fn schema_changed(&self) {
+    async fn schema_changed(&mut self) {
         self.database.schema_changed();
+        if self.block.is_some() {
+            self.ran_ddl = true;
+            return;
+        }
         let shared = Arc::clone(&self.engine.shared);
         let name = self.database.name.clone();
         let task = self

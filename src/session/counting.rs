@@ -101,6 +101,11 @@ impl Account {
         self.assigned = self.assigned.wrapping_add(1);
     }
 
+    /// The transaction under way is on several shards.
+    pub(crate) fn spread(&mut self) {
+        self.used = Some(TransactionKind::Multi);
+    }
+
     /// The transaction under way has failed.
     pub(crate) fn fail(&mut self) {
         self.failed = true;

@@ -43,6 +43,8 @@ impl Engine {
             name: name.to_owned(),
             index: self.counters_index(name, topology.shards()),
             gather: snapshot.config.gather.clone(),
+            two_phase: snapshot.config.two_phase,
+            deployment: snapshot.config.name.as_str().into(),
             twins: snapshot.config.twins(&config),
             config,
             topology,

@@ -29,11 +29,13 @@ use crate::server::pool::Pool;
 use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
+use crate::transaction::decided::Decided;
 use crate::types::oids::Oids;
 use crate::wire::cancel_key::CancelKey;
 
 use super::auth::Keyring;
 use super::client::Client;
+use super::commit::TwoPhase;
 use super::console::Console;
 use super::ids::IdBlocks;
 use super::twins::Twins;
@@ -65,6 +67,10 @@ pub struct SharedDatabase {
     pub disabled: AtomicBool,
     /// Numbers for ids, fetched ahead.
     pub ids: IdBlocks,
+    /// Whether its shards can commit in two phases.
+    pub two_phase: TwoPhase,
+    /// What commits in two phases have left to be done.
+    pub decided: Arc<Decided>,
     /// Where queries over several shards are finished.
     pub twins: Arc<Twins>,
     /// What the twins call the users' types.
@@ -435,6 +441,10 @@ pub struct Database {
     pub limits: Limits,
     /// What bounds reads that are finished on a twin.
     pub(crate) gather: config::Gather,
+    /// Whether a transaction may write on several shards.
+    pub(crate) two_phase: bool,
+    /// Whose prepared transactions are ours.
+    pub(crate) deployment: Rc<str>,
     pub generation: u64,
     pub(crate) memo: RefCell<Memo>,
     pub(crate) statements: RefCell<Statements>,

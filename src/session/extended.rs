@@ -135,8 +135,27 @@ impl Session {
         };
         match result {
             Err(Stop::Fault(fault)) => self.fail_behind_pending(&fault),
+            Err(Stop::Refusal(fault)) if self.is_implied() => self.fail_behind_pending(&fault),
+            Err(Stop::Refusal(fault)) => self.refuse_behind_pending(&fault),
             other => other,
         }
+    }
+
+    /// The same as [`Session::fail_behind_pending`], for a statement that an open block goes on without.
+    fn refuse_behind_pending(&mut self, fault: &Fault) -> Result<(), Stop> {
+        match self.settle_pending() {
+            Ok(()) => {
+                self.wait_for_replies()?;
+                if let Some(script) = self.refusing.take() {
+                    self.note_refusal(&script, fault);
+                }
+                self.reply_refusal(fault);
+                self.skipping = true;
+            }
+            Err(Stop::Fault(earlier)) => self.fail_group(&earlier),
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
     }
 
     /// Parses that came before the message that fails are judged and answered before it.
@@ -628,10 +647,15 @@ impl Session {
             }
             Place::Shard { shard, binds } => {
                 self.check_copy(shard, &statement.effect)?;
+                let shard = self
+                    .cursor_shard(statement, prepared.text())
+                    .unwrap_or(shard);
+                self.note_use(shard, statement)?;
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = self.effect_to_run(statement, prepared.text(), &values);
                 let effect = resolved(&effect, &values);
                 self.bind_on(shard, binds, bind, prepared, effect)?;
+                self.note_cursor(shard, statement, prepared.text());
                 self.tally(&prepared.script, &statement.effect);
                 self.note_advance(statement);
                 Ok(())
@@ -670,8 +694,8 @@ impl Session {
             }
         }
         let route = self.within_block(route);
-        if let Err(stop) = self.make_room_for(&route) {
-            if let Stop::Fault(_) = stop {
+        if let Err(stop) = self.make_room_for(&route, statement) {
+            if let Stop::Fault(_) | Stop::Refusal(_) = stop {
                 self.refusing = Some(Rc::clone(&prepared.script));
             }
             return stop;
@@ -686,18 +710,24 @@ impl Session {
         }
         self.tally(&prepared.script, &statement.effect);
         self.note_unclear_id(statement);
-        Stop::Task(Box::new(super::Task::Wide(crate::execute::Wide {
-            route,
-            source: crate::execute::Source::Bind {
-                portal: bind.portal.to_vec(),
-                prepared: Rc::clone(prepared),
-                after_names: bind.after_names.to_vec(),
+        if self.block.is_none() && may_write(&route, statement) {
+            // It is committed with the rest of its group.
+            self.block = Some(Box::new(super::block::Block::implied(&self.settings)));
+        }
+        Stop::Task(Box::new(super::Task::Wide(Box::new(
+            crate::execute::Wide {
+                route,
+                source: crate::execute::Source::Bind {
+                    portal: bind.portal.to_vec(),
+                    prepared: Rc::clone(prepared),
+                    after_names: bind.after_names.to_vec(),
+                },
+                verb: statement.verb,
+                effect,
+                lexing: prepared.reading.lexing,
+                tenant: self.tenant_value(),
             },
-            verb: statement.verb,
-            effect,
-            lexing: prepared.reading.lexing,
-            tenant: self.tenant_value(),
-        })))
+        ))))
     }
 
     /// Answers the Parses that wait: the wide statement they belong to judges the text itself.
@@ -776,7 +806,12 @@ impl Session {
         self.flush_pending(Some(prepared));
         let name = self.ensure_prepared(prepared, bind.statement.is_empty());
         let may_name = self.rows_may_name(shard, prepared, bind.result_formats().is_text());
-        self.set_portal(bind.portal, Portal::Server { effect, may_name });
+        let portal = Portal::Server {
+            shard,
+            effect,
+            may_name,
+        };
+        self.set_portal(bind.portal, portal);
         if let Some(connection) = self.connection() {
             frame::write(
                 &mut connection.out,
@@ -801,11 +836,13 @@ impl Session {
         }
         let shard = self.here_or_home();
         self.check_unread_bind(shard, bind)?;
+        self.note_write(shard)?;
         self.lease(shard, true)?;
         self.flush_pending(None);
         self.set_portal(
             bind.portal,
             Portal::Server {
+                shard,
                 effect: Effect::None,
                 may_name: true,
             },
@@ -879,7 +916,7 @@ impl Session {
                     return Ok(());
                 }
                 self.check_portal(name)?;
-                let shard = self.here_or_home();
+                let shard = self.portal_shard(name);
                 self.forward(shard, b'D', body, Request::DescribePortal)?;
                 self.note_described(shard, name);
                 Ok(())
@@ -931,7 +968,22 @@ impl Session {
             .iter()
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
-        let (effect, may_name) = match portal {
+        let ends = |portal: &Portal| match portal {
+            Portal::Server { effect, .. } => {
+                matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. })
+            }
+            Portal::Local { .. } => false,
+        };
+        if let Some(Portal::Server { effect, .. }) = &portal
+            && portal.as_ref().is_some_and(ends)
+            && self.ends_here()
+        {
+            // Others have joined since it was bound.
+            self.wait_for_replies()?;
+            self.settle_synced(effect)?;
+            return self.run_local(effect, "COMMIT", &[], false);
+        }
+        let (shard, effect, may_name) = match portal {
             Some(Portal::Local { done: true, .. }) => {
                 if self.status() == Status::Failed {
                     return Err(Stop::Fault(Session::failed_block_fault()));
@@ -948,6 +1000,7 @@ impl Session {
                 effect, verb, text, ..
             }) => {
                 self.wait_for_replies()?;
+                self.settle_synced(&effect)?;
                 self.listen_first(&text.script)?;
                 self.run_local(&effect, verb, text.text(), false)?;
                 if matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. }) {
@@ -963,13 +1016,17 @@ impl Session {
                 }
                 return Ok(());
             }
-            Some(Portal::Server { effect, may_name }) => (effect, may_name),
+            Some(Portal::Server {
+                shard,
+                effect,
+                may_name,
+            }) => (shard, effect, may_name),
             None => {
                 self.check_portal(execute.portal)?;
-                (Effect::None, !self.oids_are_alike())
+                let shard = self.portal_shard(execute.portal);
+                (shard, Effect::None, !self.oids_are_alike())
             }
         };
-        let shard = self.here_or_home();
         self.lease(shard, false)?;
         if self.needs_description(shard, execute.portal, may_name)
             && let Some(connection) = self.connection()
@@ -1016,14 +1073,14 @@ impl Session {
                 }
             }
             Target::Portal(name) => {
+                let shard = self.portal_shard(name);
                 let on_server = match self.portals.iter().position(|(known, _)| **known == *name) {
                     Some(index) => {
                         matches!(self.portals.swap_remove(index), (_, Portal::Server { .. }))
                     }
                     None => self.block.as_ref().is_some_and(|block| block.sent),
                 };
-                if on_server && self.lease.is_some() {
-                    let shard = self.here_or_home();
+                if on_server && (self.lease.is_some() || self.is_spread()) {
                     return self.forward(shard, b'C', body, Request::Close);
                 }
             }
@@ -1049,6 +1106,9 @@ impl Session {
                 frame::write(&mut connection.out, b'S', &[]);
             }
             return Ok(());
+        }
+        if self.is_implied() {
+            return self.sync_implied();
         }
         if self.skipping {
             self.poison_group();
@@ -1079,6 +1139,39 @@ impl Session {
         }
         self.executed = false;
         Ok(())
+    }
+
+    /// The end of a group that is a transaction on several shards.
+    fn sync_implied(&mut self) -> Result<(), Stop> {
+        if !self.skipping && !self.is_skipping_messages() {
+            match self.settle_pending() {
+                Err(Stop::Fault(fault)) => self.fail_group(&fault),
+                other => other?,
+            }
+        }
+        let unsynced = self
+            .connection()
+            .is_some_and(|connection| connection.unsynced);
+        if unsynced {
+            return Err(Stop::EndGroup);
+        }
+        self.wait_for_replies()?;
+        self.skipping = false;
+        Err(Stop::Task(Box::new(super::Task::End(
+            super::commit::Ending::implied(),
+        ))))
+    }
+
+    /// Where a portal is: one that we did not make may be a cursor of the block.
+    fn portal_shard(&self, name: &[u8]) -> ShardId {
+        let known = self.portals.iter().find(|(known, _)| **known == *name);
+        if let Some((_, Portal::Server { shard, .. })) = known {
+            return *shard;
+        }
+        let cursors = self.block.iter().flat_map(|block| &block.cursors);
+        let mut cursors = cursors.filter(|(known, _)| known.as_bytes() == name);
+        let cursor = cursors.next().map(|(_, shard)| *shard);
+        cursor.unwrap_or_else(|| self.here_or_home())
     }
 
     /// We refused something in a group that a server has begun: the part before must not be committed.
@@ -1127,6 +1220,21 @@ impl Session {
             }
             reply.write(out);
         }
+    }
+}
+
+/// Whether what is run on several shards may write there.
+fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
+    use planner::plan::Route;
+    match route {
+        Route::Broadcast { transaction } => *transaction,
+        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) => true,
+        Route::Concat(..) => statement.writes,
+        Route::Session
+        | Route::Anywhere
+        | Route::AnyShard
+        | Route::Single(_)
+        | Route::Gather(_) => false,
     }
 }
 

@@ -7,11 +7,11 @@ use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::planner::plan::{Access, Effect, Given, Literal, Parameter, Route, Statement, Values};
 use crate::planner::{self, refuse};
-use crate::server::connection::{Note, ServerConnection};
+use crate::server::connection::ServerConnection;
 use crate::server::pool::Lease;
+use crate::server::settings::Settings;
 use crate::server::statements::Prepared;
 use crate::wire::backend::Status;
-use crate::wire::pipeline::Request;
 
 use super::client::Activity;
 use super::{Session, Stop};
@@ -68,10 +68,25 @@ pub(crate) enum Place {
 impl Session {
     /// The shard of the current connection, or home.
     pub(crate) fn here_or_home(&self) -> ShardId {
-        self.lease.as_ref().and_then(Lease::peek).map_or_else(
-            || self.database.topology.home(),
-            |connection| connection.shard,
-        )
+        let here = self.lease.as_ref().and_then(Lease::peek);
+        let here = here.map(|connection| connection.shard);
+        here.or_else(|| self.block.as_ref().and_then(|block| block.here))
+            .unwrap_or_else(|| self.database.topology.home())
+    }
+
+    /// Whether an open block has connections beside the current one.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.block
+            .as_ref()
+            .is_some_and(|block| !block.parts.0.is_empty())
+    }
+
+    /// The settings that a connection is to have before it is used: in a block those of its beginning, so that a
+    /// rollback leads back there.
+    pub(crate) fn settings_at_begin(&self) -> &Rc<Settings> {
+        self.block
+            .as_ref()
+            .map_or(&self.settings, |block| &block.settings)
     }
 
     /// Whether something of a transaction, explicit or implicit, is open on the current connection.
@@ -113,7 +128,7 @@ impl Session {
                 return here(false);
             }
             Effect::Commit { .. } | Effect::Rollback { .. } => {
-                if self.block.as_ref().is_some_and(|block| !block.sent) {
+                if self.ends_here() {
                     return Ok(Place::Local);
                 }
                 return here(false);
@@ -167,11 +182,28 @@ impl Session {
             | Effect::LastId { .. }
             | Effect::Explain(_)
             | Effect::None
+            | Effect::SetConstraints { .. }
             | Effect::TwoPhase
             | Effect::Pin(_)
             | Effect::Ddl
             | Effect::CopyIn { .. }
             | Effect::CopyOut { .. } => {}
+        }
+        self.place_by_access(statement, values)
+    }
+
+    fn place_by_access(&self, statement: &Statement, values: &dyn Values) -> Result<Place, Fault> {
+        let here = |binds| {
+            Ok(Place::Shard {
+                shard: self.here_or_home(),
+                binds,
+            })
+        };
+        if let Effect::SetConstraints { .. } = &statement.effect
+            && self.is_spread()
+        {
+            // What is checked at once is to be checked on each.
+            return Ok(Place::Wide(Route::Broadcast { transaction: true }));
         }
         if let Access::Bound = statement.access {
             return here(true);
@@ -200,6 +232,7 @@ impl Session {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)
+            | Route::Each(_)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
         }
     }
@@ -313,6 +346,66 @@ impl Session {
         ShardId(u16::try_from(self.client.id % count).unwrap_or(0))
     }
 
+    /// Whether the end of the block is ours to bring about: it is open nowhere, or on several shards.
+    pub(crate) fn ends_here(&self) -> bool {
+        self.block
+            .as_ref()
+            .is_some_and(|block| !block.sent || block.implicit || !block.parts.0.is_empty())
+    }
+
+    /// Notes what a statement does to the open block on a shard, before it is sent there.
+    ///
+    /// # Errors
+    /// It would have to be committed on several shards, and cannot be. Nothing was sent: the block goes on.
+    pub(crate) fn note_use(&mut self, shard: ShardId, statement: &Statement) -> Result<(), Stop> {
+        if self.block.is_none() || self.status() == Status::Failed {
+            return Ok(());
+        }
+        let limit = planner::unpreparable(statement);
+        if statement.writes {
+            self.note_write(shard)?;
+        }
+        let name = |shard| self.database.topology.name(shard).to_owned();
+        let names = self.block.as_ref().and_then(|block| block.unpreparable);
+        let names = names.map(|(other, what)| (name(other), what));
+        let Some(block) = &mut self.block else {
+            return Ok(());
+        };
+        if let Some(what) = limit {
+            match (block.unpreparable, names) {
+                (Some((other, before)), Some((name, _))) if other != shard => {
+                    return Err(Stop::Refusal(unpreparable(what, before, &name)));
+                }
+                (Some(_) | None, _) => block.unpreparable = Some((shard, what)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The open block writes on a shard.
+    ///
+    /// # Errors
+    /// As for [`Session::note_use`].
+    pub(crate) fn note_write(&mut self, shard: ShardId) -> Result<(), Stop> {
+        let Some(block) = &mut self.block else {
+            return Ok(());
+        };
+        if !block.wrote.is_empty() && !block.wrote.contains(shard) && !block.failed {
+            match self
+                .database
+                .shared
+                .two_phase
+                .known(self.database.generation)
+            {
+                None => return Err(Stop::TwoPhase),
+                Some(Err(fault)) => return Err(Stop::Refusal(fault)),
+                Some(Ok(())) => {}
+            }
+        }
+        block.wrote.insert(shard);
+        Ok(())
+    }
+
     /// Makes the connection of a shard the current one, or says what has to happen first.
     pub(crate) fn lease(
         &mut self,
@@ -363,10 +456,25 @@ impl Session {
         {
             // One that has failed is moved nowhere: it would begin anew there.
             let failed = connection.status == Status::Failed && !connection.unsynced;
+            if block.bound && !failed {
+                // An error of what was sent before comes first.
+                if !connection.pipeline.is_empty() {
+                    return Err(Stop::Drain);
+                }
+                if connection.unsynced {
+                    return Err(Stop::EndGroup);
+                }
+                if block.unread {
+                    return Err(Stop::Modes);
+                }
+                if let Some(why) = block.alone {
+                    return Err(Stop::Fault(self.second_shard(connection.shard, shard, why)));
+                }
+                self.park_part();
+                return Ok(());
+            }
             return Err(if failed {
                 Stop::Fault(Session::failed_block_fault())
-            } else if block.bound {
-                Stop::Fault(self.second_shard(connection.shard, shard))
             } else if connection.pipeline.is_empty() && !connection.unsynced {
                 Stop::Move(shard)
             } else if connection.unsynced {
@@ -376,7 +484,11 @@ impl Session {
             });
         }
         if self.executed {
-            return Err(Stop::Fault(self.second_shard(connection.shard, shard)));
+            return Err(if connection.pipeline.is_empty() {
+                Stop::Imply
+            } else {
+                Stop::Drain
+            });
         }
         Err(if connection.pipeline.is_empty() {
             Stop::EndGroup
@@ -385,21 +497,41 @@ impl Session {
         })
     }
 
-    fn second_shard(&self, first: ShardId, second: ShardId) -> Fault {
+    fn second_shard(&self, first: ShardId, second: ShardId, why: &str) -> Fault {
         let topology = &self.database.topology;
         Fault::error(
             SqlState::FEATURE_NOT_SUPPORTED,
-            "a transaction on more than one shard is not supported yet",
+            format!("a transaction with {why} is on one shard only"),
         )
         .detail(format!(
             "The transaction runs on shard \"{}\"; this statement belongs to shard \"{}\".",
             topology.name(first),
             topology.name(second)
         ))
-        .hint("Commit before using another shard, or place the tables by the same key.")
+        .hint("Commit before using another shard.")
+    }
+
+    /// The current connection waits in its transaction while that of another shard is used.
+    pub(crate) fn park_part(&mut self) {
+        if let (Some(lease), Some(block)) = (self.lease.take(), &mut self.block) {
+            block.here = lease.peek().map(|connection| connection.shard);
+            block.parts.0.push(lease);
+            block.joins = true;
+        }
+        self.note_time();
+        self.client.targets.borrow_mut().clear();
+        self.client.shard.set(None);
+        self.client.server_id.set(None);
     }
 
     fn take(&mut self, shard: ShardId) -> Result<(), Stop> {
+        if let Some(block) = &mut self.block
+            && let Some(lease) = block.parts.take(shard)
+        {
+            block.joins = false;
+            self.adopt(lease);
+            return Ok(());
+        }
         if let Some(lease) = self.granted.take() {
             if lease
                 .peek()
@@ -428,7 +560,7 @@ impl Session {
                 "there is no such shard",
             )));
         };
-        match pool.take(&self.settings) {
+        match pool.take(self.settings_at_begin()) {
             Some(lease) => {
                 self.account.assign();
                 self.adopt_or_stop(lease)
@@ -449,7 +581,7 @@ impl Session {
 
     /// Whether a connection is set as the session wants it.
     pub(crate) fn has_our_settings(&self, connection: &ServerConnection) -> bool {
-        connection.settings.same(&self.settings) && !connection.settings_unsure
+        connection.settings.same(self.settings_at_begin()) && !connection.settings_unsure
     }
 
     fn adopt_or_stop(&mut self, lease: Lease) -> Result<(), Stop> {
@@ -481,15 +613,22 @@ impl Session {
 
     /// Sends the deferred BEGIN ahead of the first statement.
     fn open_block(&mut self, binds: bool) {
-        let Session { block, lease, .. } = self;
+        let Session {
+            block,
+            lease,
+            settings,
+            ..
+        } = self;
         let (Some(block), Some(connection)) = (block, lease.as_mut().and_then(Lease::connection))
         else {
             return;
         };
-        if !block.sent {
-            push_block_start(connection, &block.begin);
+        if !block.sent || block.joins {
+            block.begin_on(connection, settings);
             block.sent = true;
+            block.joins = false;
         }
+        block.here = Some(connection.shard);
         block.bound |= binds;
     }
 
@@ -545,8 +684,14 @@ impl Session {
     }
 }
 
-/// Queues a deferred BEGIN, its replies hidden.
-pub(crate) fn push_block_start(connection: &mut ServerConnection, begin: &[u8]) {
-    crate::wire::frame::write(&mut connection.out, b'Q', &[begin, b"\0"]);
-    connection.pipeline.sent(Request::Query, true, Note::None);
+/// What keeps a transaction from being prepared on a second shard.
+fn unpreparable(what: &str, before: &str, shard: &str) -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("{what} in a transaction that has {before} on another shard"),
+    )
+    .detail(format!(
+        "Shard \"{shard}\" could not be prepared for the commit, nor could this one."
+    ))
+    .hint("Use two transactions, or one shard.")
 }

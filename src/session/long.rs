@@ -223,6 +223,7 @@ impl Session {
             return wait_for_rest();
         }
         self.check_types(shard, Some(&prepared))?;
+        self.note_use(shard, statement)?;
         self.lease(shard, binds)?;
         self.note_advance(statement);
         self.note_route(&Place::Shard { shard, binds }, &statement.effect);
@@ -233,7 +234,12 @@ impl Session {
         self.engine.count_bind(&self.database);
         let effect = statement.effect.clone();
         let may_name = self.rows_may_name(shard, &prepared, false);
-        self.set_portal(start.portal, Portal::Server { effect, may_name });
+        let portal = Portal::Server {
+            shard,
+            effect,
+            may_name,
+        };
+        self.set_portal(start.portal, portal);
         let length = 4_usize
             .saturating_add(start.portal.len())
             .saturating_add(1)

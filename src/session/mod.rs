@@ -11,10 +11,12 @@ mod ask;
 pub mod auth;
 pub mod block;
 pub mod client;
+mod commit;
 pub mod console;
 mod console_client;
 mod conversation;
 mod counting;
+mod cursors;
 mod databases;
 mod direct;
 pub mod engine;
@@ -80,6 +82,12 @@ pub(crate) enum Stop {
     Move(ShardId),
     /// What was sent without Sync must be ended before another shard is used.
     EndGroup,
+    /// The same, and it is a transaction that goes on: it becomes a block, which ends with the client's group.
+    Imply,
+    /// How the open block is isolated must be asked before another shard joins it.
+    Modes,
+    /// Whether the shards can commit in two phases must be asked.
+    TwoPhase,
     /// These channels must be heard first.
     Listen(Vec<String>),
     /// The server is to be asked what `search_path` is.
@@ -94,6 +102,8 @@ pub(crate) enum Stop {
     Task(Box<Task>),
     /// The statement fails with this.
     Fault(Fault),
+    /// The same, of a statement that was not begun: an open block goes on without it.
+    Refusal(Fault),
     /// The client is to be closed, after what is to be sent.
     Close,
 }
@@ -108,14 +118,17 @@ impl From<Fault> for Stop {
 #[derive(Debug)]
 pub(crate) enum Task {
     /// A simple query that runs on several shards.
-    Wide(crate::execute::Wide),
+    Wide(Box<crate::execute::Wide>),
+    /// The end of a block that is open on several shards.
+    End(commit::Ending),
 }
 
 /// A portal as the client named it.
 #[derive(Clone, Debug)]
 pub(crate) enum Portal {
-    /// On the server, with its effect when executed.
+    /// On the server of this shard, with its effect when executed.
     Server {
+        shard: ShardId,
         effect: Effect,
         /// Whether its rows may name types by the shard's oids.
         may_name: bool,
@@ -212,6 +225,8 @@ pub struct Session {
     pub(crate) tentative: VecDeque<Option<Box<[u8]>>>,
     /// An error of our own was reported: messages are skipped until Sync.
     pub(crate) skipping: bool,
+    /// The group of a statement over several shards has come to its Sync.
+    pub(crate) answered: bool,
     /// Whether something was executed since the last Sync was sent.
     pub(crate) executed: bool,
     /// Whether a text that was sent, its answer perhaps not read yet, has a BEGIN.
@@ -253,7 +268,7 @@ impl Session {
     pub(crate) fn status(&self) -> Status {
         match &self.block {
             None => Status::Idle,
-            Some(block) if block.failed => Status::Failed,
+            Some(block) if block.failed || block.parts.have_failed() => Status::Failed,
             Some(_) => match self.lease.as_ref().and_then(Lease::peek) {
                 Some(connection) if connection.status == Status::Failed => Status::Failed,
                 Some(_) | None => Status::InBlock,
@@ -309,12 +324,20 @@ impl Session {
 
     /// Sends an error of our own; an open block has failed then.
     pub(crate) fn reply_fault(&mut self, fault: &Fault) {
-        self.engine.count_fault(fault);
-        self.reply(|out| backend::fault(out, fault));
+        self.reply_refusal(fault);
         match &mut self.block {
-            Some(block) => block.failed = true,
+            Some(block) => {
+                block.failed = true;
+                block.parts.fail();
+            }
             None => self.account.fail(),
         }
+    }
+
+    /// Sends an error of our own; an open block goes on.
+    pub(crate) fn reply_refusal(&mut self, fault: &Fault) {
+        self.engine.count_fault(fault);
+        self.reply(|out| backend::fault(out, fault));
     }
 
     /// PostgreSQL's answer to anything but the end of a failed block.

@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use crate::config::PoolMode;
 use crate::error::{Fault, SqlState};
+use crate::placement::ShardSet;
 use crate::planner;
 use crate::planner::plan::{Argument, Effect};
 use crate::server::connection::Note;
 use crate::server::pool::{Lease, bump};
-use crate::server::settings::{Settings, difference, of_whole, quote_ident, quote_name};
+use crate::server::settings::{Settings, difference, of_whole, quote_ident, quote_name, steps};
 use crate::server::statements::Description;
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, FrameError, Piece, Split};
@@ -247,6 +248,9 @@ impl Session {
                 }
                 if shown {
                     self.show_error(frame);
+                    if let Some(block) = &mut self.block {
+                        block.parts.fail();
+                    }
                 }
                 self.engine.count_server_error(
                     &self.database,
@@ -631,7 +635,7 @@ impl Session {
     }
 
     /// What the end of a block means for the session.
-    fn settle_block(&mut self, block: &Block) {
+    pub(crate) fn settle_block(&mut self, block: &Block) {
         let is_rolled_back = std::mem::take(&mut self.rolled_back);
         self.settle_channels(!is_rolled_back);
         if is_rolled_back {
@@ -658,6 +662,9 @@ impl Session {
         block.local = None;
         block.failed = false;
         block.settings = Rc::clone(&self.settings);
+        block.wrote = ShardSet::default();
+        block.unpreparable = None;
+        block.cursors.clear();
         self.block = Some(block);
         let settings = Rc::clone(&self.settings);
         if let Some(connection) = self.connection()
@@ -807,21 +814,44 @@ impl Session {
                 }
             }
             Effect::Listen { .. } | Effect::Unlisten { .. } => self.listens_in_transaction(effect),
+            _ => self.apply_to_parts(effect),
+        }
+    }
+
+    /// The effect on an open block of what all of its parts do.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other effects leave this as it is"
+    )]
+    fn apply_to_parts(&mut self, effect: &Effect) {
+        match effect {
             Effect::Savepoint(name) => {
                 self.set_savepoint(name);
+                self.tell_parts(&format!("SAVEPOINT {}", quote_ident(name)));
                 self.shape_block(effect);
             }
             Effect::RollbackTo(name) => {
                 self.roll_back_to(name);
+                self.tell_parts(&format!("ROLLBACK TO SAVEPOINT {}", quote_ident(name)));
                 self.shape_block(effect);
             }
             Effect::Release(name) => {
                 if let Some(block) = &mut self.block {
                     block.release(name);
                 }
+                self.tell_parts(&format!("RELEASE SAVEPOINT {}", quote_ident(name)));
                 self.shape_block(effect);
             }
-            Effect::SetTransaction { .. } => self.shape_block(effect),
+            Effect::SetConstraints { rest } => self.keep_mode(&format!("SET CONSTRAINTS {rest}")),
+            Effect::SetTransaction { modes } => {
+                self.keep_mode(&format!("SET TRANSACTION {modes}"));
+                if let Some(block) = &mut self.block
+                    && is_snapshot(modes)
+                {
+                    block.alone = Some("the snapshot of another");
+                }
+                self.shape_block(effect);
+            }
             _ => {}
         }
     }
@@ -843,8 +873,26 @@ impl Session {
                 local: block.local.clone(),
                 on_server,
                 listened: self.channels.pending(),
+                modes: block.modes.len(),
             };
             block.savepoints.push((name.to_owned(), then));
+        }
+    }
+
+    /// Has the parts of an open block that wait do the same as the current connection.
+    fn tell_parts(&mut self, sql: &str) {
+        if let Some(block) = &mut self.block {
+            block
+                .parts
+                .tell(|connection| connection.push_hidden_query(sql));
+        }
+    }
+
+    /// A SET TRANSACTION or SET CONSTRAINTS was carried out: it holds for all parts of the block.
+    pub(crate) fn keep_mode(&mut self, text: &str) {
+        self.tell_parts(text);
+        if let Some(block) = &mut self.block {
+            block.keep_mode(text);
         }
     }
 
@@ -859,6 +907,13 @@ impl Session {
         block.local = then.local;
         self.settings = then.session;
         self.channels.roll_back_to(then.listened);
+        if let Some(block) = &mut self.block {
+            block.parts.tell(|connection| {
+                connection.settings = Rc::clone(&then.on_server);
+                // It goes back there, whatever it has not said yet.
+                connection.status = Status::InBlock;
+            });
+        }
         if let Some(connection) = self.connection() {
             connection.settings = then.on_server;
         }
@@ -929,6 +984,9 @@ impl Session {
             (name, value, local)
         else {
             self.pin("set_config with computed arguments");
+            if let Some(block) = &mut self.block {
+                block.alone = Some("settings that are computed");
+            }
             return;
         };
         if matches!(
@@ -952,8 +1010,15 @@ impl Session {
 
     /// SET LOCAL: in force until the block ends.
     fn set_local(&mut self, change: impl FnOnce(&Settings) -> Rc<Settings>) {
-        let settings = change(self.settings_in_force());
+        let before = Rc::clone(self.settings_in_force());
+        let settings = change(&before);
         if let Some(block) = &mut self.block {
+            let steps = steps(&before, &settings, "LOCAL ");
+            block.parts.tell(|connection| {
+                for step in &steps {
+                    connection.push_hidden_query(step);
+                }
+            });
             block.local = Some(settings);
         }
     }
@@ -963,10 +1028,18 @@ impl Session {
         own: Rc<Settings>,
         on_server: impl Fn(&Settings) -> Rc<Settings>,
     ) {
-        if let Some(block) = self.block.as_mut().filter(|block| !block.bound) {
+        if let Some(block) = &mut self.block
+            && (!block.bound || !block.parts.0.is_empty())
+        {
             let change = difference(&self.settings, &own);
             if !change.is_empty() {
-                block.preamble.push(change.into_bytes());
+                block.parts.tell(|connection| {
+                    connection.push_hidden_query(&change);
+                    connection.settings = on_server(&connection.settings);
+                });
+                if !block.bound {
+                    block.preamble.push(change.into_bytes());
+                }
             }
         }
         self.settings = own;
@@ -1040,10 +1113,7 @@ impl Session {
         }
         if self.block.as_ref().is_some_and(|block| block.sent) {
             if let Some(block) = &mut self.block {
-                block.failed = true;
-                block.sent = false;
-                block.bound = false;
-                block.preamble.clear();
+                block.give_up();
             }
             self.account.lose();
             self.lost = owed.is_empty().then(|| fault.clone());

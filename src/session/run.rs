@@ -602,6 +602,7 @@ impl Session {
             return Ok(());
         }
         let shard = self.here_or_home();
+        self.note_write(shard)?;
         self.lease(shard, true)?;
         let function = frame.body.first_chunk().map(|oid| u32::from_be_bytes(*oid));
         if !function.is_some_and(|oid| LARGE_OBJECTS.contains(&oid)) {
@@ -654,6 +655,8 @@ impl Session {
             Stop::Lease(shard) => self.wait_for_lease(shard).await,
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
+            Stop::Modes => self.ask_modes().await,
+            Stop::TwoPhase => self.ask_two_phase().await,
             Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,
             Stop::Types => self.read_types().await,
@@ -663,8 +666,14 @@ impl Session {
                 self.end_group();
                 Ok(())
             }
+            Stop::Imply => {
+                self.imply_block();
+                Ok(())
+            }
             Stop::Task(task) => return self.run_task(*task).await,
-            Stop::Fault(fault) => return Err(End::Fault(Box::new(fault))),
+            Stop::Fault(fault) | Stop::Refusal(fault) => {
+                return Err(End::Fault(Box::new(fault)));
+            }
             Stop::Close => return Err(End::Client),
             Stop::Idle | Stop::Drain => Ok(()),
         };
@@ -719,7 +728,8 @@ impl Session {
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
         let result = match task {
-            Task::Wide(wide) => crate::execute::run(self, wide).await,
+            Task::Wide(wide) => self.run_wide(*wide).await,
+            Task::End(ending) => self.end_everywhere(ending).await,
         };
         // What was not seen came too late, and is not for what follows.
         self.client.canceled.set(false);
@@ -761,7 +771,7 @@ impl Session {
         let before = self.client.activity.get();
         self.client
             .set_activity(Activity::Waiting, self.engine.now());
-        let settings = Rc::clone(&self.settings);
+        let settings = Rc::clone(self.settings_at_begin());
         let now = self.engine.now();
         let lease = self.watched(pool.acquire(&settings, now)).await;
         self.client.set_activity(before, self.engine.now());
@@ -842,7 +852,7 @@ impl Session {
     /// # Cancel safety
     /// Not safe: the lease must be dropped, which closes the connection.
     pub(crate) async fn settle(&mut self, lease: &mut Lease) -> Result<(), Interrupted> {
-        let wanted = Rc::clone(&self.settings);
+        let wanted = Rc::clone(self.settings_at_begin());
         self.settle_to(wanted, lease).await
     }
 
@@ -894,11 +904,8 @@ impl Session {
             self.client.targets.borrow_mut().clear();
             self.lease = None;
             if let Some(block) = &mut self.block {
-                block.failed = true;
-                block.sent = false;
-                block.bound = false;
+                block.give_up();
                 block.local = None;
-                block.preamble.clear();
                 block.savepoints.clear();
             }
         }
@@ -906,12 +913,8 @@ impl Session {
     }
 
     async fn open_elsewhere(&mut self, shard: ShardId) -> Result<(), Interrupted> {
-        let (begin, preamble, then) = match &self.block {
-            Some(block) => (
-                block.begin.clone(),
-                block.preamble.clone(),
-                Rc::clone(&block.settings),
-            ),
+        let (begin, preamble) = match &self.block {
+            Some(block) => (block.begin.clone(), block.preamble.clone()),
             None => return Ok(()),
         };
         if let Some(mut lease) = self.lease.take() {
@@ -920,11 +923,7 @@ impl Session {
             self.let_go();
         }
         let lease = self.acquire(shard).await?;
-        // The block begins with what was set before it, so that a rollback leads back there.
-        let set = std::mem::replace(&mut self.settings, then);
-        let settled = self.settled(lease).await;
-        self.settings = set;
-        let mut lease = settled?;
+        let mut lease = self.settled(lease).await?;
         for statement in std::iter::once(begin).chain(preamble) {
             let sql = String::from_utf8_lossy(&statement).into_owned();
             self.run_watched(&mut lease, &sql).await?;
@@ -935,6 +934,7 @@ impl Session {
         self.adopt(lease);
         if let Some(block) = &mut self.block {
             block.sent = true;
+            block.here = Some(shard);
         }
         Ok(())
     }
@@ -967,6 +967,8 @@ impl Session {
         self.engine.unlisten_all(&self.client);
         self.count_flush(0);
         self.parked.clear();
+        // Parts of a block are rolled back.
+        self.block = None;
         self.return_granted();
         let Some(mut lease) = self.lease.take() else {
             return;

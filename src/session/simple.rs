@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
+use crate::placement::ShardSet;
 use crate::planner::plan::{
     Access, Effect, Explained, Route, Script, Statement, TextValues, Values,
 };
@@ -22,6 +23,7 @@ use crate::wire::{backend, frontend};
 use super::ask::Asking;
 use super::block::Block;
 use super::client::{Activity, LastRoute};
+use super::commit::Ending;
 use super::extended::column_of;
 use super::generate::is_given_ids;
 use super::lease::Place;
@@ -54,6 +56,13 @@ impl Session {
                 let fault = self.in_failed_block(fault);
                 self.note_refusal(&script, &fault);
                 self.reply_fault(&fault);
+                self.reply_ready();
+                Ok(())
+            }
+            Err(Stop::Refusal(fault)) => {
+                self.wait_for_replies()?;
+                self.note_refusal(&script, &fault);
+                self.reply_refusal(&fault);
                 self.reply_ready();
                 Ok(())
             }
@@ -138,6 +147,7 @@ impl Session {
             Place::Local => {
                 self.wait_for_replies()?;
                 self.tally(script, &statement.effect);
+                self.settle_synced(&statement.effect)?;
                 self.unnamed = None;
                 self.run_local(&statement.effect, statement.verb, text, true)?;
                 self.reply_ready();
@@ -156,7 +166,10 @@ impl Session {
                     return Ok(());
                 }
                 self.check_copy(shard, &statement.effect)?;
+                let shard = self.cursor_shard(statement, text).unwrap_or(shard);
+                self.note_use(shard, statement)?;
                 self.lease(shard, binds)?;
+                self.note_cursor(shard, statement, text);
                 self.tally(script, &statement.effect);
                 self.note_advance(statement);
                 self.note_temporary(&statement.effect, text);
@@ -184,54 +197,114 @@ impl Session {
         script: &Rc<Script>,
     ) -> Stop {
         let route = self.within_block(route);
-        if let Err(stop) = self.make_room_for(&route) {
+        if let Err(stop) = self.make_room_for(&route, statement) {
             return stop;
         }
         self.tally(script, &statement.effect);
         self.note_unclear_id(statement);
         self.unnamed = None;
-        Stop::Task(Box::new(Task::Wide(Wide {
+        Stop::Task(Box::new(Task::Wide(Box::new(Wide {
             route,
             source: Source::Text(text.to_vec()),
             verb: statement.verb,
             effect,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
-        })))
+        }))))
     }
 
-    /// In a block what would be put together here is finished on a twin, over what the block sees.
+    /// In a block what would be put together here is finished on a twin where there is one, so that no other shard
+    /// has to join.
     pub(crate) fn within_block(&self, route: Route) -> Route {
         if let Route::Concat(_, _, Some(gather)) = &route
             && self.block.is_some()
+            && !self.database.twins.is_empty()
+            && !self.database.shared.twins.are_missing()
         {
             return Route::Gather(Arc::clone(gather));
         }
         route
     }
 
-    /// A statement for several shards has a transaction of its own; one that only reads through a twin may be
-    /// part of a block, whose connection it borrows.
-    pub(crate) fn make_room_for(&mut self, route: &Route) -> Result<(), Stop> {
-        match (route, &self.block) {
-            (Route::Gather(_), Some(_)) if !self.database.twins.is_empty() => {
-                self.lease(self.here_or_home(), false)?;
-                if self
-                    .connection()
-                    .is_some_and(|connection| connection.unsynced)
-                {
-                    return Err(Stop::EndGroup);
-                }
-            }
-            (_, Some(_)) => return Err(Stop::Fault(wide_in_block(route))),
-            (_, None) if self.transaction_is_open() => {
-                return Err(Stop::Fault(wide_in_block(route)));
-            }
-            (_, None) => (),
+    /// A statement for several shards has a transaction of its own, or is part of the block: on the block's own
+    /// connections, others of which join; one that is finished on a twin borrows the current one.
+    pub(crate) fn make_room_for(
+        &mut self,
+        route: &Route,
+        statement: &Statement,
+    ) -> Result<(), Stop> {
+        if self.block.is_none() && self.transaction_is_open() {
+            self.wait_for_replies()?;
+            return Err(Stop::Imply);
         }
         self.wait_for_replies()?;
-        if self.block.is_some() && self.status() == backend::Status::Failed {
+        if self.block.is_none() {
+            return Ok(());
+        }
+        if self.status() == backend::Status::Failed {
             return Err(Stop::Fault(Session::failed_block_fault()));
+        }
+        if let Route::Gather(gather) = route {
+            if self.database.twins.is_empty() {
+                return Err(Stop::Fault(Fault::clone(&gather.otherwise)));
+            }
+            self.lease(self.here_or_home(), false)?;
+        }
+        if self
+            .connection()
+            .is_some_and(|connection| connection.unsynced)
+        {
+            return Err(Stop::EndGroup);
+        }
+        if let Route::Gather(_) = route {
+            return self.wait_for_replies();
+        }
+        if let Some(block) = &self.block {
+            if block.unread {
+                return Err(Stop::Modes);
+            }
+            if let Some(why) = block.alone {
+                return Err(Stop::Fault(alone(why)));
+            }
+        }
+        let shards = self.shards_of(route);
+        for shard in shards.iter() {
+            self.note_use(shard, statement)?;
+        }
+        if let Some(block) = &mut self.block {
+            block.bound = true;
+        }
+        Ok(())
+    }
+
+    /// The shards that a route over several of them is on.
+    fn shards_of(&self, route: &Route) -> ShardSet {
+        let topology = &self.database.topology;
+        match route {
+            Route::Concat(shards, ..) | Route::Each(shards) => shards.clone(),
+            Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
+            Route::CopySplit(split) => {
+                let distribution = topology.distribution(split.distribution);
+                let shards = distribution.map(|distribution| distribution.shards().clone());
+                shards.unwrap_or_default()
+            }
+            Route::Session
+            | Route::Anywhere
+            | Route::AnyShard
+            | Route::Single(_)
+            | Route::Gather(_)
+            | Route::Broadcast { .. } => topology.all(),
+        }
+    }
+
+    /// Before the end of a block that is ours to bring about, what was sent without Sync is ended.
+    pub(crate) fn settle_synced(&mut self, effect: &Effect) -> Result<(), Stop> {
+        let ends = matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. });
+        let unsynced = self
+            .connection()
+            .is_some_and(|connection| connection.unsynced);
+        if ends && unsynced {
+            return Err(Stop::EndGroup);
         }
         Ok(())
     }
@@ -329,18 +402,19 @@ impl Session {
             let Place::Wide(route) = place else {
                 return Ok(());
             };
-            return Err(Stop::Task(Box::new(Task::Wide(Wide {
+            return Err(Stop::Task(Box::new(Task::Wide(Box::new(Wide {
                 route,
                 source: Source::Text(text.to_vec()),
                 verb,
                 effect,
                 lexing: self.facts().lexing,
                 tenant: self.tenant_value(),
-            }))));
+            })))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         for statement in statements {
             self.check_copy(shard, &statement.effect)?;
+            self.note_use(shard, statement)?;
         }
         self.lease(shard, binds)?;
         self.note_route(&Place::Shard { shard, binds }, &Effect::None);
@@ -470,6 +544,9 @@ impl Session {
             return Ok(());
         };
         self.check_types(shard, Some(&prepared))?;
+        if let Some(target) = prepared.script.statements.first() {
+            self.note_use(shard, target)?;
+        }
         self.lease(shard, true)?;
         self.tally(script, &Effect::None);
         let limit = self.database.limits.max_prepared_statements;
@@ -691,7 +768,10 @@ impl Session {
         }
     }
 
-    /// Answers a statement that no server is needed for; without the ReadyForQuery.
+    /// Answers a statement that no server is needed for, or the end of a block; without the ReadyForQuery.
+    ///
+    /// # Errors
+    /// What is refused; the task that ends a block on its shards.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all others need a server")]
     pub(crate) fn run_local(
         &mut self,
@@ -699,7 +779,7 @@ impl Session {
         verb: &'static str,
         text: &[u8],
         describe: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Stop> {
         if let Effect::ExplainRoute { statement } = effect {
             let literals = mask_of(text, self.facts().lexing);
             let values = TextValues {
@@ -727,6 +807,14 @@ impl Session {
                 self.reply(|out| backend::command_complete(out, verb));
             }
             Effect::Commit { chain } | Effect::Rollback { chain } => {
+                if self.block.as_ref().is_some_and(|block| block.sent) {
+                    return Err(Stop::Task(Box::new(Task::End(Ending {
+                        commits: matches!(effect, Effect::Commit { .. }),
+                        chain: *chain,
+                        is_said: true,
+                        is_ready: describe,
+                    }))));
+                }
                 self.end_unsent_block(effect, *chain);
             }
             Effect::Deallocate { name, .. } => self.deallocate(name.as_deref())?,
@@ -741,10 +829,10 @@ impl Session {
             Effect::SetPgherd { name, value, .. } => self.set_own(name, value.as_deref(), verb)?,
             Effect::ShowPgherd { name } => self.show_own(name),
             _ => {
-                return Err(Fault::error(
+                return Err(Stop::Fault(Fault::error(
                     SqlState::INTERNAL,
                     format!("a {verb} was to be answered without a server"),
-                ));
+                )));
             }
         }
         Ok(())
@@ -830,25 +918,7 @@ impl Session {
             Place::Local if matches!(effect, Effect::ShowPgherd { .. }) => return,
             Place::Local => LastRoute::Local,
             Place::Shard { shard, .. } => LastRoute::Single(*shard),
-            Place::Wide(route) => {
-                let topology = &self.database.topology;
-                let shards = match route {
-                    Route::Concat(shards, ..) => shards.clone(),
-                    Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
-                    Route::CopySplit(split) => {
-                        let distribution = topology.distribution(split.distribution);
-                        let shards = distribution.map(|distribution| distribution.shards().clone());
-                        shards.unwrap_or_default()
-                    }
-                    Route::Session
-                    | Route::Anywhere
-                    | Route::AnyShard
-                    | Route::Single(_)
-                    | Route::Gather(_)
-                    | Route::Broadcast { .. } => topology.all(),
-                };
-                LastRoute::Several(Way::of(route), shards)
-            }
+            Place::Wide(route) => LastRoute::Several(Way::of(route), self.shards_of(route)),
         };
         let mut last = self.client.last_route.borrow_mut();
         if *last != route {
@@ -1084,6 +1154,7 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
         | Route::Anywhere
         | Route::AnyShard
         | Route::Single(_)
+        | Route::Each(_)
         | Route::Concat(..) => "a statement over several shards",
     };
     Fault::error(
@@ -1091,6 +1162,14 @@ pub(crate) fn wide_in_block(route: &Route) -> Fault {
         format!("{what} is not supported inside a transaction block yet"),
     )
     .hint("Run it outside the block: it is then a transaction of its own.")
+}
+
+fn alone(why: &str) -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("a transaction with {why} is on one shard only"),
+    )
+    .hint("Commit before using other shards.")
 }
 
 fn several_shards_fault() -> Fault {

@@ -76,6 +76,7 @@ impl Session {
             pending: Vec::new(),
             tentative: VecDeque::new(),
             skipping: false,
+            answered: false,
             executed: false,
             may_open_block: false,
             lost: None,

@@ -256,7 +256,7 @@ fn conditions_over_types_of_the_users_own_are_kept() {
         "SELECT p.id FROM people p JOIN pets q ON q.owner = p.id WHERE p.name IN (VALUES ('Ann'), ('Cy'))",
         "SELECT p.mood, count(*), max(p.mood), array_agg(p.mood ORDER BY p.id) FROM people p LEFT JOIN pets q ON q.owner = p.id GROUP BY 1",
         "SELECT p.mood FROM people p UNION SELECT 'high' ORDER BY 1",
-        "SELECT 1 / (p.id - 1) FROM people p JOIN pets q ON q.owner = p.id",
+        "SELECT 1 / (p.id - p.id) FROM people p JOIN pets q ON q.owner = p.id",
         "SELECT p.id FROM people p JOIN pets q ON q.owner = p.id WHERE p.mood = 'sad'",
         "SELECT p.id FROM people p JOIN pets q ON q.owner = p.id WHERE p.name = 'Ann'::short",
         "SELECT p.id FROM people p, LATERAL unnest(p.tags) WITH ORDINALITY u (tag, n) JOIN pets q ON true WHERE u.n = 1",
@@ -268,7 +268,7 @@ fn conditions_over_types_of_the_users_own_are_kept() {
 fn several_statements_at_once_are_answered_in_turn() {
     let mut corners = Corners::start();
     let read = "SELECT count(*), sum(q.owner) FROM people p JOIN pets q ON q.owner = p.id";
-    let fails = "SELECT 1 / (p.id - 1) FROM people p JOIN pets q ON q.owner = p.id";
+    let fails = "SELECT 1 / (p.id - p.id) FROM people p JOIN pets q ON q.owner = p.id";
     let pipeline = |client: &mut Client, texts: &[&str]| {
         let mut bytes = Vec::new();
         for text in texts {
@@ -282,16 +282,16 @@ fn several_statements_at_once_are_answered_in_turn() {
         let lines = client.until_ready().expect("an answer");
         lines.iter().map(message::Message::line).collect::<Vec<_>>()
     };
-    for texts in [vec![read], vec![fails]] {
+    for texts in [
+        vec![read],
+        vec![fails],
+        vec![read, read],
+        vec![read, fails, read],
+    ] {
         let found = pipeline(&mut corners.client, &texts);
         let wanted = pipeline(&mut corners.reference, &texts);
         assert_eq!(found, wanted, "{texts:?}");
     }
-    // More before the same Sync would be of the same transaction.
-    let found = pipeline(&mut corners.client, &[read, read]);
-    let wanted = pipeline(&mut corners.reference, &[read]);
-    assert_eq!(found[..5], wanted[..5]);
-    assert!(found[5].contains("0A000"), "{found:?}");
     corners.all_same(&[read, fails, read]);
     // A portal that is left before its rows are out.
     let mut bytes = message::parse("", "SELECT p.id FROM people p CROSS JOIN pets q", &[]);

@@ -272,7 +272,7 @@ fn a_server_without_free_connections_is_waited_for() {
 }
 
 #[test]
-fn a_commit_of_unknown_outcome_is_reported_as_such() {
+fn a_commit_that_fails_on_one_shard_is_undone_on_all() {
     let databases = Databases::create(2);
     let at_commit = |shard: usize, body: &str| {
         databases.shard(shard).run(&format!(
@@ -294,8 +294,13 @@ fn a_commit_of_unknown_outcome_is_reported_as_such() {
     let herd = Herd::start(&databases, &options);
     let mut client = herd.connect();
     client.run("INSERT INTO copies VALUES (0)");
-    for (id, code) in [(1, "P0001"), (2, "08007"), (3, "08007")] {
+    // What is lost before the decision is rolled back on every shard.
+    for (id, code) in [(1, "P0001"), (2, "08006"), (3, "P0001")] {
         let error = client.fails(&format!("INSERT INTO copies VALUES ({id})"));
         assert_eq!(error.code, code, "{id}: {error:?}");
+    }
+    for shard in 0..2 {
+        let count = databases.shard(shard).value("SELECT count(*) FROM copies");
+        assert_eq!(count, "1");
     }
 }

@@ -4,6 +4,7 @@
 //! and long runs are chosen by environment variables at run time: `FAULT_SECONDS`, `SLOW_TESTS`,
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
+mod bank;
 mod cancelling;
 mod client;
 mod constraints;
@@ -63,6 +64,7 @@ mod sharing;
 mod statistics;
 mod strange_reads;
 mod tenants;
+mod transactions;
 mod transcript;
 mod twins;
 mod values;

@@ -18,6 +18,7 @@ mod mem;
 mod peer_pools;
 mod peers;
 mod pools;
+mod prepared_transactions;
 mod routes;
 mod servers;
 mod shards;
@@ -73,6 +74,7 @@ pub static SHOWS: &[&Show] = &[
     &users::SHOW,
     &shards::SHOW,
     &twins::SHOW,
+    &prepared_transactions::SHOW,
     &tables::SHOW,
     &tenants::SHOW,
     &distributions::SHOW,
@@ -95,14 +97,7 @@ pub static SHOWS: &[&Show] = &[
 ];
 
 /// Names that later releases will answer.
-const NOT_YET: &[&str] = &[
-    "buckets",
-    "cache",
-    "prepared_transactions",
-    "replicas",
-    "reshard",
-    "transactions",
-];
+const NOT_YET: &[&str] = &["buckets", "cache", "replicas", "reshard", "transactions"];
 
 /// The SHOW of this name, in any case.
 pub fn find(name: &str) -> Option<&'static Show> {

@@ -57,7 +57,7 @@ pub(in crate::config) static ROOT: Section = Section {
         Key::new("plan_cache_size", Kind::Size { min: 1 << 20, max: 1 << 40 }, "64MB", "Bytes of memoised plans, for each engine. An eighth as much holds what SHOW ROUTES counts."),
         Key::new("max_directory_rows", Kind::Count { min: 0, max: 10_000_000 }, "100000", "Rows of one directory of keys that are kept; the others are asked for each time."),
         Key::new("cache", Kind::Section(&CACHE), "null", "Where answers of cached tables are kept."),
-        Key::new("cross_shard_writes", Kind::Word(&["two_phase", "reject"]), "two_phase", "What a transaction that writes on a second shard does.").not_yet(),
+        Key::new("cross_shard_writes", Kind::Word(&["two_phase", "reject"]), "two_phase", "What a transaction that writes on a second shard does."),
         Key::new("recovery", Kind::Section(&RECOVERY), "null", "Recovery of prepared transactions left in doubt."),
         Key::new("consistent_reads", Kind::Bool, "false", "Whether a multi-shard read sees one snapshot.").not_yet(),
         Key::new("gather", Kind::Section(&GATHER), "null", "Queries that are finished on a gather server."),
@@ -243,11 +243,10 @@ static RECOVERY: Section = Section {
         Key::new(
             "every",
             Kind::Duration,
-            "5s",
+            "2s",
             "How often transactions in doubt are looked for.",
-        )
-        .not_yet(),
-        Key::new("age", Kind::Duration, "30s", "How old they must be.").not_yet(),
+        ),
+        Key::new("age", Kind::Duration, "5s", "How old they must be."),
     ],
 };
 

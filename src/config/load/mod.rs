@@ -20,13 +20,14 @@ pub use table::split_name;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::expand::expand;
 use super::fault::{At, ConfigFault, Faults};
 use super::keys::global::ROOT;
 use super::read::{Object, entries, join};
 use super::yaml::{self, Node};
-use super::{Config, Database, Fallback, settings};
+use super::{Config, Database, Fallback, Recovery, settings};
 
 /// What lies outside of the text: the environment and the files it names.
 #[derive(Clone, Copy)]
@@ -136,6 +137,10 @@ impl Loader<'_> {
                 .collect(),
             limits: global::limits(&root),
             gather: self.gather(&root.section("gather")),
+            two_phase: root
+                .choice("cross_shard_writes", &[true, false])
+                .unwrap_or(true),
+            recovery: recovery(&root.section("recovery")),
             databases,
             fallback,
             settings: settings::list(node),
@@ -153,10 +158,6 @@ impl Loader<'_> {
         cache.size("max_entry");
         cache.duration("redis_timeout");
         self.invalidations(&cache);
-        root.choice("cross_shard_writes", &[(), ()]);
-        let recovery = root.section("recovery");
-        recovery.duration("every");
-        recovery.duration("age");
         root.boolean("consistent_reads");
     }
 
@@ -196,5 +197,21 @@ impl Loader<'_> {
 
     fn fault(&self, at: At, path: &str, message: impl Into<String>, hint: impl Into<String>) {
         self.faults.error(at, path, message, hint);
+    }
+}
+
+/// How often transactions in doubt are looked for where that is said to be 0.
+const RECOVERY_EVERY: Duration = Duration::from_secs(2);
+
+fn recovery(recovery: &Object<'_>) -> Recovery {
+    let every = recovery.duration("every");
+    Recovery {
+        // It is not turned off: what is left prepared holds locks.
+        every: if every.is_zero() {
+            RECOVERY_EVERY
+        } else {
+            every
+        },
+        age: recovery.duration("age"),
     }
 }

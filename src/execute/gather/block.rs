@@ -57,11 +57,6 @@ impl Block {
     pub(super) fn keeps_snapshot(&self) -> bool {
         matches!(self.isolation.as_str(), "repeatable read" | "serializable")
     }
-
-    /// Opens a transaction that keeps a snapshot for the block on another shard.
-    pub(super) fn opening(&self) -> String {
-        format!("BEGIN ISOLATION LEVEL {} READ ONLY", self.isolation)
-    }
 }
 
 /// One query for several fragments, which then are of one snapshot: the number of the fragment and its columns as

@@ -17,8 +17,8 @@ pub(super) enum Part {
     Fresh,
     /// The block's own.
     Own,
-    /// One that keeps a snapshot for the block.
-    Reader,
+    /// The block's own on another shard than the current one.
+    Joined,
 }
 
 /// A shard's connection, and how far its fragments have come.
@@ -26,8 +26,6 @@ pub(super) enum Part {
 pub(super) struct Lane {
     pub(super) member: Member,
     pub(super) part: Part,
-    /// It was opened for this statement.
-    pub(super) is_new: bool,
     pub(super) rows: Rows,
 }
 

@@ -10,11 +10,10 @@ use super::plan::{answers, planned_rows};
 use super::split::Bound;
 use super::style::{self, Style};
 use crate::error::{Fault, SqlState};
-use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, targets};
+use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, open_parts, targets};
 use crate::execute::{Conversation, Trouble, Twin};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::gather::{Fragment, Place};
-use crate::server::hidden;
 use crate::server::statements::Prepared;
 use crate::wire::frame;
 
@@ -54,11 +53,13 @@ impl Loaded {
         if shares.is_empty() {
             return Ok(());
         }
-        let own_shard = own.as_ref().map(|own| own.shard);
+        let mut within_block: Vec<ShardId> = own.iter().map(|own| own.shard).collect();
+        let parts = client.parts().into_iter().flatten();
+        within_block.extend(parts.map(|lease| lease.pool().target.shard));
         let is_united = within.is_some_and(|block| !block.keeps_snapshot())
             && shares
                 .iter()
-                .any(|(shard, wanted)| Some(*shard) == own_shard && wanted.len() > 1);
+                .any(|(shard, wanted)| within_block.contains(shard) && wanted.len() > 1);
         if is_united {
             // One COPY takes one format.
             for fragment in fragments.iter_mut() {
@@ -83,7 +84,7 @@ impl Loaded {
                 continue;
             };
             if let (Some((prepared, bound)), [fragment]) = (bound, wanted.as_slice()) {
-                ask(lane, *fragment, (prepared, bound), within)?;
+                ask(lane, *fragment, (prepared, bound))?;
                 lane.member.start_sending()?;
                 continue;
             }
@@ -93,7 +94,7 @@ impl Loaded {
                 .collect();
             let columns =
                 |(index, _): &(usize, bool)| fragments.get(*index).map_or(0, |it| it.columns.len());
-            lane.rows = if is_united && lane.part == Part::Own {
+            lane.rows = if is_united && lane.part != Part::Fresh {
                 let columns = wanted.iter().map(columns).collect();
                 Rows::united(wanted.clone(), columns)
             } else {
@@ -248,13 +249,10 @@ impl Loaded {
             match lane.part {
                 Part::Fresh => fresh.push(lane.member),
                 Part::Own => own = Some(lane.member),
-                Part::Reader => {
+                Part::Joined => {
                     lane.member.calm(client).await;
                     let lease = lane.member.lease;
-                    match client.readers() {
-                        Some(readers) => readers.push(lease),
-                        None => hidden::tidy_later(lease),
-                    }
+                    client.return_joined(lease);
                 }
             }
         }
@@ -270,11 +268,10 @@ impl Loaded {
         within: Option<&Block>,
         own: &mut Option<Member>,
     ) -> Result<(), Trouble> {
-        let mut lane = |member, part, is_new| {
+        let mut lane = |member, part| {
             self.lanes.push(Lane {
                 member,
                 part,
-                is_new,
                 rows: Rows::default(),
             });
         };
@@ -282,33 +279,26 @@ impl Loaded {
         for (shard, _) in shares {
             if own.as_ref().is_some_and(|own| own.shard == *shard) {
                 if let Some(member) = own.take() {
-                    lane(member, Part::Own, false);
+                    lane(member, Part::Own);
                 }
                 continue;
             }
-            let kept = client.readers().and_then(|readers| {
-                let at = readers
+            let has_joined = client.parts().is_some_and(|parts| {
+                parts
                     .iter()
-                    .position(|lease| lease.pool().target.shard == *shard)?;
-                Some(readers.swap_remove(at))
+                    .any(|lease| lease.pool().target.shard == *shard)
             });
-            match kept {
-                Some(lease) => match Member::of(client, lease).await {
-                    Ok(member) => lane(member, Part::Reader, false),
-                    Err((lease, trouble)) => {
-                        if let Some(readers) = client.readers() {
-                            readers.push(lease);
-                        }
-                        return Err(trouble);
-                    }
-                },
-                None => others.insert(*shard),
+            // A snapshot that is kept is the block's.
+            if has_joined || within.is_some_and(Block::keeps_snapshot) {
+                for member in open_parts(client, &std::iter::once(*shard).collect()).await? {
+                    lane(member, Part::Joined);
+                }
+            } else {
+                others.insert(*shard);
             }
         }
-        let keeps = within.is_some_and(Block::keeps_snapshot);
-        let part = if keeps { Part::Reader } else { Part::Fresh };
         for member in open(client, &others).await? {
-            lane(member, part, true);
+            lane(member, Part::Fresh);
         }
         Ok(())
     }
@@ -467,13 +457,10 @@ fn ask(
     lane: &mut Lane,
     fragment: usize,
     (prepared, bound): (&Prepared, &Bound),
-    within: Option<&Block>,
 ) -> Result<(), Trouble> {
     lane.rows = Rows::of_query(fragment);
-    match (lane.part, within) {
-        (Part::Reader, Some(block)) if lane.is_new => lane.member.push_hidden(&block.opening())?,
-        (Part::Fresh, _) => lane.member.push_hidden(SNAPSHOT)?,
-        (Part::Reader | Part::Own, _) => (),
+    if lane.part == Part::Fresh {
+        lane.member.push_hidden(SNAPSHOT)?;
     }
     let Bound {
         parse,
@@ -513,16 +500,12 @@ fn opening(
     writes_text: bool,
 ) -> Vec<String> {
     let mut parts = Vec::new();
-    match (lane.part, within) {
-        (Part::Reader, Some(block)) if lane.is_new => parts.push(block.opening()),
-        (Part::Fresh, _) => {
-            parts.push(SNAPSHOT.to_owned());
-        }
-        (Part::Reader | Part::Own, _) => (),
+    if lane.part == Part::Fresh {
+        parts.push(SNAPSHOT.to_owned());
     }
     parts.extend(style.widening());
     let own = within.map_or(style, |block| &block.style);
-    if writes_text && (lane.part != Part::Own || own.restoring().is_some()) {
+    if writes_text && (lane.part == Part::Fresh || own.restoring().is_some()) {
         parts.extend(style::PLAIN.map(str::to_owned));
     }
     parts
@@ -557,10 +540,10 @@ fn order(
     match lane.part {
         _ if !turns.is_last => (),
         Part::Fresh => parts.push("COMMIT".to_owned()),
-        Part::Own if turns.writes_text => {
+        Part::Own | Part::Joined if turns.writes_text => {
             parts.extend(own.restoring().into_iter().chain(own.narrowing()));
         }
-        Part::Own | Part::Reader => parts.extend(own.narrowing()),
+        Part::Own | Part::Joined => parts.extend(own.narrowing()),
     }
     parts.join(";")
 }

@@ -305,6 +305,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             keys: None,
             concat: options.concatenates().then(Arc::default),
             splits: false,
+            each: false,
             otherwise: Arc::new(whole_file()),
             gather: Some(Arc::new(gather::whole(table, whole_file()))),
             insert: false,

@@ -70,7 +70,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
         // Each copy is planned alike; only running it must happen everywhere.
         Access::Broadcast { .. } if !analyze => Access::Home,
         // The plans one after another, or why the statement itself would be refused.
-        Access::Keyed(keyed) if is_text && !keyed.splits => Access::Keyed(keyed),
+        Access::Keyed(keyed) if is_text && !keyed.splits && !keyed.each => Access::Keyed(keyed),
         Access::Gather(gather) if is_text => Access::Gather(gather),
         access @ (Access::Session
         | Access::Anywhere

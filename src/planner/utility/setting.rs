@@ -70,7 +70,9 @@ fn set(mut cursor: Cursor<'_>) -> Option<Draft> {
         return set_transaction(cursor);
     }
     if cursor.take("constraints") {
-        return Some(Draft::server("SET", Effect::None, Access::Bound));
+        let rest = cursor.rest_text();
+        let effect = Effect::SetConstraints { rest };
+        return Some(Draft::server("SET", effect, Access::Bound));
     }
     let mut local = false;
     if cursor.at("session") && !next_is_assignment(cursor) {
