@@ -47,11 +47,17 @@ pub enum Act {
     Enable(String),
     WaitClose(Option<String>),
     Shutdown(Shutdown),
-    Set { key: String, value: String },
+    Set {
+        key: String,
+        value: String,
+    },
     /// Ends what was left prepared, by what was decided.
     Resolve(Option<String>),
     /// Ends one prepared transaction of ours as a person says.
-    ResolveOne { gid: String, commits: bool },
+    ResolveOne {
+        gid: String,
+        commits: bool,
+    },
 }
 
 impl Act {

@@ -16,7 +16,8 @@ use crate::error::{Fault, SqlState};
 use crate::metrics::period::{DatabaseStats, Totals};
 use crate::metrics::view::{
     Address, ClientRow, ClientState, DatabaseRow, Detail, ErrorRow, HostRow, MemoryRow, PoolRow,
-    Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, PreparedRow, TwinRow, TwinState, UserRow,
+    PreparedRow, Role, RouteRow, ServerRow, ServerState, ShardRow, Snapshot, State, TwinRow,
+    TwinState, UserRow,
 };
 use crate::planner::tally::Way;
 

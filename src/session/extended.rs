@@ -714,18 +714,20 @@ impl Session {
             // It is committed with the rest of its group.
             self.block = Some(Box::new(super::block::Block::implied(&self.settings)));
         }
-        Stop::Task(Box::new(super::Task::Wide(Box::new(crate::execute::Wide {
-            route,
-            source: crate::execute::Source::Bind {
-                portal: bind.portal.to_vec(),
-                prepared: Rc::clone(prepared),
-                after_names: bind.after_names.to_vec(),
+        Stop::Task(Box::new(super::Task::Wide(Box::new(
+            crate::execute::Wide {
+                route,
+                source: crate::execute::Source::Bind {
+                    portal: bind.portal.to_vec(),
+                    prepared: Rc::clone(prepared),
+                    after_names: bind.after_names.to_vec(),
+                },
+                verb: statement.verb,
+                effect,
+                lexing: prepared.reading.lexing,
+                tenant: self.tenant_value(),
             },
-            verb: statement.verb,
-            effect,
-            lexing: prepared.reading.lexing,
-            tenant: self.tenant_value(),
-        }))))
+        ))))
     }
 
     /// Answers the Parses that wait: the wide statement they belong to judges the text itself.

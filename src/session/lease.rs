@@ -122,7 +122,7 @@ impl Session {
         };
         match &statement.effect {
             Effect::Begin => {
-                if self.block.is_none() && !self.transaction_is_open() {
+                if self.is_implied() || (self.block.is_none() && !self.transaction_is_open()) {
                     return Ok(Place::Local);
                 }
                 return here(false);
@@ -192,11 +192,7 @@ impl Session {
         self.place_by_access(statement, values)
     }
 
-    fn place_by_access(
-        &self,
-        statement: &Statement,
-        values: &dyn Values,
-    ) -> Result<Place, Fault> {
+    fn place_by_access(&self, statement: &Statement, values: &dyn Values) -> Result<Place, Fault> {
         let here = |binds| {
             Ok(Place::Shard {
                 shard: self.here_or_home(),

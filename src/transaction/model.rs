@@ -146,7 +146,10 @@ impl World {
     /// The last word of a coordinator that has seen everything through.
     fn forget(&mut self) -> bool {
         let done = self.told == Some(Outcome::Committed)
-            && self.machine.as_ref().is_some_and(|machine| !machine.leaves_some());
+            && self
+                .machine
+                .as_ref()
+                .is_some_and(|machine| !machine.leaves_some());
         if done && !self.forgotten {
             self.row = Row::None;
             self.forgotten = true;
@@ -343,8 +346,14 @@ impl World {
                 self.check();
             }
         }
-        let left = self.servers.iter().any(|server| server.fate == Fate::Prepared);
-        assert!(!left && self.row == Row::None, "something is left: {self:?}");
+        let left = self
+            .servers
+            .iter()
+            .any(|server| server.fate == Fate::Prepared);
+        assert!(
+            !left && self.row == Row::None,
+            "something is left: {self:?}"
+        );
     }
 }
 

@@ -142,7 +142,8 @@ fn settle(databases: &Databases) {
     let deadline = Instant::now() + PATIENCE;
     for shard in 0..SHARDS {
         let mut client = databases.shard(shard);
-        let left = "SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())
+        let left =
+            "SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())
             + (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                AND state LIKE 'idle in transaction%')";
         while client.value(left) != "0" {
@@ -176,14 +177,20 @@ fn audit(databases: &Databases, ends: &BTreeMap<usize, End>, what: &str) {
             let [Some(transfer), Some(amount)] = row.as_slice() else {
                 panic!("{row:?}");
             };
-            let entry = entries.entry(transfer.parse().expect("a number")).or_default();
+            let entry = entries
+                .entry(transfer.parse().expect("a number"))
+                .or_default();
             entry.0 += amount.parse::<i64>().expect("a number");
             entry.1 += 1;
         }
     }
     assert_eq!(sum, 100 * i64::try_from(ACCOUNTS).expect("few"), "{what}");
     for (transfer, (amount, count)) in &entries {
-        assert_eq!((*amount, *count), (0, 2), "{what}: transfer {transfer} is half there");
+        assert_eq!(
+            (*amount, *count),
+            (0, 2),
+            "{what}: transfer {transfer} is half there"
+        );
         assert_ne!(
             ends.get(transfer),
             Some(&End::Failed),
@@ -221,7 +228,10 @@ fn transfers_survive_kills_at_each_step_of_their_commit() {
     let (mut done, mut tries) = (0, 0);
     while done < kills {
         tries += 1;
-        assert!(tries < 3 * kills + 20, "the proxy does not die: {done} of {tries}");
+        assert!(
+            tries < 3 * kills + 20,
+            "the proxy does not die: {done} of {tries}"
+        );
         let (point, most) = POINTS[tries % POINTS.len()];
         let at = format!("{point}:{}", 1 + random.below(most));
         let mut mortal = options();
@@ -236,7 +246,13 @@ fn transfers_survive_kills_at_each_step_of_their_commit() {
         audit(&databases, &ends, &at);
     }
     drop(healer);
-    let acknowledged = ends.values().filter(|end| **end == End::Acknowledged).count();
-    println!("{done} kills, {} transfers, {acknowledged} acknowledged", ends.len());
+    let acknowledged = ends
+        .values()
+        .filter(|end| **end == End::Acknowledged)
+        .count();
+    println!(
+        "{done} kills, {} transfers, {acknowledged} acknowledged",
+        ends.len()
+    );
     assert!(acknowledged > done, "nearly nothing was committed");
 }

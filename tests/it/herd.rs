@@ -364,7 +364,9 @@ impl Herd {
         }
         match self.wait(PATIENCE) {
             None => return Err("does not end on SIGTERM".to_owned()),
-            Some(status) if !status.success() && !self.mortal => return Err(format!("ended with {status}")),
+            Some(status) if !status.success() && !self.mortal => {
+                return Err(format!("ended with {status}"));
+            }
             Some(_) => (),
         }
         let log = self.log();

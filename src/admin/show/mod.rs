@@ -97,13 +97,7 @@ pub static SHOWS: &[&Show] = &[
 ];
 
 /// Names that later releases will answer.
-const NOT_YET: &[&str] = &[
-    "buckets",
-    "cache",
-    "replicas",
-    "reshard",
-    "transactions",
-];
+const NOT_YET: &[&str] = &["buckets", "cache", "replicas", "reshard", "transactions"];
 
 /// The SHOW of this name, in any case.
 pub fn find(name: &str) -> Option<&'static Show> {
