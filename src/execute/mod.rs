@@ -191,6 +191,9 @@ pub(crate) trait Conversation {
     /// Queues an error of our own; an open block has failed then.
     fn reply_fault(&mut self, fault: &Fault);
 
+    /// Queues a server's error: an open block has failed then.
+    fn put_error(&mut self, error: &[u8]);
+
     /// Queues a ReadyForQuery.
     fn reply_ready(&mut self);
 
@@ -472,7 +475,7 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
             if backend::error_fields(body).is_stale_plan() {
                 client.schema_changed_elsewhere();
             }
-            client.out().extend_from_slice(&error);
+            client.put_error(&error);
             Ok(false)
         }
         Err(Trouble::Fault(fault) | Trouble::Unproven(fault)) => {

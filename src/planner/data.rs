@@ -663,7 +663,14 @@ fn splits(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, keys: usize) 
 /// Whether it is an UPDATE or a DELETE of one sharded table, whose every row is worked out from itself and from what
 /// each shard has a copy of.
 fn is_of_each(survey: &Survey<'_>, block: &Block) -> bool {
-    let is_write = matches!(&block.body, Body::Update(_) | Body::Delete(_));
+    let mut write = block;
+    while let Body::Nested(nested) = &write.body {
+        if !write.ctes.is_empty() {
+            return false;
+        }
+        write = nested;
+    }
+    let is_write = matches!(&write.body, Body::Update(_) | Body::Delete(_));
     let sharded = survey
         .references
         .iter()
@@ -675,7 +682,7 @@ fn is_of_each(survey: &Survey<'_>, block: &Block) -> bool {
     is_write
         && others
         && sharded.count() == 1
-        && block.ctes.is_empty()
+        && write.ctes.is_empty()
         && survey.views.is_empty()
         && survey.inner_features.first().is_none()
 }

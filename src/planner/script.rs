@@ -107,8 +107,8 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         if context.tenant {
             draft = tenant::admit(draft);
         }
-        if !one.cursor.at("insert") {
-            // An INSERT within another statement cannot be sent in parts.
+        if !one.cursor.at("insert") && !one.cursor.at("update") && !one.cursor.at("delete") {
+            // A write within another statement cannot be sent in parts.
             draft.keep_whole();
         }
         if let Some(hints) = &hints {

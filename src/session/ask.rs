@@ -214,6 +214,7 @@ impl Session {
                 | Stop::Imply
                 | Stop::Modes
                 | Stop::TwoPhase
+                | Stop::Series
                 | Stop::Refusal(_)
                 | Stop::Listen(_)
                 | Stop::Names

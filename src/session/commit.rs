@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Fault, SqlState};
+use crate::error::{Fault, Severity, SqlState};
 use crate::execute::{Conversation as _, End, Interrupted, Source, Wide};
 use crate::placement::ShardId;
 use crate::planner::plan::Effect;
@@ -127,7 +127,7 @@ impl Session {
         {
             block.keep_mode(&mode);
         }
-        if self.is_implied() && (is_text || self.answered) {
+        if self.is_implied() && self.series.is_none() && (is_text || self.answered) {
             return self.end_everywhere(Ending::implied()).await;
         }
         Ok(())
@@ -381,6 +381,16 @@ impl Session {
     fn tell_end(&mut self, ending: Ending, commits: bool, end: commit::End, block: &Block) {
         let failed = match end {
             commit::End::Committed => {
+                if ending.is_said && block.implicit {
+                    let warning = Fault {
+                        severity: Severity::Warning,
+                        ..Fault::error(
+                            SqlState::NO_ACTIVE_TRANSACTION,
+                            "there is no transaction in progress",
+                        )
+                    };
+                    backend::fault(&mut self.out, &warning);
+                }
                 if ending.is_said {
                     let tag = if commits { "COMMIT" } else { "ROLLBACK" };
                     backend::command_complete(&mut self.out, tag);
@@ -408,6 +418,7 @@ impl Session {
         };
         if failed {
             self.account.fail();
+            self.fail_series();
             self.skipping |= !ending.is_ready;
         }
         if ending.is_ready {

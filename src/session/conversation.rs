@@ -192,6 +192,14 @@ impl Conversation for Session {
         Session::reply_fault(self, fault);
     }
 
+    fn put_error(&mut self, error: &[u8]) {
+        match self.error_in_series(error) {
+            Some(moved) => self.out.extend_from_slice(&moved),
+            None => self.out.extend_from_slice(error),
+        }
+        self.fail_series();
+    }
+
     fn reply_ready(&mut self) {
         if self.is_implied() {
             // It ends first.

@@ -122,7 +122,7 @@ impl Session {
         };
         match &statement.effect {
             Effect::Begin => {
-                if self.block.is_none() && !self.transaction_is_open() {
+                if self.is_implied() || (self.block.is_none() && !self.transaction_is_open()) {
                     return Ok(Place::Local);
                 }
                 return here(false);

@@ -35,6 +35,7 @@ mod oids;
 pub mod plan;
 pub mod replies;
 pub mod run;
+mod series;
 pub mod serve;
 pub mod simple;
 pub mod start;
@@ -88,6 +89,8 @@ pub(crate) enum Stop {
     Modes,
     /// Whether the shards can commit in two phases must be asked.
     TwoPhase,
+    /// The statements of a text are to be run one after the other.
+    Series,
     /// These channels must be heard first.
     Listen(Vec<String>),
     /// The server is to be asked what `search_path` is.
@@ -225,6 +228,8 @@ pub struct Session {
     pub(crate) tentative: VecDeque<Option<Box<[u8]>>>,
     /// An error of our own was reported: messages are skipped until Sync.
     pub(crate) skipping: bool,
+    /// A text of several statements that is under way.
+    pub(crate) series: Option<Box<series::Series>>,
     /// The group of a statement over several shards has come to its Sync.
     pub(crate) answered: bool,
     /// Whether something was executed since the last Sync was sent.
@@ -303,6 +308,10 @@ impl Session {
 
     /// Sends ReadyForQuery of our own.
     pub(crate) fn reply_ready(&mut self) {
+        if self.series.is_some() {
+            // It comes behind the last of them.
+            return;
+        }
         self.fail_block_on_server();
         let status = self.status();
         if let Some(line) = self.line_of_replies() {
@@ -325,6 +334,7 @@ impl Session {
     /// Sends an error of our own; an open block has failed then.
     pub(crate) fn reply_fault(&mut self, fault: &Fault) {
         self.reply_refusal(fault);
+        self.fail_series();
         match &mut self.block {
             Some(block) => {
                 block.failed = true;

@@ -248,6 +248,7 @@ impl Session {
                 }
                 if shown {
                     self.show_error(frame);
+                    self.fail_series();
                     if let Some(block) = &mut self.block {
                         block.parts.fail();
                     }
@@ -377,6 +378,10 @@ impl Session {
 
     /// Passes an error on, a statement called as the client calls it.
     fn show_error(&mut self, frame: Frame<'_>) {
+        if let Some(moved) = self.error_in_series(frame.bytes) {
+            self.out.extend_from_slice(&moved);
+            return;
+        }
         const OURS: &[u8] = b"\"pgherd_";
         let at = frame
             .body
@@ -607,8 +612,10 @@ impl Session {
                 self.account.end(now, more);
             }
             self.account.ready(now, self.block.is_some(), more);
-            let status = self.status();
-            backend::ready_for_query(&mut self.out, status);
+            if self.series.is_none() {
+                let status = self.status();
+                backend::ready_for_query(&mut self.out, status);
+            }
         }
         self.emit_local();
         Ok(())

@@ -365,6 +365,9 @@ impl Session {
         if let Some(stop) = self.held_need.take() {
             return Progress::Need(stop);
         }
+        if let Some(progress) = self.advance_series() {
+            return progress;
+        }
         if self.input.is_empty() {
             return Progress::More;
         }
@@ -385,6 +388,23 @@ impl Session {
         }
     }
 
+    /// Goes on with a text of several statements; `None` when there is none.
+    fn advance_series(&mut self) -> Option<Progress> {
+        while self.series.is_some() {
+            match self.continue_series() {
+                Ok(()) => {}
+                Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
+                Err(Stop::Idle) => return Some(Progress::Blocked),
+                Err(Stop::Drain) => {
+                    self.ask_for_replies();
+                    return Some(Progress::Blocked);
+                }
+                Err(stop) => return Some(Progress::Need(stop)),
+            }
+        }
+        None
+    }
+
     /// Handles whole messages from the front of `data`; returns how many bytes are done with.
     fn consume(&mut self, data: &[u8]) -> Result<(usize, Progress), End> {
         let mut rest = data;
@@ -397,7 +417,7 @@ impl Session {
                 rest = self.pass(passing, rest);
                 continue;
             }
-            if self.awaits_others() {
+            if self.awaits_others() || self.series.is_some() {
                 return Ok((done(rest), Progress::Blocked));
             }
             self.stop_sharing();
@@ -675,7 +695,7 @@ impl Session {
                 return Err(End::Fault(Box::new(fault)));
             }
             Stop::Close => return Err(End::Client),
-            Stop::Idle | Stop::Drain => Ok(()),
+            Stop::Idle | Stop::Drain | Stop::Series => Ok(()),
         };
         match result {
             Ok(()) => Ok(()),
@@ -689,6 +709,10 @@ impl Session {
 
     /// The next message cannot be carried out: it is taken and answered with an error.
     pub(crate) fn fail_next(&mut self, fault: &Fault) {
+        if self.series.is_some() {
+            self.reply_fault(fault);
+            return;
+        }
         let mut input = std::mem::take(&mut self.input);
         let Ok(Split::Whole(frame, rest)) = frame::split(&input, u32::MAX) else {
             self.input = input;

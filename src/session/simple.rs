@@ -118,7 +118,10 @@ impl Session {
                 if result.is_err() {
                     self.temporary.truncate(known);
                 }
-                result
+                match result {
+                    Err(Stop::Series) => self.begin_series(text, script),
+                    other => other,
+                }
             }
         }
     }
@@ -325,7 +328,8 @@ impl Session {
         Ok(place)
     }
 
-    /// Several statements in one text are one implicit transaction: all on one shard, or refused.
+    /// Several statements in one text are one implicit transaction: sent whole to one shard, or to all, or
+    /// one after the other.
     fn run_several(
         &mut self,
         frame: Frame<'_>,
@@ -336,6 +340,9 @@ impl Session {
     ) -> Result<(), Stop> {
         if let Some(first) = statements.first() {
             self.check_failed(first)?;
+        }
+        if self.is_spread() {
+            return Err(Stop::Series);
         }
         let mut shard = None;
         let mut wide = None;
@@ -374,7 +381,7 @@ impl Session {
                 } => {
                     if binding {
                         if shard.is_some_and(|known| known != wanted) || wide.is_some() {
-                            return Err(Stop::Fault(several_shards_fault()));
+                            return Err(Stop::Series);
                         }
                         shard = Some(wanted);
                         binds = true;
@@ -385,15 +392,15 @@ impl Session {
                 {
                     wide = Some((statement.verb, statement.effect.clone(), route));
                 }
-                Place::Wide(_) => return Err(Stop::Fault(several_shards_fault())),
+                Place::Wide(_) => return Err(Stop::Series),
             }
         }
         if let Some((verb, effect, route)) = wide {
             if !statements.iter().all(runs_beside_others) {
-                return Err(Stop::Fault(several_shards_fault()));
+                return Err(Stop::Series);
             }
             if self.block.is_some() || self.transaction_is_open() {
-                return Err(Stop::Fault(wide_in_block(&route)));
+                return Err(Stop::Series);
             }
             self.wait_for_replies()?;
             let place = Place::Wide(route);
@@ -801,7 +808,7 @@ impl Session {
         }
         match effect {
             Effect::Begin => {
-                self.block = Some(Box::new(Block::new(text, &self.settings)));
+                self.begin_said(text)?;
                 let now = self.engine.now();
                 self.client.set_activity(Activity::IdleInTransaction, now);
                 self.reply(|out| backend::command_complete(out, verb));
@@ -1144,41 +1151,12 @@ fn is_local_effect(effect: &Effect) -> bool {
     )
 }
 
-pub(crate) fn wide_in_block(route: &Route) -> Fault {
-    let what = match route {
-        Route::Gather(gather) => return Fault::clone(&gather.otherwise),
-        Route::CopySplit(_) => "a COPY whose rows belong to several shards",
-        Route::InsertSplit(_) => "an INSERT whose rows belong to several shards",
-        Route::Broadcast { .. } => "a statement that runs on every shard",
-        Route::Session
-        | Route::Anywhere
-        | Route::AnyShard
-        | Route::Single(_)
-        | Route::Each(_)
-        | Route::Concat(..) => "a statement over several shards",
-    };
-    Fault::error(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        format!("{what} is not supported inside a transaction block yet"),
-    )
-    .hint("Run it outside the block: it is then a transaction of its own.")
-}
-
 fn alone(why: &str) -> Fault {
     Fault::error(
         SqlState::FEATURE_NOT_SUPPORTED,
         format!("a transaction with {why} is on one shard only"),
     )
     .hint("Commit before using other shards.")
-}
-
-fn several_shards_fault() -> Fault {
-    Fault::error(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        "several statements in one query belong to different shards",
-    )
-    .detail("They form one transaction, which cannot span shards yet.")
-    .hint("Send them one by one.")
 }
 
 fn mixed_fault(statement: &Statement) -> Fault {

@@ -77,6 +77,7 @@ impl Session {
             tentative: VecDeque::new(),
             skipping: false,
             answered: false,
+            series: None,
             executed: false,
             may_open_block: false,
             lost: None,

@@ -1,0 +1,174 @@
+//! A text of several statements that are not all on one shard: one after the other, in one transaction.
+
+use std::rc::Rc;
+
+use crate::error::{Fault, SqlState};
+use crate::planner::plan::{Access, Effect, Script};
+use crate::wire::backend::{self, Status};
+use crate::wire::frame::{self, Frame, HEADER};
+
+use super::block::Block;
+use super::commit::Ending;
+use super::{Session, Stop, Task};
+
+/// A text under way. Its statements answer without a ReadyForQuery of their own.
+#[derive(Debug)]
+pub(crate) struct Series {
+    text: Vec<u8>,
+    script: Rc<Script>,
+    /// How many were begun.
+    next: usize,
+    /// One has failed: the rest is not run.
+    pub(crate) failed: bool,
+}
+
+impl Session {
+    /// Begins it; the message is done with.
+    pub(crate) fn begin_series(&mut self, text: &[u8], script: &Rc<Script>) -> Result<(), Stop> {
+        self.wait_for_replies()?;
+        if self.block.is_none() && self.transaction_is_open() {
+            return Err(Stop::Imply);
+        }
+        for statement in &script.statements {
+            if let Access::Refuse(fault) = &statement.access {
+                return Err(Stop::Fault(Fault::clone(fault)));
+            }
+        }
+        self.unnamed = None;
+        self.series = Some(Box::new(Series {
+            text: text.to_vec(),
+            script: Rc::clone(script),
+            next: 0,
+            failed: false,
+        }));
+        Ok(())
+    }
+
+    /// Runs its next statement, or ends it.
+    ///
+    /// # Errors
+    /// What has to happen first.
+    pub(crate) fn continue_series(&mut self) -> Result<(), Stop> {
+        self.wait_for_replies()?;
+        let failed_block = self.block.is_some() && self.status() == Status::Failed;
+        let Some(series) = &mut self.series else {
+            return Ok(());
+        };
+        let is_over = series.failed || series.next >= series.script.statements.len();
+        if is_over {
+            return self.end_series();
+        }
+        let Some(statement) = series.script.statements.get(series.next) else {
+            return self.end_series();
+        };
+        let is_savepoint = matches!(
+            statement.effect,
+            Effect::Savepoint(_) | Effect::RollbackTo(_) | Effect::Release(_)
+        );
+        let verb = match statement.effect {
+            Effect::Savepoint(_) => "SAVEPOINT",
+            Effect::Release(_) => "RELEASE SAVEPOINT",
+            _ => "ROLLBACK TO SAVEPOINT",
+        };
+        let own = series.text.get(statement.span.clone()).unwrap_or_default();
+        let mut message = Vec::with_capacity(own.len().saturating_add(8));
+        frame::write(&mut message, b'Q', &[own, b"\0"]);
+        if self.block.is_none() {
+            self.block = Some(Box::new(Block::implied(&self.settings)));
+        }
+        if is_savepoint && self.is_implied() && !failed_block {
+            let fault = Fault::error(
+                SqlState::NO_ACTIVE_TRANSACTION,
+                format!("{verb} can only be used in transaction blocks"),
+            );
+            self.reply_fault(&fault);
+            self.fail_series();
+            return Ok(());
+        }
+        let frame = Frame {
+            tag: b'Q',
+            body: message.get(HEADER..).unwrap_or_default(),
+            bytes: &message,
+        };
+        let result = self.on_query(frame);
+        // What waits for something is looked at again; a task has been taken.
+        if matches!(result, Ok(()) | Err(Stop::Task(_)))
+            && let Some(series) = &mut self.series
+        {
+            series.next = series.next.saturating_add(1);
+        }
+        result
+    }
+
+    /// The statement that runs has failed: those behind it do not run.
+    pub(crate) fn fail_series(&mut self) {
+        if let Some(series) = &mut self.series {
+            series.failed = true;
+        }
+    }
+
+    /// What was implied is committed or rolled back, and the client is told that all is done.
+    fn end_series(&mut self) -> Result<(), Stop> {
+        if self.is_implied() {
+            if self
+                .connection()
+                .is_some_and(|connection| connection.unsynced)
+            {
+                return Err(Stop::EndGroup);
+            }
+            self.series = None;
+            return Err(Stop::Task(Box::new(Task::End(Ending::implied()))));
+        }
+        self.series = None;
+        self.reply_ready();
+        Ok(())
+    }
+
+    /// BEGIN: what was implied so far goes on as a block of the client's.
+    pub(crate) fn begin_said(&mut self, text: &[u8]) -> Result<(), Stop> {
+        match &mut self.block {
+            Some(block) if block.implicit && block.sent => {
+                let words = String::from_utf8_lossy(text).to_ascii_lowercase();
+                let plain = ["begin", "work", "start", "transaction"];
+                let is_plain = words
+                    .split(|letter: char| !letter.is_alphanumeric())
+                    .all(|word| word.is_empty() || plain.contains(&word));
+                if !is_plain {
+                    return Err(Stop::Fault(
+                        Fault::error(
+                            SqlState::FEATURE_NOT_SUPPORTED,
+                            "BEGIN with modes behind statements on several shards in one text is not supported",
+                        )
+                        .hint("Send BEGIN first, or in a query of its own."),
+                    ));
+                }
+                block.implicit = false;
+            }
+            Some(block) if block.implicit => {
+                block.implicit = false;
+                block.begin = text.to_vec();
+            }
+            Some(_) | None => {
+                self.block = Some(Box::new(Block::new(text, &self.settings)));
+            }
+        }
+        Ok(())
+    }
+
+    /// An error of a statement of a series, its position in the whole text.
+    pub(crate) fn error_in_series(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let series = self.series.as_ref()?;
+        let at = series.next.checked_sub(1)?;
+        let start = series.script.statements.get(at)?.span.start;
+        let before = String::from_utf8_lossy(series.text.get(..start)?)
+            .chars()
+            .count();
+        let body = error.get(HEADER..)?;
+        let position = backend::error_fields(body).field(b'P')?;
+        let position: usize = std::str::from_utf8(position).ok()?.parse().ok()?;
+        Some(backend::error_at(
+            body,
+            Some(position.saturating_add(before)),
+        ))
+    }
+}
