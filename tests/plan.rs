@@ -268,7 +268,6 @@ impl World {
                 let shard = self.topology.name(share.shard);
                 format!("{text} {shard} {:?}", share.rows)
             }),
-            Route::Each(shards) => format!("each {}", names(shards)),
             Route::CopySplit(split) => format!("split {:?} {:?}", split.key_columns, split.format),
         }
     }
