@@ -114,6 +114,12 @@ fn column(tokens: &[Token], text: &[u8]) -> Option<(String, String)> {
     }
 }
 
+/// The scan and the column of `a.b` or `(a.b)::text`.
+pub(super) fn column_of(text: &str) -> Option<(String, String)> {
+    let tokens = scan(text.as_bytes(), Lexing::default()).ok()?;
+    column(&tokens, text.as_bytes())
+}
+
 /// The parts of `((a) AND (b))`.
 fn conjuncts<'t>(tokens: &'t [Token], text: &[u8]) -> Vec<&'t [Token]> {
     let [open, inner @ .., close] = tokens else {

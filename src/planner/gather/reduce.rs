@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::filter::equations;
+use super::filter::{column_of, equations};
 
 /// A scan's rows are needed only where `column` equals `other_column` of a row of the scan `other`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +96,10 @@ fn side_of(child: &Value) -> Side {
     }
 }
 
-/// Goes up from a scan while a row that is dropped below drops only what it is part of.
+/// Goes up from a scan while a row that is dropped below drops only what it is part of. Of rows that are grouped
+/// that holds where all of a group are dropped: those of one value of a column that is grouped by.
 fn climb(path: &[Above<'_>], alias: &str, found: &mut Vec<Partner>) {
+    let mut grouped: Option<Vec<String>> = None;
     for above in path.iter().rev() {
         let text = |key: &str| above.node.get(key).and_then(Value::as_str);
         let kind = text("Node Type").unwrap_or_default();
@@ -110,20 +112,48 @@ fn climb(path: &[Above<'_>], alias: &str, found: &mut Vec<Partner>) {
         ) {
             continue;
         }
+        if kind == "Aggregate"
+            && let Some(keys) = group_keys(above.node)
+        {
+            let keys = keys.filter(|(name, _)| name == alias);
+            let columns = keys.map(|(_, column)| column);
+            grouped = Some(match grouped.take() {
+                Some(before) => columns.filter(|it| before.contains(it)).collect(),
+                None => columns.collect(),
+            });
+            continue;
+        }
         if !matches!(kind, "Hash Join" | "Merge Join" | "Nested Loop") {
             return;
         }
         let join = text("Join Type").unwrap_or_default();
         if drops(join, above.side) {
             let across = names_across(above);
+            let mut here = Vec::new();
             for key in ["Hash Cond", "Merge Cond", "Join Filter"] {
-                note(text(key), alias, |other| across.contains(&other), found);
+                note(text(key), alias, |other| across.contains(&other), &mut here);
             }
+            let is_whole = |partner: &Partner| {
+                let columns = grouped.as_ref();
+                columns.is_none_or(|columns| columns.contains(&partner.column))
+            };
+            found.extend(here.into_iter().filter(is_whole));
         }
         if !keeps(join, above.side) {
             return;
         }
     }
+}
+
+/// The columns that rows are grouped by, each behind the name of its scan; `None` where these are several sets, or
+/// none.
+fn group_keys(node: &Map<String, Value>) -> Option<impl Iterator<Item = (String, String)>> {
+    let keys = node.get("Group Key").and_then(Value::as_array)?;
+    if node.contains_key("Grouping Sets") {
+        return None;
+    }
+    let texts = keys.iter().filter_map(Value::as_str);
+    Some(texts.filter_map(column_of))
 }
 
 /// Notes the equations of a condition between a scan and others.
@@ -278,7 +308,7 @@ mod tests {
             };
             assert_eq!(told(&plan, "a"), wanted, "{kind} {side}");
         }
-        let grouped = json!({"Node Type": "Aggregate", "Parent Relationship": "Outer", "Plans": [scan("a", "Outer")]});
+        let mut grouped = json!({"Node Type": "Aggregate", "Parent Relationship": "Outer", "Plans": [scan("a", "Outer")]});
         let plan = join(
             "Inner",
             "(a.x = b.y)",
@@ -288,6 +318,22 @@ mod tests {
         assert!(told(&plan, "a").is_empty());
         // What is grouped by a column has only values of the column.
         assert_eq!(told(&plan, "b"), ["y = a.x"]);
+        // Groups of one value go as a whole.
+        for (keys, wanted) in [
+            (json!(["a.x"]), true),
+            (json!(["(a.x)::text", "a.z"]), true),
+            (json!(["a.z"]), false),
+        ] {
+            grouped["Group Key"] = keys.clone();
+            let plan = join(
+                "Inner",
+                "(a.x = b.y)",
+                "",
+                &[grouped.clone(), scan("b", "Inner")],
+            );
+            assert_eq!(!told(&plan, "a").is_empty(), wanted, "{keys}");
+        }
+        grouped["Grouping Sets"] = json!([]);
         let subplan =
             json!({"Node Type": "Seq Scan", "Alias": "a", "Parent Relationship": "SubPlan"});
         let plan = join("Inner", "(a.x = b.y)", "", &[subplan, scan("b", "Inner")]);
