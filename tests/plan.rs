@@ -343,6 +343,7 @@ fn rules() -> Vec<Rule> {
         name: name.into(),
         kind,
         ids: Ids::default(),
+        cache: None,
     };
     let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
         distribution: distribution.into(),

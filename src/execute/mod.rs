@@ -154,6 +154,9 @@ pub(crate) trait Conversation {
     /// Queues a reply of our own, in the order of the requests.
     fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>));
 
+    /// What follows says that the statement is committed: it waits until the cache knows.
+    fn hold_answer(&mut self);
+
     /// Queues an error of our own; an open block has failed then.
     fn reply_fault(&mut self, fault: &Fault);
 
@@ -509,5 +512,6 @@ fn is_explained(wide: &Wide) -> bool {
 
 /// Appends a CommandComplete.
 fn complete<C: Conversation>(client: &mut C, tag: &str) {
+    client.hold_answer();
     backend::command_complete(client.out(), tag);
 }

@@ -215,7 +215,8 @@ impl Session {
                 | Stop::Names
                 | Stop::Ask
                 | Stop::Ids(..)
-                | Stop::Types,
+                | Stop::Types
+                | Stop::Follow(_),
             ) => (),
         }
         result

@@ -161,6 +161,10 @@ impl Conversation for Session {
         Session::reply(self, write);
     }
 
+    fn hold_answer(&mut self) {
+        Session::hold_answer(self);
+    }
+
     fn reply_fault(&mut self, fault: &Fault) {
         Session::reply_fault(self, fault);
     }

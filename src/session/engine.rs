@@ -3,7 +3,7 @@
 //! Nothing of an engine crosses a thread. What is shared is small: the snapshot of the configuration,
 //! the budgets of connections, the cancel keys, and each database's catalog with its epoch.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -16,6 +16,8 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cache::Cache;
+use crate::cache::key::Key;
 use crate::config::{self, Config, Limits, PoolMode, Twin};
 use crate::control::Control;
 use crate::error::Fault;
@@ -157,6 +159,8 @@ pub const STOPPING: u8 = 2;
 pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     pub keyring: Keyring,
+    /// Answers that are kept for others.
+    pub cache: Arc<Cache>,
     pub console: OnceLock<Arc<dyn Console>>,
     pub engines: OnceLock<Vec<mpsc::Sender<Message>>>,
     /// Runs what is not the data path.
@@ -183,6 +187,7 @@ impl Shared {
         control_runtime: tokio::runtime::Handle,
     ) -> Arc<Shared> {
         Arc::new(Shared {
+            cache: Arc::new(Cache::new(&snapshot.config.cache)),
             snapshot: ArcSwap::from_pointee(snapshot),
             keyring,
             console: OnceLock::new(),
@@ -446,6 +451,8 @@ pub struct Database {
     pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
     /// What a server reports at login.
     pub(crate) greetings: RefCell<HashMap<Greeted, Rc<Greeting>, FixedState>>,
+    /// What its answers are told apart by from those under another configuration.
+    pub(crate) scope: OnceCell<[u8; 32]>,
 }
 
 /// Search paths and their numbers, none of which is given twice.
@@ -496,6 +503,14 @@ pub(crate) struct Greeting {
 pub(crate) const GREETINGS_MAX: usize = 1_000;
 
 impl Database {
+    /// What answers of this database under this configuration are told apart by from all others.
+    pub(crate) fn cache_scope(&self) -> &[u8; 32] {
+        self.scope.get_or_init(|| {
+            let config = format!("{:?}", self.config);
+            *Key::of(&[self.name.as_bytes(), config.as_bytes()]).bytes()
+        })
+    }
+
     /// The number that connections to a twin have among those of the shards.
     pub fn twin_id(&self, index: usize) -> ShardId {
         let number = self.config.shards.len().saturating_add(index);

@@ -265,7 +265,8 @@ impl Session {
                 | Stop::Names
                 | Stop::Ask
                 | Stop::Ids(..)
-                | Stop::Types,
+                | Stop::Types
+                | Stop::Follow(_),
             ) => self.spare_numbers.extend(given),
         }
         result

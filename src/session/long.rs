@@ -223,6 +223,9 @@ impl Session {
             return wait_for_rest();
         }
         self.check_types(shard, Some(&prepared))?;
+        if self.minds_cache() {
+            self.before_bind(&prepared, &start)?;
+        }
         self.lease(shard, binds)?;
         self.note_advance(statement);
         self.note_route(&Place::Shard { shard, binds }, &statement.effect);
@@ -273,6 +276,9 @@ impl Session {
         }
         self.settle_pending()?;
         let home = self.database.topology.home();
+        if self.minds_cache() {
+            self.before_anything()?;
+        }
         self.lease(home, true)?;
         self.pin("statement too long to be analysed");
         if let Some(connection) = self.connection() {

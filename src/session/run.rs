@@ -17,6 +17,7 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Frame, Split};
 
 use super::Settings;
+use super::cached::Looked;
 use super::client::Activity;
 use super::replies::Lost;
 use super::{Passing, Session, Stop, Task};
@@ -116,6 +117,7 @@ impl Session {
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
             self.poll_server(cx, scratch)?;
+            self.settle_cache();
             self.deliver_notifications();
             let held = self.input.len();
             let asked = self.connection_id();
@@ -281,9 +283,15 @@ impl Session {
 
     /// Sends what the client's socket takes, and counts it.
     pub(crate) fn poll_flush_out(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.record_sent();
+        let withheld = self.split_held();
         let held = self.out.len();
         let flushed = poll_flush(&mut self.stream, &mut self.out, cx);
         self.count_flush(held.saturating_sub(self.out.len()));
+        if !withheld.is_empty() {
+            self.join_held(&withheld);
+        }
+        self.keep_place();
         flushed
     }
 
@@ -397,10 +405,21 @@ impl Session {
                 rest = self.pass(passing, rest);
                 continue;
             }
-            if self.awaits_others() {
+            if self.awaits_others() || self.holds_answers() {
                 return Ok((done(rest), Progress::Blocked));
             }
             self.stop_sharing();
+            if matches!(rest, [b'P' | b'B', ..]) && self.minds_cache() {
+                match self.group_from_cache(rest) {
+                    Looked::Answered(after) => {
+                        self.end_message();
+                        rest = after;
+                        continue;
+                    }
+                    Looked::Stop(stop) => return Ok((done(rest), Progress::Need(stop))),
+                    Looked::Pass => (),
+                }
+            }
             if matches!(rest, [b'P' | b'B', ..])
                 && let Some(after) = self.send_group(rest)
             {
@@ -412,7 +431,10 @@ impl Session {
                 Err(error) => return Err(End::Fault(Box::new(frame_fault(&error)))),
                 Ok(Split::Nothing) => return Ok((done(rest), Progress::More)),
                 Ok(Split::Whole(frame, after)) => match self.on_client_frame(frame) {
-                    Ok(()) => rest = after,
+                    Ok(()) => {
+                        self.end_message();
+                        rest = after;
+                    }
                     Err(Stop::Task(task)) => {
                         return Ok((done(after), Progress::Need(Stop::Task(task))));
                     }
@@ -431,7 +453,10 @@ impl Session {
                 Ok(Split::Part { tag, total, body }) => {
                     let header = rest.get(..frame::HEADER).unwrap_or_default();
                     match self.on_part(tag, total, header, body) {
-                        Ok(true) => rest = &[],
+                        Ok(true) => {
+                            self.end_message();
+                            rest = &[];
+                        }
                         Ok(false) => return Ok((done(rest), Progress::More)),
                         Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
                         Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
@@ -602,6 +627,9 @@ impl Session {
             return Ok(());
         }
         let shard = self.here_or_home();
+        if self.minds_cache() {
+            self.before_anything()?;
+        }
         self.lease(shard, true)?;
         let function = frame.body.first_chunk().map(|oid| u32::from_be_bytes(*oid));
         if !function.is_some_and(|oid| LARGE_OBJECTS.contains(&oid)) {
@@ -659,6 +687,7 @@ impl Session {
             Stop::Types => self.read_types().await,
             Stop::Ids(stream, count) => self.fetch_numbers(stream, count).await,
             Stop::Ask => self.ask_home().await,
+            Stop::Follow(under_way) => self.follow_read(under_way).await,
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -690,6 +719,7 @@ impl Session {
         let used = input.len().saturating_sub(rest.len());
         input.drain(..used);
         self.input = input;
+        self.end_message();
         match tag {
             b'Q' | b'F' => {
                 self.reply_fault(fault);
@@ -721,6 +751,7 @@ impl Session {
         let result = match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
         };
+        self.end_wide_write();
         let left = std::mem::take(&mut self.copy_left);
         if left > 0 {
             // A COPY that failed in the middle of a message: the rest of it is nobody's.

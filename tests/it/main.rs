@@ -4,6 +4,7 @@
 //! and long runs are chosen by environment variables at run time: `FAULT_SECONDS`, `SLOW_TESTS`,
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
+mod caching;
 mod cancelling;
 mod client;
 mod constraints;

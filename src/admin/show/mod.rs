@@ -5,6 +5,7 @@
 //! tested by its golden in `tests/golden/show/`.
 
 mod active_sockets;
+mod cache;
 mod clients;
 mod config;
 mod databases;
@@ -74,6 +75,7 @@ pub static SHOWS: &[&Show] = &[
     &shards::SHOW,
     &twins::SHOW,
     &tables::SHOW,
+    &cache::SHOW,
     &tenants::SHOW,
     &distributions::SHOW,
     &routes::SHOW,
@@ -97,7 +99,6 @@ pub static SHOWS: &[&Show] = &[
 /// Names that later releases will answer.
 const NOT_YET: &[&str] = &[
     "buckets",
-    "cache",
     "prepared_transactions",
     "replicas",
     "reshard",

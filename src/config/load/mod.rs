@@ -136,6 +136,7 @@ impl Loader<'_> {
                 .collect(),
             limits: global::limits(&root),
             gather: self.gather(&root.section("gather")),
+            cache: self.caching(&root.section("cache")),
             databases,
             fallback,
             settings: settings::list(node),
@@ -147,12 +148,6 @@ impl Loader<'_> {
 
     /// Reads the sections of features to come, so that what is wrong in them is told now.
     fn later_sections(&self, root: &Object<'_>) {
-        let cache = root.section("cache");
-        cache.text("redis");
-        cache.size("memory");
-        cache.size("max_entry");
-        cache.duration("redis_timeout");
-        self.invalidations(&cache);
         root.choice("cross_shard_writes", &[(), ()]);
         let recovery = root.section("recovery");
         recovery.duration("every");

@@ -1,0 +1,198 @@
+//! A session's dealings with the cache: answers it gives from there, answers it keeps for others, and what it
+//! drops by what it writes.
+//!
+//! Reads are answered only where nothing else is open or under way. A write is marked before it is sent, in a
+//! block before its COMMIT; what acknowledges it to the client is held until it is over. *Invariant:* nothing
+//! that is held waits for more of the client.
+
+mod read;
+mod write;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::cache::answer::Recorder;
+use crate::cache::{Cache, Capture, Mark};
+use crate::placement::topology::Topology;
+use crate::planner::cache::Tag;
+use crate::server::pool::Lease;
+use crate::server::settings::Settings;
+use crate::wire::pipeline::Request;
+
+use super::Session;
+
+pub(crate) use read::Looked;
+
+/// What a session has to do with the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Caching {
+    /// What the answers of these settings are told apart by.
+    scope: Option<(Rc<Settings>, [u8; 32])>,
+    recording: Option<Box<Recording>>,
+    /// How often the message at hand has waited for another client's read.
+    waited: u8,
+    /// What the open block has written.
+    touched: Vec<Tag>,
+    /// A write under way.
+    mark: Option<Marked>,
+    /// From here on what is to be sent is held until the write is over.
+    gate: Option<usize>,
+}
+
+/// A write under way.
+#[derive(Debug)]
+struct Marked {
+    mark: Mark,
+    /// The message that it was made for is done with.
+    is_sent: bool,
+    /// It is the end of a block.
+    is_commit: bool,
+}
+
+/// An answer that is kept as it is sent.
+#[derive(Debug)]
+struct Recording {
+    capture: Capture,
+    recorder: Recorder,
+    /// What is to be sent has been taken up to here.
+    at: usize,
+}
+
+impl Session {
+    /// Whether the cache has anything to do with what this session does.
+    pub(crate) fn minds_cache(&self) -> bool {
+        self.database.topology.caches() || self.is_outdated()
+    }
+
+    /// Whether what is cached may be another than when the session's configuration was read.
+    fn is_outdated(&self) -> bool {
+        self.database.generation != self.engine.generation()
+    }
+
+    fn cache(&self) -> &Arc<Cache> {
+        &self.engine.shared.cache
+    }
+
+    /// The names of tags in all databases.
+    fn tag_names(&self, tags: &[Tag]) -> crate::cache::Names {
+        let database = &self.database.name;
+        let names = tags.iter().map(|tag| format!("{database}:{tag}").into());
+        names.collect()
+    }
+
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.database.topology)
+    }
+
+    /// Whether a write of cached tables is under way.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.caching.mark.is_some()
+    }
+
+    /// Whether answers wait until a write is over; nothing more is taken of the client meanwhile.
+    pub(crate) fn holds_answers(&self) -> bool {
+        self.caching.gate.is_some() && !self.copy_in
+    }
+
+    /// What is sent from here on acknowledges a write: it waits until that is over.
+    pub(crate) fn hold_answer(&mut self) {
+        if self.caching.mark.is_some() {
+            let end = self.out.len();
+            self.caching.gate.get_or_insert(end);
+        }
+    }
+
+    /// What was held acknowledges nothing: the transaction goes on.
+    pub(crate) fn release_answer(&mut self) {
+        let is_commit = self.caching.mark.as_ref().is_some_and(|mark| mark.is_commit);
+        if !is_commit {
+            self.caching.gate = None;
+        }
+    }
+
+    /// What may be sent of what is to be sent; the rest is held.
+    pub(crate) fn split_held(&mut self) -> Vec<u8> {
+        match self.caching.gate {
+            Some(gate) => self.out.split_off(gate.min(self.out.len())),
+            None => Vec::new(),
+        }
+    }
+
+    /// What is held follows what has not been sent yet.
+    pub(crate) fn join_held(&mut self, held: &[u8]) {
+        if let Some(gate) = &mut self.caching.gate {
+            *gate = self.out.len();
+        }
+        self.out.extend_from_slice(held);
+        if let Some(recording) = &mut self.caching.recording {
+            recording.at = self.out.len();
+        }
+    }
+
+    /// CommandComplete of a Query says that it is committed, outside of a block.
+    pub(crate) fn hold_acknowledgement(&mut self) {
+        if !self.is_marked() {
+            return;
+        }
+        let front = self.lease.as_ref().and_then(Lease::peek);
+        let front = front.and_then(|connection| connection.pipeline.front());
+        if matches!(front, Some((Request::Query, false, _))) {
+            self.hold_answer();
+        }
+    }
+
+    /// A statement over several shards is over. What has failed on one may have come about on another.
+    pub(crate) fn end_wide_write(&mut self) {
+        if self.caching.mark.is_some() && self.caching.gate.is_none() {
+            self.abandon_write();
+        }
+        self.end_message();
+    }
+
+    /// A message of the client's is done with.
+    pub(crate) fn end_message(&mut self) {
+        self.caching.waited = 0;
+        let Some(marked) = &mut self.caching.mark else {
+            return;
+        };
+        marked.is_sent = true;
+        if marked.is_commit {
+            self.hold_answer();
+        }
+    }
+
+    /// Nobody can tell what became of a write: its tags stay marked for a while.
+    pub(crate) fn abandon_write(&mut self) {
+        self.caching.mark = None;
+        self.caching.gate = None;
+    }
+
+    /// Ends what is over: an answer that has been sent whole is kept, and a write's tags get new values before
+    /// its client hears of it.
+    pub(crate) fn settle_cache(&mut self) {
+        if self.caching.recording.is_some() {
+            self.record();
+        }
+        if self.caching.mark.is_some() && self.write_is_over() {
+            if let Some(marked) = self.caching.mark.take() {
+                marked.mark.bump();
+            }
+            self.caching.gate = None;
+        }
+    }
+
+    /// Whether everything sent has been answered, and no transaction is open with it.
+    fn write_is_over(&self) -> bool {
+        let Some(marked) = &self.caching.mark else {
+            return false;
+        };
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        let is_answered = connection.is_none_or(|connection| connection.pipeline.is_empty());
+        let is_synced = connection.is_none_or(|connection| !connection.unsynced);
+        marked.is_sent
+            && is_answered
+            && self.joined.is_none()
+            && self.passing.is_none()
+            && (marked.is_commit || is_synced && self.block.is_none())
+    }
+}

@@ -1,0 +1,178 @@
+//! Writes: what they touch is marked before it can be committed.
+
+use crate::cache::Mark;
+use crate::planner::cache::{self, Tag, Verdict, Writing};
+use crate::planner::plan::{Effect, Literal, Parameter, Script, Statement, Values};
+use crate::server::statements::Prepared;
+use crate::sql::mask;
+
+use super::Marked;
+use crate::session::generate::is_given_ids;
+use crate::session::simple::statement_key;
+use crate::session::{Session, Stop};
+
+/// Tags that one transaction is remembered by; with more it drops everything.
+const TAGS_MAX: usize = 512;
+
+/// No values: what SQL EXECUTE runs is looked at as a whole.
+struct NoValues;
+
+impl Values for NoValues {
+    fn parameter(&self, _index: u16) -> Option<Parameter<'_>> {
+        None
+    }
+
+    fn literal(&self, _index: u16) -> Option<Literal<'_>> {
+        None
+    }
+}
+
+impl Session {
+    /// Before a Query is carried out: a read may be answered here, and a write is marked. Returns whether it
+    /// is answered.
+    pub(crate) fn before_query(
+        &mut self,
+        text: &[u8],
+        script: &Script,
+        literals: &[mask::Literal],
+    ) -> Result<bool, Stop> {
+        if script.statements.iter().any(is_given_ids) {
+            // It comes again with its ids.
+            return Ok(false);
+        }
+        let values = crate::planner::plan::TextValues {
+            text,
+            literals,
+            is_utf8: self.is_utf8(),
+        };
+        if self.query_from_cache(text, script, literals, &values)? {
+            return Ok(true);
+        }
+        self.before_statements(&script.statements, &values)?;
+        Ok(false)
+    }
+
+    /// Before a Bind is carried out: a write is marked, or noted for the COMMIT.
+    pub(crate) fn before_bind(
+        &mut self,
+        prepared: &Prepared,
+        values: &dyn Values,
+    ) -> Result<(), Stop> {
+        self.before_statements(&prepared.script.statements, values)
+    }
+
+    /// Before something of which nothing is known.
+    pub(crate) fn before_anything(&mut self) -> Result<(), Stop> {
+        if self.block.is_some() {
+            self.touch(vec![Tag::All]);
+            return Ok(());
+        }
+        self.mark(vec![Tag::All], false)
+    }
+
+    fn before_statements(
+        &mut self,
+        statements: &[Statement],
+        values: &dyn Values,
+    ) -> Result<(), Stop> {
+        if self.block.is_none() && self.caching.mark.is_none() {
+            self.caching.touched.clear();
+        }
+        let mut tags = Vec::new();
+        let mut commits = false;
+        for statement in statements {
+            commits |= matches!(statement.effect, Effect::Commit { .. } | Effect::TwoPhase);
+            self.touched_by(statement, values, &mut tags);
+        }
+        if commits {
+            if self.caching.touched.is_empty() && self.caching.mark.is_none() && tags.is_empty() {
+                return Ok(());
+            }
+            tags.extend(self.caching.touched.iter().cloned());
+            return self.mark(tags, true);
+        }
+        if tags.is_empty() {
+            return Ok(());
+        }
+        if self.block.is_some() {
+            self.touch(tags);
+            return Ok(());
+        }
+        self.mark(tags, false)
+    }
+
+    /// The tags of one statement.
+    fn touched_by(&self, statement: &Statement, values: &dyn Values, tags: &mut Vec<Tag>) {
+        let topology = self.topology();
+        match (&statement.effect, statement.cache.as_deref()) {
+            (Effect::Execute { name, .. }, _) => {
+                let key = statement_key(name.as_bytes());
+                match self.statements.get(key) {
+                    Some(target) => {
+                        for statement in &target.script.statements {
+                            if let Some(Verdict::Write(writing)) = statement.cache.as_deref() {
+                                tags.extend(cache::of_write(writing, &topology, &NoValues));
+                            }
+                        }
+                    }
+                    None => tags.push(Tag::All),
+                }
+            }
+            (_, Some(Verdict::Write(writing))) => {
+                for touched in writing.tables.iter().flatten() {
+                    let counts = self.cache().counts.of(&self.database.name, &touched.table);
+                    counts.writes.add(1);
+                }
+                tags.extend(cache::of_write(writing, &topology, values));
+            }
+            // What was planned before a reload says nothing of what is cached since.
+            (_, _) if statement.writes && self.is_outdated() => {
+                let anything = Writing::anything(false);
+                tags.extend(cache::of_write(&anything, &topology, values));
+            }
+            (_, _) => (),
+        }
+    }
+
+    /// The open block has written.
+    fn touch(&mut self, tags: Vec<Tag>) {
+        let touched = &mut self.caching.touched;
+        for tag in tags {
+            if !touched.contains(&tag) {
+                touched.push(tag);
+            }
+        }
+        if touched.len() > TAGS_MAX {
+            *touched = vec![Tag::All];
+        }
+    }
+
+    /// Nothing that depends on these tags is given until the write is over.
+    fn mark(&mut self, mut tags: Vec<Tag>, is_commit: bool) -> Result<(), Stop> {
+        if tags.len() > TAGS_MAX {
+            tags = vec![Tag::All];
+        }
+        let names = self.tag_names(&tags);
+        match &mut self.caching.mark {
+            Some(marked) => {
+                if !marked.mark.has(&names) {
+                    marked.mark.add(&names);
+                }
+                marked.is_commit |= is_commit;
+                marked.is_sent = false;
+            }
+            none => {
+                let mark: Mark = self.engine.shared.cache.mark(names);
+                *none = Some(Marked {
+                    mark,
+                    is_sent: false,
+                    is_commit,
+                });
+            }
+        }
+        if is_commit {
+            self.caching.touched.clear();
+        }
+        Ok(())
+    }
+}
