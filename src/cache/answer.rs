@@ -40,7 +40,11 @@ impl Recorder {
 
     /// Takes what goes to the client.
     pub fn take(&mut self, data: &[u8]) -> Progress {
-        if self.rest.len().saturating_add(data.len()).saturating_add(self.kept.len())
+        if self
+            .rest
+            .len()
+            .saturating_add(data.len())
+            .saturating_add(self.kept.len())
             > self.limit.saturating_add(SLACK)
         {
             return Progress::Void;
@@ -88,7 +92,8 @@ const SLACK: usize = 64;
 mod tests {
     use super::{Progress, Recorder};
 
-    const ANSWER: &[u8] = b"1\0\0\0\x042\0\0\0\x04T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+    const ANSWER: &[u8] =
+        b"1\0\0\0\x042\0\0\0\x04T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
 
     #[test]
     fn an_answer_is_kept_without_what_is_a_clients_own() {
@@ -97,7 +102,11 @@ mod tests {
             let mut recorder = Recorder::new(100);
             assert_eq!(recorder.take(one), Progress::More);
             let expected: &[u8] = b"T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0";
-            assert_eq!(recorder.take(other), Progress::Whole(expected.into()), "{cut}");
+            assert_eq!(
+                recorder.take(other),
+                Progress::Whole(expected.into()),
+                "{cut}"
+            );
         }
     }
 

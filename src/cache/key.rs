@@ -25,10 +25,12 @@ impl Key {
     /// As text, for a key of Redis.
     pub fn text(&self) -> String {
         use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap_or_default();
-            text
-        })
+        self.0
+            .iter()
+            .fold(String::with_capacity(64), |mut text, byte| {
+                write!(text, "{byte:02x}").unwrap_or_default();
+                text
+            })
     }
 
     /// The bytes of the digest.

@@ -90,7 +90,9 @@ impl Cache {
         let mut seed = [0; 8];
         // Without randomness it still works.
         if SystemRandom::new().fill(&mut seed).is_err() {
-            tracing::warn!("no random numbers: the cache's tags are placed as those of every other process");
+            tracing::warn!(
+                "no random numbers: the cache's tags are placed as those of every other process"
+            );
         }
         Cache {
             store: Store::new(config.memory),
@@ -182,7 +184,10 @@ impl Cache {
         if !self.has_abandoned.load(Ordering::Acquire) {
             return;
         }
-        let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut abandoned = self
+            .abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         abandoned.retain(|(until, names)| {
             let over = *until <= now;
             if over {
@@ -217,7 +222,10 @@ impl Mark {
             .cloned()
             .collect();
         self.cache.tags.mark(&new);
-        self.names = std::mem::take(&mut self.names).into_iter().chain(new).collect();
+        self.names = std::mem::take(&mut self.names)
+            .into_iter()
+            .chain(new)
+            .collect();
     }
 
     /// The write is over: what depended on its tags is gone.
@@ -233,7 +241,11 @@ impl Drop for Mark {
             return;
         }
         let until = Instant::now() + LEASE;
-        let mut abandoned = self.cache.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut abandoned = self
+            .cache
+            .abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         abandoned.push((until, names));
         self.cache.has_abandoned.store(true, Ordering::Release);
     }

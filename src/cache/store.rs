@@ -51,7 +51,10 @@ impl Entry {
     }
 
     fn weight(&self) -> u64 {
-        let bytes = self.frames.len().saturating_add(self.seen.len().saturating_mul(8));
+        let bytes = self
+            .frames
+            .len()
+            .saturating_add(self.seen.len().saturating_mul(8));
         u64::try_from(bytes.saturating_add(OVERHEAD)).unwrap_or(u64::MAX)
     }
 
@@ -102,7 +105,9 @@ const USUAL: u64 = 2_000;
 impl Store {
     /// For so many bytes.
     pub fn new(memory: u64) -> Store {
-        let count = usize::try_from(memory / USUAL).unwrap_or(usize::MAX).max(64);
+        let count = usize::try_from(memory / USUAL)
+            .unwrap_or(usize::MAX)
+            .max(64);
         Store {
             entries: Weighed::with(
                 count,

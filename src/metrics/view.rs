@@ -408,7 +408,6 @@ pub struct CacheRow {
     pub purges: u64,
 }
 
-
 /// One twin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TwinRow {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{
-    self, Constraints, Database, Ids, Mode, Policy, TableKind, Tenancy, Unlisted,
-};
+use crate::config::{self, Constraints, Database, Ids, Mode, Policy, TableKind, Tenancy, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.

@@ -120,7 +120,10 @@ fn cached(
         })
         .map(|verdict| match verdict {
             Verdict::Read(reading) if writes => {
-                let table = reading.tables.first().map(|touched| Arc::clone(&touched.table));
+                let table = reading
+                    .tables
+                    .first()
+                    .map(|touched| Arc::clone(&touched.table));
                 Verdict::Bypass(Reason::Effect, table.unwrap_or_else(|| Arc::from("")))
             }
             Verdict::Read(_) | Verdict::Bypass(..) | Verdict::Write(_) => verdict,

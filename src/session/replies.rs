@@ -42,7 +42,8 @@ impl Session {
             return Ok(());
         };
         let data = connection.split_ahead(data);
-        let data = if connection.reader.is_between_messages() && self.oids.rows_pass() && !is_marked {
+        let data = if connection.reader.is_between_messages() && self.oids.rows_pass() && !is_marked
+        {
             self.pass_plain(data)
         } else {
             data

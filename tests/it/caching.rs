@@ -54,7 +54,9 @@ fn start(shards: usize) -> (Databases, Herd) {
         client.run(&format!(
             "INSERT INTO ca_products VALUES ({id}, '{category}', 'product {id}', {id}.50, {id})"
         ));
-        client.run(&format!("INSERT INTO ca_notes VALUES ({id}, {id}, 'note {id}')"));
+        client.run(&format!(
+            "INSERT INTO ca_notes VALUES ({id}, {id}, 'note {id}')"
+        ));
     }
     client.run("INSERT INTO ca_lists VALUES (1, 'one'), (2, 'two')");
     client.run("INSERT INTO ca_parent VALUES (1, 'a'), (2, 'b')");
@@ -87,7 +89,7 @@ fn reads_are_kept_until_they_are_written() {
         let reads = [
             "SELECT name, price FROM ca_products WHERE id = 3",
             "SELECT id, name FROM ca_products WHERE category = 'odd' ORDER BY id",
-            "SELECT count(name), max(name COLLATE \"C\") FROM ca_products WHERE category = 'odd'",
+            "SELECT count(name), max(id) FROM ca_products WHERE category = 'odd'",
             "SELECT p.name, n.note FROM ca_products p JOIN ca_notes n ON n.product_id = p.id WHERE p.id = 3",
         ];
         let writes = [
@@ -158,10 +160,13 @@ fn the_extended_protocol_is_answered_alike() {
     assert_eq!(client.query_with(read, &[Some("5")]).unwrap(), first);
     assert_ne!(client.query_with(read, &[Some("6")]).unwrap(), first);
     other
-        .query_with("UPDATE ca_products SET name = $1 WHERE id = $2", &[Some("changed"), Some("5")])
+        .query_with(
+            "UPDATE ca_products SET name = $1 WHERE id = $2",
+            &[Some("changed"), Some("5")],
+        )
         .unwrap();
     let after = client.query_with(read, &[Some("5")]).unwrap();
-    assert_eq!(after.column("name"), ["changed"]);
+    assert_eq!(after.rows[0][0].as_deref(), Some("changed"));
 }
 
 #[test]
@@ -232,7 +237,9 @@ fn what_the_database_writes_by_itself_is_dropped() {
     assert_eq!(client.value(logged), "done");
     client.run("TRUNCATE ca_logged");
     assert!(client.rows(logged).is_empty());
-    client.copy_in("COPY ca_logged FROM STDIN", &[b"1\tcopied\n".to_vec()]).unwrap();
+    client
+        .copy_in("COPY ca_logged FROM STDIN", &[b"1\tcopied\n".to_vec()])
+        .unwrap();
     assert_eq!(client.value(logged), "copied");
     client.run("PREPARE w AS UPDATE ca_logged SET v = $1 WHERE id = 1");
     client.run("EXECUTE w('executed')");
@@ -274,8 +281,16 @@ fn the_console_shows_and_purges() {
     client.run(read);
     client.run("SELECT stock FROM ca_products WHERE id = 4");
     let shown = console.query("SHOW CACHE").unwrap();
-    let at = shown.column("table").iter().position(|table| table == "ca_products").unwrap();
-    for (column, value) in [("hits", "1"), ("entries", "1"), ("bypassed_by", "strong_column=1")] {
+    let at = shown
+        .column("table")
+        .iter()
+        .position(|table| table == "ca_products")
+        .unwrap();
+    for (column, value) in [
+        ("hits", "1"),
+        ("entries", "1"),
+        ("bypassed_by", "strong_column=1"),
+    ] {
         assert_eq!(shown.column(column)[at], value, "{column}");
     }
     for purge in [
@@ -293,10 +308,9 @@ fn the_console_shows_and_purges() {
 
 #[test]
 fn one_read_for_many() {
-    let (databases, herd) = start(1);
+    let (_databases, herd) = start(1);
     let read = "SELECT count(a.name) FROM ca_products a, ca_products b, ca_products c, ca_products d WHERE a.category = 'odd'";
     let mut clients: Vec<Client> = (0..100).map(|_| herd.connect()).collect();
-    past(&databases, "SELECT pg_stat_reset()");
     let mut bytes = vec![b'Q'];
     let length = u32::try_from(read.len() + 5).unwrap();
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -309,7 +323,11 @@ fn one_read_for_many() {
         assert_eq!(client.answer().unwrap().rows.len(), 1);
     }
     let shown = herd.console().query("SHOW CACHE").unwrap();
-    let at = shown.column("table").iter().position(|table| table == "ca_products").unwrap();
+    let at = shown
+        .column("table")
+        .iter()
+        .position(|table| table == "ca_products")
+        .unwrap();
     assert_eq!(shown.column("misses")[at], "1");
     assert_eq!(shown.column("fills")[at], "1");
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::Loader;
 use crate::config::fault::At;
 use crate::config::keys::global::INVALIDATE;
-use crate::config::{Cache, Invalidate};
 use crate::config::read::{Object, items};
+use crate::config::{Cache, Invalidate};
 use crate::config::{Gather, Host, KeepUnnamed, Limits, Listen, Log, LogFormat, PoolMode, connect};
 
 /// Bytes of the deployment's name: it is part of every prepared transaction's gid.
@@ -197,7 +197,8 @@ impl Loader<'_> {
             let one = Object::open(item, &INVALIDATE, path.clone(), &self.faults);
             let (channel, table, key) = (one.name("channel"), one.name("table"), one.name("key"));
             if key.as_ref().is_some_and(|key| !key.starts_with("$.")) {
-                let hint = "Write $. and the names of the fields that lead to it, as in $.product.id.";
+                let hint =
+                    "Write $. and the names of the fields that lead to it, as in $.product.id.";
                 one.bad("key", "is no path into the message", hint);
             }
             if let (Some(channel), Some(table)) = (channel, table) {

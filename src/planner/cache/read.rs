@@ -217,9 +217,30 @@ fn strong_columns(policy: &Policy, cursor: &Cursor<'_>) -> Result<(), Reason> {
 
 /// Words behind which, or before which, a name is none of a column.
 const CLAUSES: [&str; 24] = [
-    "from", "where", "group", "order", "limit", "offset", "union", "intersect", "except", "having",
-    "window", "fetch", "for", "into", "on", "using", "join", "left", "right", "inner", "full",
-    "cross", "as", "and",
+    "from",
+    "where",
+    "group",
+    "order",
+    "limit",
+    "offset",
+    "union",
+    "intersect",
+    "except",
+    "having",
+    "window",
+    "fetch",
+    "for",
+    "into",
+    "on",
+    "using",
+    "join",
+    "left",
+    "right",
+    "inner",
+    "full",
+    "cross",
+    "as",
+    "and",
 ];
 
 /// Every word that may name a source: any that stands behind FROM, JOIN or a comma, or behind such a one.

@@ -66,7 +66,14 @@ pub(in crate::planner) fn of_copy(context: Context<'_>, table: &Name) -> Option<
 pub(in crate::planner) fn of_utility(context: Context<'_>, draft: &Draft) -> Option<Verdict> {
     /// Statements that change no rows, whatever they say.
     const HARMLESS: [&str; 9] = [
-        "ANALYZE", "CHECKPOINT", "CLOSE CURSOR", "FETCH", "LISTEN", "LOCK TABLE", "MOVE", "NOTIFY",
+        "ANALYZE",
+        "CHECKPOINT",
+        "CLOSE CURSOR",
+        "FETCH",
+        "LISTEN",
+        "LOCK TABLE",
+        "MOVE",
+        "NOTIFY",
         "VACUUM",
     ];
     let may = match &draft.effect {
@@ -163,7 +170,9 @@ fn keeps_keys(context: Context<'_>, block: &Block, reference: &Reference) -> boo
         Body::Insert(insert) => insert.update.is_empty() && insert.table == reference.name,
         Body::Update(update) => update.table == reference.name && !assigns(&update.sets),
         Body::Delete(delete) => delete.table == reference.name,
-        Body::Merge(_) | Body::Select(_) | Body::Set(_) | Body::Values(_) | Body::Nested(_) => false,
+        Body::Merge(_) | Body::Select(_) | Body::Set(_) | Body::Values(_) | Body::Nested(_) => {
+            false
+        }
     }
 }
 

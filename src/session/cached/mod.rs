@@ -104,7 +104,11 @@ impl Session {
 
     /// What was held acknowledges nothing: the transaction goes on.
     pub(crate) fn release_answer(&mut self) {
-        let is_commit = self.caching.mark.as_ref().is_some_and(|mark| mark.is_commit);
+        let is_commit = self
+            .caching
+            .mark
+            .as_ref()
+            .is_some_and(|mark| mark.is_commit);
         if !is_commit {
             self.caching.gate = None;
         }

@@ -142,9 +142,15 @@ impl Session {
     /// How a statement is cached, if it is and nothing is in its way.
     fn reading_of<'s>(&self, statement: &'s Statement) -> Option<&'s Reading> {
         match statement.cache.as_deref()? {
-            Verdict::Read(reading) if self.is_at_rest() => Some(reading),
+            Verdict::Read(reading)
+                if self.is_at_rest() && self.database.catalog_is_current() =>
+            {
+                Some(reading)
+            }
             Verdict::Read(reading) => {
-                let busy = if self.block.is_some() {
+                let busy = if !self.database.catalog_is_current() {
+                    "schema"
+                } else if self.block.is_some() {
                     "block"
                 } else if self.keeps_connections() {
                     "session"
@@ -297,11 +303,7 @@ impl Session {
     fn scope_of(&self, settings: &Settings) -> [u8; 32] {
         let database = self.database.cache_scope();
         let tenant = self.tenant.as_deref().unwrap_or_default();
-        let mut parts: Vec<&[u8]> = vec![
-            database,
-            self.client.user.as_bytes(),
-            tenant.as_bytes(),
-        ];
+        let mut parts: Vec<&[u8]> = vec![database, self.client.user.as_bytes(), tenant.as_bytes()];
         for (name, value) in settings.iter() {
             if !INDIFFERENT.contains(&name) {
                 parts.extend([name.as_bytes(), value.as_bytes()]);

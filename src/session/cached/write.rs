@@ -1,7 +1,7 @@
 //! Writes: what they touch is marked before it can be committed.
 
 use crate::cache::Mark;
-use crate::planner::cache::{self, Tag, Verdict, Writing};
+use crate::planner::cache::{self, Tag, Verdict};
 use crate::planner::plan::{Effect, Literal, Parameter, Script, Statement, Values};
 use crate::server::statements::Prepared;
 use crate::sql::mask;
@@ -125,12 +125,12 @@ impl Session {
                 }
                 tags.extend(cache::of_write(writing, &topology, values));
             }
-            // What was planned before a reload says nothing of what is cached since.
-            (_, _) if statement.writes && self.is_outdated() => {
-                let anything = Writing::anything(false);
-                tags.extend(cache::of_write(&anything, &topology, values));
-            }
             (_, _) => (),
+        }
+        // What was planned before a reload, or under a schema that has changed since, says nothing of what is
+        // cached now.
+        if statement.writes && (self.is_outdated() || !self.database.catalog_is_current()) {
+            tags.push(Tag::All);
         }
     }
 
