@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use quick_cache::Weighter;
@@ -19,10 +19,10 @@ pub struct Entry {
     /// Its messages, as [`super::answer`] keeps them.
     pub frames: Box<[u8]>,
     /// What its tags were before it was read.
-    pub seen: Box<[u64]>,
-    /// When that was.
-    pub born: Instant,
-    /// In milliseconds since it was born, until when somebody reads it anew.
+    pub seen: Box<[u128]>,
+    /// When that was, in ms.
+    pub born: u64,
+    /// Its age in ms until which somebody reads it anew.
     refreshing: AtomicU64,
     counts: Arc<TableCounts>,
 }
@@ -32,12 +32,7 @@ const REFRESH: Duration = Duration::from_secs(5);
 
 impl Entry {
     /// An answer whose tags were so at a time.
-    pub fn new(
-        frames: Box<[u8]>,
-        seen: Box<[u64]>,
-        born: Instant,
-        counts: Arc<TableCounts>,
-    ) -> Entry {
+    pub fn new(frames: Box<[u8]>, seen: Box<[u128]>, born: u64, counts: Arc<TableCounts>) -> Entry {
         counts.entries.add(1);
         let entry = Entry {
             frames,
@@ -54,7 +49,7 @@ impl Entry {
         let bytes = self
             .frames
             .len()
-            .saturating_add(self.seen.len().saturating_mul(8));
+            .saturating_add(self.seen.len().saturating_mul(16));
         u64::try_from(bytes.saturating_add(OVERHEAD)).unwrap_or(u64::MAX)
     }
 

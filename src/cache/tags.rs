@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
-/// The places; a power of two.
-const PLACES: usize = 1 << 16;
+/// How many places there are.
+const PLACES: u64 = 1 << 16;
 
 /// One place.
 #[derive(Debug, Default)]
@@ -38,28 +38,28 @@ impl Tags {
     }
 
     fn place(&self, name: &str) -> Option<&Place> {
-        let hash = self.hasher.hash_one(name) & (PLACES as u64 - 1);
+        let hash = self.hasher.hash_one(name) % PLACES;
         self.places.get(usize::try_from(hash).unwrap_or(0))
     }
 
     /// The versions of tags; `None` where a write of one is under way.
-    pub fn versions(&self, names: &[Box<str>]) -> Option<Box<[u64]>> {
+    pub fn versions(&self, names: &[Box<str>]) -> Option<Box<[u128]>> {
         let version = |name: &Box<str>| {
             let place = self.place(name)?;
             // Whether it is pending is looked at last: what ends in between has another version.
             let version = place.version.load(Ordering::SeqCst);
-            (place.pending.load(Ordering::SeqCst) == 0).then_some(version)
+            (place.pending.load(Ordering::SeqCst) == 0).then_some(u128::from(version))
         };
         names.iter().map(version).collect()
     }
 
     /// Whether none was written since it had these versions, and none is being written.
-    pub fn are(&self, names: &[Box<str>], versions: &[u64]) -> bool {
+    pub fn are(&self, names: &[Box<str>], versions: &[u128]) -> bool {
         names.len() == versions.len()
             && names.iter().zip(versions).all(|(name, version)| {
                 self.place(name).is_some_and(|place| {
                     place.pending.load(Ordering::SeqCst) == 0
-                        && place.version.load(Ordering::SeqCst) == *version
+                        && u128::from(place.version.load(Ordering::SeqCst)) == *version
                 })
             })
     }

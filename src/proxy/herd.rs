@@ -201,7 +201,11 @@ impl Herd for Running {
                     .iter()
                     .map(|tag| format!("{name}:{tag}").into())
                     .collect();
-                self.shared.cache.touch(&names);
+                let told = self.shared.cache.touch(names.into()).await;
+                told.map_err(|_unreachable| {
+                    Fault::error(SqlState::CANNOT_CONNECT_NOW, "Redis does not answer")
+                        .hint("Purge again once it does; nothing is taken from it meanwhile.")
+                })?;
                 let table = what.table();
                 self.shared.cache.counts.of(&name, &table).purges.add(1);
             }

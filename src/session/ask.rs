@@ -216,7 +216,10 @@ impl Session {
                 | Stop::Ask
                 | Stop::Ids(..)
                 | Stop::Types
-                | Stop::Follow(_),
+                | Stop::Follow(_)
+                | Stop::Look(_)
+                | Stop::Mark(_)
+                | Stop::EndWrite,
             ) => (),
         }
         result

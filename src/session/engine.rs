@@ -26,6 +26,7 @@ use crate::metrics::view::{Detail, Snapshot as View};
 use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
+use crate::planner::cache::Tag;
 use crate::planner::memo::Memo;
 use crate::server::pool::Pool;
 use crate::server::statements::Statements;
@@ -186,8 +187,10 @@ impl Shared {
         keyring: Keyring,
         control_runtime: tokio::runtime::Handle,
     ) -> Arc<Shared> {
+        let config = &snapshot.config;
+        let cache = Cache::new(&config.name, &config.cache, &control_runtime);
         Arc::new(Shared {
-            cache: Arc::new(Cache::new(&snapshot.config.cache)),
+            cache: Arc::new(cache),
             snapshot: ArcSwap::from_pointee(snapshot),
             keyring,
             console: OnceLock::new(),
@@ -201,6 +204,17 @@ impl Shared {
             keys: Mutex::default(),
             databases: Mutex::default(),
         })
+    }
+
+    /// All that is kept of a database is dropped: it may mean something else now.
+    ///
+    /// # Cancel safety
+    /// Safe: it is dropped or not.
+    pub async fn drop_answers(&self, name: &str) {
+        let all = format!("{name}:{}", Tag::All).into_boxed_str();
+        if self.cache.touch(Box::from([all])).await.is_err() {
+            tracing::debug!(database = %name, "Redis could not be told of a change of the schema");
+        }
     }
 
     /// A number that no other client or connection of this process has.

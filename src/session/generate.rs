@@ -266,7 +266,10 @@ impl Session {
                 | Stop::Ask
                 | Stop::Ids(..)
                 | Stop::Types
-                | Stop::Follow(_),
+                | Stop::Follow(_)
+                | Stop::Look(_)
+                | Stop::Mark(_)
+                | Stop::EndWrite,
             ) => self.spare_numbers.extend(given),
         }
         result

@@ -93,6 +93,12 @@ pub(crate) enum Stop {
     Types,
     /// Another client's read of the same is to be waited for.
     Follow(tokio::sync::watch::Receiver<()>),
+    /// Redis is to be asked for an answer.
+    Look(Box<crate::cache::Wanted>),
+    /// Redis is to be told of a write before it is sent; whether it fails where that cannot be.
+    Mark(bool),
+    /// Redis is to be told that it is over.
+    EndWrite,
     /// Something that takes several shards or another connection.
     Task(Box<Task>),
     /// The statement fails with this.

@@ -117,7 +117,9 @@ impl Session {
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
             self.poll_server(cx, scratch)?;
-            self.settle_cache();
+            if self.settle_cache() {
+                return Poll::Ready(Ok(Some(Stop::EndWrite)));
+            }
             self.deliver_notifications();
             let held = self.input.len();
             let asked = self.connection_id();
@@ -687,6 +689,9 @@ impl Session {
             Stop::Types => self.read_types().await,
             Stop::Ids(stream, count) => self.fetch_numbers(stream, count).await,
             Stop::Ask => self.ask_home().await,
+            Stop::Look(wanted) => self.look_in_redis(*wanted).await,
+            Stop::Mark(strict) => self.tell_of_write(strict).await,
+            Stop::EndWrite => self.end_write_in_redis().await,
             Stop::Follow(under_way) => self.follow_read(under_way).await,
             Stop::EndGroup => {
                 self.end_group();

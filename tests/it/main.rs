@@ -5,6 +5,7 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod caching;
+mod caching_together;
 mod cancelling;
 mod client;
 mod constraints;
@@ -54,6 +55,7 @@ mod postgres;
 mod proofs;
 mod random;
 mod reads;
+mod redis;
 mod refusals;
 mod routes;
 mod routing;

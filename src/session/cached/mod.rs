@@ -12,7 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::cache::answer::Recorder;
-use crate::cache::{Cache, Capture, Mark};
+use crate::cache::key::Key;
+use crate::cache::{Cache, Capture, Found, Mark};
+use crate::error::{Fault, SqlState};
+use crate::execute::Interrupted;
 use crate::placement::topology::Topology;
 use crate::planner::cache::Tag;
 use crate::server::pool::Lease;
@@ -33,6 +36,10 @@ pub(crate) struct Caching {
     waited: u8,
     /// What the open block has written.
     touched: Vec<Tag>,
+    /// Whether a table of that is strict.
+    strict: bool,
+    /// What Redis has said of the message at hand.
+    found: Option<(Key, Found)>,
     /// A write under way.
     mark: Option<Marked>,
     /// From here on what is to be sent is held until the write is over.
@@ -47,6 +54,8 @@ struct Marked {
     is_sent: bool,
     /// It is the end of a block.
     is_commit: bool,
+    /// Redis knows of all of it, or has not answered.
+    is_told: bool,
 }
 
 /// An answer that is kept as it is sent.
@@ -156,6 +165,7 @@ impl Session {
     /// A message of the client's is done with.
     pub(crate) fn end_message(&mut self) {
         self.caching.waited = 0;
+        self.caching.found = None;
         let Some(marked) = &mut self.caching.mark else {
             return;
         };
@@ -172,17 +182,65 @@ impl Session {
     }
 
     /// Ends what is over: an answer that has been sent whole is kept, and a write's tags get new values before
-    /// its client hears of it.
-    pub(crate) fn settle_cache(&mut self) {
+    /// its client hears of it. Returns whether Redis has to be told first.
+    pub(crate) fn settle_cache(&mut self) -> bool {
         if self.caching.recording.is_some() {
             self.record();
         }
-        if self.caching.mark.is_some() && self.write_is_over() {
-            if let Some(marked) = self.caching.mark.take() {
-                marked.mark.bump();
-            }
-            self.caching.gate = None;
+        if self.caching.mark.is_none() || !self.write_is_over() {
+            return false;
         }
+        if self.cache().redis().is_some() {
+            return true;
+        }
+        if let Some(marked) = self.caching.mark.take() {
+            marked.mark.end();
+        }
+        self.caching.gate = None;
+        false
+    }
+
+    /// Tells Redis that a write is over.
+    ///
+    /// # Cancel safety
+    /// Not safe: the session ends with it.
+    pub(crate) async fn end_write_in_redis(&mut self) -> Result<(), Interrupted> {
+        let all = self.tag_of_all();
+        if let Some(marked) = self.caching.mark.take() {
+            marked.mark.end_there(&all).await;
+        }
+        self.caching.gate = None;
+        Ok(())
+    }
+
+    /// Tells Redis of a write that is about to be sent.
+    ///
+    /// # Errors
+    /// 57P03: Redis does not answer, and a table of it is `strict`.
+    ///
+    /// # Cancel safety
+    /// Safe: the session goes on, and what is marked is unmarked at the end of the message.
+    pub(crate) async fn tell_of_write(&mut self, strict: bool) -> Result<(), Interrupted> {
+        let all = self.tag_of_all();
+        let Some(marked) = &mut self.caching.mark else {
+            return Ok(());
+        };
+        marked.is_told = true;
+        if marked.mark.tell(&all).await.is_err() && strict {
+            return Err(Interrupted::Fault(
+                Fault::error(
+                    SqlState::CANNOT_CONNECT_NOW,
+                    "the cache cannot be told of this write",
+                )
+                .detail("Redis does not answer, and a table that is written is strict.")
+                .hint("Try again; see that Redis runs, or take strict off the table's cache."),
+            ));
+        }
+        Ok(())
+    }
+
+    fn tag_of_all(&self) -> String {
+        format!("{}:{}", self.database.name, Tag::All)
     }
 
     /// Whether everything sent has been answered, and no transaction is open with it.

@@ -142,9 +142,7 @@ impl Session {
     /// How a statement is cached, if it is and nothing is in its way.
     fn reading_of<'s>(&self, statement: &'s Statement) -> Option<&'s Reading> {
         match statement.cache.as_deref()? {
-            Verdict::Read(reading)
-                if self.is_at_rest() && self.database.catalog_is_current() =>
-            {
+            Verdict::Read(reading) if self.is_at_rest() && self.database.catalog_is_current() => {
                 Some(reading)
             }
             Verdict::Read(reading) => {
@@ -208,12 +206,25 @@ impl Session {
             limit: reading.limit,
             counts,
         };
-        let patient = self.caching.waited < WAITS_MAX;
         let cache = Arc::clone(self.cache());
-        match cache.look(&wanted, self.engine.recently(), patient) {
+        let found = match (&mut self.caching.found, cache.redis()) {
+            // What Redis has said holds until the message is done; it is not asked twice.
+            (Some((known, found)), Some(_)) if *known == key => {
+                std::mem::replace(found, Found::Pass)
+            }
+            (_, Some(_)) => return Err(Stop::Look(Box::new(wanted))),
+            (_, None) => {
+                let patient = self.caching.waited < WAITS_MAX;
+                cache.look(&wanted, self.engine.recently(), patient)
+            }
+        };
+        match found {
             Found::Hit(entry) => Ok(Some(entry)),
             Found::Pass => Ok(None),
-            Found::Wait(under_way) => Err(Stop::Follow(under_way)),
+            Found::Wait(under_way) => {
+                self.caching.found = None;
+                Err(Stop::Follow(under_way))
+            }
             Found::Miss(capture) => {
                 self.caching.recording = Some(Box::new(Recording {
                     capture: *capture,
@@ -223,6 +234,27 @@ impl Session {
                 Ok(None)
             }
         }
+    }
+
+    /// Asks Redis for an answer.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn look_in_redis(&mut self, wanted: Wanted) -> Result<(), Interrupted> {
+        let cache = Arc::clone(self.cache());
+        let Some(link) = cache.redis() else {
+            return Ok(());
+        };
+        let runtime = link.runtime().clone();
+        let patient = self.caching.waited < WAITS_MAX;
+        let key = wanted.key;
+        let asking = Arc::clone(&cache);
+        let task = runtime.spawn(async move { asking.look_there(&wanted, patient).await });
+        let found = self
+            .watched(async { Ok(task.await.unwrap_or(Found::Pass)) })
+            .await?;
+        self.caching.found = Some((key, found));
+        Ok(())
     }
 
     /// Waits until another client has read what this one wants.

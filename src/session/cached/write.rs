@@ -1,6 +1,5 @@
 //! Writes: what they touch is marked before it can be committed.
 
-use crate::cache::Mark;
 use crate::planner::cache::{self, Tag, Verdict};
 use crate::planner::plan::{Effect, Literal, Parameter, Script, Statement, Values};
 use crate::server::statements::Prepared;
@@ -67,7 +66,7 @@ impl Session {
             self.touch(vec![Tag::All]);
             return Ok(());
         }
-        self.mark(vec![Tag::All], false)
+        self.mark(vec![Tag::All], false, false)
     }
 
     fn before_statements(
@@ -77,10 +76,12 @@ impl Session {
     ) -> Result<(), Stop> {
         if self.block.is_none() && self.caching.mark.is_none() {
             self.caching.touched.clear();
+            self.caching.strict = false;
         }
         let mut tags = Vec::new();
-        let mut commits = false;
+        let (mut commits, mut strict) = (false, false);
         for statement in statements {
+            strict |= matches!(statement.cache.as_deref(), Some(Verdict::Write(writing)) if writing.strict);
             commits |= matches!(statement.effect, Effect::Commit { .. } | Effect::TwoPhase);
             self.touched_by(statement, values, &mut tags);
         }
@@ -89,16 +90,17 @@ impl Session {
                 return Ok(());
             }
             tags.extend(self.caching.touched.iter().cloned());
-            return self.mark(tags, true);
+            return self.mark(tags, true, strict);
         }
         if tags.is_empty() {
             return Ok(());
         }
         if self.block.is_some() {
             self.touch(tags);
+            self.caching.strict |= strict;
             return Ok(());
         }
-        self.mark(tags, false)
+        self.mark(tags, false, strict)
     }
 
     /// The tags of one statement.
@@ -148,30 +150,34 @@ impl Session {
     }
 
     /// Nothing that depends on these tags is given until the write is over.
-    fn mark(&mut self, mut tags: Vec<Tag>, is_commit: bool) -> Result<(), Stop> {
+    fn mark(&mut self, mut tags: Vec<Tag>, is_commit: bool, strict: bool) -> Result<(), Stop> {
         if tags.len() > TAGS_MAX {
             tags = vec![Tag::All];
         }
         let names = self.tag_names(&tags);
-        match &mut self.caching.mark {
+        let is_shared = self.cache().redis().is_some();
+        let marked = match &mut self.caching.mark {
             Some(marked) => {
                 if !marked.mark.has(&names) {
                     marked.mark.add(&names);
+                    marked.is_told = false;
                 }
-                marked.is_commit |= is_commit;
-                marked.is_sent = false;
+                marked
             }
-            none => {
-                let mark: Mark = self.engine.shared.cache.mark(names);
-                *none = Some(Marked {
-                    mark,
-                    is_sent: false,
-                    is_commit,
-                });
-            }
-        }
+            none => none.insert(Marked {
+                mark: self.engine.shared.cache.mark(names),
+                is_sent: false,
+                is_commit: false,
+                is_told: false,
+            }),
+        };
+        marked.is_commit |= is_commit;
+        marked.is_sent = false;
         if is_commit {
             self.caching.touched.clear();
+        }
+        if is_shared && !marked.is_told {
+            return Err(Stop::Mark(strict || self.caching.strict));
         }
         Ok(())
     }
