@@ -104,7 +104,7 @@ impl Cache {
     /// An empty one, in the process or, where the configuration names one, with a Redis server.
     pub fn new(name: &str, config: &config::Cache, runtime: &tokio::runtime::Handle) -> Cache {
         let level = match &config.redis {
-            Some(url) => match Link::open(name, url, config.redis_timeout, runtime) {
+            Some(url) => match Link::open(name, &url.0, config.redis_timeout, runtime) {
                 Ok(link) => Level::Redis(link),
                 Err(error) => {
                     tracing::error!(%error, "cache.redis names no Redis server: nothing is cached");

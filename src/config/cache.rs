@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
+/// A URL, which may hold a password. Never printed: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url(pub String);
+
+impl std::fmt::Debug for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Url(…)")
+    }
+}
+
 /// Where answers of cached tables are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// A Redis server that several proxies share; `None`: answers stay in the process.
-    pub redis: Option<String>,
+    pub redis: Option<Url>,
     /// Bytes of answers kept in the process.
     pub memory: u64,
     /// Bytes of the largest answer that is kept.

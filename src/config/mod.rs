@@ -22,7 +22,7 @@ mod twin;
 mod value;
 mod yaml;
 
-pub use cache::{Cache, Invalidate, Mode, Policy};
+pub use cache::{Cache, Invalidate, Mode, Policy, Url};
 pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
 pub use load::limit::{is_limit, with_limit};

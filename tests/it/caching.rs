@@ -94,7 +94,7 @@ fn reads_are_kept_until_they_are_written() {
         ];
         let writes = [
             "UPDATE ca_products SET name = 'new' WHERE id = 3",
-            "UPDATE ca_products SET name = name || 'x' WHERE id IN (3, 5)",
+            "UPDATE ca_products SET name = name || 'x' WHERE id IN (3, 9)",
             "DELETE FROM ca_products WHERE id = 3",
             "INSERT INTO ca_products VALUES (3, 'odd', 'again', 1, 1)",
             "BEGIN; UPDATE ca_products SET name = 'block' WHERE id = 3; COMMIT",

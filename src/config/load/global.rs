@@ -6,7 +6,7 @@ use super::Loader;
 use crate::config::fault::At;
 use crate::config::keys::global::INVALIDATE;
 use crate::config::read::{Object, items};
-use crate::config::{Cache, Invalidate};
+use crate::config::{Cache, Invalidate, Url};
 use crate::config::{Gather, Host, KeepUnnamed, Limits, Listen, Log, LogFormat, PoolMode, connect};
 
 /// Bytes of the deployment's name: it is part of every prepared transaction's gid.
@@ -211,7 +211,7 @@ impl Loader<'_> {
             }
         }
         Cache {
-            redis: cache.text("redis"),
+            redis: cache.text("redis").map(Url),
             memory: cache.size("memory"),
             max_entry: cache.size("max_entry"),
             redis_timeout: cache.duration("redis_timeout"),

@@ -205,12 +205,14 @@ fn strong_columns(policy: &Policy, cursor: &Cursor<'_>) -> Result<(), Reason> {
             bare.push(word);
         }
     }
-    // A whole row: the name of a source stands where it is made, and once more.
+    // A whole row: the name of a source stands elsewhere than where it is made.
     let sources = sources(cursor);
-    for source in sources {
-        if bare.iter().filter(|word| **word == source).count() > 1 {
-            return refused(first);
-        }
+    let count = |words: &[String], word: &String| words.iter().filter(|one| *one == word).count();
+    if sources
+        .iter()
+        .any(|source| count(&bare, source) > count(&sources, source))
+    {
+        return refused(first);
     }
     Ok(())
 }
