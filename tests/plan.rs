@@ -429,8 +429,8 @@ fn with_cache(rules: Vec<Rule>) -> Vec<Rule> {
     let policy = |mode, strong: &[&str], strict| {
         Arc::new(Policy {
             mode,
-            ttl: Duration::from_secs(60),
-            swr: Duration::from_secs(600),
+            ttl: Duration::from_mins(1),
+            swr: Duration::from_mins(10),
             strict,
             strong_columns: strong.iter().map(|column| (*column).to_owned()).collect(),
             index: Vec::new(),

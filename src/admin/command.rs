@@ -173,7 +173,7 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
             let named = |token: &Token| match token {
                 Token::Text(value) => Some(value.clone()),
                 Token::Number(digits) => Some(digits.clone()),
-                other => other.name(),
+                Token::Word(_) | Token::Quoted(_) | Token::Mark(_) => token.name(),
             };
             Ok(Act::Purge(match arguments {
                 [] => Purge::Everything,

@@ -71,9 +71,11 @@ impl TableCounts {
     }
 }
 
+type Tables = BTreeMap<Arc<str>, Arc<TableCounts>>;
+
 /// The counts of all tables, by database and table.
 #[derive(Debug, Default)]
-pub struct Counts(RwLock<BTreeMap<String, BTreeMap<Arc<str>, Arc<TableCounts>>>>);
+pub struct Counts(RwLock<BTreeMap<String, Tables>>);
 
 impl Counts {
     /// Those of a table; made on first use. Names are those of the configuration.

@@ -103,23 +103,22 @@ pub struct Cache {
 impl Cache {
     /// An empty one, in the process or, where the configuration names one, with a Redis server.
     pub fn new(name: &str, config: &config::Cache, runtime: &tokio::runtime::Handle) -> Cache {
-        let level = match &config.redis {
-            Some(url) => match Link::open(name, &url.0, config.redis_timeout, runtime) {
-                Ok(link) => Level::Redis(link),
-                Err(error) => {
+        let level = if let Some(url) = &config.redis {
+            Link::open(name, &url.0, config.redis_timeout, runtime).map_or_else(
+                |error| {
                     tracing::error!(%error, "cache.redis names no Redis server: nothing is cached");
                     Level::Nowhere
-                }
-            },
-            None => {
-                let mut seed = [0; 8];
-                if SystemRandom::new().fill(&mut seed).is_err() {
-                    tracing::warn!(
-                        "no random numbers: the cache's tags are placed as those of every other process"
-                    );
-                }
-                Level::Process(Tags::new(u64::from_ne_bytes(seed)))
+                },
+                Level::Redis,
+            )
+        } else {
+            let mut seed = [0; 8];
+            if SystemRandom::new().fill(&mut seed).is_err() {
+                tracing::warn!(
+                    "no random numbers: the cache's tags are placed as those of every other process"
+                );
             }
+            Level::Process(Tags::new(u64::from_ne_bytes(seed)))
         };
         Cache {
             store: Store::new(config.memory),
@@ -166,13 +165,11 @@ impl Cache {
                 Served::Old => (),
             }
         }
-        match tags.versions(&wanted.names) {
-            Some(seen) => self.miss(wanted, seen, now, patient && !stale),
-            None => {
-                wanted.counts.bypass("written");
-                Found::Pass
-            }
-        }
+        let Some(seen) = tags.versions(&wanted.names) else {
+            wanted.counts.bypass("written");
+            return Found::Pass;
+        };
+        self.miss(wanted, seen, now, patient && !stale)
     }
 
     /// To be read, by this client or by another that it waits for.
@@ -214,13 +211,11 @@ impl Cache {
         {
             // Another proxy may have read it since.
             here = None;
-            match link.look(Some(wanted.key), &wanted.names).await {
-                Ok(now) => seen = now,
-                Err(Unreachable) => {
-                    wanted.counts.bypass("redis");
-                    return Found::Pass;
-                }
-            }
+            let Ok(now) = link.look(Some(wanted.key), &wanted.names).await else {
+                wanted.counts.bypass("redis");
+                return Found::Pass;
+            };
+            seen = now;
         }
         let is_here = here.is_some();
         let stored = seen.entry.take();
@@ -249,14 +244,11 @@ impl Cache {
         }
         let seen = if seen.tags.iter().all(|tag| matches!(tag, Tag::Value(_))) {
             seen
+        } else if let Ok(seen) = link.capture(&wanted.names).await {
+            seen
         } else {
-            match link.capture(&wanted.names).await {
-                Ok(seen) => seen,
-                Err(Unreachable) => {
-                    wanted.counts.bypass("redis");
-                    return Found::Pass;
-                }
-            }
+            wanted.counts.bypass("redis");
+            return Found::Pass;
         };
         let values: Option<Box<[u128]>> = seen
             .tags
@@ -266,13 +258,11 @@ impl Cache {
                 Tag::Missing | Tag::Pending => None,
             })
             .collect();
-        match values {
-            Some(values) => self.miss(wanted, values, seen.now, patient && !stale),
-            None => {
-                wanted.counts.bypass("written");
-                Found::Pass
-            }
-        }
+        let Some(values) = values else {
+            wanted.counts.bypass("written");
+            return Found::Pass;
+        };
+        self.miss(wanted, values, seen.now, patient && !stale)
     }
 
     /// Keeps an answer, unless a tag of it was written meanwhile. In Redis it is kept a little later.
@@ -443,17 +433,13 @@ impl Mark {
         let Level::Redis(link) = &self.cache.level else {
             return Ok(());
         };
-        match link.mark(&self.names).await {
-            Ok(writer) => {
-                self.writers.push(writer);
-                Ok(())
-            }
-            Err(Unreachable) => {
-                link.miss(all);
-                self.missed = Some(all.into());
-                Err(Unreachable)
-            }
+        if let Ok(writer) = link.mark(&self.names).await {
+            self.writers.push(writer);
+            return Ok(());
         }
+        link.miss(all);
+        self.missed = Some(all.into());
+        Err(Unreachable)
     }
 
     /// The write is over: what depended on its tags is gone.

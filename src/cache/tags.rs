@@ -44,13 +44,13 @@ impl Tags {
 
     /// The versions of tags; `None` where a write of one is under way.
     pub fn versions(&self, names: &[Box<str>]) -> Option<Box<[u128]>> {
-        let version = |name: &Box<str>| {
+        let version = |name: &str| {
             let place = self.place(name)?;
             // Whether it is pending is looked at last: what ends in between has another version.
             let version = place.version.load(Ordering::SeqCst);
             (place.pending.load(Ordering::SeqCst) == 0).then_some(u128::from(version))
         };
-        names.iter().map(version).collect()
+        names.iter().map(|name| version(name)).collect()
     }
 
     /// Whether none was written since it had these versions, and none is being written.

@@ -108,14 +108,13 @@ fn reads_are_kept_until_they_are_written() {
             other.run(write);
             for read in reads {
                 let kept = client.query(read).unwrap();
-                let direct = match shards {
-                    1 => databases.shard(0).query(read).unwrap(),
-                    _ => {
-                        // A key is on one shard; several shards' rows are asked for anew.
-                        let mut fresh = herd.connect();
-                        fresh.run("SET work_mem = '5MB'");
-                        fresh.query(read).unwrap()
-                    }
+                let direct = if shards == 1 {
+                    databases.shard(0).query(read).unwrap()
+                } else {
+                    // Under another setting it is asked for anew.
+                    let mut fresh = herd.connect();
+                    fresh.run("SET work_mem = '5MB'");
+                    fresh.query(read).unwrap()
                 };
                 assert_eq!(kept.rows, direct.rows, "{write}: {read}");
             }

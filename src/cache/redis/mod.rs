@@ -321,7 +321,7 @@ impl Link {
         };
         let mut found = found.into_iter();
         let now = match found.next() {
-            Some(Value::Int(now)) => u64::try_from(now).map_err(|_| Unreachable)?,
+            Some(Value::Int(now)) => u64::try_from(now).map_err(|_negative| Unreachable)?,
             Some(_) | None => return Err(Unreachable),
         };
         let tags: Vec<Tag> = found.map(|value| Tag::read(&value)).collect();
@@ -423,20 +423,20 @@ impl Link {
 const CONNECT: Duration = Duration::from_millis(500);
 
 fn time_of(value: &Value) -> Result<u64, Unreachable> {
-    let part = |value: &Value| match value {
-        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse::<u64>().ok(),
-        _ => None,
+    let part = |value: &Value| {
+        let Value::BulkString(digits) = value else {
+            return None;
+        };
+        std::str::from_utf8(digits).ok()?.parse::<u64>().ok()
     };
-    match value {
-        Value::Array(parts) => match parts.as_slice() {
-            [seconds, micros] => {
-                let (seconds, micros) = part(seconds).zip(part(micros)).ok_or(Unreachable)?;
-                Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
-            }
-            _ => Err(Unreachable),
-        },
-        _ => Err(Unreachable),
-    }
+    let Value::Array(parts) = value else {
+        return Err(Unreachable);
+    };
+    let [seconds, micros] = parts.as_slice() else {
+        return Err(Unreachable);
+    };
+    let (seconds, micros) = part(seconds).zip(part(micros)).ok_or(Unreachable)?;
+    Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
 }
 
 /// Asks what waits.
@@ -478,10 +478,8 @@ impl Worker {
     async fn run(mut self) {
         let mut questions = Vec::with_capacity(TOGETHER_MAX);
         'connect: loop {
-            let mut connected = match tokio::time::timeout(CONNECT, self.connect()).await {
-                Ok(connected) => connected,
-                Err(_elapsed) => None,
-            };
+            let connected = tokio::time::timeout(CONNECT, self.connect());
+            let mut connected = connected.await.unwrap_or_default();
             loop {
                 let taken = {
                     let mut waiting = self.waiting.lock().await;
@@ -601,7 +599,7 @@ impl Connected {
                 let command = pipeline.cmd("MGET");
                 let entry = key.map_or_else(|| "-".to_owned(), |key| key.text());
                 command.arg(format!("{prefix}c:{entry}"));
-                for name in names.iter() {
+                for name in names {
                     command.arg(tag(name));
                 }
             }

@@ -141,13 +141,13 @@ impl Loader<'_> {
             fallback,
             settings: settings::list(node),
         };
-        self.later_sections(&root);
+        Self::later_sections(&root);
         check::whole(&root, &config);
         config
     }
 
     /// Reads the sections of features to come, so that what is wrong in them is told now.
-    fn later_sections(&self, root: &Object<'_>) {
+    fn later_sections(root: &Object<'_>) {
         root.choice("cross_shard_writes", &[(), ()]);
         let recovery = root.section("recovery");
         recovery.duration("every");

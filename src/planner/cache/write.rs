@@ -78,8 +78,6 @@ pub(in crate::planner) fn of_utility(context: Context<'_>, draft: &Draft) -> Opt
     ];
     let may = match &draft.effect {
         Effect::Ddl | Effect::TwoPhase => true,
-        // What it executes is judged for itself.
-        Effect::Execute { .. } | Effect::Prepare { .. } | Effect::Keep { .. } => false,
         Effect::Pin(reason) if *reason == effects::TEMPORARY => false,
         Effect::None
         | Effect::Pin(_)
@@ -87,7 +85,11 @@ pub(in crate::planner) fn of_utility(context: Context<'_>, draft: &Draft) -> Opt
         | Effect::CopyOut { .. }
         | Effect::ExplainRoute { .. }
         | Effect::Explain(_) => draft.writes && !HARMLESS.contains(&draft.verb),
-        Effect::Begin
+        // What EXECUTE runs is judged for itself.
+        Effect::Execute { .. }
+        | Effect::Prepare { .. }
+        | Effect::Keep { .. }
+        | Effect::Begin
         | Effect::Commit { .. }
         | Effect::Rollback { .. }
         | Effect::Savepoint(_)
