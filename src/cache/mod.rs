@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod counts;
+pub mod events;
 pub mod key;
 pub mod redis;
 pub mod store;

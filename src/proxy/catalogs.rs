@@ -73,7 +73,7 @@ impl Catalogs {
             match shared.notice_changes(name, seen).await {
                 Ok(mark) => {
                     // Rights and policies are no part of the catalog, and decide what answers are.
-                    if seen != Some(mark.as_str()) {
+                    if seen.is_some_and(|seen| seen != mark) {
                         shared.drop_answers(name).await;
                     }
                     self.marks.insert(name.clone(), mark);

@@ -73,6 +73,50 @@ fn an_answer_of_one_proxy_is_given_by_another_until_it_is_written() {
 }
 
 #[test]
+fn messages_of_channels_drop_what_they_tell_of() {
+    let databases = Databases::create(1);
+    databases.run_everywhere(TABLES);
+    let redis = Redis::start();
+    let channels = ", invalidate_on: [{channel: counts.changed, table: ct_counts, key: $.count.id}, \
+                    {channel: counts.all, table: ct_counts}]";
+    let herd = Herd::start(&databases, &options(&redis, channels));
+    let mut client = herd.connect();
+    client.run("INSERT INTO ct_counts VALUES (1, 0, 'a'), (2, 0, 'b')");
+    let reads = [1, 2].map(|id| format!("SELECT v FROM ct_counts WHERE id = {id}"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !redis
+        .run(&["PUBSUB", "NUMSUB", "counts.all"])
+        .contains(":1")
+    {
+        assert!(Instant::now() < deadline, "nobody listens");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(200));
+    for (message, dropped) in [
+        (
+            ["PUBLISH", "counts.changed", r#"{"count": {"id": 1}}"#],
+            [true, false],
+        ),
+        (["PUBLISH", "counts.all", "x"], [true, true]),
+    ] {
+        let before = reads.each_ref().map(|read| client.value(read));
+        databases.run_everywhere("UPDATE ct_counts SET v = v + 1");
+        // What was told of the first is told again a little later.
+        assert_eq!(client.value(&reads[1]), before[1]);
+        redis.run(&message);
+        for (at, read) in reads.iter().enumerate().filter(|(at, _)| dropped[*at]) {
+            while client.value(read) == before[at] {
+                assert!(Instant::now() < deadline, "{message:?}: {read}");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        for (at, read) in reads.iter().enumerate().filter(|(at, _)| !dropped[*at]) {
+            assert_eq!(client.value(read), before[at]);
+        }
+    }
+}
+
+#[test]
 fn without_redis_statements_go_on() {
     let (_databases, mut redis, one, other) = start(2);
     let (mut first, mut second) = (one.connect(), other.connect());

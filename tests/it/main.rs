@@ -5,6 +5,7 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod caching;
+mod caching_bytes;
 mod caching_together;
 mod cancelling;
 mod client;
