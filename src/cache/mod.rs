@@ -450,12 +450,24 @@ impl Mark {
         }
     }
 
+    /// The same wherever the tags are.
+    ///
+    /// # Cancel safety
+    /// Not safe: the tags may stay marked for a while.
+    pub async fn end_everywhere(self, all: &str) {
+        if self.cache.redis().is_some() {
+            self.end_there(all).await;
+        } else {
+            self.end();
+        }
+    }
+
     /// The same where Redis has the tags. Where it does not answer, what is missed is made up for before
     /// anything is taken from it again; `all` is the tag of everything.
     ///
     /// # Cancel safety
     /// Not safe: the tags may stay marked for a while.
-    pub async fn end_there(mut self, all: &str) {
+    async fn end_there(mut self, all: &str) {
         let names = std::mem::take(&mut self.names);
         let Level::Redis(link) = &self.cache.level else {
             return;

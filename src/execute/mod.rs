@@ -157,6 +157,10 @@ pub(crate) trait Conversation {
     /// What follows says that the statement is committed: it waits until the cache knows.
     fn hold_answer(&mut self);
 
+    /// Nobody can tell whether the statement is committed: what it may have changed is not given to anyone
+    /// for a while.
+    fn abandon_write(&mut self);
+
     /// Queues an error of our own; an open block has failed then.
     fn reply_fault(&mut self, fault: &Fault);
 
@@ -432,6 +436,9 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
             Ok(false)
         }
         Err(Trouble::Fault(fault) | Trouble::Unproven(fault)) => {
+            if fault.code == SqlState::TRANSACTION_OUTCOME_UNKNOWN {
+                client.abandon_write();
+            }
             client.reply_fault(&fault);
             Ok(false)
         }

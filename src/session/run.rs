@@ -756,7 +756,7 @@ impl Session {
         let result = match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
         };
-        self.end_wide_write();
+        self.end_message();
         let left = std::mem::take(&mut self.copy_left);
         if left > 0 {
             // A COPY that failed in the middle of a message: the rest of it is nobody's.

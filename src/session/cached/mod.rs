@@ -154,12 +154,19 @@ impl Session {
         }
     }
 
-    /// A statement over several shards is over. What has failed on one may have come about on another.
-    pub(crate) fn end_wide_write(&mut self) {
-        if self.caching.mark.is_some() && self.caching.gate.is_none() {
-            self.abandon_write();
+    /// A write over several shards is committed, and more of its group is to come: its client may wait for the
+    /// answer before that.
+    ///
+    /// # Cancel safety
+    /// Not safe: the session ends with it.
+    pub(crate) async fn end_held_write(&mut self) {
+        if self.caching.gate.take().is_none() {
+            return;
         }
-        self.end_message();
+        let all = self.tag_of_all();
+        if let Some(marked) = self.caching.mark.take() {
+            marked.mark.end_everywhere(&all).await;
+        }
     }
 
     /// A message of the client's is done with.
@@ -207,7 +214,7 @@ impl Session {
     pub(crate) async fn end_write_in_redis(&mut self) -> Result<(), Interrupted> {
         let all = self.tag_of_all();
         if let Some(marked) = self.caching.mark.take() {
-            marked.mark.end_there(&all).await;
+            marked.mark.end_everywhere(&all).await;
         }
         self.caching.gate = None;
         Ok(())
