@@ -50,6 +50,8 @@ pub struct TableCounts {
     pub writes: Count,
     /// Changes told of by Redis channels, and purges.
     pub events: Count,
+    /// Changes past the proxies that shards told of; those of this proxy's clients come back among them.
+    pub changes: Count,
     pub purges: Count,
     bypasses: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -109,6 +111,7 @@ impl Counts {
                 bypasses: counts.bypasses().into_iter().collect(),
                 writes: counts.writes.get(),
                 events: counts.events.get(),
+                changes: counts.changes.get(),
                 purges: counts.purges.get(),
             };
             tables.iter().map(row)

@@ -6,6 +6,7 @@
 
 mod check;
 mod directories;
+pub mod feed;
 mod finding;
 pub mod ids;
 mod introspect;

@@ -48,6 +48,7 @@ impl Metrics {
         let sources = [
             ("client", last.writes, row.writes),
             ("channel", last.events, row.events),
+            ("feed", last.changes, row.changes),
             ("purge", last.purges, row.purges),
         ];
         for (source, before, now) in sources {

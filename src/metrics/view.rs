@@ -405,6 +405,8 @@ pub struct CacheRow {
     pub writes: u64,
     /// Changes told of by channels.
     pub events: u64,
+    /// Changes that shards told of.
+    pub changes: u64,
     pub purges: u64,
 }
 

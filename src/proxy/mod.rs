@@ -6,6 +6,7 @@
 //! after its current transaction.
 
 mod catalogs;
+mod feed;
 mod files;
 mod herd;
 mod listen;
@@ -143,6 +144,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     }
     tasks.spawn(catalogs.keep(Arc::clone(&shared)));
     tasks.spawn(twins::keep(Arc::clone(&shared)));
+    tasks.spawn(feed::keep(Arc::clone(&shared)));
     tasks.spawn(hear_channels(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();

@@ -6,6 +6,7 @@
 
 mod caching;
 mod caching_bytes;
+mod caching_past;
 mod caching_together;
 mod cancelling;
 mod client;

@@ -23,6 +23,7 @@ pub(super) const SHOW: Show = Show {
         text("bypassed_by"),
         int8("writes"),
         int8("events"),
+        int8("changes"),
         int8("purges"),
     ],
     needs: Some(Detail::Pools),
@@ -52,6 +53,7 @@ fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
             Cell::from(reasons.join(" ")),
             Cell::from(row.writes),
             Cell::from(row.events),
+            Cell::from(row.changes),
             Cell::from(row.purges),
         ]
     });

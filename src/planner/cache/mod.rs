@@ -16,6 +16,7 @@ use crate::planner::plan::KeyOperands;
 
 pub use reason::Reason;
 pub use tags::{Tag, means_moment, of_read, of_write};
+pub use write::of_change;
 
 pub(super) use read::of_read as judge_read;
 pub(super) use write::{of_copy, of_data as judge_write, of_utility};

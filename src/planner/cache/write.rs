@@ -1,13 +1,14 @@
 //! What of the cached tables a statement may change: by itself, by the tables above and below those that it
 //! names, by foreign keys' actions, and by code that is stored in the database.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Touched, Verdict, Writing};
+use super::{Tag, Touched, Verdict, Writing};
 use crate::config::Mode;
+use crate::placement::catalog::Catalog;
 use crate::placement::code::Code;
-use crate::placement::topology::TableRule;
+use crate::placement::topology::{TableRule, Topology};
 use crate::planner::calls;
 use crate::planner::context::Context;
 use crate::planner::draft::Draft;
@@ -16,6 +17,7 @@ use crate::planner::functions;
 use crate::planner::plan::{Effect, KeyOperands};
 use crate::planner::survey::{Reference, Rows, Survey};
 use crate::sql::cursor::{Cursor, Name};
+use crate::sql::scan::Lexing;
 use crate::sql::statement::{Assignment, Block, Body};
 use crate::types::key::KeyType;
 
@@ -118,7 +120,9 @@ pub(super) fn is_exact(context: Context<'_>, distribution: usize) -> bool {
     let found = context.topology.distribution(distribution);
     found.is_some_and(|found| {
         found.key().iter().all(|kind| match kind {
-            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Text | KeyType::Uuid => true,
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Uuid => true,
+            // Where there are several shards, texts that differ are not equal, or `check` says so.
+            KeyType::Text => !context.is_one_shard(),
             KeyType::Date
             | KeyType::Timestamp
             | KeyType::TimestampTz
@@ -176,6 +180,77 @@ fn keeps_keys(context: Context<'_>, block: &Block, reference: &Reference) -> boo
             false
         }
     }
+}
+
+/// The tags of a row that changed past the proxy, and the table that it counts at. `rows` are its columns
+/// before and after as far as they are told, `None`: any row changed. A column of `keeps` that is not told of
+/// before is as it is after.
+pub fn of_change(
+    topology: &Topology,
+    catalog: &Catalog,
+    (schema, name): (&str, &str),
+    rows: Option<&[HashMap<String, String>]>,
+    keeps: &[String],
+) -> (Vec<Tag>, Option<Arc<str>>) {
+    use crate::placement::topology::Kind;
+    let context = Context {
+        topology,
+        catalog,
+        search_path: &[],
+        lexing: Lexing::default(),
+        comment_hints: false,
+        tenant: false,
+    };
+    let table = catalog.table(schema, name);
+    let Some(rule) = context.rule(Some(schema), name, table) else {
+        return (vec![Tag::All], None);
+    };
+    let listed = listed(rule);
+    let mut tags = vec![Tag::Any(Arc::clone(&listed))];
+    let keys = match (&rule.kind, rows) {
+        (
+            Kind::Sharded {
+                distribution, key, ..
+            },
+            Some(rows),
+        ) if is_exact(context, *distribution)
+            && key.iter().all(|column| keeps.contains(column)) =>
+        {
+            let keys = rows.iter().map(|row| {
+                let parts: Option<Vec<&str>> = key
+                    .iter()
+                    .map(|column| row.get(column).map(String::as_str))
+                    .collect();
+                parts.map(|parts| parts.join(","))
+            });
+            keys.collect::<Option<Vec<String>>>()
+        }
+        _ => None,
+    };
+    match keys {
+        Some(keys) => {
+            let keys = keys.into_iter().map(String::into_boxed_str);
+            tags.extend(keys.map(|key| Tag::Key(Arc::clone(&listed), key)));
+        }
+        None => tags.push(Tag::Unknown(Arc::clone(&listed))),
+    }
+    let own = (schema, name);
+    let above = table
+        .map(|table| catalog.ancestors(table))
+        .unwrap_or_default();
+    let below = catalog.tables().filter(|(_, _, other)| {
+        !other.parents.is_empty() && catalog.ancestors(other).contains(&own)
+    });
+    let below: Vec<(&str, &str)> = below.map(|(schema, name, _)| (schema, name)).collect();
+    for (schema, name) in above.into_iter().chain(below) {
+        if let Some(other) = topology.table(Some(schema), name)
+            && self::listed(other) != listed
+        {
+            tags.push(Tag::Any(self::listed(other)));
+            tags.push(Tag::Unknown(self::listed(other)));
+        }
+    }
+    (tags, Some(listed))
 }
 
 fn is_any_strict(context: Context<'_>) -> bool {
