@@ -115,7 +115,7 @@ async fn publish(
 ) -> Result<(), Fault> {
     const FIT: &str = "
         SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ' ORDER BY c.oid)
-        FROM pg_catalog.unnest($1::text[], $2::text[]) AS t (schema, name)
+        FROM unnest($1::text[], $2::text[]) AS t (schema, name)
         JOIN pg_catalog.pg_namespace n ON t.schema IN ('', n.nspname) AND n.nspname !~ '^pg_'
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'

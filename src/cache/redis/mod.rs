@@ -36,6 +36,9 @@ const LEASE_MS: u64 = 30_000;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How old marks are when they are renewed.
 const RENEW_AFTER: Duration = Duration::from_secs(8);
+/// How many times longer a write waits for Redis than a read: one that Redis does not hear of costs everything
+/// that is kept.
+const PATIENCE: u32 = 10;
 /// The version of what answers look like in Redis.
 const FORMAT: u8 = 1;
 
@@ -192,7 +195,7 @@ impl Link {
             let worker = Worker {
                 pool: pool.clone(),
                 waiting: Arc::clone(&waiting),
-                timeout,
+                timeout: timeout.saturating_mul(PATIENCE),
                 name: name.to_owned(),
                 values: Values::new(),
             };
@@ -233,9 +236,13 @@ impl Link {
         if !self.breaker.allows(self.now()) {
             return Err(Unreachable);
         }
+        let limit = match kind {
+            Kind::Look(..) | Kind::Capture(_) | Kind::Fill { .. } => self.timeout,
+            Kind::Mark(..) | Kind::Bump(..) => self.timeout.saturating_mul(PATIENCE),
+        };
         let (answer, told) = oneshot::channel();
         let result = match self.questions.try_send(Question { kind, answer }) {
-            Ok(()) => match tokio::time::timeout(self.timeout, told).await {
+            Ok(()) => match tokio::time::timeout(limit, told).await {
                 Ok(Ok(told)) => told,
                 Ok(Err(_)) | Err(_) => Err(Unreachable),
             },

@@ -187,7 +187,8 @@ static CACHE: Section = Section {
             Kind::Url,
             "null",
             "A Redis server, as in redis://127.0.0.1:6379; without it answers stay in the process.",
-        ),
+        )
+        .restart(),
         Key::new(
             "memory",
             Kind::Size {
@@ -196,25 +197,29 @@ static CACHE: Section = Section {
             },
             "64MB",
             "Bytes of answers kept in the process.",
-        ),
+        )
+        .restart(),
         Key::new(
             "max_entry",
             Kind::Size { min: 1, max: GB },
             "1MB",
             "Bytes of the largest answer that is kept.",
-        ),
+        )
+        .restart(),
         Key::new(
             "redis_timeout",
             Kind::Duration,
             "50ms",
             "How long Redis may take before it is passed by.",
-        ),
+        )
+        .restart(),
         Key::new(
             "invalidate_on",
             Kind::List(&INVALIDATE),
             "[]",
             "Redis channels whose messages tell of changes made elsewhere.",
-        ),
+        )
+        .restart(),
     ],
 };
 
