@@ -330,3 +330,26 @@ fn one_read_for_many() {
     assert_eq!(shown.column("misses")[at], "1");
     assert_eq!(shown.column("fills")[at], "1");
 }
+
+#[test]
+fn statements_of_a_file_are_kept_before_anybody_asks() {
+    let (databases, herd) = start(2);
+    let file = herd.config().with_file_name("queries.sql");
+    std::fs::write(
+        &file,
+        "-- Pages\nSELECT name FROM ca_products WHERE id = 4;\nSELECT nothing FROM ca_products WHERE id = 4;\n",
+    )
+    .unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        .args(["cache", "warm", "--user", "app", "-c"])
+        .args([&herd.config(), &file])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, "1 of 2 statements were carried out\n");
+    assert_eq!(output.status.code(), Some(1));
+    past(&databases, CHANGE);
+    let mut client = herd.connect();
+    let sql = "SELECT name FROM ca_products WHERE id = 4";
+    assert_eq!(client.value(sql), "product 4");
+}

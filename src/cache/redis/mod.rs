@@ -36,6 +36,9 @@ const LEASE_MS: u64 = 30_000;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How old marks are when they are renewed.
 const RENEW_AFTER: Duration = Duration::from_secs(8);
+/// How long, in ms, nothing is taken from it after it was away: other proxies that wrote meanwhile notice that
+/// it is back within that time, and make up for it.
+const QUIET: u64 = 3_000;
 /// How many times longer a write waits for Redis than a read: one that Redis does not hear of costs everything
 /// that is kept.
 const PATIENCE: u32 = 10;
@@ -155,6 +158,8 @@ pub struct Link {
     /// Names of the tags of everything, of databases that were written while Redis was out of reach.
     missed: Mutex<BTreeSet<Box<str>>>,
     has_missed: AtomicBool,
+    /// Until when nothing is taken from it, in ms: others may not have noticed yet that it is back.
+    quiet_until: Arc<AtomicU64>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -171,6 +176,7 @@ impl Link {
     ) -> Result<Arc<Link>, RedisError> {
         let manager = RedisConnectionManager::new(url)?;
         let (questions, waiting) = mpsc::channel(WAITING_MAX);
+        let (began, quiet_until) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut first = [0; 8];
         if SystemRandom::new().fill(&mut first).is_err() {
             tracing::warn!("no random numbers: marks in Redis may be taken for another proxy's");
@@ -178,12 +184,13 @@ impl Link {
         let link = Arc::new(Link {
             questions,
             breaker: Breaker::default(),
-            began: Instant::now(),
+            began,
             timeout,
             writers: AtomicU64::new(u64::from_ne_bytes(first)),
             live: Live::default(),
             missed: Mutex::default(),
             has_missed: AtomicBool::new(false),
+            quiet_until: Arc::clone(&quiet_until),
             runtime: runtime.clone(),
         });
         let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
@@ -198,6 +205,8 @@ impl Link {
                 timeout: timeout.saturating_mul(PATIENCE),
                 name: name.to_owned(),
                 values: Values::new(),
+                began,
+                quiet_until: Arc::clone(&quiet_until),
             };
             drop(runtime.spawn(worker.run()));
         }
@@ -208,8 +217,8 @@ impl Link {
                 let Some(link) = keeper.upgrade() else {
                     return;
                 };
-                // It is tried again, or made up for before the next answer is given.
-                if link.catch_up().await.is_err() {
+                // What was missed is made up for as soon as that can be.
+                if link.catch_up().await.is_err() || !link.is_back().await {
                     continue;
                 }
                 link.renew().await;
@@ -224,7 +233,12 @@ impl Link {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        since(self.began)
+    }
+
+    /// Whether it is too early to take anything from it.
+    fn is_quiet(&self) -> bool {
+        self.now() < self.quiet_until.load(Ordering::Acquire)
     }
 
     /// Whether it is asked as usual.
@@ -236,6 +250,11 @@ impl Link {
         if !self.breaker.allows(self.now()) {
             return Err(Unreachable);
         }
+        self.ask_anyway(kind).await
+    }
+
+    /// The same however it has failed before.
+    async fn ask_anyway(&self, kind: Kind) -> Result<Vec<Value>, Unreachable> {
         let limit = match kind {
             Kind::Look(..) | Kind::Capture(_) | Kind::Fill { .. } => self.timeout,
             Kind::Mark(..) | Kind::Bump(..) => self.timeout.saturating_mul(PATIENCE),
@@ -251,6 +270,8 @@ impl Link {
         match &result {
             Ok(_) => {
                 if self.breaker.succeeded() {
+                    self.quiet_until
+                        .fetch_max(self.now().saturating_add(QUIET), Ordering::AcqRel);
                     tracing::info!("Redis answers again");
                 }
             }
@@ -273,7 +294,7 @@ impl Link {
             missed.iter().cloned().collect()
         };
         let writer = self.writers.fetch_add(1, Ordering::Relaxed);
-        self.ask(Kind::Bump(writer, names.clone())).await?;
+        self.ask_anyway(Kind::Bump(writer, names.clone())).await?;
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         for name in &names {
             missed.remove(name);
@@ -282,6 +303,15 @@ impl Link {
             self.has_missed.store(false, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Whether it answers, if it did not before.
+    async fn is_back(&self) -> bool {
+        self.breaker.is_closed()
+            || self
+                .ask_anyway(Kind::Look(None, Names::default()))
+                .await
+                .is_ok()
     }
 
     /// A database was written and Redis could not be told: `all` is the name of its tag of everything.
@@ -296,7 +326,9 @@ impl Link {
     /// # Errors
     /// Redis did not answer in time.
     pub async fn look(&self, key: Option<Key>, names: &Names) -> Result<Seen, Unreachable> {
-        self.catch_up().await?;
+        if self.is_quiet() || self.has_missed.load(Ordering::Acquire) {
+            return Err(Unreachable);
+        }
         let wants = key.is_some();
         let values = self.ask(Kind::Look(key, names.clone())).await?;
         let mut values = values.into_iter();
@@ -321,7 +353,6 @@ impl Link {
     /// # Errors
     /// Redis did not answer in time.
     pub async fn capture(&self, names: &Names) -> Result<Seen, Unreachable> {
-        self.catch_up().await?;
         let values = self.ask(Kind::Capture(names.clone())).await?;
         let Some(Value::Array(found)) = values.into_iter().next() else {
             return Err(Unreachable);
@@ -426,6 +457,11 @@ impl Link {
     }
 }
 
+/// Milliseconds since then.
+fn since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// How long a connection may take to be made, at least.
 const CONNECT: Duration = Duration::from_millis(500);
 
@@ -454,6 +490,8 @@ struct Worker {
     name: String,
     /// `None` where there are no random numbers: then nothing is asked.
     values: Option<Values>,
+    began: Instant,
+    quiet_until: Arc<AtomicU64>,
 }
 
 /// Values that no tag has had: they count from a random number.
@@ -484,9 +522,14 @@ struct Connected {
 impl Worker {
     async fn run(mut self) {
         let mut questions = Vec::with_capacity(TOGETHER_MAX);
+        let mut was_connected = false;
         'connect: loop {
             let connected = tokio::time::timeout(CONNECT, self.connect());
             let mut connected = connected.await.unwrap_or_default();
+            if std::mem::replace(&mut was_connected, true) {
+                let until = since(self.began).saturating_add(QUIET);
+                self.quiet_until.fetch_max(until, Ordering::AcqRel);
+            }
             loop {
                 let taken = {
                     let mut waiting = self.waiting.lock().await;
