@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ_SECONDS ?= 600
 DIFFSQL ?= diffsql.py
 
-.PHONY: help build demo test check lint bench bench-tpcb bench-several bench-tpch test-clients fuzz soak clean
+.PHONY: help build demo test check lint bench bench-tpcb bench-several bench-tpch bench-cache soak-cache test-clients fuzz soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,15 @@ bench-tpch: ## TPC-H's queries over four shards beside one PostgreSQL; DIFFSQL=t
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked
 	python3 benches/tpch.py $(DIFFSQL) $(ARGS)
+
+bench-cache: ## a shop's reads through the cache: in the process, through Redis, and without it
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/cache.py $(ARGS)
+
+soak-cache: ## readers and writers on two proxies while Redis is killed, paused and flushed, for five minutes
+	@scripts/install-deps test
+	CACHE_SECONDS=300 $(CARGO) test --locked --test it no_read_is_older -- --nocapture
 
 test-clients: ## what drivers do, through pgherd and on plain PostgreSQL: a matrix
 	@scripts/install-deps clients

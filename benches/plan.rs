@@ -148,6 +148,7 @@ fn topology() -> Topology {
                 key: vec!["aid".into()],
             },
             ids: Ids::default(),
+            cache: None,
         }],
         unlisted: Unlisted::Single,
         constraints: Constraints::Enforce,

@@ -85,6 +85,8 @@ pub mod net;
 
 pub mod control;
 
+pub mod cache;
+
 pub mod server;
 
 // Floor 3: conversations. Carry decisions out.

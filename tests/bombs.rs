@@ -51,6 +51,7 @@ fn topology() -> Topology {
                 key: vec!["user_id".into()],
             },
             ids: Ids::default(),
+            cache: None,
         }],
         unlisted: Unlisted::Refuse,
         constraints: Constraints::Enforce,

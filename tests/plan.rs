@@ -7,17 +7,19 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgherd::config::KeyType;
 use pgherd::config::{
-    Constraints, Database, Distribution, Host, Ids, Lookup, Place, RangePart, Shard, Table as Rule,
-    TableKind, Tenancy, Unlisted,
+    Constraints, Database, Distribution, Host, Ids, Lookup, Mode, Place, Policy, RangePart, Shard,
+    Table as Rule, TableKind, Tenancy, Unlisted,
 };
 use pgherd::merge::{By, Finish};
 use pgherd::placement::ShardSet;
 use pgherd::placement::catalog::{Catalog, Collation, Column, Table};
 use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
+use pgherd::planner::cache::Verdict;
 use pgherd::planner::memo::{Memo, Scope};
 use pgherd::planner::plan::{Access, Effect, Literal, Parameter, Route, Statement, Values};
 use pgherd::planner::stored::{self, Function, Runner, Stored, ViewText};
@@ -40,7 +42,7 @@ fn plans_are_as_written() {
         let text = std::fs::read_to_string(&path).unwrap();
         let stem = path.file_stem().unwrap();
         let (one_shard, tenant) = (stem == "one_shard", stem == "tenant");
-        let found = replay(&text, one_shard, tenant);
+        let found = replay(&text, one_shard, tenant, stem == "cache");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, found).unwrap();
         } else if found != text {
@@ -66,8 +68,8 @@ fn difference(old: &str, new: &str) -> String {
 }
 
 /// The same file with the plans as they are now.
-fn replay(text: &str, one_shard: bool, tenant: bool) -> String {
-    let mut world = World::new(if one_shard { 1 } else { 4 });
+fn replay(text: &str, one_shard: bool, tenant: bool, cached: bool) -> String {
+    let mut world = World::new(if one_shard { 1 } else { 4 }, cached);
     world.tenant = tenant;
     let mut out = String::new();
     for block in text.split("\n\n") {
@@ -109,7 +111,7 @@ struct World {
 }
 
 impl World {
-    fn new(shards: usize) -> World {
+    fn new(shards: usize, cached: bool) -> World {
         let host = Host {
             host: "h".into(),
             port: 5432,
@@ -175,7 +177,7 @@ impl World {
                 by("years", &[KeyType::Int8], years(&names)),
             ]
             .into(),
-            tables: rules(),
+            tables: if cached { with_cache(rules()) } else { rules() },
             unlisted: Unlisted::Single,
             constraints: Constraints::Enforce,
             tenant: Some(Tenancy {
@@ -226,6 +228,9 @@ impl World {
             };
             let exact = if script.reusable { "" } else { " exact" };
             writeln!(out, "= {}{exact}\n  {route}", brief(statement)).unwrap();
+            if let Some(verdict) = &statement.cache {
+                self.show_cache(statement, sql, verdict, &values, out);
+            }
             if let Effect::ExplainRoute { statement } = &statement.effect {
                 let route = planner::route(statement, &self.topology, &values);
                 let report = planner::explain(statement, sql.as_bytes(), &route, &self.topology);
@@ -234,6 +239,29 @@ impl World {
                     writeln!(out, "  {line}").unwrap();
                 }
             }
+        }
+    }
+
+    /// What the cache does with a statement, and the tags of it with these values.
+    fn show_cache(
+        &self,
+        statement: &Statement,
+        sql: &str,
+        verdict: &Verdict,
+        values: &dyn Values,
+        out: &mut String,
+    ) {
+        let tags = match verdict {
+            Verdict::Read(reading) => planner::cache::of_read(reading, &self.topology, values),
+            Verdict::Write(writing) => planner::cache::of_write(writing, &self.topology, values),
+            Verdict::Bypass(..) => Vec::new(),
+        };
+        let route = planner::route(statement, &self.topology, values);
+        let report = planner::explain(statement, sql.as_bytes(), &route, &self.topology);
+        writeln!(out, "  cache: {}", report.cache.unwrap()).unwrap();
+        let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+        if !tags.is_empty() {
+            writeln!(out, "  tags: {}", tags.join(" ")).unwrap();
         }
     }
 
@@ -344,6 +372,7 @@ fn rules() -> Vec<Rule> {
         name: name.into(),
         kind,
         ids: Ids::default(),
+        cache: None,
     };
     let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
         distribution: distribution.into(),
@@ -394,6 +423,31 @@ fn with_ids(mut rule: Rule, column: Option<&str>, carries: bool) -> Rule {
     rule.ids.column = column.map(String::from);
     rule.ids.carries = carries;
     rule
+}
+
+/// Some of the tables with policies.
+fn with_cache(rules: Vec<Rule>) -> Vec<Rule> {
+    let policy = |mode, strong: &[&str], strict| {
+        Arc::new(Policy {
+            mode,
+            ttl: Duration::from_mins(1),
+            swr: Duration::from_mins(10),
+            strict,
+            strong_columns: strong.iter().map(|column| (*column).to_owned()).collect(),
+            index: Vec::new(),
+        })
+    };
+    let with = |mut rule: Rule| {
+        rule.cache = match rule.name.as_str() {
+            "t" | "countries" | "wc_orders" => Some(policy(Mode::Cached, &[], false)),
+            "u" => Some(policy(Mode::Bounded, &["email"], false)),
+            "options" => Some(policy(Mode::Cached, &[], true)),
+            "events" => Some(policy(Mode::Strong, &[], false)),
+            _ => None,
+        };
+        rule
+    };
+    rules.into_iter().map(with).collect()
 }
 
 /// The key holds ids that carry their bucket.
@@ -687,7 +741,7 @@ fn scope(database: u32) -> Scope {
 
 #[test]
 fn memo_tells_templates_and_scopes_apart() {
-    let world = World::new(4);
+    let world = World::new(4, false);
     let context = world.context();
     let mut memo = Memo::new(1 << 20, 1);
     let mut masked = Masked::default();
@@ -734,7 +788,7 @@ fn memo_tells_templates_and_scopes_apart() {
 
 #[test]
 fn memo_stays_within_its_bytes() {
-    let world = World::new(4);
+    let world = World::new(4, false);
     let context = world.context();
     let mut memo = Memo::new(64 << 10, 1);
     for number in 0..2_000 {
@@ -772,7 +826,7 @@ impl Values for Binary {
 
 #[test]
 fn binary_parameters_are_keys() {
-    let world = World::new(4);
+    let world = World::new(4, false);
     let check = |condition: &str, value: Vec<u8>, oid: u32, expect: &str| {
         let text = format!("SELECT * FROM t WHERE {condition}");
         let script = planner::script(text.as_bytes(), world.context());

@@ -136,6 +136,7 @@ impl World {
             name: name.into(),
             kind,
             ids: Ids::default(),
+            cache: None,
         };
         let sharded = |distribution: &str, key: &[&str]| TableKind::Sharded {
             distribution: distribution.into(),

@@ -4,7 +4,7 @@
 
 use crate::admin::answer::Answer;
 use crate::admin::environment;
-use crate::admin::herd::Shutdown;
+use crate::admin::herd::{Purge, Shutdown};
 use crate::admin::lexer::{Token, statements};
 use crate::admin::show::{self, Show};
 use crate::error::{Fault, SqlState};
@@ -58,6 +58,7 @@ pub enum Act {
         gid: String,
         commits: bool,
     },
+    Purge(Purge),
 }
 
 impl Act {
@@ -74,6 +75,7 @@ impl Act {
             Act::Enable(_) => "ENABLE",
             Act::WaitClose(_) => "WAIT_CLOSE",
             Act::Shutdown(_) => "SHUTDOWN",
+            Act::Purge(_) => "PURGE CACHE",
             Act::Set { .. } => "SET",
             Act::Resolve(_) | Act::ResolveOne { .. } => "RESOLVE",
         }
@@ -183,6 +185,28 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
             id.map(Act::KillClient)
                 .ok_or_else(|| missing(word, "a client's id", CLIENT_HINT))
         }
+        "PURGE" => {
+            let (cache, arguments) = arguments.split_first()?;
+            if !cache.is("cache") {
+                return None;
+            }
+            let named = |token: &Token| match token {
+                Token::Text(value) => Some(value.clone()),
+                Token::Number(digits) => Some(digits.clone()),
+                Token::Word(_) | Token::Quoted(_) | Token::Mark(_) => token.name(),
+            };
+            Ok(Act::Purge(match arguments {
+                [] => Purge::Everything,
+                [what, name @ ..] if what.is("table") => Purge::Table(match name {
+                    [one] => named(one)?,
+                    [_, ..] => dotted(name).filter(|(_, rest)| rest.is_empty())?.0,
+                    [] => return Some(Err(missing("PURGE CACHE TABLE", "a table", TABLE_HINT))),
+                }),
+                [what, tag] if what.is("tag") => Purge::Tag(named(tag)?),
+                [what, tenant] if what.is("tenant") => Purge::Tenant(named(tenant)?),
+                _ => return None,
+            }))
+        }
         "SHUTDOWN" => Ok(Act::Shutdown(match arguments {
             [] => Shutdown::Immediate,
             [how] if how.is("wait_for_servers") => Shutdown::WaitForServers,
@@ -193,6 +217,7 @@ fn act(word: &str, arguments: &[Token]) -> Option<Result<Act, Fault>> {
     })
 }
 
+const TABLE_HINT: &str = "Take it from the column \"table\" of SHOW CACHE.";
 const CLIENT_HINT: &str = "Take it from the column \"id\" of SHOW CLIENTS.";
 
 fn missing(word: &str, what: &str, hint: &str) -> Fault {

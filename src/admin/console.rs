@@ -158,6 +158,7 @@ impl Console {
                 herd.wait_close(name.as_deref()).await
             }
             Act::Shutdown(how) => herd.shutdown(*how).await,
+            Act::Purge(what) => herd.purge(what).await,
             Act::Set { key, value } => self.set(key, value).await,
             Act::Resolve(name) => {
                 self.check(name.as_deref(), act.word()).await?;

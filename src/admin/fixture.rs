@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
+use crate::admin::herd::{Doing, Herd, Purge, Shutdown, Unready};
 use crate::config::{
-    Auth, AuthMethod, ClientTls, ClientTlsMode, Config, Constraints, Database, Distribution,
+    Auth, AuthMethod, Cache, ClientTls, ClientTlsMode, Config, Constraints, Database, Distribution,
     Fallback, Gather, Host, Ids, KeyType, Limits, Listen, Log, LogFormat, Place, PoolMode,
     RangePart, Secret, ServerTls, ServerTlsMode, Setting, Shard, Table, TableKind, Unlisted, User,
 };
@@ -70,6 +70,10 @@ impl Herd for TestHerd {
         } else {
             done
         }
+    }
+
+    fn purge<'a>(&'a self, what: &'a Purge) -> Doing<'a, ()> {
+        self.told(format!("purge {what:?}"))
     }
 
     fn resume<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
@@ -200,6 +204,7 @@ fn config() -> Config {
         stats_users: vec!["grafana".into()],
         limits: Limits::default(),
         gather: Gather::default(),
+        cache: Cache::default(),
         databases: BTreeMap::from([("shop".to_owned(), shop())]),
         fallback: Some(Fallback {
             server: Host {
@@ -263,6 +268,7 @@ fn shop() -> Database {
         name: name.into(),
         kind,
         ids: Ids::default(),
+        cache: None,
     };
     let sharded = TableKind::Sharded {
         distribution: "products".into(),

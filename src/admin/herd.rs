@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::Fault;
 use crate::metrics::view::{Detail, Snapshot};
+use crate::planner::cache::Tag;
 
 /// What is answered some time later.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -24,6 +25,44 @@ pub enum Shutdown {
     WaitForServers,
     /// When every client has gone (SIGTERM).
     WaitForClients,
+}
+
+/// What PURGE CACHE drops, in all databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    Everything,
+    /// What depends on a table, by the name that the configuration lists it by.
+    Table(String),
+    /// What depends on a tag, as Redis has it behind the deployment and the database.
+    Tag(String),
+    /// What was read for a tenant.
+    Tenant(String),
+}
+
+impl Purge {
+    /// The tags that are written by it.
+    pub fn tags(&self) -> Vec<String> {
+        match self {
+            Purge::Everything => vec![Tag::All.to_string()],
+            Purge::Table(table) => {
+                let table: Arc<str> = table.as_str().into();
+                vec![
+                    Tag::Any(Arc::clone(&table)).to_string(),
+                    Tag::Unknown(table).to_string(),
+                ]
+            }
+            Purge::Tag(tag) => vec![tag.clone()],
+            Purge::Tenant(tenant) => vec![Tag::Tenant(tenant.as_str().into()).to_string()],
+        }
+    }
+
+    /// The table that it is counted at; empty for none.
+    pub fn table(&self) -> Arc<str> {
+        match self {
+            Purge::Table(table) => table.as_str().into(),
+            Purge::Everything | Purge::Tag(_) | Purge::Tenant(_) => Arc::from(""),
+        }
+    }
 }
 
 /// A shard whose primary does not answer.
@@ -77,6 +116,9 @@ pub trait Herd: Debug + Send + Sync {
 
     /// Begins to shut down; does not wait for the end of it.
     fn shutdown(&self, how: Shutdown) -> Doing<'_, ()>;
+
+    /// Drops answers that are kept.
+    fn purge<'a>(&'a self, what: &'a Purge) -> Doing<'a, ()>;
 
     /// Changes a limit or a timeout until the next reload.
     fn set<'a>(&'a self, key: &'a str, value: &'a str) -> Doing<'a, ()>;

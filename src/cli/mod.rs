@@ -11,6 +11,7 @@ mod health;
 mod password;
 mod route;
 mod table_file;
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,10 +80,30 @@ enum Command {
         #[arg(long, value_name = "HOST:PORT")]
         http: Option<String>,
     },
+    /// What is kept of answers, in a running proxy
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Import one PostgreSQL into a herd (a later release)
     Import(Later),
     /// Move rows between shards while they are in use (a later release)
     Reshard(Later),
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// Run the statements of a file through the proxy, so that their answers are kept; exit 1 if one fails
+    Warm {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose answers they are: others are given them only by the same user
+        #[arg(long)]
+        user: String,
+        /// The database of the config; may be left out when there is one
+        #[arg(long)]
+        database: Option<String>,
+        /// Statements, a semicolon behind each
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +201,16 @@ fn run(command: Command) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Command::Health { config, http } => health(&config, http),
+        Command::Cache(CacheCommand::Warm {
+            config,
+            user,
+            database,
+            file,
+        }) => {
+            let config = proxy::read(&config.config)?.config;
+            let code = warm::run(&config, &file, &user, database.as_deref())?;
+            Ok(ExitCode::from(code))
+        }
         Command::Import(_) => Ok(later("import")),
         Command::Reshard(_) => Ok(later("reshard")),
     }

@@ -3,6 +3,7 @@
 //! Pure: files and the environment are read by the caller and come in as closures. The types here
 //! are the *checked* form that the rest of the program uses; they are immutable and shared by `Arc`.
 
+mod cache;
 mod connect;
 pub mod convert;
 mod diff;
@@ -21,6 +22,7 @@ mod twin;
 mod value;
 mod yaml;
 
+pub use cache::{Cache, Invalidate, Mode, Policy, Url};
 pub use diff::{Change, Diff, diff};
 pub use fault::ConfigFault;
 pub use load::limit::{is_limit, with_limit};
@@ -56,6 +58,8 @@ pub struct Config {
     /// Whether a transaction may write on several shards.
     pub two_phase: bool,
     pub recovery: Recovery,
+    /// Where answers of cached tables are kept.
+    pub cache: Cache,
     /// Databases by name, without `"*"`.
     pub databases: BTreeMap<String, Database>,
     /// The `"*"` entry: databases not named above, on one server, pooled only.
@@ -365,6 +369,8 @@ pub struct Table {
     pub name: String,
     pub kind: TableKind,
     pub ids: Ids,
+    /// Whether its rows may be answered from the cache; `None` where nothing is said.
+    pub cache: Option<Arc<Policy>>,
 }
 
 /// What a sharded table says of columns besides its key: ids, and what rows are found by.

@@ -54,6 +54,17 @@ const PARENTS: &str = "
     WHERE c.relkind IN ('r', 'p', 'f')
     ORDER BY 1, 2, i.inhseqno";
 
+/// Each table with those whose rows a foreign key changes when its own are changed or go.
+const CASCADES: &str = "
+    SELECT m.nspname::text, p.relname::text, n.nspname::text, c.relname::text
+    FROM pg_catalog.pg_constraint k
+    JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_class p ON p.oid = k.confrelid
+    JOIN pg_catalog.pg_namespace m ON m.oid = p.relnamespace
+    WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4";
+
 /// Functions, procedures and aggregates that are not the server's own. Where the body is kept parsed, it
 /// is written out again.
 const FUNCTIONS: &str = "
@@ -311,6 +322,11 @@ impl Control {
             let row = Some(row);
             let child = (column(row, 0)?, column(row, 1)?);
             catalog.inherit(child, (column(row, 2)?, column(row, 3)?));
+        }
+        for row in &connection.rows(CASCADES, &[]).await? {
+            let row = Some(row);
+            let changed = (column(row, 0)?, column(row, 1)?);
+            catalog.cascade(changed, (column(row, 2)?, column(row, 3)?));
         }
         stored::settle(&mut catalog, &stored(&mut connection).await?);
         for row in &connection.rows(ENUMS, &[]).await? {

@@ -7,6 +7,7 @@
 mod check;
 pub mod decisions;
 mod directories;
+pub mod feed;
 mod finding;
 pub mod ids;
 mod introspect;

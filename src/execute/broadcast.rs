@@ -34,6 +34,7 @@ pub(super) async fn run<C: Conversation>(
     }
     result?;
     after_ddl(client, wide).await;
+    client.hold_answer();
     client.out().extend_from_slice(&answer);
     Ok(())
 }
@@ -139,6 +140,7 @@ pub(super) async fn one_by_one<C: Conversation>(
         done.push(format!("\"{name}\""));
     }
     after_ddl(client, wide).await;
+    client.hold_answer();
     client.out().extend_from_slice(&answer);
     Ok(())
 }

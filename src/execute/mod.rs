@@ -188,6 +188,13 @@ pub(crate) trait Conversation {
     /// Queues a reply of our own, in the order of the requests.
     fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>));
 
+    /// What follows says that the statement is committed: it waits until the cache knows.
+    fn hold_answer(&mut self);
+
+    /// Nobody can tell whether the statement is committed: what it may have changed is not given to anyone
+    /// for a while.
+    fn abandon_write(&mut self);
+
     /// Queues an error of our own; an open block has failed then.
     fn reply_fault(&mut self, fault: &Fault);
 
@@ -479,6 +486,9 @@ fn report<C: Conversation>(client: &mut C, result: Result<(), Trouble>) -> Resul
             Ok(false)
         }
         Err(Trouble::Fault(fault) | Trouble::Unproven(fault)) => {
+            if fault.code == SqlState::TRANSACTION_OUTCOME_UNKNOWN {
+                client.abandon_write();
+            }
             client.reply_fault(&fault);
             Ok(false)
         }
@@ -561,5 +571,6 @@ fn is_explained(wide: &Wide) -> bool {
 
 /// Appends a CommandComplete.
 fn complete<C: Conversation>(client: &mut C, tag: &str) {
+    client.hold_answer();
     backend::command_complete(client.out(), tag);
 }

@@ -97,6 +97,20 @@ catalogue! {
     PlansCached: Gauge "pgherd_plans_cached" [],
     /// Look-ups in the plan caches.
     PlanCache: Counter "pgherd_plan_cache_total" ["outcome"],
+    /// Reads of cached tables: answered from the process or from Redis, missed, or passed by.
+    CacheRequests: Counter "pgherd_cache_requests_total" ["level", "table", "outcome"],
+    /// Reads of cached tables that passed the cache by, by reason.
+    CacheBypass: Counter "pgherd_cache_bypass_total" ["table", "reason"],
+    /// Answers given that were not fresh any more.
+    CacheStaleServed: Counter "pgherd_cache_stale_served_total" [],
+    /// Answers kept, and those that were not after all.
+    CacheFills: Counter "pgherd_cache_fills_total" ["table", "outcome"],
+    /// What dropped answers: clients' writes, messages of channels, purges.
+    CacheInvalidations: Counter "pgherd_cache_invalidations_total" ["source"],
+    /// Answers in the process.
+    CacheEntries: Gauge "pgherd_cache_entries" ["table"],
+    /// Their bytes.
+    CacheBytes: Gauge "pgherd_cache_bytes" ["table"],
     /// Errors sent to clients, by SQLSTATE and by who raised them.
     Errors: Counter "pgherd_errors_total" ["code", "origin"],
     /// Server connections closed because replies and requests did not match. Must stay 0.

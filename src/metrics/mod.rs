@@ -6,6 +6,7 @@
 //! until it renders. No recorder is installed globally, so that tests and two proxies in one process
 //! do not meet.
 
+mod cache;
 pub mod catalogue;
 pub mod counters;
 mod fold;
@@ -22,7 +23,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use crate::config::Config;
 use crate::metrics::catalogue::{Kind, Metric, PlanOutcome, RoleLabel, RouteLabel, SharedOutcome};
 use crate::metrics::histogram::Histogram;
-use crate::metrics::view::Snapshot;
+use crate::metrics::view::{CacheRow, Snapshot};
 
 /// A metric and the values of its labels.
 type Series = (Metric, Vec<String>);
@@ -34,6 +35,8 @@ pub struct Metrics {
     histograms: Mutex<BTreeMap<Series, Histogram>>,
     /// The gauges set by the last [`Metrics::observe`], so that what is gone is set to 0.
     gauges: Mutex<BTreeMap<Series, f64>>,
+    /// What the cache had counted when it was last looked at.
+    cache: Mutex<BTreeMap<(String, String), CacheRow>>,
 }
 
 impl Default for Metrics {
@@ -49,6 +52,7 @@ impl Metrics {
             recorder: PrometheusBuilder::new().build_recorder(),
             histograms: Mutex::default(),
             gauges: Mutex::default(),
+            cache: Mutex::default(),
         };
         for metric in Metric::ALL {
             let (name, help) = (
@@ -138,6 +142,7 @@ impl Metrics {
 
     /// Sets the gauges from what the engines say of themselves.
     pub fn observe(&self, snapshot: &Snapshot) {
+        self.observe_cache(&snapshot.cache);
         let mut gauges = lock(&self.gauges);
         for value in gauges.values_mut() {
             *value = 0.0;
@@ -164,6 +169,10 @@ impl Metrics {
                 &[&pool.database, &pool.shard],
                 pool.cl_waiting,
             );
+        }
+        for row in &snapshot.cache {
+            add(Metric::CacheEntries, &[&row.table], row.entries);
+            add(Metric::CacheBytes, &[&row.table], row.bytes);
         }
         add(Metric::PlansCached, &[], snapshot.plans_cached);
         add(

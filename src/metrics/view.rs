@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub twins: Vec<TwinRow>,
     /// Only where they were asked for; filled by the running proxy.
     pub prepared: Vec<PreparedRow>,
+    /// Filled by the running proxy as well.
+    pub cache: Vec<CacheRow>,
     pub users: Vec<UserRow>,
     pub errors: Vec<ErrorRow>,
     pub routes: Vec<RouteRow>,
@@ -395,6 +397,36 @@ impl TwinState {
             TwinState::Unknown => "unknown",
         }
     }
+}
+
+/// What is kept of one table, and what came of reads of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheRow {
+    pub database: String,
+    pub table: String,
+    pub entries: u64,
+    pub bytes: u64,
+    /// Answers given from the process.
+    pub hits: u64,
+    /// Answers given from Redis.
+    pub redis_hits: u64,
+    pub misses: u64,
+    /// Reads that waited for another client's.
+    pub followers: u64,
+    /// Answers given that were not fresh any more.
+    pub stale: u64,
+    pub fills: u64,
+    /// Answers that were not kept after all.
+    pub unfilled: u64,
+    /// Reads that passed the cache by, by reason.
+    pub bypasses: Vec<(&'static str, u64)>,
+    /// Changes by clients of this proxy.
+    pub writes: u64,
+    /// Changes told of by channels.
+    pub events: u64,
+    /// Changes that shards told of.
+    pub changes: u64,
+    pub purges: u64,
 }
 
 /// One twin.

@@ -57,6 +57,8 @@ pub struct Table {
     /// defaults, expressions of indexes. `None`: nothing but the server's own.
     pub reads: Option<Box<Code>>,
     pub writes: Option<Box<Code>>,
+    /// The tables whose rows a foreign key changes when rows of this one are changed or go, as (schema, name).
+    pub cascades: Vec<(String, String)>,
 }
 
 /// A view, or a materialized one.
@@ -229,6 +231,14 @@ impl Catalog {
             table
                 .parents
                 .push((parent.0.to_owned(), parent.1.to_owned()));
+        }
+    }
+
+    /// Notes that a foreign key changes rows of one table when rows of another are changed or go.
+    pub fn cascade(&mut self, (schema, name): (&str, &str), to: (&str, &str)) {
+        let tables = self.schemas.get_mut(schema);
+        if let Some(table) = tables.and_then(|tables| tables.get_mut(name)) {
+            table.cascades.push((to.0.to_owned(), to.1.to_owned()));
         }
     }
 

@@ -1,10 +1,11 @@
 //! An immutable snapshot of one database: its shards, distributions and tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::distribution::Distribution;
 use super::{ShardId, ShardSet};
-use crate::config::{self, Constraints, Database, Ids, TableKind, Tenancy, Unlisted};
+use crate::config::{self, Constraints, Database, Ids, Mode, Policy, TableKind, Tenancy, Unlisted};
 use crate::error::{Fault, SqlState};
 
 /// What the configuration says of one table.
@@ -14,6 +15,17 @@ pub struct TableRule {
     pub schema: Option<String>,
     pub name: String,
     pub kind: Kind,
+    /// Whether its rows may be answered from the cache.
+    pub cache: Option<Arc<Policy>>,
+}
+
+impl TableRule {
+    /// Whether answers with its rows may be kept.
+    pub fn is_cached(&self) -> bool {
+        self.cache
+            .as_ref()
+            .is_some_and(|policy| policy.mode != Mode::Strong)
+    }
 }
 
 /// How a table's rows are spread.
@@ -40,6 +52,7 @@ pub struct Topology {
     home: ShardId,
     distributions: Vec<Distribution>,
     tables: BTreeMap<String, Vec<TableRule>>,
+    caches: bool,
     unlisted: Unlisted,
     constraints: Constraints,
     tenant: Option<Tenancy>,
@@ -74,6 +87,7 @@ impl Topology {
             home,
             distributions: Vec::with_capacity(config.distributions.len()),
             tables: BTreeMap::new(),
+            caches: false,
             unlisted: config.unlisted,
             constraints: config.constraints,
             tenant: config.tenant.clone(),
@@ -93,7 +107,9 @@ impl Topology {
                 schema: table.schema.clone(),
                 name: table.name.clone(),
                 kind: topology.kind(table)?,
+                cache: table.cache.clone(),
             };
+            topology.caches |= rule.is_cached();
             let rules = topology.tables.entry(table.name.clone());
             rules.or_default().push(rule);
         }
@@ -218,6 +234,11 @@ impl Topology {
         self.tables.values().flatten()
     }
 
+    /// Whether answers of any table may be kept.
+    pub fn caches(&self) -> bool {
+        self.caches
+    }
+
     /// Whether what would hold on each shard only is refused.
     pub fn constraints(&self) -> Constraints {
         self.constraints
@@ -282,6 +303,7 @@ mod tests {
             name: String::from(*name),
             kind: kind.clone(),
             ids: Ids::default(),
+            cache: None,
         };
         let distribution = Distribution {
             name: "d".into(),

@@ -358,8 +358,18 @@ pub(super) fn strange_by_dot(
     })
 }
 
+/// Names behind a dot that call a function of the users'.
+pub(super) fn dotted_calls(survey: &Survey<'_>, cursor: Cursor<'_>) -> Vec<Name> {
+    if survey.context.catalog.routines.is_empty() {
+        return Vec::new();
+    }
+    let mut names = dotted(survey, cursor);
+    names.retain(|name| routine(survey.context, name).is_some());
+    names
+}
+
 /// Operators, casts and domains that a statement may use, where they touch more than their operands.
-fn unnamed<'a>(survey: &Survey<'a>, cursor: Cursor<'_>) -> Vec<(String, &'a Code)> {
+pub(super) fn unnamed<'a>(survey: &Survey<'a>, cursor: Cursor<'_>) -> Vec<(String, &'a Code)> {
     let routines = &survey.context.catalog.routines;
     let text = cursor.text();
     let mut found = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::Fault;
 use crate::placement::catalog::Table;
 use crate::placement::distribution::Distribution;
+use crate::planner::cache::{self, Reason, Verdict};
 use crate::planner::calls::{self, Reach};
 use crate::planner::concat;
 use crate::planner::context::Context;
@@ -44,6 +45,7 @@ pub(super) struct Decision {
     pub exact: bool,
     pub block_only: bool,
     pub confined: Option<Arc<[Confined]>>,
+    pub cache: Option<Arc<Verdict>>,
 }
 
 /// Plans a statement that reads or writes rows.
@@ -75,6 +77,7 @@ pub(super) fn decide(
         block_only: effects::reads_sequence_state(&survey.calls),
         effect,
         confined: None,
+        cache: cached(&survey, block, cursor, written, writes),
     };
     if context.tenant {
         match tenant::confine(&survey, block, cursor, &decision.effect) {
@@ -98,6 +101,35 @@ pub(super) fn decide(
         Some(generates) => generated(&survey, generates, block, cursor, &mut decision),
     };
     decision
+}
+
+/// What the cache may do with a statement; `None` where no table is cached.
+fn cached(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+    written: bool,
+    writes: bool,
+) -> Option<Arc<Verdict>> {
+    if !survey.context.topology.caches() {
+        return None;
+    }
+    let verdict = cache::judge_write(survey, block, cursor)
+        .or_else(|| {
+            let clock = reads_clock(survey, block);
+            cache::judge_read(survey, block, cursor, clock).filter(|_| !written)
+        })
+        .map(|verdict| match verdict {
+            Verdict::Read(reading) if writes => {
+                let table = reading
+                    .tables
+                    .first()
+                    .map(|touched| Arc::clone(&touched.table));
+                Verdict::Bypass(Reason::Effect, table.unwrap_or_else(|| Arc::from("")))
+            }
+            Verdict::Read(_) | Verdict::Bypass(..) | Verdict::Write(_) => verdict,
+        });
+    verdict.map(Arc::new)
 }
 
 /// An INSERT of rows that are to be given ids.

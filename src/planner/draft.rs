@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Fault;
+use crate::planner::cache::Verdict;
 use crate::planner::plan::{Access, Confined, Effect, Statement};
 use crate::planner::refuse;
 
@@ -26,6 +27,8 @@ pub(super) struct Draft {
     pub exact: bool,
     /// As of [`Statement`].
     pub confined: Option<Arc<[Confined]>>,
+    /// As of [`Statement`].
+    pub cache: Option<Arc<Verdict>>,
 }
 
 impl Draft {
@@ -42,6 +45,7 @@ impl Draft {
             block_only: false,
             exact: true,
             confined: None,
+            cache: None,
         }
     }
 
@@ -99,6 +103,7 @@ impl Draft {
             no_block: self.no_block,
             block_only: self.block_only,
             confined: self.confined,
+            cache: self.cache,
         }
     }
 }

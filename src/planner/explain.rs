@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::error::Fault;
 use crate::merge::Finish;
 use crate::placement::topology::Topology;
+use crate::planner::cache::{Touched, Verdict};
 use crate::planner::plan::{Access, Route, Statement};
 use crate::planner::tally::Way;
 use crate::sql::scan::{Lexing, scan};
@@ -23,6 +24,9 @@ pub struct RouteReport {
     /// one of may answer.
     pub shards: Vec<String>,
     pub reason: String,
+    /// What the cache does with it, where one of its tables is cached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// The statement.
     pub sql: String,
     /// The refusal's SQLSTATE, detail and hint.
@@ -72,12 +76,36 @@ pub fn explain(
             Ok(route) => reason(statement, route, topology, sql),
             Err(fault) => fault.message.clone(),
         },
+        cache: statement.cache.as_deref().map(cached),
         sql: String::from_utf8_lossy(sql).trim().to_owned(),
         refusal: route.as_ref().err().map(|fault| Refusal {
             code: fault.code.as_str(),
             detail: fault.detail.clone(),
             hint: fault.hint.clone(),
         }),
+    }
+}
+
+/// What the cache does with a statement.
+fn cached(verdict: &Verdict) -> String {
+    let names = |tables: &[Touched]| {
+        let names = tables.iter().map(|touched| match &touched.keys {
+            Some(_) => format!("the named keys of {}", touched.table),
+            None => format!("any row of {}", touched.table),
+        });
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match verdict {
+        Verdict::Read(reading) => {
+            let (fresh, limit) = (reading.fresh.as_secs_f64(), reading.limit.as_secs_f64());
+            let tables = names(&reading.tables);
+            format!("kept for {limit} s, fresh for {fresh} s, until {tables} may have changed")
+        }
+        Verdict::Bypass(reason, _) => format!("not kept: {reason}"),
+        Verdict::Write(writing) => match &writing.tables {
+            Some(tables) => format!("drops what depends on {}", names(tables)),
+            None => "drops everything, because it is not known what it writes".into(),
+        },
     }
 }
 
@@ -206,6 +234,9 @@ impl RouteReport {
 impl fmt::Display for RouteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.headline())?;
+        if let Some(cache) = &self.cache {
+            write!(f, "\nCACHE: {cache}")?;
+        }
         let Some(refusal) = &self.refusal else {
             return Ok(());
         };

@@ -1,6 +1,7 @@
 //! Statement and values in, route or refusal out.
 
 mod array;
+pub mod cache;
 mod calls;
 mod concat;
 pub mod context;

@@ -16,6 +16,7 @@ use crate::error::Fault;
 use crate::merge::Finish;
 use crate::placement::rule::{Directory, Listed};
 use crate::placement::{ShardId, ShardSet};
+use crate::planner::cache::Verdict;
 use crate::planner::tally::Tally;
 use crate::sql::fill::Fill;
 use crate::sql::mask::Literal as Span;
@@ -95,6 +96,15 @@ pub struct Statement {
     pub block_only: bool,
     /// For a tenant: what must hold at each execution; `None` for everyone else.
     pub confined: Option<Arc<[Confined]>>,
+    /// What the cache may do with it; `None` where it has no part in that.
+    pub cache: Option<Arc<Verdict>>,
+}
+
+impl Statement {
+    /// Whether it may change what the cache keeps.
+    pub fn drops(&self) -> bool {
+        matches!(self.cache.as_deref(), Some(Verdict::Write(_)))
+    }
 }
 
 /// The rows of one reference to a sharded table, as far as they are a tenant's.

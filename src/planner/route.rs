@@ -499,7 +499,7 @@ pub fn entries(
 }
 
 /// Calls `each` with the keys that operands stand for.
-fn each_key(
+pub(super) fn each_key(
     key: &KeyOperands,
     distribution: &Distribution,
     values: &dyn Values,

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::planner::cache::{self, Reason, Verdict};
 use crate::planner::calls::{self, Made};
 use crate::planner::context::Context;
 use crate::planner::data;
@@ -104,6 +105,9 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         } else if let Some(fault) = made.refusal(one.cursor) {
             draft = Draft::refused(draft.verb, fault);
         }
+        if context.topology.caches() {
+            judge_cache(&one, &mut draft, hints.as_ref());
+        }
         if context.tenant {
             draft = tenant::admit(draft);
         }
@@ -131,6 +135,35 @@ pub fn script(text: &[u8], context: Context<'_>) -> Script {
         literals: masked.literals().into(),
         pace: Pace::default(),
         tally: Rc::default(),
+    }
+}
+
+/// What the cache may do with a statement: reads are kept as they are, not what is made of one.
+fn judge_cache(text: &Text<'_>, draft: &mut Draft, hints: Option<&Hints>) {
+    let is_data = verb(text.cursor).is_some();
+    let is_plain = is_data && draft.effect == Effect::None;
+    let writes = matches!(draft.cache.as_deref(), Some(Verdict::Write(_)));
+    if !writes && !is_plain {
+        draft.cache = None;
+    }
+    let is_explained = draft.verb == "EXPLAIN" && !draft.writes;
+    let explains = matches!(draft.effect, Effect::ExplainRoute { .. });
+    if is_explained || explains {
+        draft.cache = None;
+    }
+    let is_known = is_data || matches!(draft.effect, Effect::CopyIn { .. });
+    if draft.cache.is_none() && !is_known && !explains {
+        draft.cache = cache::of_utility(text.context, draft).map(Arc::new);
+    }
+    if draft.effect == Effect::Ddl {
+        draft.cache = cache::of_utility(text.context, draft).map(Arc::new);
+    }
+    if hints.is_some_and(|hints| hints.cache.as_deref() == Some("off"))
+        && let Some(Verdict::Read(reading)) = draft.cache.as_deref()
+        && let Some(touched) = reading.tables.first()
+    {
+        let table = Arc::clone(&touched.table);
+        draft.cache = Some(Arc::new(Verdict::Bypass(Reason::Hint, table)));
     }
 }
 
@@ -200,6 +233,7 @@ fn data_statement(text: &Text<'_>, verb: &'static str) -> Draft {
                 block_only: decision.block_only,
                 exact: decision.exact,
                 confined: decision.confined,
+                cache: decision.cache,
             }
         }
         Err(reason) => by_names(text, verb, &reason),
@@ -235,9 +269,12 @@ fn by_names(text: &Text<'_>, verb: &'static str, reason: &Unread) -> Draft {
     } else {
         Draft::refused(verb, refuse::unread(reason))
     };
+    let caches = text.context.topology.caches();
+    let verdict = caches.then(|| cache::of_utility(text.context, &draft));
     Draft {
         block_only,
         exact: false,
+        cache: verdict.flatten().map(Arc::new),
         ..draft
     }
 }
@@ -260,6 +297,12 @@ fn unreadable(text: &[u8], context: Context<'_>, reason: Unreadable) -> Script {
         Draft::writing("", Effect::Pin(effects::OPAQUE), Access::Home)
     } else {
         Draft::refused("", refuse::unreadable(reason))
+    };
+    let caches = context.topology.caches();
+    let cache = caches.then(|| cache::of_utility(context, &draft)).flatten();
+    let draft = Draft {
+        cache: cache.map(Arc::new),
+        ..draft
     };
     Script {
         statements: vec![draft.into_statement(0..text.len())],

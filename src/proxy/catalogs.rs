@@ -72,6 +72,10 @@ impl Catalogs {
             let seen = self.marks.get(name).map(String::as_str);
             match shared.notice_changes(name, seen).await {
                 Ok(mark) => {
+                    // Rights and policies are no part of the catalog, and decide what answers are.
+                    if seen.is_some_and(|seen| seen != mark) {
+                        shared.drop_answers(name).await;
+                    }
                     self.marks.insert(name.clone(), mark);
                 }
                 Err(fault) => {

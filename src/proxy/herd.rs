@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::admin::herd::{Doing, Herd, Shutdown, Unready};
+use crate::admin::herd::{Doing, Herd, Purge, Shutdown, Unready};
 use crate::config::{self, Change, Config};
 use crate::error::{Fault, Severity, SqlState};
 use crate::metrics::Metrics;
@@ -102,6 +102,7 @@ impl Running {
             let twins = &self.shared.database(&name).twins;
             whole.twins.extend(twins.rows(&name, now));
         }
+        whole.cache = self.shared.cache.counts.rows();
         whole.sort();
         whole
     }
@@ -223,6 +224,26 @@ pub(super) async fn keep_periods(herd: Arc<Running>) {
 impl Herd for Running {
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.shared.snapshot.load().config)
+    }
+
+    fn purge<'a>(&'a self, what: &'a Purge) -> Doing<'a, ()> {
+        Box::pin(async move {
+            let tags = what.tags();
+            for name in self.names(None) {
+                let names: Vec<Box<str>> = tags
+                    .iter()
+                    .map(|tag| format!("{name}:{tag}").into())
+                    .collect();
+                let told = self.shared.cache.touch(names.into()).await;
+                told.map_err(|_unreachable| {
+                    Fault::error(SqlState::CANNOT_CONNECT_NOW, "Redis does not answer")
+                        .hint("Purge again once it does; nothing is taken from it meanwhile.")
+                })?;
+                let table = what.table();
+                self.shared.cache.counts.of(&name, &table).purges.add(1);
+            }
+            Ok(())
+        })
     }
 
     fn snapshot(&self, detail: Detail) -> Doing<'_, View> {

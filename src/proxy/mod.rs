@@ -6,6 +6,7 @@
 //! after its current transaction.
 
 mod catalogs;
+mod feed;
 mod files;
 mod herd;
 mod listen;
@@ -145,6 +146,8 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     tasks.spawn(catalogs.keep(Arc::clone(&shared)));
     tasks.spawn(twins::keep(Arc::clone(&shared)));
     tasks.spawn(recovery::keep(Arc::clone(&shared), Arc::clone(&metrics)));
+    tasks.spawn(feed::keep(Arc::clone(&shared)));
+    tasks.spawn(hear_channels(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -337,4 +340,29 @@ fn put_in_force(shared: &Arc<Shared>, config: Config) -> Result<(), Vec<Fault>> 
         }
     }
     Ok(())
+}
+
+/// Listens to the channels that tell of changes made elsewhere; says at the start where answers are kept.
+async fn hear_channels(shared: Arc<Shared>) {
+    let config = Arc::clone(&shared.snapshot.load().config);
+    let caches = |name: &String| {
+        let snapshot = shared.snapshot.load();
+        let topology = snapshot.topologies.get(name);
+        topology.is_some_and(|topology| topology.caches())
+    };
+    let databases: Vec<String> = config
+        .databases
+        .keys()
+        .filter(|name| caches(name))
+        .cloned()
+        .collect();
+    if databases.is_empty() {
+        return;
+    }
+    if config.cache.redis.is_none() {
+        tracing::warn!(
+            "answers of cached tables are kept in this process alone: run one proxy, or set cache.redis"
+        );
+    }
+    crate::cache::events::listen(Arc::clone(&shared.cache), config.cache.clone(), databases).await;
 }

@@ -220,7 +220,11 @@ impl Session {
                 | Stop::Names
                 | Stop::Ask
                 | Stop::Ids(..)
-                | Stop::Types,
+                | Stop::Types
+                | Stop::Follow(_)
+                | Stop::Look(_)
+                | Stop::Mark(_)
+                | Stop::EndWrite,
             ) => (),
         }
         result

@@ -296,6 +296,11 @@ impl Session {
                 self.database.schema_changed();
             }
         }
+        if committed.leaves_some || matches!(committed.end, commit::End::Unknown(_)) {
+            // What is not seen yet will be.
+            self.abandon_write();
+        }
+        self.hold_answer();
         self.out.extend_from_slice(&committed.notices);
         self.tell_end(ending, commits, committed.end, &block);
         Ok(())
@@ -353,6 +358,9 @@ impl Session {
         let work = async move { commit::commit(parts, preferred, &naming).await };
         let committed = tokio::task::spawn_local(work).await.ok()?;
         self.note_committed(&committed);
+        if committed.leaves_some {
+            self.abandon_write();
+        }
         Some(committed)
     }
 

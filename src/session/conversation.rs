@@ -188,6 +188,14 @@ impl Conversation for Session {
         Session::reply(self, write);
     }
 
+    fn hold_answer(&mut self) {
+        Session::hold_answer(self);
+    }
+
+    fn abandon_write(&mut self) {
+        Session::abandon_write(self);
+    }
+
     fn reply_fault(&mut self, fault: &Fault) {
         Session::reply_fault(self, fault);
     }
@@ -256,6 +264,7 @@ impl Conversation for Session {
     }
 
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {
+        self.end_held_write().await;
         loop {
             self.drop_unread();
             let max = self.message_max();

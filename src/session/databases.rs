@@ -57,6 +57,7 @@ impl Engine {
             planned_epoch: Cell::default(),
             pools: RefCell::default(),
             greetings: RefCell::default(),
+            scope: std::cell::OnceCell::new(),
         });
         let replaced = self
             .databases

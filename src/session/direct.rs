@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use crate::placement::ShardId;
-use crate::planner::plan::{Effect, Script, Values};
+use crate::planner::plan::{Effect, Script, Statement, Values};
 use crate::server::connection::ServerConnection;
 use crate::server::pool::Lease;
 use crate::server::pool::convoy::Sent;
@@ -23,22 +23,22 @@ use super::lease::Place;
 use super::simple::statement_key;
 
 /// The messages of a group, in the unnamed portal.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     /// An unnamed one.
-    parse: Option<Parse<'a>>,
-    bind: Bind<'a>,
+    pub(super) parse: Option<Parse<'a>>,
+    pub(super) bind: Bind<'a>,
     /// From Bind on, as it arrived.
     messages: &'a [u8],
-    describes: bool,
+    pub(super) describes: bool,
     /// The messages after Bind, as they arrived.
     tail: &'a [u8],
     /// What follows the group.
-    rest: &'a [u8],
+    pub(super) rest: &'a [u8],
 }
 
 impl<'a> Group<'a> {
     /// The group at the front of `data`, if it is one and whole.
-    fn read(data: &'a [u8], max: u32) -> Option<Group<'a>> {
+    pub(super) fn read(data: &'a [u8], max: u32) -> Option<Group<'a>> {
         let whole = |data: &'a [u8]| -> Option<(Frame<'a>, &'a [u8])> {
             match frame::split(data, max) {
                 Ok(Split::Whole(frame, rest)) => Some((frame, rest)),
@@ -136,7 +136,7 @@ impl Session {
         }
         let group = Group::read(data, self.message_max())?;
         let prepared = self.statement_of(&group)?;
-        if prepared.fills.is_some() {
+        if prepared.fills.is_some() || prepared.script.statements.iter().any(Statement::drops) {
             return None;
         }
         let values = BindValues::new(&group.bind, &prepared, self.is_utf8());
@@ -210,10 +210,16 @@ impl Session {
 
     /// The statement that the group's Bind names, if it is current and a server keeps it.
     fn statement_of(&mut self, group: &Group<'_>) -> Option<Rc<Prepared>> {
+        let found = self.any_statement_of(group)?;
+        let is_named = group.parse.is_none() && !group.bind.statement.is_empty();
+        (is_named || self.is_kept(&found)).then_some(found)
+    }
+
+    /// The statement that the group's Bind names, if it is current.
+    pub(super) fn any_statement_of(&mut self, group: &Group<'_>) -> Option<Rc<Prepared>> {
         let Some(parse) = &group.parse else {
-            let name = group.bind.statement;
-            let found = match name {
-                [] => self.unnamed.as_ref().filter(|found| self.is_kept(found)),
+            let found = match group.bind.statement {
+                [] => self.unnamed.as_ref(),
                 name => self.statements.get(statement_key(name)),
             };
             let found = found.map(Rc::clone)?;
@@ -225,11 +231,10 @@ impl Session {
         let again = self.unnamed.as_ref().filter(|known| {
             *known.body == *parse.after_name && known.parsed_under.same(&self.settings)
         });
-        let found = match again.map(Rc::clone) {
+        Some(match again.map(Rc::clone) {
             Some(again) if self.is_current(&again) => again,
             Some(_) | None => self.plan_extended(parse),
-        };
-        self.is_kept(&found).then_some(found)
+        })
     }
 
     /// The one shard that a statement without effect on the session runs on.

@@ -3,7 +3,7 @@
 //! Nothing of an engine crosses a thread. What is shared is small: the snapshot of the configuration,
 //! the budgets of connections, the cancel keys, and each database's catalog with its epoch.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -16,6 +16,8 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cache::Cache;
+use crate::cache::key::Key;
 use crate::config::{self, Config, Limits, PoolMode, Twin};
 use crate::control::Control;
 use crate::error::Fault;
@@ -24,6 +26,7 @@ use crate::metrics::view::{Detail, Snapshot as View};
 use crate::placement::ShardId;
 use crate::placement::catalog::Catalog;
 use crate::placement::topology::Topology;
+use crate::planner::cache::Tag;
 use crate::planner::memo::Memo;
 use crate::server::pool::Pool;
 use crate::server::statements::Statements;
@@ -163,6 +166,8 @@ pub const STOPPING: u8 = 2;
 pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     pub keyring: Keyring,
+    /// Answers that are kept for others.
+    pub cache: Arc<Cache>,
     pub console: OnceLock<Arc<dyn Console>>,
     pub engines: OnceLock<Vec<mpsc::Sender<Message>>>,
     /// Runs what is not the data path.
@@ -188,7 +193,10 @@ impl Shared {
         keyring: Keyring,
         control_runtime: tokio::runtime::Handle,
     ) -> Arc<Shared> {
+        let config = &snapshot.config;
+        let cache = Cache::new(&config.name, &config.cache, &control_runtime);
         Arc::new(Shared {
+            cache: Arc::new(cache),
             snapshot: ArcSwap::from_pointee(snapshot),
             keyring,
             console: OnceLock::new(),
@@ -202,6 +210,17 @@ impl Shared {
             keys: Mutex::default(),
             databases: Mutex::default(),
         })
+    }
+
+    /// All that is kept of a database is dropped: it may mean something else now.
+    ///
+    /// # Cancel safety
+    /// Safe: it is dropped or not.
+    pub async fn drop_answers(&self, name: &str) {
+        let all = format!("{name}:{}", Tag::All).into_boxed_str();
+        if self.cache.touch(Box::from([all])).await.is_err() {
+            tracing::debug!(database = %name, "Redis could not be told of a change of the schema");
+        }
     }
 
     /// A number that no other client or connection of this process has.
@@ -456,6 +475,8 @@ pub struct Database {
     pub(crate) pools: RefCell<HashMap<String, Pools, FixedState>>,
     /// What a server reports at login.
     pub(crate) greetings: RefCell<HashMap<Greeted, Rc<Greeting>, FixedState>>,
+    /// What its answers are told apart by from those under another configuration.
+    pub(crate) scope: OnceCell<[u8; 32]>,
 }
 
 /// Search paths and their numbers, none of which is given twice.
@@ -506,6 +527,14 @@ pub(crate) struct Greeting {
 pub(crate) const GREETINGS_MAX: usize = 1_000;
 
 impl Database {
+    /// What answers of this database under this configuration are told apart by from all others.
+    pub(crate) fn cache_scope(&self) -> &[u8; 32] {
+        self.scope.get_or_init(|| {
+            let config = format!("{:?}", self.config);
+            *Key::of(&[self.name.as_bytes(), config.as_bytes()]).bytes()
+        })
+    }
+
     /// The number that connections to a twin have among those of the shards.
     pub fn twin_id(&self, index: usize) -> ShardId {
         let number = self.config.shards.len().saturating_add(index);

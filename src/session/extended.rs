@@ -628,6 +628,9 @@ impl Session {
         self.check_bound(statement)?;
         self.check_names(statement)?;
         let values = BindValues::new(bind, prepared, self.is_utf8());
+        if self.minds_cache() {
+            self.before_bind(prepared, &values)?;
+        }
         let place = match self.place_temporary(statement, prepared.text())? {
             Some(place) => place,
             None => match self.place_bound(statement, prepared, &values) {
@@ -837,6 +840,9 @@ impl Session {
         let shard = self.here_or_home();
         self.check_unread_bind(shard, bind)?;
         self.note_write(shard)?;
+        if self.minds_cache() {
+            self.before_anything()?;
+        }
         self.lease(shard, true)?;
         self.flush_pending(None);
         self.set_portal(

@@ -224,6 +224,9 @@ impl Session {
         }
         self.check_types(shard, Some(&prepared))?;
         self.note_use(shard, statement)?;
+        if self.minds_cache() {
+            self.before_bind(&prepared, &start)?;
+        }
         self.lease(shard, binds)?;
         self.note_advance(statement);
         self.note_route(&Place::Shard { shard, binds }, &statement.effect);
@@ -279,6 +282,9 @@ impl Session {
         }
         self.settle_pending()?;
         let home = self.database.topology.home();
+        if self.minds_cache() {
+            self.before_anything()?;
+        }
         self.lease(home, true)?;
         self.pin("statement too long to be analysed");
         if let Some(connection) = self.connection() {

@@ -10,6 +10,7 @@
 mod ask;
 pub mod auth;
 pub mod block;
+mod cached;
 pub mod client;
 mod commit;
 pub mod console;
@@ -101,6 +102,14 @@ pub(crate) enum Stop {
     Ids(Arc<planner::plan::Stream>, usize),
     /// What the shards call the users' types is to be read again.
     Types,
+    /// Another client's read of the same is to be waited for.
+    Follow(tokio::sync::watch::Receiver<()>),
+    /// Redis is to be asked for an answer.
+    Look(Box<crate::cache::Wanted>),
+    /// Redis is to be told of a write before it is sent; whether it fails where that cannot be.
+    Mark(bool),
+    /// Redis is to be told that it is over.
+    EndWrite,
     /// Something that takes several shards or another connection.
     Task(Box<Task>),
     /// The statement fails with this.
@@ -262,6 +271,8 @@ pub struct Session {
     pub(crate) last_ids: generate::LastIds,
     /// Numbers for ids that a statement took which has to wait for something else.
     pub(crate) spare_numbers: generate::Numbered,
+    /// What it has to do with the cache.
+    pub(crate) caching: cached::Caching,
     /// What the home shard has answered for the message at hand.
     pub(crate) answers: ask::Answers,
     /// Set by `SET pgherd.…`, by name.
@@ -313,6 +324,9 @@ impl Session {
             return;
         }
         self.fail_block_on_server();
+        if self.is_marked() {
+            self.hold_answer();
+        }
         let status = self.status();
         if let Some(line) = self.line_of_replies() {
             line.local(Own::ReadyForQuery(status));

@@ -38,11 +38,13 @@ fn passes(tag: u8) -> bool {
 impl Session {
     /// Takes bytes of the current server connection.
     pub(crate) fn on_server_bytes(&mut self, data: &[u8]) -> Result<(), Lost> {
+        let is_marked = self.is_marked();
         let Some(connection) = self.connection() else {
             return Ok(());
         };
         let data = connection.split_ahead(data);
-        let data = if connection.reader.is_between_messages() && self.oids.rows_pass() {
+        let data = if connection.reader.is_between_messages() && self.oids.rows_pass() && !is_marked
+        {
             self.pass_plain(data)
         } else {
             data
@@ -221,7 +223,10 @@ impl Session {
         };
         match frame.tag {
             b'Z' => return self.on_ready(frame, step.forward),
-            b'C' | b'I' => self.on_command_complete(frame.body),
+            b'C' | b'I' => {
+                self.hold_acknowledgement();
+                self.on_command_complete(frame.body);
+            }
             b'G' => self.on_copy_in(),
             b't' | b'T' | b'n' => {
                 if frame.tag == b'n' && !self.describes_statement() {
@@ -612,6 +617,12 @@ impl Session {
                 self.account.end(now, more);
             }
             self.account.ready(now, self.block.is_some(), more);
+            if self.is_marked() {
+                match status {
+                    Status::Idle => self.hold_answer(),
+                    Status::InBlock | Status::Failed => self.release_answer(),
+                }
+            }
             if self.series.is_none() {
                 let status = self.status();
                 backend::ready_for_query(&mut self.out, status);
@@ -1101,6 +1112,7 @@ impl Session {
             None => Vec::new(),
         };
         drop(lease);
+        self.abandon_write();
         self.timed = None;
         let unmapped = self.oids.lose();
         if self.ends {

@@ -17,6 +17,7 @@ use crate::wire::backend;
 use crate::wire::frame::{self, Frame, Split};
 
 use super::Settings;
+use super::cached::Looked;
 use super::client::Activity;
 use super::replies::Lost;
 use super::{Passing, Session, Stop, Task};
@@ -116,6 +117,9 @@ impl Session {
             self.flush_server(cx)?;
             self.flush_replies(cx)?;
             self.poll_server(cx, scratch)?;
+            if self.settle_cache() {
+                return Poll::Ready(Ok(Some(Stop::EndWrite)));
+            }
             self.deliver_notifications();
             let held = self.input.len();
             let asked = self.connection_id();
@@ -281,9 +285,15 @@ impl Session {
 
     /// Sends what the client's socket takes, and counts it.
     pub(crate) fn poll_flush_out(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.record_sent();
+        let withheld = self.split_held();
         let held = self.out.len();
         let flushed = poll_flush(&mut self.stream, &mut self.out, cx);
         self.count_flush(held.saturating_sub(self.out.len()));
+        if !withheld.is_empty() {
+            self.join_held(&withheld);
+        }
+        self.keep_place();
         flushed
     }
 
@@ -417,10 +427,21 @@ impl Session {
                 rest = self.pass(passing, rest);
                 continue;
             }
-            if self.awaits_others() || self.series.is_some() {
+            if self.awaits_others() || self.series.is_some() || self.holds_answers() {
                 return Ok((done(rest), Progress::Blocked));
             }
             self.stop_sharing();
+            if matches!(rest, [b'P' | b'B', ..]) && self.minds_cache() {
+                match self.group_from_cache(rest) {
+                    Looked::Answered(after) => {
+                        self.end_message();
+                        rest = after;
+                        continue;
+                    }
+                    Looked::Stop(stop) => return Ok((done(rest), Progress::Need(stop))),
+                    Looked::Pass => (),
+                }
+            }
             if matches!(rest, [b'P' | b'B', ..])
                 && let Some(after) = self.send_group(rest)
             {
@@ -432,7 +453,10 @@ impl Session {
                 Err(error) => return Err(End::Fault(Box::new(frame_fault(&error)))),
                 Ok(Split::Nothing) => return Ok((done(rest), Progress::More)),
                 Ok(Split::Whole(frame, after)) => match self.on_client_frame(frame) {
-                    Ok(()) => rest = after,
+                    Ok(()) => {
+                        self.end_message();
+                        rest = after;
+                    }
                     Err(Stop::Task(task)) => {
                         return Ok((done(after), Progress::Need(Stop::Task(task))));
                     }
@@ -451,7 +475,10 @@ impl Session {
                 Ok(Split::Part { tag, total, body }) => {
                     let header = rest.get(..frame::HEADER).unwrap_or_default();
                     match self.on_part(tag, total, header, body) {
-                        Ok(true) => rest = &[],
+                        Ok(true) => {
+                            self.end_message();
+                            rest = &[];
+                        }
                         Ok(false) => return Ok((done(rest), Progress::More)),
                         Err(Stop::Idle | Stop::Drain) if self.lease.is_none() => {}
                         Err(Stop::Idle) => return Ok((done(rest), Progress::Blocked)),
@@ -623,6 +650,9 @@ impl Session {
         }
         let shard = self.here_or_home();
         self.note_write(shard)?;
+        if self.minds_cache() {
+            self.before_anything()?;
+        }
         self.lease(shard, true)?;
         let function = frame.body.first_chunk().map(|oid| u32::from_be_bytes(*oid));
         if !function.is_some_and(|oid| LARGE_OBJECTS.contains(&oid)) {
@@ -682,6 +712,10 @@ impl Session {
             Stop::Types => self.read_types().await,
             Stop::Ids(stream, count) => self.fetch_numbers(stream, count).await,
             Stop::Ask => self.ask_home().await,
+            Stop::Look(wanted) => self.look_in_redis(*wanted).await,
+            Stop::Mark(strict) => self.tell_of_write(strict).await,
+            Stop::EndWrite => self.end_write_in_redis().await,
+            Stop::Follow(under_way) => self.follow_read(under_way).await,
             Stop::EndGroup => {
                 self.end_group();
                 Ok(())
@@ -723,6 +757,7 @@ impl Session {
         let used = input.len().saturating_sub(rest.len());
         input.drain(..used);
         self.input = input;
+        self.end_message();
         match tag {
             b'Q' | b'F' => {
                 self.reply_fault(fault);
@@ -757,6 +792,7 @@ impl Session {
         };
         // What was not seen came too late, and is not for what follows.
         self.client.canceled.set(false);
+        self.end_message();
         let left = std::mem::take(&mut self.copy_left);
         if left > 0 {
             // A COPY that failed in the middle of a message: the rest of it is nobody's.

@@ -80,6 +80,9 @@ impl Session {
         self.settle_pending()?;
         self.listen_first(script)?;
         self.renew_executed(script)?;
+        if self.minds_cache() && self.before_query(text, script, literals)? {
+            return Ok(());
+        }
         if script.statements.iter().any(is_given_ids) {
             return self.query_with_ids(text, script, literals);
         }

@@ -94,6 +94,7 @@ impl Session {
             refusing: None,
             last_ids: super::generate::LastIds::default(),
             spare_numbers: Vec::new(),
+            caching: super::cached::Caching::default(),
             answers: super::ask::Answers::default(),
             own_settings: Vec::new(),
         })

@@ -11,6 +11,7 @@ pub mod copy;
 pub mod frame;
 pub mod frontend;
 pub mod oids;
+pub mod pgoutput;
 pub mod pipeline;
 pub mod scram;
 pub mod startup;

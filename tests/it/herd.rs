@@ -101,6 +101,12 @@ impl Options {
         self
     }
 
+    /// A table with all that stands behind its name.
+    pub(crate) fn described(&mut self, table: &str, rule: &str) -> &mut Options {
+        self.tables.push(format!("{table}: {{{rule}}}"));
+        self
+    }
+
     /// A `reference` or `single` table.
     pub(crate) fn table(&mut self, table: &str, kind: &str) -> &mut Options {
         self.tables.push(format!("{table}: {kind}"));

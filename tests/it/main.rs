@@ -5,6 +5,10 @@
 //! `CASES` and `SEED`. A failure prints the seed that repeats it.
 
 mod bank;
+mod caching;
+mod caching_bytes;
+mod caching_past;
+mod caching_together;
 mod cancelling;
 mod client;
 mod constraints;
@@ -54,6 +58,7 @@ mod postgres;
 mod proofs;
 mod random;
 mod reads;
+mod redis;
 mod refusals;
 mod routes;
 mod routing;

@@ -29,6 +29,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("KILL_CLIENT id", "Drops one client."),
     (
+        "PURGE CACHE [TABLE name|TAG tag|TENANT value]",
+        "Drops answers that are kept.",
+    ),
+    (
         "SET key = value",
         "Changes a limit or a timeout until the next reload.",
     ),

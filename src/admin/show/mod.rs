@@ -5,6 +5,7 @@
 //! tested by its golden in `tests/golden/show/`.
 
 mod active_sockets;
+mod cache;
 mod clients;
 mod config;
 mod databases;
@@ -76,6 +77,7 @@ pub static SHOWS: &[&Show] = &[
     &twins::SHOW,
     &prepared_transactions::SHOW,
     &tables::SHOW,
+    &cache::SHOW,
     &tenants::SHOW,
     &distributions::SHOW,
     &routes::SHOW,
@@ -97,7 +99,7 @@ pub static SHOWS: &[&Show] = &[
 ];
 
 /// Names that later releases will answer.
-const NOT_YET: &[&str] = &["buckets", "cache", "replicas", "reshard", "transactions"];
+const NOT_YET: &[&str] = &["buckets", "replicas", "reshard", "transactions"];
 
 /// The SHOW of this name, in any case.
 pub fn find(name: &str) -> Option<&'static Show> {

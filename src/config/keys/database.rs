@@ -204,8 +204,7 @@ pub(in crate::config) static TABLE: Section = Section {
             Kind::Section(&TABLE_CACHE),
             "null",
             "Whether its rows may be answered from the cache.",
-        )
-        .not_yet(),
+        ),
     ],
 };
 

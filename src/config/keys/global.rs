@@ -188,7 +188,7 @@ static CACHE: Section = Section {
             "null",
             "A Redis server, as in redis://127.0.0.1:6379; without it answers stay in the process.",
         )
-        .not_yet(),
+        .restart(),
         Key::new(
             "memory",
             Kind::Size {
@@ -198,28 +198,28 @@ static CACHE: Section = Section {
             "64MB",
             "Bytes of answers kept in the process.",
         )
-        .not_yet(),
+        .restart(),
         Key::new(
             "max_entry",
             Kind::Size { min: 1, max: GB },
             "1MB",
             "Bytes of the largest answer that is kept.",
         )
-        .not_yet(),
+        .restart(),
         Key::new(
             "redis_timeout",
             Kind::Duration,
             "50ms",
             "How long Redis may take before it is passed by.",
         )
-        .not_yet(),
+        .restart(),
         Key::new(
             "invalidate_on",
             Kind::List(&INVALIDATE),
             "[]",
             "Redis channels whose messages tell of changes made elsewhere.",
         )
-        .not_yet(),
+        .restart(),
     ],
 };
 

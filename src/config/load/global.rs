@@ -6,6 +6,7 @@ use super::Loader;
 use crate::config::fault::At;
 use crate::config::keys::global::INVALIDATE;
 use crate::config::read::{Object, items};
+use crate::config::{Cache, Invalidate, Url};
 use crate::config::{Gather, Host, KeepUnnamed, Limits, Listen, Log, LogFormat, PoolMode, connect};
 
 /// Bytes of the deployment's name: it is part of every prepared transaction's gid.
@@ -186,16 +187,36 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn invalidations(&self, cache: &Object<'_>) {
+    /// Where answers of cached tables are kept.
+    pub(super) fn caching(&self, cache: &Object<'_>) -> Cache {
         let path = cache.child("invalidate_on");
+        let mut invalidate_on = Vec::new();
         for item in cache
             .node("invalidate_on")
             .map_or(&[][..], |node| items(node, &path, &self.faults))
         {
             let one = Object::open(item, &INVALIDATE, path.clone(), &self.faults);
-            one.name("channel");
-            one.name("table");
-            one.name("key");
+            let (channel, table, key) = (one.name("channel"), one.name("table"), one.name("key"));
+            if key.as_ref().is_some_and(|key| !key.starts_with("$.")) {
+                let hint =
+                    "Write $. and the names of the fields that lead to it, as in $.product.id.";
+                one.bad("key", "is no path into the message", hint);
+            }
+            if let (Some(channel), Some(table)) = (channel, table) {
+                let path = key.as_deref().and_then(|key| key.strip_prefix("$."));
+                invalidate_on.push(Invalidate {
+                    channel,
+                    table,
+                    key: path.map(|path| path.split('.').map(str::to_owned).collect()),
+                });
+            }
+        }
+        Cache {
+            redis: cache.text("redis").map(Url),
+            memory: cache.size("memory"),
+            max_entry: cache.size("max_entry"),
+            redis_timeout: cache.duration("redis_timeout"),
+            invalidate_on,
         }
     }
 }

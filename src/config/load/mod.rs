@@ -141,23 +141,18 @@ impl Loader<'_> {
                 .choice("cross_shard_writes", &[true, false])
                 .unwrap_or(true),
             recovery: recovery(&root.section("recovery")),
+            cache: self.caching(&root.section("cache")),
             databases,
             fallback,
             settings: settings::list(node),
         };
-        self.later_sections(&root);
+        Self::later_sections(&root);
         check::whole(&root, &config);
         config
     }
 
     /// Reads the sections of features to come, so that what is wrong in them is told now.
-    fn later_sections(&self, root: &Object<'_>) {
-        let cache = root.section("cache");
-        cache.text("redis");
-        cache.size("memory");
-        cache.size("max_entry");
-        cache.duration("redis_timeout");
-        self.invalidations(&cache);
+    fn later_sections(root: &Object<'_>) {
         root.boolean("consistent_reads");
     }
 

@@ -9,7 +9,7 @@ use super::table::{Distributions, Draft, split_name};
 use crate::config::fault::At;
 use crate::config::keys::database::{IDS, TABLE_CACHE};
 use crate::config::read::{Object, items, join, texts};
-use crate::config::{Ids, Lookup, Table, TableKind};
+use crate::config::{Ids, Lookup, Mode, Policy, Table, TableKind};
 use crate::types::key::KeyType;
 
 impl Loader<'_> {
@@ -59,28 +59,39 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn cache(&self, object: &Object<'_>) {
-        let Some(node) = object.node("cache") else {
-            return;
-        };
+    pub(super) fn cache(&self, object: &Object<'_>) -> Option<Policy> {
+        let node = object.node("cache")?;
         let cache = Object::open(node, &TABLE_CACHE, object.child("cache"), &self.faults);
-        let strong = cache.choice("mode", &[true, false, false]).unwrap_or(true);
+        let modes = [Mode::Strong, Mode::Bounded, Mode::Cached];
+        let mode = cache.choice("mode", &modes).unwrap_or(Mode::Strong);
         let (ttl, swr) = (cache.duration_or_none("ttl"), cache.duration_or_none("swr"));
+        let texts = |name| -> Vec<String> {
+            let texts = cache.texts(name).into_iter();
+            texts.map(|(_, column)| column).collect()
+        };
+        let policy = Policy {
+            mode,
+            ttl: ttl.unwrap_or_default(),
+            swr: swr.or(ttl).unwrap_or_default(),
+            strict: cache.boolean("strict"),
+            strong_columns: texts("strong_columns"),
+            index: texts("index"),
+        };
         let uses = [
             ("ttl", ttl.is_some()),
             ("swr", swr.is_some()),
-            ("strict", cache.boolean("strict")),
-            ("strong_columns", !cache.texts("strong_columns").is_empty()),
-            ("index", !cache.texts("index").is_empty()),
+            ("strict", policy.strict),
+            ("strong_columns", !policy.strong_columns.is_empty()),
+            ("index", !policy.index.is_empty()),
         ];
-        match (strong, ttl) {
-            (true, _) => {
+        match (mode, ttl) {
+            (Mode::Strong, _) => {
                 for (name, _) in uses.into_iter().filter(|(_, used)| *used) {
                     let hint = "Set mode to bounded or cached, or remove it.";
                     cache.bad(name, "has no use with mode strong", hint);
                 }
             }
-            (false, None) if !cache.has("ttl") => {
+            (Mode::Bounded | Mode::Cached, None) if !cache.has("ttl") => {
                 self.fault(
                     cache.at,
                     &cache.path,
@@ -88,7 +99,7 @@ impl Loader<'_> {
                     "Say how long an answer is fresh, as in ttl: 30s.",
                 );
             }
-            (false, _) => (),
+            (Mode::Bounded | Mode::Cached, _) => (),
         }
         if swr.zip(ttl).is_some_and(|(swr, ttl)| swr < ttl) {
             cache.bad(
@@ -97,6 +108,7 @@ impl Loader<'_> {
                 "It is the age up to which an answer is served: make it the longer.",
             );
         }
+        Some(policy)
     }
 
     /// What tables say of each other: no name twice, and `by` leads to ids that carry.

@@ -1,6 +1,7 @@
 //! Reads tables, from the database's own list and from files with one table each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Loader;
 use super::policy::link_lookups;
@@ -180,7 +181,7 @@ impl Loader<'_> {
     ) -> Option<Draft> {
         let words = [Word::Sharded, Word::Reference, Word::Single];
         let word = object.choice("kind", &words).unwrap_or(Word::Sharded);
-        self.cache(object);
+        let cache = self.cache(object);
         let kind = match word {
             Word::Sharded => self.sharded(object, distributions),
             Word::Reference | Word::Single => {
@@ -212,6 +213,7 @@ impl Loader<'_> {
         let lookup = self.lookups(object, kind.as_ref(), &ids, distributions);
         let mut table = self.named(name, at, &object.path, kind)?;
         table.ids = ids;
+        table.cache = cache.map(Arc::new);
         table.ids.by = by.is_some();
         Some(Draft {
             table,
@@ -287,6 +289,7 @@ impl Loader<'_> {
             name,
             kind,
             ids: Ids::default(),
+            cache: None,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Shard;
-use crate::config::{Config, Database, Limits};
+use crate::config::{Config, Database, Limits, Mode};
 use crate::control::finding::{Finding, Level};
 use crate::control::pool::{self, Connection, column};
 use crate::error::Fault;
@@ -23,6 +23,7 @@ pub(super) struct Server {
     has_schema: bool,
     may_create: bool,
     is_replica: bool,
+    wal_level: String,
 }
 
 const SERVER: &str = "
@@ -31,7 +32,7 @@ const SERVER: &str = "
              - current_setting('superuser_reserved_connections')::int8,
            pg_encoding_to_char(d.encoding)::text, d.datcollate::text || ' ' || d.datctype::text,
            to_regnamespace('pgherd') IS NOT NULL,
-           has_database_privilege(d.oid, 'CREATE'), pg_is_in_recovery()
+           has_database_privilege(d.oid, 'CREATE'), pg_is_in_recovery(), current_setting('wal_level')
     FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
 
 impl Server {
@@ -51,6 +52,7 @@ impl Server {
             has_schema: column(row, 4)?,
             may_create: column(row, 5)?,
             is_replica: column(row, 6)?,
+            wal_level: column(row, 7)?,
         })
     }
 }
@@ -88,6 +90,19 @@ pub(super) fn check(
                 .hint(
                     "Grant CREATE on the database to the control role, then run \"pgherd setup\".",
                 ),
+            );
+        }
+        let caches = database.tables.iter().any(|table| {
+            let policy = table.cache.as_ref();
+            policy.is_some_and(|policy| policy.mode != Mode::Strong)
+        });
+        if caches && server.wal_level != "logical" {
+            found(
+                Finding::warning(format!(
+                    "wal_level is {}: the cache is not told of writes that go past pgherd",
+                    server.wal_level
+                ))
+                .hint("Set wal_level = logical, or let all writers come through pgherd."),
             );
         }
         differences(first, shard, findings);

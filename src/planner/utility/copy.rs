@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Ids;
+use crate::planner::cache;
 use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
@@ -55,7 +56,16 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
     let end = end(&mut cursor)?;
     options.read(cursor);
     Some(match (input, end) {
-        (true, End::Client) => copy_in(text, &table, columns, &options),
+        (true, End::Client) => Draft {
+            cache: text
+                .context
+                .topology
+                .caches()
+                .then(|| cache::of_copy(text.context, &table))
+                .flatten()
+                .map(Arc::new),
+            ..copy_in(text, &table, columns, &options)
+        },
         (false, End::Client) => copy_out(text, &table, &options),
         (_, End::Server) => on_server(text, &table),
     })

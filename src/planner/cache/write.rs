@@ -1,0 +1,387 @@
+//! What of the cached tables a statement may change: by itself, by the tables above and below those that it
+//! names, by foreign keys' actions, and by code that is stored in the database.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{Tag, Touched, Verdict, Writing};
+use crate::config::Mode;
+use crate::placement::catalog::Catalog;
+use crate::placement::code::Code;
+use crate::placement::topology::{TableRule, Topology};
+use crate::planner::calls;
+use crate::planner::context::Context;
+use crate::planner::draft::Draft;
+use crate::planner::effects;
+use crate::planner::functions;
+use crate::planner::plan::{Effect, KeyOperands};
+use crate::planner::survey::{Reference, Rows, Survey};
+use crate::sql::cursor::{Cursor, Name};
+use crate::sql::scan::Lexing;
+use crate::sql::statement::{Assignment, Block, Body};
+use crate::types::key::KeyType;
+
+/// What a data statement may change of cached tables; `None`: nothing.
+pub(in crate::planner) fn of_data(
+    survey: &Survey<'_>,
+    block: &Block,
+    cursor: &Cursor<'_>,
+) -> Option<Verdict> {
+    let context = survey.context;
+    let mut changed = Changed::new(context);
+    for call in &survey.calls {
+        match calls::routine(context, &call.name) {
+            Some(code) => changed.code(&code),
+            None if functions::runs_sql(&call.name.name) => changed.anything(),
+            None => (),
+        }
+    }
+    for name in calls::dotted_calls(survey, *cursor) {
+        if let Some(code) = calls::routine(context, &name) {
+            changed.code(&code);
+        }
+    }
+    for (_, code) in calls::unnamed(survey, *cursor) {
+        changed.code(code);
+    }
+    for (_, view) in &survey.views {
+        changed.code(&view.code);
+    }
+    for reference in survey.references.iter().filter(|found| found.written) {
+        if reference.place == Rows::System {
+            continue;
+        }
+        let keys = known_keys(survey, block, reference);
+        changed.table(&reference.name, keys);
+    }
+    changed.verdict()
+}
+
+/// What COPY FROM may change.
+pub(in crate::planner) fn of_copy(context: Context<'_>, table: &Name) -> Option<Verdict> {
+    let mut changed = Changed::new(context);
+    changed.table(table, None);
+    changed.verdict()
+}
+
+/// What a statement may change that is no data statement, where nothing more is known of it than its draft.
+pub(in crate::planner) fn of_utility(context: Context<'_>, draft: &Draft) -> Option<Verdict> {
+    /// Statements that change no rows, whatever they say.
+    const HARMLESS: [&str; 9] = [
+        "ANALYZE",
+        "CHECKPOINT",
+        "CLOSE CURSOR",
+        "FETCH",
+        "LISTEN",
+        "LOCK TABLE",
+        "MOVE",
+        "NOTIFY",
+        "VACUUM",
+    ];
+    let may = match &draft.effect {
+        Effect::Ddl | Effect::TwoPhase => true,
+        Effect::Pin(reason) if *reason == effects::TEMPORARY => false,
+        Effect::None
+        | Effect::Pin(_)
+        | Effect::CopyIn { .. }
+        | Effect::CopyOut { .. }
+        | Effect::ExplainRoute { .. }
+        | Effect::Explain(_) => draft.writes && !HARMLESS.contains(&draft.verb),
+        // What EXECUTE runs is judged for itself.
+        Effect::Execute { .. }
+        | Effect::Prepare { .. }
+        | Effect::Keep { .. }
+        | Effect::Begin
+        | Effect::Commit { .. }
+        | Effect::Rollback { .. }
+        | Effect::Savepoint(_)
+        | Effect::RollbackTo(_)
+        | Effect::Release(_)
+        | Effect::SetTransaction { .. }
+        | Effect::SetConstraints { .. }
+        | Effect::Set { .. }
+        | Effect::Reset { .. }
+        | Effect::ResetAll
+        | Effect::LastId { .. }
+        | Effect::SetConfig { .. }
+        | Effect::SetPgherd { .. }
+        | Effect::ShowPgherd { .. }
+        | Effect::DiscardAll
+        | Effect::DiscardOther
+        | Effect::Deallocate { .. }
+        | Effect::Listen { .. }
+        | Effect::Unlisten { .. } => false,
+    };
+    may.then(|| Verdict::Write(Writing::anything(is_any_strict(context))))
+}
+
+/// Whether keys of a distribution are the same where their texts are: so that what is written by one is found
+/// by the other.
+pub(super) fn is_exact(context: Context<'_>, distribution: usize) -> bool {
+    let found = context.topology.distribution(distribution);
+    found.is_some_and(|found| {
+        found.key().iter().all(|kind| match kind {
+            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Uuid => true,
+            // Where there are several shards, texts that differ are not equal, or `check` says so.
+            KeyType::Text => !context.is_one_shard(),
+            KeyType::Date
+            | KeyType::Timestamp
+            | KeyType::TimestampTz
+            | KeyType::Numeric
+            | KeyType::Enum => false,
+        })
+    })
+}
+
+/// The name that the configuration lists a table by.
+pub(super) fn listed(rule: &TableRule) -> Arc<str> {
+    match &rule.schema {
+        Some(schema) => format!("{schema}.{}", rule.name).into(),
+        None => rule.name.as_str().into(),
+    }
+}
+
+/// The keys of all rows that a reference writes, before and after; `None` where they are not proven.
+fn known_keys(
+    survey: &Survey<'_>,
+    block: &Block,
+    reference: &Reference,
+) -> Option<Vec<KeyOperands>> {
+    let Rows::Sharded { distribution, .. } = reference.place else {
+        return None;
+    };
+    let context = survey.context;
+    let table = context.table(&reference.name)?;
+    // A trigger may write other rows, or change a key.
+    let is_apart = table.view.is_none() && table.writes.is_none() && !reference.viewed;
+    let is_stored_as_written = survey.modifiers.is_empty() || reference.rows.is_none();
+    let keeps_keys = block.ctes.is_empty() && keeps_keys(context, block, reference);
+    if !is_apart || !is_stored_as_written || !keeps_keys || !is_exact(context, distribution) {
+        return None;
+    }
+    survey.keys_of(reference)
+}
+
+/// Whether the outermost statement, if it is what writes, leaves each row the key that it has.
+fn keeps_keys(context: Context<'_>, block: &Block, reference: &Reference) -> bool {
+    use crate::placement::topology::Kind;
+    let Some(Kind::Sharded { key, .. }) = context.kind(&reference.name) else {
+        return false;
+    };
+    let assigns = |sets: &[Assignment]| {
+        let mut columns = sets.iter().flat_map(|set| &set.columns);
+        columns.any(|column| key.contains(column))
+    };
+    match &block.body {
+        // The row that is in the way may have another key.
+        Body::Insert(insert) => insert.update.is_empty() && insert.table == reference.name,
+        Body::Update(update) => update.table == reference.name && !assigns(&update.sets),
+        Body::Delete(delete) => delete.table == reference.name,
+        Body::Merge(_) | Body::Select(_) | Body::Set(_) | Body::Values(_) | Body::Nested(_) => {
+            false
+        }
+    }
+}
+
+/// The tags of a row that changed past the proxy, and the table that it counts at. `rows` are its columns
+/// before and after as far as they are told, `None`: any row changed. A column of `keeps` that is not told of
+/// before is as it is after.
+pub fn of_change(
+    topology: &Topology,
+    catalog: &Catalog,
+    (schema, name): (&str, &str),
+    rows: Option<&[HashMap<String, String>]>,
+    keeps: &[String],
+) -> (Vec<Tag>, Option<Arc<str>>) {
+    use crate::placement::topology::Kind;
+    let context = Context {
+        topology,
+        catalog,
+        search_path: &[],
+        lexing: Lexing::default(),
+        comment_hints: false,
+        tenant: false,
+    };
+    let table = catalog.table(schema, name);
+    let Some(rule) = context.rule(Some(schema), name, table) else {
+        return (vec![Tag::All], None);
+    };
+    let listed = listed(rule);
+    let mut tags = vec![Tag::Any(Arc::clone(&listed))];
+    let keys = match (&rule.kind, rows) {
+        (
+            Kind::Sharded {
+                distribution, key, ..
+            },
+            Some(rows),
+        ) if is_exact(context, *distribution)
+            && key.iter().all(|column| keeps.contains(column)) =>
+        {
+            let keys = rows.iter().map(|row| {
+                let parts: Option<Vec<&str>> = key
+                    .iter()
+                    .map(|column| row.get(column).map(String::as_str))
+                    .collect();
+                parts.map(|parts| parts.join(","))
+            });
+            keys.collect::<Option<Vec<String>>>()
+        }
+        _ => None,
+    };
+    match keys {
+        Some(keys) => {
+            let keys = keys.into_iter().map(String::into_boxed_str);
+            tags.extend(keys.map(|key| Tag::Key(Arc::clone(&listed), key)));
+        }
+        None => tags.push(Tag::Unknown(Arc::clone(&listed))),
+    }
+    let own = (schema, name);
+    let above = table
+        .map(|table| catalog.ancestors(table))
+        .unwrap_or_default();
+    let below = catalog.tables().filter(|(_, _, other)| {
+        !other.parents.is_empty() && catalog.ancestors(other).contains(&own)
+    });
+    let below: Vec<(&str, &str)> = below.map(|(schema, name, _)| (schema, name)).collect();
+    for (schema, name) in above.into_iter().chain(below) {
+        if let Some(other) = topology.table(Some(schema), name)
+            && self::listed(other) != listed
+        {
+            tags.push(Tag::Any(self::listed(other)));
+            tags.push(Tag::Unknown(self::listed(other)));
+        }
+    }
+    (tags, Some(listed))
+}
+
+fn is_any_strict(context: Context<'_>) -> bool {
+    let mut rules = context.topology.tables().filter(|rule| rule.is_cached());
+    rules.any(|rule| rule.cache.as_ref().is_some_and(|policy| policy.strict))
+}
+
+/// What a statement may change.
+struct Changed<'a> {
+    context: Context<'a>,
+    /// `None`: anything.
+    tables: Option<Vec<Touched>>,
+    strict: bool,
+    /// Tables that were looked at whole, by (schema, name).
+    seen: BTreeSet<(String, String)>,
+}
+
+impl<'a> Changed<'a> {
+    fn new(context: Context<'a>) -> Changed<'a> {
+        Changed {
+            context,
+            tables: Some(Vec::new()),
+            strict: false,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    fn anything(&mut self) {
+        self.tables = None;
+        self.strict |= is_any_strict(self.context);
+    }
+
+    fn code(&mut self, code: &Code) {
+        if code.opaque.is_some() {
+            self.anything();
+        }
+        for ((schema, table), written) in &code.tables {
+            if *written {
+                self.table(&Name::within(schema, table), None);
+            }
+        }
+    }
+
+    /// A table is written: rows of these keys, or any.
+    fn table(&mut self, name: &Name, keys: Option<Vec<KeyOperands>>) {
+        let context = self.context;
+        let Some((schema, table)) = context.find(name) else {
+            if let Some(rule) = context.rule(name.schema.as_deref(), &name.name, None) {
+                self.rule(rule, None);
+            }
+            return;
+        };
+        if table.view.is_some() {
+            return self.anything();
+        }
+        if keys.is_none() && !self.seen.insert((schema.to_owned(), name.name.clone())) {
+            return;
+        }
+        if let Some(rule) = context.rule(Some(schema), &name.name, Some(table)) {
+            self.rule(rule, keys);
+        }
+        let own = (schema, name.name.as_str());
+        let above = context.catalog.ancestors(table);
+        let below = context.catalog.tables().filter(|(_, _, other)| {
+            !other.parents.is_empty() && context.catalog.ancestors(other).contains(&own)
+        });
+        let below: Vec<(&str, &str)> = below.map(|(schema, name, _)| (schema, name)).collect();
+        for (schema, name) in above.into_iter().chain(below) {
+            let related = context.catalog.table(schema, name);
+            if let Some(rule) = context.topology.table(Some(schema), name) {
+                self.rule_beside(rule);
+            }
+            if let Some(code) = related.and_then(|related| related.writes.as_deref()) {
+                self.code(code);
+            }
+        }
+        if let Some(code) = table.writes.as_deref() {
+            self.code(code);
+        }
+        for (schema, name) in &table.cascades {
+            self.table(&Name::within(schema, name), None);
+        }
+    }
+
+    /// A table above or below one that is written; its keys need not be the same column.
+    fn rule_beside(&mut self, rule: &TableRule) {
+        let table = listed(rule);
+        let is_known = self.tables.as_ref().is_some_and(|tables| {
+            let mut tables = tables.iter();
+            tables.any(|touched| touched.table == table)
+        });
+        if !is_known {
+            self.rule(rule, None);
+        }
+    }
+
+    fn rule(&mut self, rule: &TableRule, keys: Option<Vec<KeyOperands>>) {
+        use crate::placement::topology::Kind;
+        let Some(policy) = rule.cache.as_ref() else {
+            return;
+        };
+        if policy.mode == Mode::Strong {
+            return;
+        }
+        self.strict |= policy.strict;
+        let touched = Touched {
+            table: listed(rule),
+            distribution: match rule.kind {
+                Kind::Sharded { distribution, .. } => distribution,
+                Kind::Reference | Kind::Single => 0,
+            },
+            keys: keys.map(Vec::into_boxed_slice),
+        };
+        if let Some(tables) = &mut self.tables
+            && !tables.contains(&touched)
+        {
+            tables.push(touched);
+        }
+    }
+
+    fn verdict(self) -> Option<Verdict> {
+        let strict = self.strict;
+        let Some(tables) = self.tables else {
+            return Some(Verdict::Write(Writing::anything(strict)));
+        };
+        (!tables.is_empty()).then(|| {
+            Verdict::Write(Writing {
+                tables: Some(tables.into()),
+                strict,
+            })
+        })
+    }
+}

@@ -1,0 +1,389 @@
+//! Several proxies share what they keep through Redis: none gives what another's client has overwritten,
+//! also while Redis is killed, paused, flushed and started again.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::herd::{Herd, Options};
+use crate::random::Random;
+use crate::redis::Redis;
+use crate::shared::Databases;
+
+const TABLES: &str = "CREATE TABLE ct_counts (id bigint PRIMARY KEY, v bigint, w text)";
+const KEYS: usize = 6;
+
+fn options(redis: &Redis, more: &str) -> Options {
+    let mut options = Options::new("transaction");
+    options
+        .distribution("ct_ids", "{key: bigint, place: {modulo: all}}")
+        .described(
+            "ct_counts",
+            "distribution: ct_ids, key: id, cache: {mode: cached, ttl: 10m, swr: 1h}",
+        )
+        .set(&redis.line(more))
+        .set("name: together");
+    options
+}
+
+fn start(shards: usize, more: &str) -> (Databases, Redis, Herd, Herd) {
+    let databases = Databases::create(shards);
+    databases.run_everywhere(TABLES);
+    let redis = Redis::start();
+    let options = options(&redis, more);
+    let one = Herd::start(&databases, &options);
+    let other = Herd::start(&databases, &options);
+    let mut client = one.connect();
+    for id in 0..KEYS {
+        client.run(&format!("INSERT INTO ct_counts VALUES ({id}, 0, 'w{id}')"));
+    }
+    (databases, redis, one, other)
+}
+
+#[test]
+fn an_answer_of_one_proxy_is_given_by_another_until_it_is_written() {
+    let (databases, redis, one, other) = start(2, ", redis_timeout: 1s");
+    let (mut first, mut second) = (one.connect(), other.connect());
+    let read = "SELECT v, w FROM ct_counts WHERE id = 3";
+    let kept = first.query(read).unwrap();
+    databases.run_everywhere("UPDATE ct_counts SET w = w || '.'");
+    // What is kept in Redis is kept a moment later.
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(second.query(read).unwrap(), kept);
+    assert_eq!(first.query(read).unwrap(), kept);
+    second.run("UPDATE ct_counts SET v = 7 WHERE id = 3");
+    assert_eq!(first.value("SELECT v FROM ct_counts WHERE id = 3"), "7");
+    assert_ne!(first.query(read).unwrap(), kept);
+    second.run("BEGIN");
+    second.run("UPDATE ct_counts SET v = 8 WHERE id = 3");
+    assert_eq!(first.rows(read)[0][0].as_deref(), Some("7"));
+    second.run("COMMIT");
+    assert_eq!(first.rows(read)[0][0].as_deref(), Some("8"));
+    // Only answers and tags of ours, and answers end by themselves.
+    let keys = redis.run(&["KEYS", "*"]);
+    for key in keys
+        .lines()
+        .filter(|line| !line.starts_with(['*', '$', '+']))
+    {
+        assert!(key.starts_with("together:"), "{key}");
+    }
+    drop(databases);
+}
+
+#[test]
+fn messages_of_channels_drop_what_they_tell_of() {
+    let databases = Databases::create(1);
+    databases.run_everywhere(TABLES);
+    let redis = Redis::start();
+    let channels = ", invalidate_on: [{channel: counts.changed, table: ct_counts, key: $.count.id}, \
+                    {channel: counts.all, table: ct_counts}]";
+    let herd = Herd::start(&databases, &options(&redis, channels));
+    let mut client = herd.connect();
+    client.run("INSERT INTO ct_counts VALUES (1, 0, 'a'), (2, 0, 'b')");
+    let reads = [1, 2].map(|id| format!("SELECT v FROM ct_counts WHERE id = {id}"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !redis
+        .run(&["PUBSUB", "NUMSUB", "counts.all"])
+        .contains(":1")
+    {
+        assert!(Instant::now() < deadline, "nobody listens");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(200));
+    for (message, dropped) in [
+        (
+            ["PUBLISH", "counts.changed", r#"{"count": {"id": 1}}"#],
+            [true, false],
+        ),
+        (["PUBLISH", "counts.all", "x"], [true, true]),
+    ] {
+        let before = reads.each_ref().map(|read| client.value(read));
+        databases.run_everywhere("UPDATE ct_counts SET v = v + 1");
+        // What was told of the first is told again a little later.
+        assert_eq!(client.value(&reads[1]), before[1]);
+        redis.run(&message);
+        for (at, read) in reads.iter().enumerate().filter(|(at, _)| dropped[*at]) {
+            while client.value(read) == before[at] {
+                assert!(Instant::now() < deadline, "{message:?}: {read}");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        for (at, read) in reads.iter().enumerate().filter(|(at, _)| !dropped[*at]) {
+            assert_eq!(client.value(read), before[at]);
+        }
+    }
+}
+
+#[test]
+fn without_redis_statements_go_on() {
+    let (_databases, mut redis, one, other) = start(2, ", redis_timeout: 1s");
+    let (mut first, mut second) = (one.connect(), other.connect());
+    let read = "SELECT v FROM ct_counts WHERE id = 1";
+    assert_eq!(first.value(read), "0");
+    redis.kill();
+    for n in 1..20 {
+        second.run(&format!("UPDATE ct_counts SET v = {n} WHERE id = 1"));
+        assert_eq!(first.value(read), n.to_string());
+    }
+    redis.revive();
+    for n in 20..40 {
+        second.run(&format!("UPDATE ct_counts SET v = {n} WHERE id = 1"));
+        assert_eq!(first.value(read), n.to_string());
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(first.value(read), "39");
+    assert_eq!(second.value(read), "39");
+}
+
+#[test]
+fn strict_tables_are_not_written_without_redis() {
+    let databases = Databases::create(1);
+    databases.run_everywhere(TABLES);
+    let mut redis = Redis::start();
+    let mut options = Options::new("transaction");
+    options
+        .described(
+            "ct_counts",
+            "kind: single, cache: {mode: bounded, ttl: 10m, strict: true}",
+        )
+        .set(&redis.line(""));
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    client.run("INSERT INTO ct_counts VALUES (1, 1, 'a')");
+    redis.kill();
+    let error = client.fails("UPDATE ct_counts SET v = 2 WHERE id = 1");
+    assert_eq!(error.code, "57P03");
+    assert_eq!(client.value("SELECT v FROM ct_counts WHERE id = 1"), "1");
+    client.run("BEGIN");
+    client.run("UPDATE ct_counts SET v = 2 WHERE id = 1");
+    assert_eq!(client.fails("COMMIT").code, "57P03");
+    drop(client);
+    let mut client = herd.connect();
+    assert_eq!(client.value("SELECT v FROM ct_counts WHERE id = 1"), "1");
+    redis.revive();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client
+        .query("UPDATE ct_counts SET v = 3 WHERE id = 1")
+        .is_err()
+    {
+        assert!(
+            Instant::now() < deadline,
+            "Redis is back, and the write is refused"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(client.value("SELECT v FROM ct_counts WHERE id = 1"), "3");
+}
+
+/// What readers have seen and writers were told, by key: no later read may be older.
+#[derive(Debug, Default)]
+struct Floors {
+    values: [AtomicU64; KEYS],
+    /// The same some time ago: what a read may be as old as while Redis is disturbed.
+    past: Mutex<Vec<(Instant, [u64; KEYS])>>,
+    is_disturbed: AtomicBool,
+    /// Until when what was disturbed may be felt.
+    calm_from: Mutex<Option<Instant>>,
+    reads: AtomicU64,
+    writes: AtomicU64,
+}
+
+/// How long after a disturbance an answer may be older.
+const GRACE: Duration = Duration::from_secs(3);
+
+impl Floors {
+    fn now(&self) -> [u64; KEYS] {
+        std::array::from_fn(|key| self.values[key].load(Ordering::SeqCst))
+    }
+
+    /// What a read that begins now must be at least.
+    fn floor(&self) -> [u64; KEYS] {
+        let calm = self.calm_from.lock().unwrap();
+        let calm = !self.is_disturbed.load(Ordering::SeqCst)
+            && calm.is_none_or(|from| from < Instant::now());
+        if calm {
+            return self.now();
+        }
+        let past = self.past.lock().unwrap();
+        let then = past.iter().rev().find(|(at, _)| at.elapsed() > GRACE * 2);
+        then.map_or([0; KEYS], |(_, values)| *values)
+    }
+
+    fn raise(&self, key: usize, value: u64) {
+        self.values[key].fetch_max(value, Ordering::SeqCst);
+    }
+
+    fn disturb(&self, begins: bool) {
+        if begins {
+            self.is_disturbed.store(true, Ordering::SeqCst);
+        } else {
+            *self.calm_from.lock().unwrap() = Some(Instant::now() + GRACE);
+            self.is_disturbed.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+fn write(client: &mut Client, random: &mut Random, floors: &Floors) {
+    let key = random.below(KEYS);
+    let update = format!("UPDATE ct_counts SET v = v + 1 WHERE id = {key} RETURNING v");
+    let value = match random.below(4) {
+        0 => {
+            client.run("BEGIN");
+            let value = client.value(&update);
+            client.run("COMMIT");
+            value
+        }
+        1 => {
+            let update = "UPDATE ct_counts SET v = v + 1 WHERE id = $1 RETURNING v";
+            let answer = client
+                .query_with(update, &[Some(&key.to_string())])
+                .unwrap();
+            answer.rows[0][0].clone().unwrap()
+        }
+        2 => {
+            client.run("BEGIN");
+            client.run(&update);
+            client.run("ROLLBACK");
+            return;
+        }
+        _ => client.value(&update),
+    };
+    floors.raise(key, value.parse().unwrap());
+    floors.writes.fetch_add(1, Ordering::Relaxed);
+}
+
+fn read(client: &mut Client, random: &mut Random, floors: &Floors) {
+    let key = random.below(KEYS);
+    let floor = floors.floor();
+    floors.reads.fetch_add(1, Ordering::Relaxed);
+    let is_over_all = random.below(4) == 0;
+    let rows = if is_over_all {
+        client.rows("SELECT id, v FROM ct_counts WHERE id >= 0")
+    } else if random.below(2) == 0 {
+        client.rows(&format!("SELECT id, v FROM ct_counts WHERE id = {key}"))
+    } else {
+        let sql = "SELECT id, v FROM ct_counts WHERE id = $1";
+        client
+            .query_with(sql, &[Some(&key.to_string())])
+            .unwrap()
+            .rows
+    };
+    let rows = rows.iter().map(|row| {
+        let number = |at: usize| row[at].as_deref().unwrap().parse::<u64>().unwrap();
+        (usize::try_from(number(0)).unwrap(), number(1))
+    });
+    let rows: Vec<(usize, u64)> = rows.collect();
+    assert_eq!(rows.len(), if is_over_all { KEYS } else { 1 });
+    for (key, value) in rows {
+        assert!(
+            value >= floor[key],
+            "key {key}: {value} was given after {} had been",
+            floor[key]
+        );
+        // Several shards' rows are no snapshot, but each is of its time.
+        floors.raise(key, value);
+    }
+}
+
+fn disturb(redis: &mut Redis, round: u64, floors: &Floors) {
+    let some = Duration::from_millis(300);
+    floors.disturb(true);
+    match round % 4 {
+        0 => {
+            redis.run(&["FLUSHALL"]);
+        }
+        1 => {
+            redis.pause();
+            thread::sleep(some);
+            redis.go_on();
+        }
+        2 => {
+            redis.kill();
+            thread::sleep(some);
+            redis.revive();
+        }
+        _ => {
+            redis.pause();
+            thread::sleep(some * 4);
+            redis.go_on();
+        }
+    }
+    floors.disturb(false);
+}
+
+/// Readers and writers on two proxies, and Redis disturbed; `CACHE_SECONDS` makes it longer.
+#[test]
+fn no_read_is_older_than_one_that_was_over_before() {
+    let seconds = std::env::var("CACHE_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(24);
+    let random = Random::from_environment();
+    println!("SEED={}", random.seed);
+    // Not slow by itself: what a busy machine delays is none of the disturbances.
+    let (databases, mut redis, one, other) = start(2, ", redis_timeout: 1s");
+    let floors = Arc::new(Floors::default());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let clients = (0..8).map(|number| {
+        let herd = if number % 2 == 0 { &one } else { &other };
+        let (mut client, floors) = (herd.connect(), Arc::clone(&floors));
+        let mut random = Random::new(random.seed.wrapping_add(number));
+        thread::spawn(move || {
+            while Instant::now() < end {
+                if number < 2 || random.below(50) == 0 {
+                    write(&mut client, &mut random, &floors);
+                    if number < 2 {
+                        thread::sleep(
+                            Duration::from_millis(10) * u32::try_from(random.below(3)).unwrap(),
+                        );
+                    }
+                } else {
+                    read(&mut client, &mut random, &floors);
+                }
+            }
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    let mut round = 0;
+    let mut next = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        floors
+            .past
+            .lock()
+            .unwrap()
+            .push((Instant::now(), floors.now()));
+        thread::sleep(Duration::from_millis(50));
+        if Instant::now() > next && end - Instant::now() > Duration::from_secs(2) {
+            disturb(&mut redis, round, &floors);
+            round += 1;
+            next = Instant::now() + Duration::from_secs(5);
+        }
+    }
+    for client in clients {
+        client.join().expect("no read was older than it may be");
+    }
+    let (reads, writes) = (&floors.reads, &floors.writes);
+    println!(
+        "{} reads, {} writes, {round} disturbances",
+        reads.load(Ordering::Relaxed),
+        writes.load(Ordering::Relaxed)
+    );
+    for herd in [&one, &other] {
+        let shown = herd.console().query("SHOW CACHE").unwrap();
+        let hits: u64 = shown
+            .column("hits")
+            .iter()
+            .map(|hits| hits.parse::<u64>().unwrap())
+            .sum();
+        assert!(hits > 100, "{hits} hits");
+    }
+    // Nothing is left wrong.
+    let (mut first, mut second) = (one.connect(), other.connect());
+    thread::sleep(GRACE);
+    for key in 0..KEYS {
+        let read = format!("SELECT v FROM ct_counts WHERE id = {key}");
+        let value = databases.shard(key % 2).value(&read);
+        assert_eq!(first.value(&read), value);
+        assert_eq!(second.value(&read), value);
+    }
+}
