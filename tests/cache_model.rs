@@ -17,6 +17,10 @@ const READERS: usize = 3;
 
 /// How writes and reads go about it, and what may happen to them.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a step that is taken or not, whatever the others say"
+)]
 struct Variant {
     /// The tag is marked before the commit.
     marks: bool,
@@ -136,7 +140,11 @@ impl State {
                 *reader = match *reader {
                     Reader::Missed(a, b, Some(value)) => Reader::Missed(a, b, Some(name(value))),
                     Reader::Read(version, Some(value)) => Reader::Read(version, Some(name(value))),
-                    other => other,
+                    Reader::Idle
+                    | Reader::Started(..)
+                    | Reader::Missed(..)
+                    | Reader::Read(..)
+                    | Reader::Done => *reader,
                 };
             }
             self.last_value = u8::try_from(names.len()).unwrap();
@@ -146,6 +154,9 @@ impl State {
     }
 }
 
+/// Takes a step: what it changes of the state.
+type Push<'a> = dyn FnMut(&dyn Fn(&mut State)) + 'a;
+
 fn steps(variant: Variant, state: &State, broken: &mut Broken) -> Vec<State> {
     let mut next = Vec::new();
     let mut push = |change: &dyn Fn(&mut State)| {
@@ -153,6 +164,18 @@ fn steps(variant: Variant, state: &State, broken: &mut Broken) -> Vec<State> {
         change(&mut state);
         next.push(state.canonical(variant));
     };
+    write_steps(variant, state, &mut push);
+    read_steps(variant, state, broken, &mut push);
+    if variant.loses_tags && state.tag != 0 {
+        push(&|state| state.tag = 0);
+    }
+    if variant.reads_replica && state.replica < state.database {
+        push(&|state| state.replica += 1);
+    }
+    next
+}
+
+fn write_steps(variant: Variant, state: &State, push: &mut Push<'_>) {
     for at in 0..WRITERS {
         match state.writers[at] {
             Writer::Idle => push(&|state| {
@@ -200,6 +223,9 @@ fn steps(variant: Variant, state: &State, broken: &mut Broken) -> Vec<State> {
             Writer::Left | Writer::Acknowledged => (),
         }
     }
+}
+
+fn read_steps(variant: Variant, state: &State, broken: &mut Broken, push: &mut Push<'_>) {
     for at in 0..READERS {
         match state.readers[at] {
             Reader::Idle => push(&|state| {
@@ -246,13 +272,6 @@ fn steps(variant: Variant, state: &State, broken: &mut Broken) -> Vec<State> {
             Reader::Done => (),
         }
     }
-    if variant.loses_tags && state.tag != 0 {
-        push(&|state| state.tag = 0);
-    }
-    if variant.reads_replica && state.replica < state.database {
-        push(&|state| state.replica += 1);
-    }
-    next
 }
 
 /// Goes through every order of steps.
@@ -262,7 +281,7 @@ fn explore(variant: Variant) -> Broken {
         replica: 0,
         tag: 1,
         pending: [false; WRITERS],
-        entry: Some((0, if variant.compares { 1 } else { 0 })),
+        entry: Some((0, u8::from(variant.compares))),
         last_value: 1,
         acknowledged: 0,
         seen: 0,

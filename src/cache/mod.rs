@@ -132,7 +132,7 @@ impl Cache {
         }
     }
 
-    /// The way to Redis, where there is one: then [`Cache::look_there`] and [`Cache::mark_there`] are to be used.
+    /// The way to Redis, where there is one: then [`Cache::look_there`] and [`Mark::tell`] are to be used.
     pub fn redis(&self) -> Option<&Arc<Link>> {
         match &self.level {
             Level::Redis(link) => Some(link),

@@ -3,7 +3,7 @@
 //! A temporary slot is asked again and again: it is gone with its connection, and holds no WAL back after that.
 //! Decoding tells of a commit before it can be seen; changes are handed on once they can.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::Control;
@@ -27,7 +27,7 @@ pub struct Changed {
     pub schema: String,
     pub table: String,
     /// The columns of the row before and after, as far as they are told, by name; `None`: any row.
-    pub rows: Option<Vec<HashMap<String, String>>>,
+    pub rows: Option<Vec<BTreeMap<String, String>>>,
     /// Whether a column that is not told of before is as it is after.
     pub keeps: Vec<String>,
 }
@@ -221,7 +221,7 @@ impl Feed<'_> {
         let named = |row: Row| {
             let values = relation.columns.iter().zip(row);
             let values = values.filter_map(|((name, _), value)| Some((name.clone(), value?)));
-            values.collect::<HashMap<String, String>>()
+            values.collect::<BTreeMap<String, String>>()
         };
         let keys = relation.columns.iter().filter(|(_, is_key)| *is_key);
         changes.push(Changed {

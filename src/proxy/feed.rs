@@ -1,6 +1,6 @@
 //! Keeping the cache told of changes that went past the proxies, where the shards can tell of them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +29,11 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
         let snapshot = shared.snapshot.load_full();
         let mut tasks = JoinSet::new();
-        for (name, topology) in &snapshot.topologies {
-            if !topology.caches() {
+        for name in snapshot.config.databases.keys() {
+            let Some(topology) = snapshot.topologies.get(name).filter(|found| found.caches())
+            else {
                 continue;
-            }
+            };
             for shard in topology.shards() {
                 tasks.spawn(follow(
                     Arc::clone(&shared),
@@ -137,7 +138,7 @@ async fn drop_changed(shared: &Arc<Shared>, database: &str, changes: &[Changed])
     };
     let catalog = shared.database(database).catalog.load_full();
     let mut names: Vec<Box<str>> = Vec::new();
-    let mut counted: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut counted: BTreeMap<Arc<str>, u64> = BTreeMap::new();
     for change in changes {
         let rows = change.rows.as_deref();
         let (tags, table) = cache::of_change(

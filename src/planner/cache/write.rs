@@ -1,7 +1,7 @@
 //! What of the cached tables a statement may change: by itself, by the tables above and below those that it
 //! names, by foreign keys' actions, and by code that is stored in the database.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Tag, Touched, Verdict, Writing};
@@ -190,7 +190,7 @@ pub fn of_change(
     topology: &Topology,
     catalog: &Catalog,
     (schema, name): (&str, &str),
-    rows: Option<&[HashMap<String, String>]>,
+    rows: Option<&[BTreeMap<String, String>]>,
     keeps: &[String],
 ) -> (Vec<Tag>, Option<Arc<str>>) {
     use crate::placement::topology::Kind;

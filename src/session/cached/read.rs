@@ -336,8 +336,19 @@ impl Session {
         let database = self.database.cache_scope();
         let tenant = self.tenant.as_deref().unwrap_or_default();
         let mut parts: Vec<&[u8]> = vec![database, self.client.user.as_bytes(), tenant.as_bytes()];
+        // What the server reports is told in its own words, however the client asked for it at its start.
+        let reported = &self.greeting.parameters;
+        for (name, value) in reported {
+            if !name.eq_ignore_ascii_case("application_name") {
+                parts.extend([name.as_bytes(), value.as_bytes()]);
+            }
+        }
         for (name, value) in settings.iter() {
-            if !INDIFFERENT.contains(&name) {
+            let is_told = self.startup_settings.get(name) == Some(value)
+                && reported
+                    .iter()
+                    .any(|(known, _)| known.eq_ignore_ascii_case(name));
+            if !is_told && !INDIFFERENT.contains(&name) {
                 parts.extend([name.as_bytes(), value.as_bytes()]);
             }
         }
