@@ -61,14 +61,14 @@ impl Session {
         let Some(statement) = series.script.statements.get(series.next) else {
             return self.end_series();
         };
-        let is_savepoint = matches!(
-            statement.effect,
-            Effect::Savepoint(_) | Effect::RollbackTo(_) | Effect::Release(_)
-        );
-        let verb = match statement.effect {
-            Effect::Savepoint(_) => "SAVEPOINT",
-            Effect::Release(_) => "RELEASE SAVEPOINT",
-            _ => "ROLLBACK TO SAVEPOINT",
+        let needs_block = if let Effect::Savepoint(_) = statement.effect {
+            Some("SAVEPOINT")
+        } else if let Effect::Release(_) = statement.effect {
+            Some("RELEASE SAVEPOINT")
+        } else if let Effect::RollbackTo(_) = statement.effect {
+            Some("ROLLBACK TO SAVEPOINT")
+        } else {
+            None
         };
         let own = series.text.get(statement.span.clone()).unwrap_or_default();
         let mut message = Vec::with_capacity(own.len().saturating_add(8));
@@ -76,7 +76,9 @@ impl Session {
         if self.block.is_none() {
             self.block = Some(Box::new(Block::implied(&self.settings)));
         }
-        if is_savepoint && self.is_implied() && !failed_block {
+        if let Some(verb) = needs_block.filter(|_| !failed_block)
+            && self.is_implied()
+        {
             let fault = Fault::error(
                 SqlState::NO_ACTIVE_TRANSACTION,
                 format!("{verb} can only be used in transaction blocks"),
