@@ -281,7 +281,7 @@ impl Session {
     }
 
     /// The shards that a route over several of them is on.
-    fn shards_of(&self, route: &Route) -> ShardSet {
+    pub(crate) fn shards_of(&self, route: &Route) -> ShardSet {
         let topology = &self.database.topology;
         match route {
             Route::Concat(shards, ..) | Route::Each(shards) => shards.clone(),

@@ -411,6 +411,31 @@ fn a_shard_that_joins_behind_a_statement_over_others_is_in_the_block() {
 }
 
 #[test]
+fn a_connection_that_was_held_before_a_block_begins_with_it() {
+    let fixture = Fixture::with(&mut Fixture::options("session"));
+    let mut client = fixture.connect();
+    let insert = "INSERT INTO by_modulo VALUES (0, 1, 'x'), (1, 1, 'x'), (2, 1, 'x')";
+    for shard in 0..4 {
+        client.run(&format!("SELECT v FROM by_modulo WHERE k = {shard}"));
+        client.run("BEGIN");
+        client.run(insert);
+        client.run("ROLLBACK");
+        assert_eq!(client.value("SELECT count(*) FROM by_modulo"), "0");
+        client.run(&format!("SELECT v FROM by_modulo WHERE k = {shard}"));
+        // One row fails on the last shard.
+        let fails = insert.replace("(2, 1, 'x')", "(2, NULL, 'x')");
+        client.query_with(&fails, &[]).expect_err("n is not null");
+        assert_eq!(client.value("SELECT count(*) FROM by_modulo"), "0");
+        let text = format!("SELECT v FROM by_modulo WHERE k = {shard}; {fails}");
+        client.fails(&text);
+        assert_eq!(client.value("SELECT count(*) FROM by_modulo"), "0");
+    }
+    client.query_with(insert, &[]).expect("inserted");
+    assert_eq!(client.value("SELECT count(*) FROM by_modulo"), "3");
+    settles(&fixture);
+}
+
+#[test]
 fn nobody_decides_for_another() {
     let fixture = Fixture::start();
     let mut client = fixture.connect();

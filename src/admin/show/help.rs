@@ -29,6 +29,14 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("KILL_CLIENT id", "Drops one client."),
     (
+        "RESOLVE [database]",
+        "Ends what was left prepared, by what was decided.",
+    ),
+    (
+        "RESOLVE 'gid' COMMIT|ROLLBACK",
+        "Ends one prepared transaction of ours whose decider is lost.",
+    ),
+    (
         "SET key = value",
         "Changes a limit or a timeout until the next reload.",
     ),
