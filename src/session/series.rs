@@ -11,6 +11,15 @@ use super::block::Block;
 use super::commit::Ending;
 use super::{Session, Stop, Task};
 
+/// A statement that may be no SQL, behind others.
+fn unread() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "a statement that is not understood is not supported in a text over several shards",
+    )
+    .hint("Send the statements one by one.")
+}
+
 /// A text under way. Its statements answer without a ReadyForQuery of their own.
 #[derive(Debug)]
 pub(crate) struct Series {
@@ -32,6 +41,10 @@ impl Session {
         for statement in &script.statements {
             if let Access::Refuse(fault) = &statement.access {
                 return Err(Stop::Fault(Fault::clone(fault)));
+            }
+            // PostgreSQL reads all of a text before it runs the first of it.
+            if statement.verb.is_empty() {
+                return Err(Stop::Fault(unread()));
             }
         }
         self.unnamed = None;

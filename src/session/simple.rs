@@ -743,6 +743,13 @@ impl Session {
                     format!("unrecognized configuration parameter \"{name}\""),
                 )))
             }
+            Effect::TwoPhase if self.is_spread() => Err(Stop::Fault(
+                Fault::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "PREPARE TRANSACTION of a transaction on several shards is not supported",
+                )
+                .hint("COMMIT it: that is done in two phases."),
+            )),
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
                 Err(Stop::Fault(
                     Fault::error(

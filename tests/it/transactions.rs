@@ -436,6 +436,35 @@ fn a_connection_that_was_held_before_a_block_begins_with_it() {
 }
 
 #[test]
+fn a_block_that_begins_within_a_text_is_the_same_on_each_shard() {
+    let fixture = Fixture::start();
+    let mut both = Both::new(&fixture);
+    for modes in [
+        "ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE",
+        "ISOLATION LEVEL REPEATABLE READ",
+        "",
+    ] {
+        both.run(&format!(
+            "BEGIN {modes}; SELECT v FROM by_modulo WHERE k = 0"
+        ));
+        for key in 1..4 {
+            both.run(&format!(
+                "SELECT count(*), current_setting('transaction_isolation'), current_setting('transaction_read_only'),
+                    current_setting('transaction_deferrable') FROM by_modulo WHERE k = {key}"
+            ));
+        }
+        both.run("COMMIT");
+    }
+    let mut client = fixture.connect();
+    client.run("BEGIN");
+    client.run("INSERT INTO by_modulo VALUES (0, 1, 'x')");
+    client.run("INSERT INTO by_modulo VALUES (1, 1, 'x')");
+    assert_eq!(client.fails("PREPARE TRANSACTION 'mine'").code, "0A000");
+    client.run("ROLLBACK");
+    settles(&fixture);
+}
+
+#[test]
 fn nobody_decides_for_another() {
     let fixture = Fixture::start();
     let mut client = fixture.connect();
