@@ -344,8 +344,6 @@ fn later_features_are_told_apart_from_faults() {
     let with = |text: &str| parse_text(&format!("{text}\n{SMALL}"), "pgherd.yaml", &[]).unwrap();
     for (text, path) in [
         ("consistent_reads: true", "consistent_reads"),
-        ("cross_shard_writes: reject", "cross_shard_writes"),
-        ("recovery: {every: 6s}", "recovery.every"),
         ("cache: {redis: 'redis://127.0.0.1'}", "cache.redis"),
         (
             "cache: {invalidate_on: [{channel: a, table: b}]}",
@@ -364,7 +362,7 @@ fn later_features_are_told_apart_from_faults() {
     }
     for text in [
         "consistent_reads: false",
-        "cross_shard_writes: two_phase",
+        "cross_shard_writes: reject",
         "recovery: {every: 5000ms}",
         "cache: {memory: 65536kB, invalidate_on: [], redis: null}",
     ] {
