@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ_SECONDS ?= 600
 DIFFSQL ?= diffsql.py
 
-.PHONY: help build demo test check lint bench bench-tpcb bench-several bench-tpch bench-cache soak-cache test-clients fuzz soak clean
+.PHONY: help build demo test check lint bench bench-tpcb bench-several bench-tpch bench-cache soak-cache test-clients fuzz kills soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ test-clients: ## what drivers do, through pgherd and on plain PostgreSQL: a matr
 fuzz: ## each fuzz target for FUZZ_SECONDS (600)
 	@scripts/install-deps fuzz
 	scripts/fuzz $(FUZZ_SECONDS) $(ARGS)
+
+kills: ## transfers between shards with the proxy killed 500 times, at each step of their commits
+	@scripts/install-deps test
+	KILLS=500 $(CARGO) test --locked --test it bank:: -- --nocapture
 
 soak: ## a shard killed every two seconds under load for a minute
 	@scripts/install-deps bench

@@ -35,8 +35,8 @@
 //! 4. Replies reach a client in the order of its requests, those of our own included
 //!    ([`wire::pipeline`]).
 //! 5. Every queue, buffer and wait has a limit, which is a key of the config or a named constant.
-//! 6. A commit on several shards starts only after each has carried out its part; a failure between
-//!    commits is reported as such.
+//! 6. A commit on several shards is made in two phases ([`transaction`]); where the shards cannot, it starts only
+//!    after each has carried out its part, and a failure between commits is reported as such.
 //!
 //! # Where one adds things
 //! A placement rule: a file in [`placement`]`/rule` and a line in its registry. A SHOW: a file in

@@ -355,7 +355,7 @@ fn later_features_are_told_apart_from_faults() {
     }
     for text in [
         "consistent_reads: false",
-        "cross_shard_writes: two_phase",
+        "cross_shard_writes: reject",
         "recovery: {every: 5000ms}",
         "cache: {memory: 65536kB, invalidate_on: [], redis: null}",
         "cache: {redis: 'redis://127.0.0.1', invalidate_on: [{channel: a, table: b}]}",

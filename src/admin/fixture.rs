@@ -444,26 +444,7 @@ fn counts() -> Snapshot {
             shard("shard_0", Some("connection refused"), 0),
             shard("shard_1", None, 300),
         ],
-        prepared: vec![
-            PreparedRow {
-                database: "shop".into(),
-                shard: "shard_1".into(),
-                gid: "pgherd:herd:shop:shard_0:0123456789abcdef0123456789abcdef:1".into(),
-                age: Duration::from_secs(7),
-                owner: "app".into(),
-                decider: Some("shard_0".into()),
-                decision: Some("commit".into()),
-            },
-            PreparedRow {
-                database: "shop".into(),
-                shard: "shard_1".into(),
-                gid: "mine".into(),
-                age: Duration::from_hours(1),
-                owner: "ann".into(),
-                decider: None,
-                decision: None,
-            },
-        ],
+        prepared: prepared(),
         twins: vec![TwinRow {
             database: "shop".into(),
             twin: "twin_1".into(),
@@ -534,4 +515,27 @@ fn totals() -> Totals {
         server_parse_count: 4,
         bind_count: 250,
     }
+}
+
+fn prepared() -> Vec<PreparedRow> {
+    vec![
+        PreparedRow {
+            database: "shop".into(),
+            shard: "shard_1".into(),
+            gid: "pgherd:herd:shop:shard_0:0123456789abcdef0123456789abcdef:1".into(),
+            age: Duration::from_secs(7),
+            owner: "app".into(),
+            decider: Some("shard_0".into()),
+            decision: Some("commit".into()),
+        },
+        PreparedRow {
+            database: "shop".into(),
+            shard: "shard_1".into(),
+            gid: "mine".into(),
+            age: Duration::from_hours(1),
+            owner: "ann".into(),
+            decider: None,
+            decision: None,
+        },
+    ]
 }

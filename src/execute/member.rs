@@ -900,12 +900,19 @@ async fn commit_as_one<C: Conversation>(
     members: &mut Vec<Member>,
 ) -> Result<(), Trouble> {
     client.forget_targets();
+    let mut lost: Vec<ShardId> = members.iter().map(|member| member.shard).collect();
     let leases = members.drain(..).map(|member| member.lease).collect();
     let Some(committed) = client.commit(leases).await else {
         return Err(gone());
     };
     for lease in committed.leases {
+        lost.retain(|shard| *shard != lease.pool().target.shard);
         client.give_back(lease);
+    }
+    if client.keeps_connections()
+        && let Some(shard) = lost.first()
+    {
+        client.lose(*shard);
     }
     client.out().extend_from_slice(&committed.notices);
     match committed.end {

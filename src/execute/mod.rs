@@ -1,8 +1,8 @@
 //! Carries out what takes several shards: broadcast, concatenation, COPY split by key.
 //!
-//! A statement over several shards is a transaction of its own: where it writes, one transaction a
-//! shard, and commits start only after every shard has carried out its part. A failure between
-//! commits is reported as 08007 with the shards' names; nothing is hidden.
+//! A statement over several shards is part of the client's block, or a transaction of its own: where that
+//! writes, it is committed in two phases. Where the shards cannot, commits start only after every
+//! shard has carried out its part, and a failure between commits is reported as 08007 with the shards' names.
 //! Every connection taken here is given back idle and in sync, or closed.
 
 mod broadcast;

@@ -318,6 +318,10 @@ pub struct Gather {
 
 /// A statement over sharded tables and the keys its predicates prove.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 pub struct Keyed {
     /// The distribution of its tables, by index in the topology.
     pub distribution: usize,

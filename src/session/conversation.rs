@@ -320,12 +320,15 @@ impl Conversation for Session {
     }
 
     fn park_current(&mut self) {
-        if self.block.is_some() {
-            if self.lease.is_some() {
-                self.park_part();
+        match &self.block {
+            Some(block) if block.sent && !block.joins => {
+                if self.lease.is_some() {
+                    self.park_part();
+                }
             }
-        } else {
-            self.parked.extend(self.lease.take());
+            // It was held from before: the block is not open on it.
+            Some(_) => self.let_go(),
+            None => self.parked.extend(self.lease.take()),
         }
     }
 

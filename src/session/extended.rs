@@ -715,7 +715,9 @@ impl Session {
         self.note_unclear_id(statement);
         if self.block.is_none() && may_write(&route, statement) {
             // It is committed with the rest of its group.
-            self.block = Some(Box::new(super::block::Block::implied(&self.settings)));
+            let mut block = super::block::Block::implied(&self.settings);
+            block.wrote = self.shards_of(&route);
+            self.block = Some(Box::new(block));
         }
         Stop::Task(Box::new(super::Task::Wide(Box::new(
             crate::execute::Wide {

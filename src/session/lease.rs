@@ -340,6 +340,9 @@ impl Session {
         if let Some(connection) = self.lease.as_ref().and_then(Lease::peek) {
             return connection.shard;
         }
+        if let Some(shard) = self.block.as_ref().and_then(|block| block.here) {
+            return shard;
+        }
         let count = u64::try_from(self.database.topology.shards().len())
             .unwrap_or(1)
             .max(1);
@@ -525,12 +528,13 @@ impl Session {
     }
 
     fn take(&mut self, shard: ShardId) -> Result<(), Stop> {
-        if let Some(block) = &mut self.block
-            && let Some(lease) = block.parts.take(shard)
-        {
-            block.joins = false;
-            self.adopt(lease);
-            return Ok(());
+        if let Some(block) = &mut self.block {
+            if let Some(lease) = block.parts.take(shard) {
+                block.joins = false;
+                self.adopt(lease);
+                return Ok(());
+            }
+            block.joins = block.sent;
         }
         if let Some(lease) = self.granted.take() {
             if lease

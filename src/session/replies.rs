@@ -383,11 +383,11 @@ impl Session {
 
     /// Passes an error on, a statement called as the client calls it.
     fn show_error(&mut self, frame: Frame<'_>) {
+        const OURS: &[u8] = b"\"pgherd_";
         if let Some(moved) = self.error_in_series(frame.bytes) {
             self.out.extend_from_slice(&moved);
             return;
         }
-        const OURS: &[u8] = b"\"pgherd_";
         let at = frame
             .body
             .windows(OURS.len())

@@ -11,6 +11,15 @@ use super::block::Block;
 use super::commit::Ending;
 use super::{Session, Stop, Task};
 
+/// A statement that may be no SQL, behind others.
+fn unread() -> Fault {
+    Fault::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "a statement that is not understood is not supported in a text over several shards",
+    )
+    .hint("Send the statements one by one.")
+}
+
 /// A text under way. Its statements answer without a ReadyForQuery of their own.
 #[derive(Debug)]
 pub(crate) struct Series {
@@ -32,6 +41,10 @@ impl Session {
         for statement in &script.statements {
             if let Access::Refuse(fault) = &statement.access {
                 return Err(Stop::Fault(Fault::clone(fault)));
+            }
+            // PostgreSQL reads all of a text before it runs the first of it.
+            if statement.verb.is_empty() {
+                return Err(Stop::Fault(unread()));
             }
         }
         self.unnamed = None;
@@ -61,14 +74,14 @@ impl Session {
         let Some(statement) = series.script.statements.get(series.next) else {
             return self.end_series();
         };
-        let is_savepoint = matches!(
-            statement.effect,
-            Effect::Savepoint(_) | Effect::RollbackTo(_) | Effect::Release(_)
-        );
-        let verb = match statement.effect {
-            Effect::Savepoint(_) => "SAVEPOINT",
-            Effect::Release(_) => "RELEASE SAVEPOINT",
-            _ => "ROLLBACK TO SAVEPOINT",
+        let needs_block = if let Effect::Savepoint(_) = statement.effect {
+            Some("SAVEPOINT")
+        } else if let Effect::Release(_) = statement.effect {
+            Some("RELEASE SAVEPOINT")
+        } else if let Effect::RollbackTo(_) = statement.effect {
+            Some("ROLLBACK TO SAVEPOINT")
+        } else {
+            None
         };
         let own = series.text.get(statement.span.clone()).unwrap_or_default();
         let mut message = Vec::with_capacity(own.len().saturating_add(8));
@@ -76,7 +89,9 @@ impl Session {
         if self.block.is_none() {
             self.block = Some(Box::new(Block::implied(&self.settings)));
         }
-        if is_savepoint && self.is_implied() && !failed_block {
+        if let Some(verb) = needs_block.filter(|_| !failed_block)
+            && self.is_implied()
+        {
             let fault = Fault::error(
                 SqlState::NO_ACTIVE_TRANSACTION,
                 format!("{verb} can only be used in transaction blocks"),

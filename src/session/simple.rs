@@ -284,7 +284,7 @@ impl Session {
     }
 
     /// The shards that a route over several of them is on.
-    fn shards_of(&self, route: &Route) -> ShardSet {
+    pub(crate) fn shards_of(&self, route: &Route) -> ShardSet {
         let topology = &self.database.topology;
         match route {
             Route::Concat(shards, ..) | Route::Each(shards) => shards.clone(),
@@ -746,6 +746,13 @@ impl Session {
                     format!("unrecognized configuration parameter \"{name}\""),
                 )))
             }
+            Effect::TwoPhase if self.is_spread() => Err(Stop::Fault(
+                Fault::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "PREPARE TRANSACTION of a transaction on several shards is not supported",
+                )
+                .hint("COMMIT it: that is done in two phases."),
+            )),
             Effect::Begin if self.pool_mode == crate::config::PoolMode::Statement => {
                 Err(Stop::Fault(
                     Fault::error(

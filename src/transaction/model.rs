@@ -182,15 +182,15 @@ impl World {
             (Order::Prepare | Order::Commit, _) => (fate, Heard::Refused),
             (Order::CommitPrepared, Fate::Prepared) => (Fate::Committed, Heard::Done),
             (Order::RollbackPrepared, Fate::Prepared) => (Fate::RolledBack, Heard::Done),
-            // It is not there: it has been ended.
-            (Order::CommitPrepared | Order::RollbackPrepared, _) => (fate, Heard::Done),
             (Order::Rollback, Fate::Open) => {
                 if decides && self.row == Row::Pending {
                     self.row = Row::None;
                 }
                 (Fate::RolledBack, Heard::Done)
             }
-            (Order::Rollback, _) => (fate, Heard::Done),
+            (Order::CommitPrepared | Order::RollbackPrepared | Order::Rollback, _) => {
+                (fate, Heard::Done)
+            }
         };
         let server = &mut self.servers[at];
         server.fate = fate;

@@ -33,6 +33,14 @@ const COMMANDS: &[(&str, &str)] = &[
         "Drops answers that are kept.",
     ),
     (
+        "RESOLVE [database]",
+        "Ends what was left prepared, by what was decided.",
+    ),
+    (
+        "RESOLVE 'gid' COMMIT|ROLLBACK",
+        "Ends one prepared transaction of ours whose decider is lost.",
+    ),
+    (
         "SET key = value",
         "Changes a limit or a timeout until the next reload.",
     ),
