@@ -753,6 +753,7 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
+        self.hold_commit();
         let result = match task {
             Task::Wide(wide) => crate::execute::run(self, wide).await,
         };
