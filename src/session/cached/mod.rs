@@ -114,6 +114,18 @@ impl Session {
         }
     }
 
+    /// The end of a block is about to be carried out: all that is said of it waits until the cache knows.
+    pub(crate) fn hold_commit(&mut self) {
+        let is_commit = self
+            .caching
+            .mark
+            .as_ref()
+            .is_some_and(|mark| mark.is_commit);
+        if is_commit {
+            self.hold_answer();
+        }
+    }
+
     /// What was held acknowledges nothing: the transaction goes on.
     pub(crate) fn release_answer(&mut self) {
         let is_commit = self
@@ -163,7 +175,13 @@ impl Session {
     /// # Cancel safety
     /// Not safe: the session ends with it.
     pub(crate) async fn end_held_write(&mut self) {
-        if self.caching.gate.take().is_none() {
+        let is_commit = self
+            .caching
+            .mark
+            .as_ref()
+            .is_some_and(|mark| mark.is_commit);
+        // What ends a block may not have been carried out yet.
+        if is_commit || self.caching.gate.take().is_none() {
             return;
         }
         let all = self.tag_of_all();
