@@ -711,9 +711,18 @@ impl Session {
         {
             return Stop::EndGroup;
         }
+        let can_decide = if self.block.is_none() && may_write(&route, statement) {
+            let generation = self.database.generation;
+            match self.database.shared.two_phase.known(generation) {
+                None => return Stop::TwoPhase,
+                Some(said) => said.is_ok(),
+            }
+        } else {
+            false
+        };
         self.tally(&prepared.script, &statement.effect);
         self.note_unclear_id(statement);
-        if self.block.is_none() && may_write(&route, statement) {
+        if can_decide {
             // It is committed with the rest of its group.
             let mut block = super::block::Block::implied(&self.settings);
             block.wrote = self.shards_of(&route);
