@@ -67,6 +67,10 @@ async fn keep_database(shared: Arc<Shared>, metrics: Arc<Metrics>, name: String)
         if is_due || decided.take_wish() {
             let report = recover(control, &config.name, &name, config.recovery.age).await;
             looked = Some(Instant::now());
+            if report.recovered > 0 {
+                // What was read before may have been kept.
+                shared.drop_answers(&name).await;
+            }
             metrics.add(Metric::TransactionsRecovered, &[&name], report.recovered);
             metrics.set_count(Metric::TransactionsPrepared, &[&name], report.prepared);
             metrics.set_count(Metric::TransactionsInDoubt, &[&name], report.in_doubt);
