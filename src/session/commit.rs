@@ -9,7 +9,7 @@ use crate::execute::{Conversation as _, End, Interrupted, Source, Wide};
 use crate::placement::ShardId;
 use crate::planner::plan::Effect;
 use crate::server::connection::ServerConnection;
-use crate::server::hidden::ask_row;
+use crate::server::hidden::{ask_row, wait_for_ready};
 use crate::server::pool::Lease;
 use crate::transaction::commit::{self, Committed, Naming, Participant};
 use crate::wire::backend::{self, Status};
@@ -437,11 +437,24 @@ impl Session {
     /// A connection of a shard for a statement that is part of the open block, whatever else is: the
     /// block's own, or one that joins.
     pub(crate) async fn take_joined(&mut self, shard: ShardId) -> Result<Lease, Interrupted> {
-        if let Some(lease) = self
-            .block
-            .as_mut()
-            .and_then(|block| block.parts.take(shard))
-        {
+        let joined = self.block.as_mut();
+        if let Some(mut lease) = joined.and_then(|block| block.parts.take(shard)) {
+            let limit = self.database.limits.server_connect_timeout;
+            if let Some(connection) = lease.connection()
+                && !connection.pipeline.is_empty()
+            {
+                // What it was told before: errors of that are not the statement's.
+                let told = tokio::time::timeout(limit, wait_for_ready(connection)).await;
+                if told.is_err() || !connection.pipeline.is_idle() {
+                    if let Some(block) = &mut self.block {
+                        block.give_up();
+                    }
+                    return Err(Interrupted::Fault(Fault {
+                        severity: Severity::Error,
+                        ..self.kept_was_lost(shard)
+                    }));
+                }
+            }
             return Ok(lease);
         }
         let parked = self.parked.iter().position(|lease| {

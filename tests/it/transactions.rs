@@ -465,6 +465,28 @@ fn a_block_that_begins_within_a_text_is_the_same_on_each_shard() {
 }
 
 #[test]
+fn what_failed_before_a_savepoint_is_gone_back_to_is_not_told_again() {
+    let fixture = Fixture::start();
+    let mut both = Both::new(&fixture);
+    both.run("BEGIN");
+    for key in 0..4 {
+        both.run(&format!("INSERT INTO by_modulo VALUES ({key}, 1, 'x')"));
+    }
+    for _ in 0..3 {
+        both.run("SAVEPOINT a");
+        both.run("INSERT INTO by_modulo VALUES (3, 1, 'x')");
+        both.run("ROLLBACK TO a");
+        both.run("UPDATE by_modulo SET v = v || 'y'");
+        both.run("SELECT n + true FROM by_modulo WHERE k = 1");
+        both.run("ROLLBACK TO a");
+        both.run("SELECT k, n FROM by_modulo ORDER BY k");
+    }
+    both.run("COMMIT");
+    both.run("SELECT count(*) FROM by_modulo WHERE v = 'x'");
+    settles(&fixture);
+}
+
+#[test]
 fn nobody_decides_for_another() {
     let fixture = Fixture::start();
     let mut client = fixture.connect();
