@@ -66,7 +66,7 @@ const REFUSED: &[&str] = &[
 fn constraints(client: &mut Client) -> Vec<Vec<Option<String>>> {
     client.rows(
         "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
-         WHERE conrelid >= 16384 ORDER BY 1, 2",
+         WHERE conrelid >= 16384 AND conrelid::regclass::text NOT LIKE 'pgherd.%' ORDER BY 1, 2",
     )
 }
 

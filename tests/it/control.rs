@@ -162,12 +162,17 @@ fn setup_creates_the_schema_once() {
     block_on(async {
         let first = control.setup("shop").await.expect("a database");
         let mut created = vec!["note - created twin \"twin_1\"".to_owned()];
-        created.extend(SHARDS.map(|shard| format!("note {shard} created schema \"pgherd\"")));
+        created.extend(SHARDS.iter().flat_map(|shard| {
+            let made = ["schema \"pgherd\"", "the table of decisions"];
+            made.map(|what| format!("note {shard} created {what}"))
+        }));
         assert_eq!(lines(&first), created);
         let second = control.setup("shop").await.expect("a database");
         let mut there = vec!["note - nothing to do for twin \"twin_1\"".to_owned()];
-        there
-            .extend(SHARDS.map(|shard| format!("note {shard} schema \"pgherd\" is there already")));
+        there.extend(SHARDS.iter().flat_map(|shard| {
+            let kept = ["schema \"pgherd\"", "the table of decisions"];
+            kept.map(|what| format!("note {shard} {what} is there already"))
+        }));
         assert_eq!(lines(&second), there);
     });
 }
