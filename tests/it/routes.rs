@@ -259,7 +259,7 @@ const ROUTES: [(&str, &str); 13] = [
     ("SELECT 1", "local: no table: any server answers alike"),
     (
         "UPDATE everywhere SET v = 'x'",
-        "multi on shard_0, shard_1, shard_2, shard_3: every shard, in a transaction of its own",
+        "multi on shard_0, shard_1, shard_2, shard_3: every shard, all in one transaction",
     ),
     (
         "SELECT v FROM by_list_int WHERE k IN (1, 2)",
@@ -416,7 +416,7 @@ fn show_route_tells_of_the_last_statement() {
     check("SELECT v FROM at_home", "single: shard_0");
     check(
         "SELECT v FROM by_list_int WHERE k = 1; SELECT v FROM by_list_int WHERE k = 2",
-        "refuse: several statements in one query belong to different shards",
+        "single: shard_2",
     );
     check("DEALLOCATE ALL", "local");
 }
