@@ -279,7 +279,7 @@ const ROUTES: [(&str, &str); 13] = [
     ),
     (
         "INSERT INTO by_list_int VALUES (1, 1, 'x'), (2, 1, 'x')",
-        "split on shard_2, shard_3: each row goes to the shard of its key, in a transaction a shard",
+        "split on shard_2, shard_3: each row goes to the shard of its key, all in one transaction",
     ),
     (
         "COPY by_list_int FROM STDIN",
