@@ -162,6 +162,21 @@ fn a_block_sees_what_it_wrote() {
 }
 
 #[test]
+fn columns_that_are_compared_as_texts_narrow_nothing() {
+    let (databases, herd) = start(3);
+    let (mut client, mut reference) = (herd.connect(), databases.reference());
+    same(
+        &mut client,
+        &mut reference,
+        &[
+            "SELECT c.id, p.p, o.id FROM ga_colours c JOIN ga_products p ON c.id::text = substr(p.name, 2) JOIN ga_orders o ON o.id = p.p WHERE c.name <> 'x'",
+            "SELECT c.id, p.p, g.i FROM ga_colours c LEFT JOIN generate_series(1, 3) g (i) ON c.id = g.i LEFT JOIN ga_products p ON c.id::text = p.name WHERE c.name <> 'x'",
+            "SELECT o.id, i.p FROM ga_orders o JOIN ga_items i ON o.k::text = i.k::text WHERE o.total > 60 AND i.qty > 3",
+        ],
+    );
+}
+
+#[test]
 fn portals_hand_on_a_part_of_the_rows() {
     let (databases, herd) = start(3);
     let (mut client, mut reference) = (herd.connect(), databases.reference());

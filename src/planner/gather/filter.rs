@@ -65,7 +65,11 @@ pub(super) fn pushed(filter: &str, alias: &str, moment: &str, within: &str) -> O
 /// looks for the rows of each row outside; `None` where there are none.
 pub(super) fn equated(filter: &str, alias: &str) -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for [left, right] in equations(filter) {
+    for Equation { sides, is_cast } in equations(filter) {
+        let [left, right] = sides;
+        if is_cast {
+            continue;
+        }
         match (left.0 == alias, right.0 == alias) {
             (true, false) => found.insert(left.1),
             (false, true) => found.insert(right.1),
@@ -75,8 +79,16 @@ pub(super) fn equated(filter: &str, alias: &str) -> Option<BTreeSet<String>> {
     (!found.is_empty()).then_some(found)
 }
 
-/// The columns that a condition equates, each behind the name of its scan.
-pub(super) fn equations(condition: &str) -> Vec<[(String, String); 2]> {
+/// Two columns that a condition equates.
+pub(super) struct Equation {
+    /// Each behind the name of its scan.
+    pub(super) sides: [(String, String); 2],
+    /// One of them is cast to text.
+    pub(super) is_cast: bool,
+}
+
+/// The columns that a condition equates.
+pub(super) fn equations(condition: &str) -> Vec<Equation> {
     let text = condition.as_bytes();
     let Ok(tokens) = scan(text, Lexing::default()) else {
         return Vec::new();
@@ -86,35 +98,44 @@ pub(super) fn equations(condition: &str) -> Vec<[(String, String); 2]> {
 }
 
 /// `(a.b = c.d)`, where what is compared as text may be cast to it.
-fn equation(tokens: &[Token], text: &[u8]) -> Option<[(String, String); 2]> {
+fn equation(tokens: &[Token], text: &[u8]) -> Option<Equation> {
     let [open, inner @ .., close] = tokens else {
         return None;
     };
     let is_enclosed = open.kind == Kind::OpenParen && close.kind == Kind::CloseParen;
     let equals = inner.iter().position(|token| token.of(text) == b"=");
     let (left, right) = inner.split_at_checked(equals.filter(|_| is_enclosed)?)?;
-    Some([column(left, text)?, column(right.get(1..)?, text)?])
+    let right = right.get(1..)?;
+    let sides = [column_or_cast(left, text)?, column_or_cast(right, text)?];
+    let is_cast = [left, right].iter().any(|side| side.len() != 3);
+    Some(Equation { sides, is_cast })
 }
 
 /// `a.b` or `(a.b)::text`
-fn column(tokens: &[Token], text: &[u8]) -> Option<(String, String)> {
+fn column_or_cast(tokens: &[Token], text: &[u8]) -> Option<(String, String)> {
     match tokens {
-        [name, dot, column] if dot.kind == Kind::Dot => {
-            Some((word_name(*name, text)?, word_name(*column, text)?))
-        }
         [open, inner @ .., close, colons, kind]
             if open.kind == Kind::OpenParen
                 && close.kind == Kind::CloseParen
                 && colons.kind == Kind::DoubleColon
                 && kind.of(text) == b"text" =>
         {
-            column(inner, text).filter(|_| inner.len() == 3)
+            column(inner, text)
         }
-        _ => None,
+        _ => column(tokens, text),
     }
 }
 
-/// The scan and the column of `a.b` or `(a.b)::text`.
+/// `a.b`
+fn column(tokens: &[Token], text: &[u8]) -> Option<(String, String)> {
+    let [name, dot, column] = tokens else {
+        return None;
+    };
+    (dot.kind == Kind::Dot).then_some(())?;
+    Some((word_name(*name, text)?, word_name(*column, text)?))
+}
+
+/// The scan and the column of `a.b`.
 pub(super) fn column_of(text: &str) -> Option<(String, String)> {
     let tokens = scan(text.as_bytes(), Lexing::default()).ok()?;
     column(&tokens, text.as_bytes())
@@ -283,7 +304,7 @@ mod tests {
             ("(a.x = b.y)", vec!["a.x=b.y"]),
             (
                 "(((a.x)::text = (b.\"Y\")::text) AND (a.z = b.z))",
-                vec!["a.x=b.Y", "a.z=b.z"],
+                vec!["a.x=b.Y as text", "a.z=b.z"],
             ),
             ("((a.x)::bigint = b.y)", vec![]),
             ("(a.x = b.y) = c.z", vec![]),
@@ -293,7 +314,11 @@ mod tests {
         ] {
             let told: Vec<String> = equations(condition)
                 .iter()
-                .map(|[(a, x), (b, y)]| format!("{a}.{x}={b}.{y}"))
+                .map(|it| {
+                    let [(a, x), (b, y)] = &it.sides;
+                    let cast = if it.is_cast { " as text" } else { "" };
+                    format!("{a}.{x}={b}.{y}{cast}")
+                })
                 .collect();
             assert_eq!(told, wanted, "{condition}");
         }

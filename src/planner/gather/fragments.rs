@@ -401,7 +401,8 @@ impl Reducing<'_> {
             };
             let kind = self.kind(scan, &partner.column);
             let other_kind = self.kind(other, &partner.other_column);
-            let (Some(kind), true) = (kind, kind == other_kind && other.table != scan.table) else {
+            let is_apart = other.table != scan.table && self.is_plain(scan, &partner, other);
+            let (Some(kind), true) = (kind, kind == other_kind && is_apart) else {
                 continue;
             };
             let among = Among {
@@ -415,6 +416,12 @@ impl Reducing<'_> {
             }
         }
         all
+    }
+
+    /// Whether the columns themselves are compared: a cast to text is none only of texts.
+    fn is_plain(&self, scan: &Scan<'_>, partner: &Partner, other: &Scan<'_>) -> bool {
+        let is_text = |scan, column: &str| self.kind(scan, column) == Some("text");
+        !partner.is_cast || is_text(scan, &partner.column) && is_text(other, &partner.other_column)
     }
 
     /// The type of a column, if its values mean the same as texts on every server.
@@ -452,7 +459,10 @@ impl Reducing<'_> {
             let Some(other) = scans.find(|it| it.alias == partner.other) else {
                 continue;
             };
-            if above.contains(&other.alias) || !self.is_beside(scan, &partner, other) {
+            if above.contains(&other.alias)
+                || !self.is_beside(scan, &partner, other)
+                || !self.is_plain(scan, &partner, other)
+            {
                 continue;
             }
             let other_name = format!("{ALIAS}{}", above.len());

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::filter::{column_of, equations};
+use super::filter::{Equation, column_of, equations};
 
 /// A scan's rows are needed only where `column` equals `other_column` of a row of the scan `other`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) struct Partner {
     pub(super) column: String,
     pub(super) other: String,
     pub(super) other_column: String,
+    /// One of the two is compared as text.
+    pub(super) is_cast: bool,
 }
 
 /// A node above a scan, and on which side of it the scan is.
@@ -163,7 +165,8 @@ fn note(
     is_other: impl Fn(&str) -> bool,
     found: &mut Vec<Partner>,
 ) {
-    for [left, right] in equations(condition.unwrap_or_default()) {
+    for Equation { sides, is_cast } in equations(condition.unwrap_or_default()) {
+        let [left, right] = sides;
         let (own, other) = if left.0 == alias {
             (left, right)
         } else {
@@ -174,6 +177,7 @@ fn note(
                 column: own.1,
                 other: other.0,
                 other_column: other.1,
+                is_cast,
             });
         }
     }
@@ -321,7 +325,8 @@ mod tests {
         // Groups of one value go as a whole.
         for (keys, wanted) in [
             (json!(["a.x"]), true),
-            (json!(["(a.x)::text", "a.z"]), true),
+            (json!(["a.x", "a.z"]), true),
+            (json!(["(a.x)::text", "a.z"]), false),
             (json!(["a.z"]), false),
         ] {
             grouped["Group Key"] = keys.clone();
