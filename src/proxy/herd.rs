@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::metrics::period::Period;
 use crate::metrics::view::{Detail, PreparedRow, Snapshot as View, State};
 use crate::session::engine::{DRAINING, Message, RUNNING, STOPPING, Shared};
-use crate::transaction::recovery::{Survey, recover, resolve_one};
+use crate::transaction::recovery::Survey;
 
 use super::{files, put_in_force, replace};
 
@@ -406,11 +406,9 @@ impl Herd for Running {
 
     fn resolve<'a>(&'a self, database: Option<&'a str>) -> Doing<'a, ()> {
         Box::pin(async move {
-            let snapshot = self.shared.snapshot.load_full();
-            let (control, deployment) = (&snapshot.control, &snapshot.config.name);
             let mut left = 0_u64;
             for name in self.names(database) {
-                let report = recover(control, deployment, &name, Duration::ZERO).await;
+                let report = self.shared.recover(&name, Duration::ZERO).await;
                 left = left.saturating_add(report.in_doubt);
             }
             if left == 0 {
@@ -427,10 +425,8 @@ impl Herd for Running {
 
     fn resolve_one<'a>(&'a self, gid: &'a str, commits: bool) -> Doing<'a, ()> {
         Box::pin(async move {
-            let snapshot = self.shared.snapshot.load_full();
-            for name in snapshot.config.databases.keys() {
-                let (control, deployment) = (&snapshot.control, &snapshot.config.name);
-                if resolve_one(control, deployment, name, gid, commits).await? {
+            for name in self.names(None) {
+                if self.shared.resolve_one(&name, gid, commits).await? {
                     return Ok(());
                 }
             }

@@ -9,7 +9,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::metrics::Metrics;
 use crate::metrics::catalogue::Metric;
 use crate::session::engine::Shared;
-use crate::transaction::recovery::recover;
 
 /// How soon a database that a reload brought is looked after.
 const DATABASES_EVERY: Duration = Duration::from_millis(500);
@@ -65,12 +64,8 @@ async fn keep_database(shared: Arc<Shared>, metrics: Arc<Metrics>, name: String)
         let every = config.recovery.every;
         let is_due = looked.is_none_or(|at| at.elapsed() >= every);
         if is_due || decided.take_wish() {
-            let report = recover(control, &config.name, &name, config.recovery.age).await;
+            let report = shared.recover(&name, config.recovery.age).await;
             looked = Some(Instant::now());
-            if report.recovered > 0 {
-                // What was read before may have been kept.
-                shared.drop_answers(&name).await;
-            }
             metrics.add(Metric::TransactionsRecovered, &[&name], report.recovered);
             metrics.set_count(Metric::TransactionsPrepared, &[&name], report.prepared);
             metrics.set_count(Metric::TransactionsInDoubt, &[&name], report.in_doubt);

@@ -33,6 +33,7 @@ use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
 use crate::transaction::decided::Decided;
+use crate::transaction::recovery::{Report, recover, resolve_one};
 use crate::types::oids::Oids;
 use crate::wire::cancel_key::CancelKey;
 
@@ -221,6 +222,37 @@ impl Shared {
         if self.cache.touch(Box::from([all])).await.is_err() {
             tracing::debug!(database = %name, "Redis could not be told of a change of the schema");
         }
+    }
+
+    /// Ends what of a database was left prepared and is older than `age`; what was read before is not given from
+    /// the cache any more.
+    ///
+    /// # Cancel safety
+    /// Safe: what was done stays, and the next look does the rest. What is kept may be old up to its `ttl`.
+    pub async fn recover(&self, name: &str, age: Duration) -> Report {
+        let snapshot = self.snapshot.load_full();
+        let report = recover(&snapshot.control, &snapshot.config.name, name, age).await;
+        if report.recovered > 0 {
+            self.drop_answers(name).await;
+        }
+        report
+    }
+
+    /// The same for one prepared transaction, as a person says. Returns whether there was one of this name.
+    ///
+    /// # Errors
+    /// Those of [`resolve_one`].
+    ///
+    /// # Cancel safety
+    /// As above.
+    pub async fn resolve_one(&self, name: &str, gid: &str, commits: bool) -> Result<bool, Fault> {
+        let snapshot = self.snapshot.load_full();
+        let (control, deployment) = (&snapshot.control, &snapshot.config.name);
+        let was_there = resolve_one(control, deployment, name, gid, commits).await?;
+        if was_there {
+            self.drop_answers(name).await;
+        }
+        Ok(was_there)
     }
 
     /// A number that no other client or connection of this process has.

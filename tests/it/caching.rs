@@ -353,3 +353,35 @@ fn statements_of_a_file_are_kept_before_anybody_asks() {
     let sql = "SELECT name FROM ca_products WHERE id = 4";
     assert_eq!(client.value(sql), "product 4");
 }
+
+#[test]
+fn what_a_person_resolves_is_seen() {
+    let databases = Databases::create(2);
+    databases.run_everywhere(TABLES);
+    let mut options = options();
+    options.set("recovery: {every: 1h, age: 1h}");
+    let herd = Herd::start(&databases, &options);
+    let mut client = herd.connect();
+    // Rows of both shards: what decisions need is made.
+    client.run("INSERT INTO ca_products (id, name) VALUES (1, 'one'), (2, 'two')");
+    let name = &databases.name;
+    let ours = |digit: &str| format!("pgherd:herd:{name}:shard_0:{}", digit.repeat(32));
+    let sql = "SELECT name FROM ca_products WHERE id = 1";
+    let mut console = herd.console();
+    let by_hand = format!("RESOLVE '{}:1' COMMIT", ours("a"));
+    for (digit, resolve) in [("a", by_hand.as_str()), ("b", "RESOLVE")] {
+        let mut past = databases.shard(1);
+        past.run("BEGIN");
+        past.run(&format!(
+            "UPDATE ca_products SET name = '{digit}' WHERE id = 1"
+        ));
+        past.run(&format!("PREPARE TRANSACTION '{}:1'", ours(digit)));
+        databases.shard(0).run(&format!(
+            "INSERT INTO pgherd.decision (gid, commits) VALUES ('{}', true)",
+            ours(digit)
+        ));
+        assert_ne!(client.value(sql), digit);
+        console.run(resolve);
+        assert_eq!(client.value(sql), digit, "{resolve}");
+    }
+}
