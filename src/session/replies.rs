@@ -252,7 +252,15 @@ impl Session {
                     return Err(Lost(fields.message().to_owned()));
                 }
                 if shown {
-                    self.show_error(frame);
+                    let sentence = self.sentence_for(frame.bytes);
+                    match &sentence {
+                        Some(bytes) => self.show_error(Frame {
+                            tag: b'E',
+                            body: bytes.get(frame::HEADER..).unwrap_or_default(),
+                            bytes,
+                        }),
+                        None => self.show_error(frame),
+                    }
                     self.fail_series();
                     if let Some(block) = &mut self.block {
                         block.parts.fail();
