@@ -15,7 +15,8 @@ use crate::error::Fault;
 /// Changes with what is made.
 const VERSION: &str = "pgherd: waiting 1";
 
-const IS_MADE: &str = "SELECT coalesce(obj_description(to_regclass('pgherd.waiting'), 'pg_class') = $1, false)";
+const IS_MADE: &str =
+    "SELECT coalesce(obj_description(to_regclass('pgherd.waiting'), 'pg_class') = $1, false)";
 
 /// What is told is of no use after a crash.
 const MAKE: &str = "
@@ -287,7 +288,9 @@ async fn make(connection: &mut Connection<'_>) -> Result<bool, Fault> {
     let sql = format!("BEGIN; {MAKE_LOCK}; {MAKE} COMMIT");
     let made = connection.batch(&sql, super::QUERY_TIMEOUT).await;
     made.map(|()| true).map_err(|fault| {
-        fault.hint("Let the control role create in schema pgherd, or run pgherd setup with one that may.")
+        fault.hint(
+            "Let the control role create in schema pgherd, or run pgherd setup with one that may.",
+        )
     })
 }
 

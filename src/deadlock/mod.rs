@@ -142,9 +142,8 @@ pub fn common(before: &View, now: &View) -> View {
 /// A wait for a pool that goes on: for whoever held a connection at either look.
 fn same_pool(was: Option<&PoolWait>, now: Option<&PoolWait>) -> Option<PoolWait> {
     let (was, now) = (was?, now?);
-    let is_same = was.shard == now.shard
-        && was.since == now.since
-        && was.budgets.len() == now.budgets.len();
+    let is_same =
+        was.shard == now.shard && was.since == now.since && was.budgets.len() == now.budgets.len();
     let pairs = was.budgets.iter().zip(&now.budgets);
     is_same.then(|| PoolWait {
         budgets: pairs

@@ -56,7 +56,10 @@ fn victims(view: &View) -> Vec<u64> {
 
 #[test]
 fn two_that_cross_on_two_shards_lose_the_younger() {
-    let units = [unit(1, &[("a", 11), ("b", 12)]), unit(2, &[("a", 21), ("b", 22)])];
+    let units = [
+        unit(1, &[("a", 11), ("b", 12)]),
+        unit(2, &[("a", 21), ("b", 22)]),
+    ];
     let locks = [lock("b", 12, &[22]), lock("a", 21, &[11])];
     let found = find(&view(&units, &locks));
     assert_eq!(found.len(), 1);
@@ -82,7 +85,8 @@ fn clients_of_other_proxies_and_of_nobody_are_on_circles_too() {
             lock("a", 21, &[11]),
         ],
     );
-    view.units.insert("q".to_owned(), vec![unit(1, &[("a", 21), ("b", 22)])]);
+    view.units
+        .insert("q".to_owned(), vec![unit(1, &[("a", 21), ("b", 22)])]);
     let found = find(&view);
     assert_eq!(found.len(), 1);
     // As old as each other: the name decides.
@@ -92,13 +96,21 @@ fn clients_of_other_proxies_and_of_nobody_are_on_circles_too() {
 
 #[test]
 fn a_circle_on_one_server_is_its_own() {
-    let units = [unit(1, &[("a", 11), ("b", 12)]), unit(2, &[("a", 21), ("b", 22)])];
+    let units = [
+        unit(1, &[("a", 11), ("b", 12)]),
+        unit(2, &[("a", 21), ("b", 22)]),
+    ];
     let locks = [lock("a", 11, &[21]), lock("a", 21, &[11])];
     assert_eq!(victims(&view(&units, &locks)), [] as [u64; 0]);
     // Whoever waits for one of these may go on once it is ended.
     let third = unit(3, &[("a", 31), ("b", 32)]);
     let units = [units[0].clone(), units[1].clone(), third];
-    let locks = [lock("a", 11, &[21]), lock("a", 21, &[11]), lock("b", 32, &[22]), lock("a", 31, &[11])];
+    let locks = [
+        lock("a", 11, &[21]),
+        lock("a", 21, &[11]),
+        lock("b", 32, &[22]),
+        lock("a", 31, &[11]),
+    ];
     assert_eq!(victims(&view(&units, &locks)), [] as [u64; 0]);
 }
 
@@ -204,7 +216,10 @@ fn who_waits_for_itself_is_ended() {
 
 #[test]
 fn only_what_stands_in_both_looks_counts() {
-    let units = [unit(1, &[("a", 11), ("b", 12)]), unit(2, &[("a", 21), ("b", 22)])];
+    let units = [
+        unit(1, &[("a", 11), ("b", 12)]),
+        unit(2, &[("a", 21), ("b", 22)]),
+    ];
     let locks = [lock("b", 12, &[22]), lock("a", 21, &[11])];
     let before = view(&units, &locks);
     let count = |now: &View| find(&common(&before, now)).len();

@@ -79,7 +79,9 @@ pub(super) async fn keep(shared: Arc<Shared>, metrics: Arc<Metrics>) {
 fn own_name() -> String {
     let mut random = [0; 8];
     if SystemRandom::new().fill(&mut random).is_err() {
-        tracing::warn!("the system has no random numbers: this proxy's name is good on one machine only");
+        tracing::warn!(
+            "the system has no random numbers: this proxy's name is good on one machine only"
+        );
     }
     format!("{:016x}-{}", u64::from_be_bytes(random), std::process::id())
 }
@@ -297,8 +299,7 @@ impl Keeper {
                 unit: unit.clone(),
             };
             if self.carry_out(sentence).await {
-                self.metrics
-                    .add(Metric::Deadlocks, &[&self.database], 1);
+                self.metrics.add(Metric::Deadlocks, &[&self.database], 1);
                 let steps = detail.replace('\n', " ");
                 tracing::warn!(database = %self.database, client = victim.client, ?shards, %steps, "deadlock detected");
             }

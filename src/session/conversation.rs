@@ -156,7 +156,7 @@ impl Conversation for Session {
         Ok(matches!(known, Some(Ok(()))))
     }
 
-    async fn commit(&mut self, leases: Vec<Lease>) -> Option<Committed> {
+    async fn commit(&mut self, leases: Vec<Lease>) -> Committed {
         self.commit_statement(leases).await
     }
 

@@ -82,7 +82,11 @@ impl Report {
             holders.entry(*budget).or_default().push(*holder);
         }
         for (shard, since, line) in self.lines {
-            let Some(unit) = self.units.iter_mut().find(|unit| unit.client == line.client) else {
+            let Some(unit) = self
+                .units
+                .iter_mut()
+                .find(|unit| unit.client == line.client)
+            else {
                 continue;
             };
             let reserve = line.reserve.and_then(|reserve| holders.get(&reserve));
@@ -245,12 +249,9 @@ impl Engine {
             let mut waits = false;
             each_pool(&database, |known| {
                 waits |= known.target.shard_name == pool.shard
-                    && known
-                        .line(self.now(), Duration::ZERO)
-                        .iter()
-                        .any(|line| {
-                            line.client == id && self.micros_since_start(line.since) == pool.since
-                        });
+                    && known.line(self.now(), Duration::ZERO).iter().any(|line| {
+                        line.client == id && self.micros_since_start(line.since) == pool.since
+                    });
             });
             if !waits {
                 return false;
@@ -266,7 +267,8 @@ impl Engine {
             let mut waiting = sentence.waiting.iter();
             waiting.any(|(on, process)| on == shard && *process == pid)
         };
-        let aims: Vec<Rc<CancelTarget>> = targets.iter().filter(is_waiting).map(Rc::clone).collect();
+        let aims: Vec<Rc<CancelTarget>> =
+            targets.iter().filter(is_waiting).map(Rc::clone).collect();
         if aims.is_empty() {
             return false;
         }

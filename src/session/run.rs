@@ -793,7 +793,6 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
-        self.hold_commit();
         self.client
             .set_activity(Activity::Active, self.engine.now());
         let result = match task {
@@ -851,7 +850,9 @@ impl Session {
             .set_activity(Activity::Waiting, self.engine.now());
         let settings = Rc::clone(self.settings_at_begin());
         let now = self.engine.now();
-        let lease = self.watched(pool.acquire(&settings, now, self.client.id)).await;
+        let lease = self
+            .watched(pool.acquire(&settings, now, self.client.id))
+            .await;
         self.client.set_activity(before, self.engine.now());
         self.count_wait(shard, now, lease.is_ok());
         // One that came at the same moment is for what is waited for, not for what comes later.

@@ -166,6 +166,7 @@ fn setup_creates_the_schema_once() {
             let made = ["schema \"pgherd\"", "the table of decisions"];
             made.map(|what| format!("note {shard} created {what}"))
         }));
+        created.push(format!("note {} created the table of who waits", SHARDS[0]));
         assert_eq!(lines(&first), created);
         let second = control.setup("shop").await.expect("a database");
         let mut there = vec!["note - nothing to do for twin \"twin_1\"".to_owned()];
@@ -173,6 +174,10 @@ fn setup_creates_the_schema_once() {
             let kept = ["schema \"pgherd\"", "the table of decisions"];
             kept.map(|what| format!("note {shard} {what} is there already"))
         }));
+        there.push(format!(
+            "note {} the table of who waits is there already",
+            SHARDS[0]
+        ));
         assert_eq!(lines(&second), there);
     });
 }

@@ -225,7 +225,10 @@ fn a_victim_of_the_extended_protocol_skips_to_its_sync() {
     ];
     second.send(&groups.concat());
     let group = second.until_ready().expect("an answer");
-    let tags: String = group.iter().map(|message| char::from(message.tag)).collect();
+    let tags: String = group
+        .iter()
+        .map(|message| char::from(message.tag))
+        .collect();
     assert_eq!(tags, "12C12EZ");
     let error = &group[group.len() - 2];
     assert_eq!(error.field('C'), "40P01");
@@ -260,13 +263,19 @@ fn a_victim_without_begin_loses_its_group_alone() {
     until(|| waiting(&fixture) == 1);
     let first = waits(&fixture, first, &update(1, "a"));
     let group = second.until_ready().expect("an answer");
-    let tags: String = group.iter().map(|message| char::from(message.tag)).collect();
+    let tags: String = group
+        .iter()
+        .map(|message| char::from(message.tag))
+        .collect();
     assert_eq!(tags, "12C12C12EZ");
     assert_eq!(group[group.len() - 2].field('C'), "40P01");
     assert_eq!(second.status, 'I');
     // The group behind it is one of its own.
     let group = second.until_ready().expect("an answer");
-    let tags: String = group.iter().map(|message| char::from(message.tag)).collect();
+    let tags: String = group
+        .iter()
+        .map(|message| char::from(message.tag))
+        .collect();
     assert_eq!(tags, "12CZ");
     let (mut first, won) = first.end();
     won.expect("it goes on");
@@ -298,7 +307,11 @@ fn a_victim_goes_back_to_its_savepoint() {
 fn statements_over_several_shards_are_ended_too() {
     let fixture = plain();
     let wide = [
-        ("UPDATE by_modulo SET v = 'w'", update(1, "a"), update(0, "a")),
+        (
+            "UPDATE by_modulo SET v = 'w'",
+            update(1, "a"),
+            update(0, "a"),
+        ),
         (
             "INSERT INTO by_modulo VALUES (0, 2, 'w'), (1, 2, 'w')",
             "INSERT INTO by_modulo VALUES (1, 2, 'a')".to_owned(),
@@ -354,7 +367,10 @@ fn a_copy_over_several_shards_is_ended_too() {
     let (mut first, won) = first.end();
     won.expect("it goes on");
     first.run("COMMIT");
-    assert_eq!(second.value("SELECT count(*) FROM by_modulo WHERE n = 3"), "2");
+    assert_eq!(
+        second.value("SELECT count(*) FROM by_modulo WHERE n = 3"),
+        "2"
+    );
 }
 
 #[test]
@@ -535,7 +551,10 @@ fn what_is_prepared_is_part_of_a_circle() {
     first.run("INSERT INTO late VALUES (2, 1)");
     let first = waits(&fixture, first, "COMMIT");
     let mut home = fixture.databases.shard(1);
-    until(|| home.value("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()") == "1");
+    until(|| {
+        home.value("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()")
+            == "1"
+    });
     let second = waits(&fixture, second, &update(1, "b"));
     let (mut second, lost) = second.end();
     let error = lost.expect_err("it is ended");
@@ -579,7 +598,12 @@ fn two_commits_that_wait_for_each_other_end_with_one() {
         .filter_map(|(_, answer)| Some(answer.as_ref().err()?.code.as_str()))
         .collect();
     codes.sort_unstable();
-    assert_eq!(codes, ["40P01"], "{:?}", ends.iter().map(|(_, answer)| answer).collect::<Vec<_>>());
+    assert_eq!(
+        codes,
+        ["40P01"],
+        "{:?}",
+        ends.iter().map(|(_, answer)| answer).collect::<Vec<_>>()
+    );
     assert_eq!(herd.connect().value("SELECT count(*) FROM late"), "2");
 }
 
