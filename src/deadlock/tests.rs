@@ -1,3 +1,5 @@
+//! Graphs of who waits for whom, and who of them is ended.
+
 use std::collections::BTreeMap;
 
 use super::{Blocker, Held, LockWait, PoolWait, Unit, View, common, find};
@@ -132,7 +134,10 @@ fn who_only_waits_for_a_circle_is_not_ended() {
 #[test]
 fn two_circles_lose_one_each_and_one_that_is_joined_loses_one() {
     let units: Vec<Unit> = (1..=4)
-        .map(|n| unit(n, &[("a", n as i32 * 10 + 1), ("b", n as i32 * 10 + 2)]))
+        .map(|n| {
+            let pid = i32::try_from(n * 10).unwrap();
+            unit(n, &[("a", pid + 1), ("b", pid + 2)])
+        })
         .collect();
     let mut locks = vec![
         lock("b", 12, &[22]),
