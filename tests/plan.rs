@@ -477,6 +477,7 @@ fn lookup(column: &str, leads: bool) -> Lookup {
         key: vec![("user_id".into(), KeyType::Int8)],
         distribution: "users".into(),
         leads,
+        unique: false,
     }
 }
 

@@ -18,6 +18,7 @@ mod schema;
 mod setup;
 pub mod twins;
 mod types;
+mod uniques;
 
 pub use finding::{Finding, Level};
 

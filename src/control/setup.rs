@@ -77,6 +77,7 @@ impl Control {
             findings.push(Finding::new(Level::Note, finding).on(&config.home));
         }
         findings.extend(self.set_up_lookups(database).await?);
+        findings.extend(self.set_up_uniques(database).await?);
         findings.extend(self.set_up_twins(database).await);
         Ok(findings)
     }

@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) lease: Lease,
     /// It is part of the client's block.
     pub(super) joined: bool,
+    /// Its own transaction has been begun.
+    begun: bool,
     reading: Reading,
 }
 
@@ -99,7 +101,7 @@ impl Member {
 
     /// Begins the statement's own transaction, where it is not part of a block.
     pub(super) fn begin(&mut self) -> Result<(), Trouble> {
-        if self.joined {
+        if self.joined || std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
         self.push_hidden("BEGIN")
@@ -757,6 +759,7 @@ impl Member {
                 shard,
                 lease,
                 joined: false,
+                begun: false,
                 reading: Reading {
                     mapping,
                     ..Reading::default()
@@ -818,6 +821,7 @@ async fn open_as<C: Conversation>(
                     shard,
                     lease,
                     joined: joins,
+                    begun: false,
                     reading: Reading::default(),
                 });
                 match (mapping(client, shard).await, members.last_mut()) {

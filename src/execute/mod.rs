@@ -6,6 +6,7 @@
 //! Every connection taken here is given back idle and in sync, or closed.
 
 mod broadcast;
+mod claims;
 mod concat;
 mod copy;
 mod each;
@@ -51,6 +52,8 @@ pub(crate) struct Wide {
     pub(crate) lexing: Lexing,
     /// The tenant it is confined to, for rows that are looked at one by one.
     pub(crate) tenant: Option<Rc<str>>,
+    /// Values of columns that are kept unique, with the keys of the rows that are to have them.
+    pub(crate) claims: Vec<Entry>,
 }
 
 /// What the client sent.

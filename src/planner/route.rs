@@ -12,6 +12,7 @@ use crate::placement::topology::Topology;
 use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
+use crate::planner::lookups::{unknown, unproven};
 use crate::planner::plan::{
     Access, Bound, Effect, Entries, Entry, Generate, Interval, KeyOperands, Keyed, Literal, Looked,
     Operand, Parameter, Route, Share, Statement, Values,
@@ -465,7 +466,6 @@ pub fn entries(
         .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
     for Entries { column, rows } in &*keyed.entries {
         for (value, key) in rows {
-            let name = &column.lookup.column;
             let value = decode(value, column.kind, values).and_then(|value| {
                 keeps(column.kind, column.modifier, &value).map(|()| value.into_owned())
             });
@@ -474,7 +474,7 @@ pub fn entries(
                 Err(KeyError::Null) => continue,
                 Err(KeyError::Unprovable) => {
                     let why = "has a value that is not known before the server reads it";
-                    return Err(refuse::unknown_value(&keyed.table, name, why));
+                    return Err(unknown(&column.lookup, &keyed.table, why));
                 }
                 Err(error) => return Err(key_fault(&error, &keyed.table)),
             };
@@ -489,7 +489,7 @@ pub fn entries(
                 // No row has it.
                 Ok(()) | Err(KeyError::Null) => (),
                 Err(KeyError::Unprovable) => {
-                    return Err(refuse::unproven_entry(&keyed.table, name));
+                    return Err(unproven(&column.lookup, &keyed.table));
                 }
                 Err(error) => return Err(key_fault(&error, &keyed.table)),
             }

@@ -50,6 +50,7 @@ impl Survey<'_> {
                 self.tenant_conflict(insert, target);
                 self.conflicting_ids(&insert.update, ids, key, &table);
                 self.conflicting_entries(&insert.update, ids, &table);
+                self.conflicting_uniques(insert, ids);
             }
             Relation::Reference(known) => {
                 let complete = known.is_some_and(|known| {

@@ -726,6 +726,9 @@ impl Session {
             // It is committed with the rest of its group.
             let mut block = super::block::Block::implied(&self.settings);
             block.wrote = self.shards_of(&route);
+            if self.answers.claims_some() {
+                block.wrote.insert(self.database.topology.home());
+            }
             self.block = Some(Box::new(block));
         }
         Stop::Task(Box::new(super::Task::Wide(Box::new(
@@ -740,6 +743,7 @@ impl Session {
                 effect,
                 lexing: prepared.reading.lexing,
                 tenant: self.tenant_value(),
+                claims: self.answers.take_claims(),
             },
         ))))
     }

@@ -216,6 +216,7 @@ impl Session {
             effect,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
+            claims: self.answers.take_claims(),
         }))))
     }
 
@@ -276,6 +277,9 @@ impl Session {
         let shards = self.shards_of(route);
         for shard in shards.iter() {
             self.note_use(shard, statement)?;
+        }
+        if self.answers.claims_some() {
+            self.note_write(self.database.topology.home())?;
         }
         if let Some(block) = &mut self.block {
             block.bound = true;
@@ -419,6 +423,7 @@ impl Session {
                 effect,
                 lexing: self.facts().lexing,
                 tenant: self.tenant_value(),
+                claims: Vec::new(),
             })))));
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());

@@ -73,5 +73,6 @@ mod tenants;
 mod transactions;
 mod transcript;
 mod twins;
+mod uniques;
 mod values;
 mod views;

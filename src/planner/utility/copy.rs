@@ -241,6 +241,14 @@ fn split(
             "Leave the option out, or load each shard by itself.",
         ));
     }
+    if let Some(unique) = ids.uniques.first().filter(|_| !text.context.is_one_shard()) {
+        let why = "is loaded by COPY";
+        return Err(refuse::unknown_unique(
+            &table.to_string(),
+            &unique.column,
+            why,
+        ));
+    }
     let id = ids.column.as_ref();
     let kept = ids.lookups.iter().filter(|_| !text.context.is_one_shard());
     let looked = kept.map(|lookup| &lookup.column);
