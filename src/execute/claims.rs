@@ -16,12 +16,16 @@ use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::Entry;
 use crate::server::settings::quote_literal;
+use crate::sql::scan::scan;
 use crate::types::key::{Key, KeyType};
 use crate::wire::backend;
 use crate::wire::frame::HEADER;
 
 use super::member::{Member, open_parts, targets};
 use super::{Conversation, Trouble, Wide};
+
+/// Values that one statement may claim.
+const CLAIMS_MAX: usize = 1_000;
 
 /// Whether the claims of a statement can be kept, before anything is sent.
 pub(super) async fn check<C: Conversation>(
@@ -44,6 +48,16 @@ pub(super) async fn check<C: Conversation>(
         ));
     }
     let mut claims = ordered(&wide.claims);
+    if claims.len() > CLAIMS_MAX {
+        return Err(Trouble::Fault(
+            Fault::error(
+                SqlState::PROGRAM_LIMIT,
+                format!("a statement writes more than {CLAIMS_MAX} values of unique columns"),
+            )
+            .detail("Each takes a lock on its shard until the transaction ends.")
+            .hint("Write fewer rows at once."),
+        ));
+    }
     claims.dedup_by(|one, other| one.lookup == other.lookup && one.value == other.value);
     if wide.verb == "UPDATE" && claims.len() < ordered(&wide.claims).len() {
         // Whether each of the keys has a row is not known.
@@ -56,6 +70,16 @@ pub(super) async fn check<C: Conversation>(
         ));
     }
     Ok(())
+}
+
+/// Whether the rows that it tells of are all that it has written: there is no WITH before it.
+fn is_plain(wide: &Wide) -> bool {
+    let text = wide.source.sql();
+    let tokens = scan(text, wide.lexing).unwrap_or_default();
+    let first = tokens.first().map(|token| token.of(text));
+    first.is_some_and(|first| {
+        first.eq_ignore_ascii_case(b"insert") || first.eq_ignore_ascii_case(b"update")
+    })
 }
 
 /// In order, so that two statements do not wait for each other; each once.
@@ -96,18 +120,19 @@ pub(super) fn announce(member: &mut Member, claims: &[Entry]) -> Result<(), Trou
     member.push_hidden(&format!("SELECT {}", locks.join(", ")))
 }
 
-/// Claims the values that a statement has written. `guards` are connections that only this needs.
+/// Claims the values that a statement has written, which affected so many rows. `guards` are connections that
+/// only this needs.
 ///
 /// # Errors
 /// 23505, in the words of PostgreSQL, where another row has one.
 pub(super) async fn hold<C: Conversation>(
     client: &mut C,
     wide: &Wide,
-    members: &mut [Member],
-    guards: &mut Vec<Member>,
+    (members, guards): (&mut [Member], &mut Vec<Member>),
+    affected: u64,
 ) -> Result<(), Trouble> {
     let claims = ordered(&wide.claims);
-    if claims.is_empty() {
+    if claims.is_empty() || (affected == 0 && is_plain(wide)) {
         return Ok(());
     }
     let home = client.topology().home();
@@ -119,24 +144,39 @@ pub(super) async fn hold<C: Conversation>(
         let sql = format!("SELECT pgherd.violated({})", arguments(claim));
         ask(client, home, members, guards, &sql).await?;
     }
-    for claim in claims {
-        let key = quote_literal(&key_of(&claim.key));
+    let rows: Vec<String> = claims
+        .iter()
+        .enumerate()
+        .map(|(number, claim)| {
+            let key = quote_literal(&key_of(&claim.key));
+            format!("({number}, {}, {key}::text)", arguments(claim))
+        })
+        .collect();
+    let sql = format!(
+        "SELECT v.number, pgherd.claim(v.name, v.value, v.key) FROM (VALUES {}) AS v (number, name, value, key)",
+        rows.join(", ")
+    );
+    for row in ask(client, home, members, guards, &sql).await? {
+        let [Some(number), Some(held)] = row.as_slice() else {
+            continue;
+        };
+        let claim = number.parse::<usize>().ok();
+        let Some(claim) = claim.and_then(|at| claims.get(at)) else {
+            continue;
+        };
         let call = |function: &str, key: &str| {
+            let key = quote_literal(key);
             format!(
                 "SELECT pgherd.{function}({}, {key}::text)",
                 arguments(claim)
             )
         };
-        let held = ask(client, home, members, guards, &call("claim", &key)).await?;
-        let Some(held) = held else {
-            continue;
-        };
-        let shards = shards_of(client, claim, &held);
-        let look = call("unheld", &quote_literal(&held));
+        let shards = shards_of(client, claim, held);
         for shard in shards.iter() {
-            ask(client, shard, members, guards, &look).await?;
+            ask(client, shard, members, guards, &call("unheld", held)).await?;
         }
-        ask(client, home, members, guards, &call("claim_anew", &key)).await?;
+        let anew = call("claim_anew", &key_of(&claim.key));
+        ask(client, home, members, guards, &anew).await?;
     }
     Ok(())
 }
@@ -168,7 +208,7 @@ fn shards_of<C: Conversation>(client: &C, claim: &Entry, held: &str) -> ShardSet
     place().map_or_else(|| topology.all(), |shard| ShardSet::from_iter([shard]))
 }
 
-/// Runs a query of our own in the statement's transaction on a shard, which joins where it has not: the value
+/// Runs a query of our own in the statement's transaction on a shard, which joins where it has not: the rows
 /// that it answers.
 async fn ask<C: Conversation>(
     client: &mut C,
@@ -176,7 +216,7 @@ async fn ask<C: Conversation>(
     members: &mut [Member],
     guards: &mut Vec<Member>,
     sql: &str,
-) -> Result<Option<String>, Trouble> {
+) -> Result<Vec<Vec<Option<String>>>, Trouble> {
     let is_there = |member: &&mut Member| member.shard == shard;
     if !members
         .iter()
@@ -195,19 +235,19 @@ async fn ask<C: Conversation>(
     };
     member.begin()?;
     member.push_text(sql.as_bytes())?;
-    let mut value = None;
+    let mut rows = Vec::new();
     let heard = member
         .hear(client, |_, heard| {
             if heard.tag == b'D' {
-                let row = backend::row_values(heard.body);
-                let first = row.into_iter().next().flatten();
-                value = first.map(|first| String::from_utf8_lossy(first).into_owned());
+                let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                let row = backend::row_values(heard.body).into_iter();
+                rows.push(row.map(|value| value.map(text)).collect());
             }
             Ok(true)
         })
         .await;
     match heard {
-        Ok(()) => Ok(value),
+        Ok(()) => Ok(rows),
         Err(Trouble::Server(error)) => Err(told(&error)),
         Err(trouble) => Err(trouble),
     }

@@ -55,9 +55,7 @@ async fn write<C: Conversation>(
         member.push_statement(client, &wide.source, describe)?;
         listen(client, member, returned).await?;
     }
-    if returned.count > 0 {
-        claims::hold(client, wide, members, guards).await?;
-    }
+    claims::hold(client, wide, (members, guards), returned.count).await?;
     members.append(guards);
     commit_all(client, members).await
 }

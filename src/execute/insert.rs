@@ -167,9 +167,7 @@ async fn insert<C: Conversation>(
         }
     }
     if refused.is_empty() && keeps {
-        if returned.count > 0 {
-            claims::hold(client, wide, members, guards).await?;
-        }
+        claims::hold(client, wide, (members, guards), returned.count).await?;
         members.append(guards);
         commit_all(client, members).await?;
     }

@@ -403,10 +403,8 @@ impl Session {
             }
         }
         if let Some((verb, effect, route)) = wide {
-            if !statements.iter().all(runs_beside_others) {
-                return Err(Stop::Series);
-            }
-            if self.block.is_some() || self.transaction_is_open() {
+            let is_alone = self.block.is_none() && !self.transaction_is_open();
+            if !is_alone || !statements.iter().all(runs_beside_others) {
                 return Err(Stop::Series);
             }
             self.wait_for_replies()?;

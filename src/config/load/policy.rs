@@ -313,6 +313,9 @@ impl Loader<'_> {
     }
 }
 
+/// The lookup tables of a table, or its unique columns.
+type Kept = Vec<Arc<Lookup>>;
+
 /// Makes the lookup tables of all tables, and leads `by` to them.
 pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) {
     let leads = |drafts: &[Draft], draft: &Draft, column: &str| {
@@ -327,7 +330,7 @@ pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) 
                 })
         })
     };
-    let made: Vec<(Vec<Arc<Lookup>>, Vec<Arc<Lookup>>)> = drafts
+    let made: Vec<(Kept, Kept)> = drafts
         .iter()
         .map(|draft| {
             let TableKind::Sharded { distribution, key } = &draft.table.kind else {
