@@ -253,6 +253,10 @@ impl Session {
         };
         let mut leases = std::mem::take(&mut block.parts.0);
         leases.extend(self.lease.take());
+        let leases: Vec<Lease> = leases
+            .into_iter()
+            .filter_map(|lease| block.end_twin(lease))
+            .collect();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);
         self.client.server_id.set(None);

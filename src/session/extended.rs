@@ -654,6 +654,7 @@ impl Session {
                     .cursor_shard(statement, prepared.text())
                     .unwrap_or(shard);
                 self.note_use(shard, statement)?;
+                self.check_cursors(statement)?;
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = self.effect_to_run(statement, prepared.text(), &values);
                 let effect = resolved(&effect, &values);
@@ -696,7 +697,7 @@ impl Session {
                 return stop;
             }
         }
-        let route = self.within_block(route);
+        let route = self.within_block(route, statement);
         if let Err(stop) = self.make_room_for(&route, statement) {
             if let Stop::Fault(_) | Stop::Refusal(_) = stop {
                 self.refusing = Some(Rc::clone(&prepared.script));
@@ -907,7 +908,10 @@ impl Session {
                     });
                     return Ok(());
                 }
-                let shard = self.shard_for_describe(prepared.script.statements.first());
+                let statement = prepared.script.statements.first();
+                let shard = statement
+                    .and_then(|statement| self.cursor_shard(statement, prepared.text()))
+                    .unwrap_or_else(|| self.shard_for_describe(statement));
                 self.check_types(shard, Some(&prepared))?;
                 self.lease(shard, false)?;
                 self.flush_pending(Some(&prepared));
@@ -1245,7 +1249,10 @@ fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
     use planner::plan::Route;
     match route {
         Route::Broadcast { transaction } => *transaction,
-        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) => true,
+        Route::CopySplit(_)
+        | Route::InsertSplit(_)
+        | Route::InsertGathered(..)
+        | Route::Each(_) => true,
         Route::Concat(..) => statement.writes,
         Route::Session
         | Route::Anywhere

@@ -178,6 +178,13 @@ impl Session {
         if let Some(fault) = self.client.kill.borrow_mut().take() {
             return Some(End::Fault(Box::new(fault)));
         }
+        if self.client.canceled.get() && self.waits_for_twin() {
+            self.client.canceled.set(false);
+            let lost = Lost("it did not take a cancel request in time".to_owned());
+            if self.on_lost(&lost).is_err() {
+                return Some(End::Client);
+            }
+        }
         if !working {
             // Nothing runs: the request came too late.
             self.client.canceled.set(false);

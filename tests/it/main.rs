@@ -35,6 +35,7 @@ mod herd;
 mod hostile;
 mod hostile_servers;
 mod ids;
+mod insert_select;
 mod inserting;
 mod kinds;
 mod leaks;
