@@ -242,6 +242,8 @@ pub struct Limits {
     pub reads_per_connection: usize,
     /// How long a read may wait there for others.
     pub shared_read_wait: Duration,
+    /// How long one waits who may be in a deadlock over several shards before that is looked at.
+    pub deadlock_timeout: Duration,
     pub keep_unnamed_statements: KeepUnnamed,
     pub query_wait_timeout: Duration,
     pub server_lifetime: Duration,
@@ -280,6 +282,7 @@ impl Default for Limits {
             max_prepared_statements: 500,
             reads_per_connection: 16,
             shared_read_wait: Duration::from_millis(20),
+            deadlock_timeout: Duration::from_millis(500),
             keep_unnamed_statements: KeepUnnamed::Auto,
             query_wait_timeout: s(120),
             server_lifetime: s(3600),

@@ -11,6 +11,7 @@ pub mod feed;
 mod finding;
 pub mod ids;
 mod introspect;
+pub mod locks;
 pub mod lookups;
 mod pool;
 mod schema;

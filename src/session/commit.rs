@@ -418,7 +418,9 @@ impl Session {
                 false
             }
             commit::End::Refused(error) => {
-                self.out.extend_from_slice(&error);
+                let sentence = self.sentence_for(&error);
+                self.out
+                    .extend_from_slice(sentence.as_deref().unwrap_or(&error));
                 true
             }
             commit::End::Failed(fault) | commit::End::Unknown(fault) => {

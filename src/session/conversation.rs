@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::config::{self, Limits, Lookup};
 use crate::error::{Fault, SqlState};
-use crate::execute::{Conversation, Copied, End, Interrupted, Told, Twin, canceled_fault};
+use crate::execute::{Conversation, Copied, End, Interrupted, Told, Twin};
 use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
@@ -231,6 +231,8 @@ impl Conversation for Session {
     }
 
     fn put_error(&mut self, error: &[u8]) {
+        let sentence = self.sentence_for(error);
+        let error = sentence.as_deref().unwrap_or(error);
         match self.error_in_series(error) {
             Some(moved) => self.out.extend_from_slice(&moved),
             None => self.out.extend_from_slice(error),
@@ -346,7 +348,7 @@ impl Conversation for Session {
     fn poll_copied(&mut self, cx: &mut Context<'_>) -> Poll<Result<Copied, Interrupted>> {
         loop {
             if self.client.canceled.take() {
-                return Poll::Ready(Err(Interrupted::Fault(canceled_fault())));
+                return Poll::Ready(Err(Interrupted::Fault(self.cancel_fault())));
             }
             if let Some(copied) = self.take_copied()? {
                 return Poll::Ready(Ok(copied));

@@ -632,6 +632,9 @@ impl Session {
     /// Takes a connection that has our settings as the current one.
     pub(crate) fn adopt(&mut self, lease: Lease) {
         if let Some(connection) = lease.peek() {
+            if connection.cancel.holder.get() != self.client.id {
+                lease.lend(self.client.id, self.engine.recently());
+            }
             self.client
                 .targets
                 .borrow_mut()

@@ -252,7 +252,7 @@ impl Session {
                     return Err(Lost(fields.message().to_owned()));
                 }
                 if shown {
-                    self.show_error(frame);
+                    self.show_error_or_sentence(frame);
                     self.fail_series();
                     if let Some(block) = &mut self.block {
                         block.parts.fail();
@@ -379,6 +379,18 @@ impl Session {
                 .map(|(request, hidden, _)| (request, hidden))
         });
         front == Some((Request::Query, true))
+    }
+
+    /// Passes an error on, or what the client is told in its place.
+    fn show_error_or_sentence(&mut self, frame: Frame<'_>) {
+        match self.sentence_for(frame.bytes) {
+            Some(bytes) => self.show_error(Frame {
+                tag: b'E',
+                body: bytes.get(frame::HEADER..).unwrap_or_default(),
+                bytes: &bytes,
+            }),
+            None => self.show_error(frame),
+        }
     }
 
     /// Passes an error on, a statement called as the client calls it.

@@ -17,6 +17,7 @@ mod copy_rows;
 mod copying;
 mod corners;
 mod corpus;
+mod deadlocks;
 mod differential;
 mod directories;
 mod enum_keys;
