@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) lease: Lease,
     /// It is part of the client's block.
     pub(super) joined: bool,
+    /// Its transaction is the statement's own, and ends with it.
+    pub(super) ends: bool,
     reading: Reading,
 }
 
@@ -160,6 +162,14 @@ impl Member {
                 self.push_execute(describe, max)?;
             }
         }
+        self.push_end()
+    }
+
+    /// Ends the transaction behind the statement, where it is the statement's own.
+    fn push_end(&mut self) -> Result<(), Trouble> {
+        if self.ends {
+            self.push_hidden("COMMIT")?;
+        }
         Ok(())
     }
 
@@ -221,7 +231,8 @@ impl Member {
         connection.push_unnamed_parse(&parse, detour);
         frame::write(&mut connection.out, b'B', &[b"\0\0", bind]);
         connection.pipeline.sent(Request::Bind, true, Note::None);
-        self.push_execute(describe, max)
+        self.push_execute(describe, max)?;
+        self.push_end()
     }
 
     /// Queues a Parse made for this shard, as [`Member::push_own_statement`], and has it described.
@@ -757,6 +768,7 @@ impl Member {
                 shard,
                 lease,
                 joined: false,
+                ends: false,
                 reading: Reading {
                     mapping,
                     ..Reading::default()
@@ -818,6 +830,7 @@ async fn open_as<C: Conversation>(
                     shard,
                     lease,
                     joined: joins,
+                    ends: false,
                     reading: Reading::default(),
                 });
                 match (mapping(client, shard).await, members.last_mut()) {

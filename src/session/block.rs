@@ -77,6 +77,8 @@ pub struct Block {
     pub implicit: bool,
     /// BEGIN came in the middle of a text: how the transaction is isolated is the server's to say.
     pub unread: bool,
+    /// Its snapshots are open on every shard, or each of its statements has one of its own.
+    pub settled: bool,
 }
 
 /// Connections that are rolled back and given back in the background when the block ends.
@@ -162,6 +164,7 @@ impl Block {
             cursors: Vec::new(),
             implicit: false,
             unread: false,
+            settled: false,
         }
     }
 

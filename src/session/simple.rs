@@ -214,6 +214,7 @@ impl Session {
             source: Source::Text(text.to_vec()),
             verb: statement.verb,
             effect,
+            reads: !statement.writes,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
         }))))
@@ -254,6 +255,7 @@ impl Session {
             if self.database.twins.is_empty() {
                 return Err(Stop::Fault(Fault::clone(&gather.otherwise)));
             }
+            self.check_snapshots(self.here_or_home())?;
             self.lease(self.here_or_home(), false)?;
         }
         if self
@@ -417,6 +419,7 @@ impl Session {
                 source: Source::Text(text.to_vec()),
                 verb,
                 effect,
+                reads: false,
                 lexing: self.facts().lexing,
                 tenant: self.tenant_value(),
             })))));
@@ -613,6 +616,7 @@ impl Session {
             return Err(Stop::Fault(refuse::ids_within()));
         }
         let shard = self.shard_for_describe(prepared.script.statements.first());
+        self.check_snapshots_for(shard, &prepared)?;
         self.lease(shard, false)?;
         self.note_route(
             &Place::Shard {

@@ -66,6 +66,7 @@ mod search_paths;
 mod shapes;
 mod shared;
 mod sharing;
+mod snapshots;
 mod statistics;
 mod strange_reads;
 mod tenants;
