@@ -134,12 +134,7 @@ impl Keeper {
 
 impl Control {
     /// A connection with a transaction that holds the gate of the home shard as commits do.
-    async fn hold_gate(
-        &self,
-        database: &str,
-        home: &str,
-        wait: Duration,
-    ) -> Result<Object, Fault> {
+    async fn hold_gate(&self, database: &str, home: &str, wait: Duration) -> Result<Object, Fault> {
         let herd = self.databases.get(database);
         let pool = match herd.and_then(|herd| herd.gate.as_ref()) {
             Some(pool) => pool,
@@ -157,8 +152,8 @@ impl Control {
             wait.saturating_mul(2)
         };
         connection.batch(&sql, limit).await?;
-        connection.into_object().ok_or_else(|| {
-            Fault::error(SqlState::INTERNAL, "the gate's connection is gone")
-        })
+        connection
+            .into_object()
+            .ok_or_else(|| Fault::error(SqlState::INTERNAL, "the gate's connection is gone"))
     }
 }

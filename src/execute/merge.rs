@@ -21,9 +21,7 @@ use crate::wire::backend;
 use crate::wire::frame::HEADER;
 
 use super::concat::Columns;
-use super::member::{
-    CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, targets,
-};
+use super::member::{CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, targets};
 use super::pushed::Pushed;
 use super::snapshot::open_parts;
 use super::{Conversation, Trouble, Wide, complete};

@@ -84,7 +84,7 @@ fn rejected() -> Fault {
 
 /// Why a block stays on its shard that has its snapshot there before others could be opened.
 const LATE_SNAPSHOT: &str =
-    "a snapshot from before it was known to need others (consistent_reads: say BEGIN by itself)";
+    "a snapshot of its first shard alone (consistent_reads is set, and it began without BEGIN)";
 
 /// What an open block asks how it is isolated.
 const MODES: &str = "SELECT pg_catalog.current_setting('transaction_isolation'), \

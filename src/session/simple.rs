@@ -365,6 +365,10 @@ impl Session {
             }
             if statement.effect == Effect::Begin {
                 self.check_effect(&statement.effect)?;
+                if self.database.consistent_reads && self.database.topology.shards().len() > 1 {
+                    // Snapshots are opened between it and what follows.
+                    return Err(Stop::Series);
+                }
             }
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));

@@ -12,10 +12,11 @@ use crate::server::pool::Lease;
 use crate::server::statements::Prepared;
 use crate::wire::backend;
 
-use super::{ShardId, Session, Stop};
+use super::{Session, ShardId, Stop};
 
 /// What a transaction tells of itself without taking its snapshot.
-const MODES: &str = "SHOW transaction_isolation;SHOW transaction_read_only;SHOW transaction_deferrable";
+const MODES: &str =
+    "SHOW transaction_isolation;SHOW transaction_read_only;SHOW transaction_deferrable";
 
 /// Whether PostgreSQL takes a snapshot for it (`PlannedStmtRequiresSnapshot` in `pquery.c`).
 pub(super) fn takes_snapshot(statement: &Statement) -> bool {
@@ -91,7 +92,10 @@ impl Session {
         let Some(bound) = self.block.as_ref().map(|block| block.bound) else {
             return Ok(());
         };
-        let is_here = self.block.as_ref().is_some_and(|block| block.sent && !block.joins);
+        let is_here = self
+            .block
+            .as_ref()
+            .is_some_and(|block| block.sent && !block.joins);
         let modes = match self.lease.take().filter(|_| is_here) {
             Some(mut lease) => {
                 let modes = self.ask_shows(&mut lease).await;

@@ -406,10 +406,7 @@ impl World {
             "half of it is committed: {self:?}"
         );
         let sees = |wanted| self.read.contains(&Read::Sees(wanted));
-        assert!(
-            !(sees(true) && sees(false)),
-            "half of it is seen: {self:?}"
-        );
+        assert!(!(sees(true) && sees(false)), "half of it is seen: {self:?}");
         match self.told {
             Some(Outcome::Committed) => assert!(!is(Fate::RolledBack), "{self:?}"),
             Some(Outcome::RolledBack { .. }) => assert!(!is(Fate::Committed), "{self:?}"),

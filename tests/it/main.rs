@@ -36,6 +36,7 @@ mod hostile;
 mod hostile_servers;
 mod ids;
 mod inserting;
+mod isolation;
 mod kinds;
 mod leaks;
 mod leaving;

@@ -18,7 +18,12 @@ fn options(settings: &[&str]) -> Options {
     let mut options = Options::new("transaction");
     options
         .sharded("account", "id", "bigint", "{modulo: all}")
-        .sharded("outer_account", "id", "bigint", "{modulo: [shard_2, shard_3]}")
+        .sharded(
+            "outer_account",
+            "id",
+            "bigint",
+            "{modulo: [shard_2, shard_3]}",
+        )
         .table("everywhere", "reference")
         .set("consistent_reads: true")
         .set("recovery: {every: 1h, age: 1h}");
@@ -108,21 +113,42 @@ fn without_it_half_of_a_commit_is_seen() {
     let bank = Bank::start(&["consistent_reads: false"]);
     let half = bank.leave_half();
     let mut client = bank.herd.connect();
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1150);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1150
+    );
     half.finish();
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
 }
 
 /// Reads of all kinds: what they are, and what they answer once the transfer is whole.
 const READS: [(&str, &str); 8] = [
     ("SELECT sum(balance) FROM account", "1200"),
-    ("SELECT balance FROM account WHERE id < 2 ORDER BY balance", "50 150"),
-    ("SELECT balance FROM account WHERE id IN (0, 1) ORDER BY id", "50 150"),
+    (
+        "SELECT balance FROM account WHERE id < 2 ORDER BY balance",
+        "50 150",
+    ),
+    (
+        "SELECT balance FROM account WHERE id IN (0, 1) ORDER BY id",
+        "50 150",
+    ),
     ("SELECT max(balance) - min(balance) FROM account", "100"),
     ("SELECT avg(balance)::int FROM account WHERE id < 2", "100"),
-    ("SELECT count(*) FROM account a, account b WHERE a.balance + 100 = b.balance", "1"),
-    ("SELECT string_agg(balance::text, ',' ORDER BY id) FROM account WHERE id < 3", "50,150,100"),
-    ("SELECT balance FROM account WHERE balance <> 100 AND id < 2 LIMIT 2", "50 150"),
+    (
+        "SELECT count(*) FROM account a, account b WHERE a.balance + 100 = b.balance",
+        "1",
+    ),
+    (
+        "SELECT string_agg(balance::text, ',' ORDER BY id) FROM account WHERE id < 3",
+        "50,150,100",
+    ),
+    (
+        "SELECT balance FROM account WHERE balance <> 100 AND id < 2 LIMIT 2",
+        "50 150",
+    ),
 ];
 
 fn texts(answer: &Answer) -> String {
@@ -149,14 +175,23 @@ fn no_kind_of_read_sees_half_of_a_commit() {
             let refused = told.expect_err(sql);
             assert_eq!(refused.code, "57014", "{sql}: {refused:?}");
             assert!(refused.detail.contains("shard_1"), "{refused:?}");
-            assert!(refused.hint.contains("consistent_reads_timeout"), "{refused:?}");
+            assert!(
+                refused.hint.contains("consistent_reads_timeout"),
+                "{refused:?}"
+            );
         }
     }
     let copy = "COPY (SELECT balance FROM account WHERE id < 2) TO STDOUT";
     assert_eq!(client.fails(copy).code, "57014");
     // One shard's own snapshot is whole by itself, and costs nothing.
-    assert_eq!(client.value("SELECT balance FROM account WHERE id = 1"), "100");
-    assert_eq!(client.value("SELECT balance FROM account WHERE id = 0"), "50");
+    assert_eq!(
+        client.value("SELECT balance FROM account WHERE id = 1"),
+        "100"
+    );
+    assert_eq!(
+        client.value("SELECT balance FROM account WHERE id = 0"),
+        "50"
+    );
     half.finish();
     for (sql, wanted) in READS {
         assert_eq!(texts(&client.run(sql)), wanted, "{sql}");
@@ -192,7 +227,10 @@ fn a_read_waits_until_recovery_has_ended_the_commit() {
     let bank = Bank::start(&["recovery: {every: 200ms, age: 1s}"]);
     let half = bank.leave_half();
     let mut client = bank.herd.connect();
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
     let gid = &half.gid;
     let left = format!("SELECT count(*) FROM pg_prepared_xacts WHERE gid = '{gid}'");
     assert_eq!(bank.databases.shard(1).value(&left), "0");
@@ -207,32 +245,53 @@ fn a_read_that_waits_can_be_canceled() {
     // It has come to the gate of the other shard.
     let deadline = std::time::Instant::now() + PATIENCE;
     let mut past = bank.databases.shard(1);
-    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'pgherd.gate'::regclass AND NOT granted";
+    let waits =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'pgherd.gate'::regclass AND NOT granted";
     while past.value(waits) == "0" {
         assert!(std::time::Instant::now() < deadline, "it does not wait");
     }
     cancel(bank.herd.port, client.key);
     assert_eq!(client.answer().expect_err("canceled").code, "57014");
     half.finish();
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
 }
 
 #[test]
 fn a_block_that_keeps_its_snapshot_has_it_on_every_shard_from_its_first_statement() {
-    for level in ["REPEATABLE READ", "SERIALIZABLE", "REPEATABLE READ READ ONLY"] {
+    for level in [
+        "REPEATABLE READ",
+        "SERIALIZABLE",
+        "REPEATABLE READ READ ONLY",
+    ] {
         let bank = Bank::start(&[]);
         let mut reader = bank.herd.connect();
         let mut writer = bank.herd.connect();
         reader.run(&format!("BEGIN ISOLATION LEVEL {level}"));
-        assert_eq!(reader.value("SELECT balance FROM account WHERE id = 0"), "100");
+        assert_eq!(
+            reader.value("SELECT balance FROM account WHERE id = 0"),
+            "100"
+        );
         writer.run("BEGIN");
         writer.run("UPDATE account SET balance = balance - 50 WHERE id = 0");
         writer.run("UPDATE account SET balance = balance + 50 WHERE id = 1");
         writer.run("COMMIT");
-        assert_eq!(reader.value("SELECT balance FROM account WHERE id = 1"), "100", "{level}");
-        assert_eq!(number(reader.query("SELECT sum(balance) FROM account")), 1200);
+        assert_eq!(
+            reader.value("SELECT balance FROM account WHERE id = 1"),
+            "100",
+            "{level}"
+        );
+        assert_eq!(
+            number(reader.query("SELECT sum(balance) FROM account")),
+            1200
+        );
         assert_eq!(reader.run("COMMIT").tags, ["COMMIT"]);
-        assert_eq!(reader.value("SELECT balance FROM account WHERE id = 1"), "150");
+        assert_eq!(
+            reader.value("SELECT balance FROM account WHERE id = 1"),
+            "150"
+        );
     }
 }
 
@@ -253,8 +312,17 @@ fn what_shapes_a_block_comes_before_its_snapshot() {
     };
     let set = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
     assert!(look(&["BEGIN", set]));
-    assert!(look(&["BEGIN", "SET LOCAL work_mem = '1MB'", "SHOW work_mem", set, "SAVEPOINT a"]));
-    assert!(look(&["SET default_transaction_isolation = 'repeatable read'", "BEGIN"]));
+    assert!(look(&[
+        "BEGIN",
+        "SET LOCAL work_mem = '1MB'",
+        "SHOW work_mem",
+        set,
+        "SAVEPOINT a"
+    ]));
+    assert!(look(&[
+        "SET default_transaction_isolation = 'repeatable read'",
+        "BEGIN"
+    ]));
     assert!(look(&["BEGIN", "SELECT version()"]));
     assert!(!look(&["BEGIN ISOLATION LEVEL READ COMMITTED"]));
     assert!(!look(&["RESET default_transaction_isolation", "BEGIN"]));
@@ -268,17 +336,32 @@ fn a_snapshot_survives_savepoints_and_sees_what_the_block_writes() {
     client.run("SAVEPOINT pgherd");
     client.run("UPDATE account SET balance = balance + 1 WHERE id = 0");
     client.run("UPDATE account SET balance = balance + 1 WHERE id = 1");
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1202);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1202
+    );
     client.run("ROLLBACK TO SAVEPOINT pgherd");
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
     client.run("UPDATE account SET balance = balance + 1 WHERE id = 2");
     client.run("UPDATE account SET balance = balance - 1 WHERE id = 3");
     assert_eq!(client.value("SHOW lock_timeout"), "0");
     assert_eq!(client.run("COMMIT AND CHAIN").tags, ["COMMIT"]);
-    assert_eq!(client.value("SHOW transaction_isolation"), "repeatable read");
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        client.value("SHOW transaction_isolation"),
+        "repeatable read"
+    );
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
     assert_eq!(client.run("COMMIT").tags, ["COMMIT"]);
-    assert_eq!(client.value("SELECT balance FROM account WHERE id = 2"), "101");
+    assert_eq!(
+        client.value("SELECT balance FROM account WHERE id = 2"),
+        "101"
+    );
 }
 
 #[test]
@@ -288,12 +371,20 @@ fn a_block_that_cannot_have_its_snapshot_in_time_has_failed_and_can_be_repeated(
     let mut client = bank.herd.connect();
     client.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
     client.run("SAVEPOINT a");
-    assert_eq!(client.fails("SELECT balance FROM account WHERE id = 3").code, "57014");
+    assert_eq!(
+        client
+            .fails("SELECT balance FROM account WHERE id = 3")
+            .code,
+        "57014"
+    );
     assert_eq!(client.status, 'E');
     assert_eq!(client.fails("SELECT 1").code, "25P02");
     half.finish();
     client.run("ROLLBACK TO a");
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
     assert_eq!(client.run("COMMIT").tags, ["COMMIT"]);
     let group = [
         parse("", "BEGIN ISOLATION LEVEL REPEATABLE READ", &[]),
@@ -331,14 +422,35 @@ fn a_deferrable_snapshot_of_several_shards_is_refused() {
 fn a_snapshot_taken_before_others_could_be_keeps_its_block_on_its_shard() {
     let bank = Bank::start(&[]);
     let mut client = bank.herd.connect();
-    client.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT balance FROM account WHERE id = 0");
-    client.run("UPDATE account SET balance = balance WHERE id = 4");
-    let refused = client.fails("SELECT balance FROM account WHERE id = 1");
+    let read = |key: i64| {
+        let sql = format!("SELECT balance FROM account WHERE id = {key}");
+        [
+            parse("", &sql, &[]),
+            bind("", "", &[], &[], &[]),
+            execute("", 0),
+        ]
+        .concat()
+    };
+    let group = [read(0), read(1), sync()].concat();
+    client.send(&group);
+    assert_eq!(
+        texts(&client.answer().expect("of two snapshots")),
+        "100 100"
+    );
+    client.run("SET default_transaction_isolation = 'repeatable read'");
+    client.send(&group);
+    let refused = client.answer().expect_err("of one snapshot");
     assert_eq!(refused.code, "0A000", "{refused:?}");
     assert!(refused.message.contains("consistent_reads"), "{refused:?}");
-    client.run("ROLLBACK");
+    assert_eq!(client.status, 'I');
+    // With BEGIN it can be known before.
     client.run("BEGIN; SELECT balance FROM account WHERE id = 0");
-    client.run("SELECT balance FROM account WHERE id = 1");
+    let mut writer = bank.herd.connect();
+    writer.run("UPDATE account SET balance = 0 WHERE id IN (0, 1)");
+    assert_eq!(
+        client.value("SELECT balance FROM account WHERE id = 1"),
+        "100"
+    );
     client.run("COMMIT");
 }
 
@@ -357,11 +469,17 @@ fn a_commit_waits_for_a_read_that_begins_no_longer_than_is_said() {
     };
     let refused = transfer(&mut client).expect_err("the gate is closed");
     assert_eq!(refused.code, "55P03");
-    assert!(refused.hint.contains("consistent_reads_timeout"), "{refused:?}");
+    assert!(
+        refused.hint.contains("consistent_reads_timeout"),
+        "{refused:?}"
+    );
     assert_eq!(client.status, 'I');
     past.run("ROLLBACK");
     assert_eq!(transfer(&mut client).expect("it is open").tags, ["COMMIT"]);
-    assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+    assert_eq!(
+        number(client.query("SELECT sum(balance) FROM account")),
+        1200
+    );
 }
 
 #[test]
@@ -374,7 +492,10 @@ fn clients_can_lock_the_gate_only_as_readers_do() {
         assert_eq!(refused.code, "42501", "{mode}");
         client.run("ROLLBACK");
     }
-    assert_eq!(client.fails("INSERT INTO pgherd.gate DEFAULT VALUES").code, "23514");
+    assert_eq!(
+        client.fails("INSERT INTO pgherd.gate DEFAULT VALUES").code,
+        "23514"
+    );
     assert_eq!(client.fails("TRUNCATE pgherd.gate").code, "42501");
 }
 
