@@ -364,11 +364,7 @@ impl Session {
                 self.check_bound(statement)?;
             }
             if statement.effect == Effect::Begin {
-                self.check_effect(&statement.effect)?;
-                if self.database.consistent_reads && self.database.topology.shards().len() > 1 {
-                    // Snapshots are opened between it and what follows.
-                    return Err(Stop::Series);
-                }
+                self.check_begin_within()?;
             }
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
@@ -447,6 +443,16 @@ impl Session {
             self.send_query(&bytes, script, false);
         } else {
             self.send_query(frame.bytes, script, false);
+        }
+        Ok(())
+    }
+
+    /// Whether BEGIN may be sent with what stands beside it in a text.
+    fn check_begin_within(&self) -> Result<(), Stop> {
+        self.check_effect(&Effect::Begin)?;
+        if self.database.consistent_reads && self.database.topology.shards().len() > 1 {
+            // Snapshots are opened between it and what follows.
+            return Err(Stop::Series);
         }
         Ok(())
     }

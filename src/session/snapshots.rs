@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
-use crate::execute::{Interrupted, open_block};
+use crate::execute::{Conversation as _, Interrupted, open_block};
 use crate::planner::plan::{Effect, Statement};
 use crate::server::connection::ServerConnection;
 use crate::server::hidden::read_until_ready;
@@ -96,22 +96,22 @@ impl Session {
             .block
             .as_ref()
             .is_some_and(|block| block.sent && !block.joins);
-        let modes = match self.lease.take().filter(|_| is_here) {
-            Some(mut lease) => {
-                let modes = self.ask_shows(&mut lease).await;
-                self.lease = Some(lease);
-                modes
+        if !is_here {
+            self.park_current();
+        }
+        let modes = if let Some(mut lease) = self.lease.take() {
+            let modes = self.ask_shows(&mut lease).await;
+            self.lease = Some(lease);
+            modes
+        } else {
+            let mut lease = self.take_joined(shard).await?;
+            let modes = self.ask_shows(&mut lease).await;
+            self.return_joined(lease);
+            if let Some(block) = &mut self.block {
+                block.bound = bound;
+                block.joins = true;
             }
-            None => {
-                let mut lease = self.take_joined(shard).await?;
-                let modes = self.ask_shows(&mut lease).await;
-                self.return_joined(lease);
-                if let Some(block) = &mut self.block {
-                    block.bound = bound;
-                    block.joins = true;
-                }
-                modes
-            }
+            modes
         };
         let modes = modes?;
         let is = |at: usize, wanted: &str| modes.get(at).is_some_and(|mode| mode == wanted);

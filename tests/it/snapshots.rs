@@ -509,3 +509,21 @@ fn a_shard_that_cannot_prepare_has_no_consistent_reads() {
     let (told, passes) = crate::operating::check_offline(&path);
     assert!(!passes && told.contains("two_phase"), "{told}");
 }
+
+#[test]
+fn a_client_that_keeps_its_connections_keeps_them_with_its_snapshots() {
+    for mode in ["session", "transaction"] {
+        let bank = Bank::start(&[&format!("pool_mode: {mode}")]);
+        let mut client = bank.herd.connect();
+        client.run("CREATE TEMP TABLE mine (k int)");
+        for level in ["REPEATABLE READ", "READ COMMITTED"] {
+            client.run("INSERT INTO mine VALUES (1)");
+            client.run(&format!("BEGIN ISOLATION LEVEL {level}"));
+            assert_eq!(client.value("SELECT balance FROM account WHERE id = 1"), "100");
+            assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+            client.run("COMMIT");
+            assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+        }
+        assert_eq!(client.value("SELECT count(*) FROM mine"), "2");
+    }
+}
