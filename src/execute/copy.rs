@@ -183,6 +183,7 @@ pub(super) async fn insert<C: Conversation>(
         effect: Effect::CopyIn {
             types: Arc::from([]),
         },
+        reads: false,
         lexing: wide.lexing,
         tenant: None,
     };

@@ -33,6 +33,8 @@ pub(super) struct Member {
     pub(super) joined: bool,
     /// What the portal of the client's statement is called here.
     pub(super) portal: Vec<u8>,
+    /// Its transaction is the statement's own, and ends with it.
+    pub(super) ends: bool,
     reading: Reading,
 }
 
@@ -162,6 +164,14 @@ impl Member {
                 self.push_execute(describe, max)?;
             }
         }
+        self.push_end()
+    }
+
+    /// Ends the transaction behind the statement, where it is the statement's own.
+    fn push_end(&mut self) -> Result<(), Trouble> {
+        if self.ends {
+            self.push_hidden("COMMIT")?;
+        }
         Ok(())
     }
 
@@ -230,7 +240,8 @@ impl Member {
         connection.push_unnamed_parse(&parse, detour);
         frame::write(&mut connection.out, b'B', &[&portal, b"\0\0", bind]);
         connection.pipeline.sent(Request::Bind, true, Note::None);
-        self.push_execute(describe, max)
+        self.push_execute(describe, max)?;
+        self.push_end()
     }
 
     /// Queues a Parse made for this shard, as [`Member::push_own_statement`], and has it described.
@@ -773,6 +784,7 @@ impl Member {
                 lease,
                 joined: false,
                 portal: Vec::new(),
+                ends: false,
                 reading: Reading {
                     mapping,
                     ..Reading::default()
@@ -835,6 +847,7 @@ async fn open_as<C: Conversation>(
                     lease,
                     joined: joins,
                     portal: Vec::new(),
+                    ends: false,
                     reading: Reading::default(),
                 });
                 match (mapping(client, shard).await, members.last_mut()) {

@@ -15,6 +15,9 @@ mod insert;
 mod member;
 mod merge;
 mod pushed;
+mod snapshot;
+
+pub(crate) use snapshot::open_block;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -47,6 +50,8 @@ pub(crate) struct Wide {
     pub(crate) source: Source,
     pub(crate) verb: &'static str,
     pub(crate) effect: Effect,
+    /// It is proven free of side effects.
+    pub(crate) reads: bool,
     /// How its text is read.
     pub(crate) lexing: Lexing,
     /// The tenant it is confined to, for rows that are looked at one by one.
@@ -179,6 +184,18 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe.
     async fn can_decide(&mut self) -> Result<bool, Interrupted>;
+
+    /// Whether reads over several shards are to see each commit on several shards whole or not at all.
+    fn reads_consistently(&self) -> bool;
+
+    /// Has made what such reads need on the shards.
+    ///
+    /// # Errors
+    /// They cannot commit in two phases, without which no read is consistent; the client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn check_gate(&mut self) -> Result<(), Interrupted>;
 
     /// Commits what these have carried out for one statement, in two phases.
     ///

@@ -81,6 +81,8 @@ pub struct Block {
     pub implicit: bool,
     /// BEGIN came in the middle of a text: how the transaction is isolated is the server's to say.
     pub unread: bool,
+    /// Its snapshots are open on every shard, or each of its statements has one of its own.
+    pub settled: bool,
 }
 
 /// A twin that has the rows of a cursor or portal until the block ends, or that is closed.
@@ -179,6 +181,7 @@ impl Block {
             twins: Vec::new(),
             implicit: false,
             unread: false,
+            settled: false,
         }
     }
 

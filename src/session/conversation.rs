@@ -186,6 +186,21 @@ impl Conversation for Session {
         Ok(matches!(known, Some(Ok(()))))
     }
 
+    fn reads_consistently(&self) -> bool {
+        self.database.consistent_reads
+    }
+
+    async fn check_gate(&mut self) -> Result<(), Interrupted> {
+        let generation = self.database.generation;
+        if self.database.shared.two_phase.known(generation).is_none() {
+            self.ask_two_phase().await?;
+        }
+        match self.database.shared.two_phase.known(generation) {
+            Some(Err(fault)) => Err(Interrupted::Fault(fault)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
     async fn commit(&mut self, leases: Vec<Lease>) -> Committed {
         self.commit_statement(leases).await
     }

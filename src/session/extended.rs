@@ -345,6 +345,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.wait_for_replies()?;
         self.check_types(shard, Some(prepared))?;
+        self.check_snapshots_for(shard, prepared)?;
         self.lease(shard, false)?;
         self.flush_pending(None);
         let name = self.ensure_prepared(prepared, false);
@@ -533,6 +534,10 @@ impl Session {
         }
         let shard = self.shard_of_pending();
         self.check_types(shard, None)?;
+        if let Some((prepared, _)) = self.pending.first() {
+            let prepared = Rc::clone(prepared);
+            self.check_snapshots_for(shard, &prepared)?;
+        }
         self.lease(shard, false)?;
         self.flush_pending(None);
         Ok(())
@@ -739,6 +744,7 @@ impl Session {
                 },
                 verb: statement.verb,
                 effect,
+                reads: !statement.writes,
                 lexing: prepared.reading.lexing,
                 tenant: self.tenant_value(),
             },
@@ -851,6 +857,7 @@ impl Session {
         }
         let shard = self.here_or_home();
         self.check_unread_bind(shard, bind)?;
+        self.check_snapshots(shard)?;
         self.note_write(shard)?;
         if self.minds_cache() {
             self.before_anything()?;
@@ -913,6 +920,7 @@ impl Session {
                     .and_then(|statement| self.cursor_shard(statement, prepared.text()))
                     .unwrap_or_else(|| self.shard_for_describe(statement));
                 self.check_types(shard, Some(&prepared))?;
+                self.check_snapshots_for(shard, &prepared)?;
                 self.lease(shard, false)?;
                 self.flush_pending(Some(&prepared));
                 let mut target = vec![b'S'];

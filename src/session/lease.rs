@@ -14,7 +14,7 @@ use crate::server::statements::Prepared;
 use crate::wire::backend::Status;
 
 use super::client::Activity;
-use super::{Session, Stop};
+use super::{Session, Stop, snapshots};
 
 /// The values of a statement that SQL EXECUTE runs.
 struct Executed<'a> {
@@ -383,6 +383,9 @@ impl Session {
     pub(crate) fn note_use(&mut self, shard: ShardId, statement: &Statement) -> Result<(), Stop> {
         if self.block.is_none() || self.status() == Status::Failed || self.is_twin(shard) {
             return Ok(());
+        }
+        if snapshots::takes_snapshot(statement) {
+            self.check_snapshots(shard)?;
         }
         let limit = planner::unpreparable(statement);
         if statement.writes {

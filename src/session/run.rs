@@ -663,6 +663,7 @@ impl Session {
             return Ok(());
         }
         let shard = self.here_or_home();
+        self.check_snapshots(shard)?;
         self.note_write(shard)?;
         if self.minds_cache() {
             self.before_anything()?;
@@ -720,6 +721,7 @@ impl Session {
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Modes => self.ask_modes().await,
+            Stop::Snapshots(shard) => self.open_snapshots(shard).await,
             Stop::TwoPhase => self.ask_two_phase().await,
             Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,

@@ -215,6 +215,7 @@ impl Session {
             source: Source::Text(text.to_vec()),
             verb: statement.verb,
             effect,
+            reads: !statement.writes,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
         }))))
@@ -261,6 +262,7 @@ impl Session {
             if self.database.twins.is_empty() {
                 return Err(Stop::Fault(Fault::clone(&gather.otherwise)));
             }
+            self.check_snapshots(self.here_or_home())?;
             self.lease(self.here_or_home(), false)?;
         }
         if self
@@ -374,7 +376,7 @@ impl Session {
                 self.check_bound(statement)?;
             }
             if statement.effect == Effect::Begin {
-                self.check_effect(&statement.effect)?;
+                self.check_begin_within()?;
             }
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
@@ -417,21 +419,7 @@ impl Session {
             if self.block.is_some() || self.transaction_is_open() {
                 return Err(Stop::Series);
             }
-            self.wait_for_replies()?;
-            let place = Place::Wide(route);
-            self.note_route(&place, &effect);
-            self.tally(script, &effect);
-            let Place::Wide(route) = place else {
-                return Ok(());
-            };
-            return Err(Stop::Task(Box::new(Task::Wide(Box::new(Wide {
-                route,
-                source: Source::Text(text.to_vec()),
-                verb,
-                effect,
-                lexing: self.facts().lexing,
-                tenant: self.tenant_value(),
-            })))));
+            return self.run_beside_others(text, script, verb, effect, route);
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         for statement in statements {
@@ -452,6 +440,43 @@ impl Session {
             self.send_query(&bytes, script, false);
         } else {
             self.send_query(frame.bytes, script, false);
+        }
+        Ok(())
+    }
+
+    /// Sends a text to every shard.
+    fn run_beside_others(
+        &mut self,
+        text: &[u8],
+        script: &Rc<Script>,
+        verb: &'static str,
+        effect: Effect,
+        route: Route,
+    ) -> Result<(), Stop> {
+        self.wait_for_replies()?;
+        let place = Place::Wide(route);
+        self.note_route(&place, &effect);
+        self.tally(script, &effect);
+        let Place::Wide(route) = place else {
+            return Ok(());
+        };
+        Err(Stop::Task(Box::new(Task::Wide(Box::new(Wide {
+            route,
+            source: Source::Text(text.to_vec()),
+            verb,
+            effect,
+            reads: false,
+            lexing: self.facts().lexing,
+            tenant: self.tenant_value(),
+        })))))
+    }
+
+    /// Whether BEGIN may be sent with what stands beside it in a text.
+    fn check_begin_within(&self) -> Result<(), Stop> {
+        self.check_effect(&Effect::Begin)?;
+        if self.database.consistent_reads && self.database.topology.shards().len() > 1 {
+            // Snapshots are opened between it and what follows.
+            return Err(Stop::Series);
         }
         Ok(())
     }
@@ -625,6 +650,7 @@ impl Session {
             return Err(Stop::Fault(refuse::ids_within()));
         }
         let shard = self.shard_for_describe(prepared.script.statements.first());
+        self.check_snapshots_for(shard, &prepared)?;
         self.lease(shard, false)?;
         self.note_route(
             &Place::Shard {
