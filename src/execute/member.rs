@@ -915,9 +915,7 @@ async fn commit_as_one<C: Conversation>(
     client.forget_targets();
     let mut lost: Vec<ShardId> = members.iter().map(|member| member.shard).collect();
     let leases = members.drain(..).map(|member| member.lease).collect();
-    let Some(committed) = client.commit(leases).await else {
-        return Err(gone());
-    };
+    let committed = client.commit(leases).await;
     for lease in committed.leases {
         lost.retain(|shard| *shard != lease.pool().target.shard);
         client.give_back(lease);

@@ -183,12 +183,11 @@ pub(crate) trait Conversation {
     /// Safe.
     async fn check_gate(&mut self) -> Result<(), Interrupted>;
 
-    /// Commits what these have carried out for one statement, in two phases. `None` where that failed beyond
-    /// telling.
+    /// Commits what these have carried out for one statement, in two phases.
     ///
     /// # Cancel safety
     /// Safe: it goes on.
-    async fn commit(&mut self, leases: Vec<Lease>) -> Option<Committed>;
+    async fn commit(&mut self, leases: Vec<Lease>) -> Committed;
 
     /// Counts what was fetched for a statement that is finished on a twin.
     fn count_gathered(&self, rows: u64, bytes: u64);

@@ -256,13 +256,17 @@ impl Session {
     }
 
     /// Takes note of what a commit has left to be done.
-    pub(crate) fn note_committed(&self, committed: &Committed) {
+    fn note_committed(&mut self, committed: &Committed) {
         let decided = &self.database.shared.decided;
         if let Some((decider, gid)) = &committed.forget {
             decided.forget(decider, gid);
         }
         if committed.leaves_some {
             decided.ask();
+        }
+        if committed.leaves_some || matches!(committed.end, commit::End::Unknown(_)) {
+            // What is not seen yet will be.
+            self.abandon_write();
         }
     }
 
@@ -292,7 +296,6 @@ impl Session {
                 two_phase: false,
             }
         };
-        self.note_committed(&committed);
         let is_lost = committed.leases.len() < kept;
         let done = matches!(committed.end, commit::End::Committed);
         for mut lease in committed.leases {
@@ -321,10 +324,6 @@ impl Session {
                 self.database.schema_changed();
             }
         }
-        if committed.leaves_some || matches!(committed.end, commit::End::Unknown(_)) {
-            // What is not seen yet will be.
-            self.abandon_write();
-        }
         self.hold_answer();
         self.out.extend_from_slice(&committed.notices);
         self.tell_end(ending, commits, committed.end, &block);
@@ -343,9 +342,14 @@ impl Session {
             })
             .collect();
         let preferred = self.decider(block, &parts);
+        self.commit(parts, preferred).await
+    }
+
+    /// Commits, whether the client stays or not.
+    async fn commit(&mut self, parts: Vec<Participant>, preferred: Option<usize>) -> Committed {
         let naming = self.naming();
         let work = async move { commit::commit(parts, preferred, &naming).await };
-        match tokio::task::spawn_local(work).await {
+        let committed = match tokio::task::spawn_local(work).await {
             Ok(committed) => committed,
             Err(error) => {
                 tracing::error!(%error, "a commit failed");
@@ -361,12 +365,13 @@ impl Session {
                     two_phase: true,
                 }
             }
-        }
+        };
+        self.note_committed(&committed);
+        committed
     }
 
-    /// Commits what one statement has done on several shards, in a transaction of its own. `None` where the shards
-    /// cannot commit in two phases.
-    pub(crate) async fn commit_statement(&mut self, leases: Vec<Lease>) -> Option<Committed> {
+    /// Commits what one statement has done on several shards, in a transaction of its own.
+    pub(crate) async fn commit_statement(&mut self, leases: Vec<Lease>) -> Committed {
         let parts: Vec<Participant> = leases
             .into_iter()
             .map(|lease| Participant {
@@ -375,18 +380,11 @@ impl Session {
                 lease,
             })
             .collect();
-        let naming = self.naming();
         let home = self.database.topology.home();
         let preferred = parts
             .iter()
             .position(|part| part.lease.pool().target.shard == home);
-        let work = async move { commit::commit(parts, preferred, &naming).await };
-        let committed = tokio::task::spawn_local(work).await.ok()?;
-        self.note_committed(&committed);
-        if committed.leaves_some {
-            self.abandon_write();
-        }
-        Some(committed)
+        self.commit(parts, preferred).await
     }
 
     /// A role that ends with the transaction prepares it, and could not commit it then: what is deferred

@@ -171,7 +171,7 @@ impl Conversation for Session {
         }
     }
 
-    async fn commit(&mut self, leases: Vec<Lease>) -> Option<Committed> {
+    async fn commit(&mut self, leases: Vec<Lease>) -> Committed {
         self.commit_statement(leases).await
     }
 

@@ -788,7 +788,6 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
-        self.hold_commit();
         let result = match task {
             Task::Wide(wide) => self.run_wide(*wide).await,
             Task::End(ending) => self.end_everywhere(ending).await,

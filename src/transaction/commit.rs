@@ -155,8 +155,9 @@ pub async fn commit(
             None => End::Failed(lost(&name(by), "it did not answer")),
         },
         Some(Outcome::Unknown { by }) => End::Unknown(unknown(&name(by))),
-        None => End::Failed(Fault::error(
-            SqlState::INTERNAL,
+        // The machine has an outcome when it orders nothing more.
+        None => End::Unknown(Fault::error(
+            SqlState::TRANSACTION_OUTCOME_UNKNOWN,
             "a commit on several shards did not end",
         )),
     };

@@ -519,10 +519,19 @@ fn a_client_that_keeps_its_connections_keeps_them_with_its_snapshots() {
         for level in ["REPEATABLE READ", "READ COMMITTED"] {
             client.run("INSERT INTO mine VALUES (1)");
             client.run(&format!("BEGIN ISOLATION LEVEL {level}"));
-            assert_eq!(client.value("SELECT balance FROM account WHERE id = 1"), "100");
-            assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+            assert_eq!(
+                client.value("SELECT balance FROM account WHERE id = 1"),
+                "100"
+            );
+            assert_eq!(
+                number(client.query("SELECT sum(balance) FROM account")),
+                1200
+            );
             client.run("COMMIT");
-            assert_eq!(number(client.query("SELECT sum(balance) FROM account")), 1200);
+            assert_eq!(
+                number(client.query("SELECT sum(balance) FROM account")),
+                1200
+            );
         }
         assert_eq!(client.value("SELECT count(*) FROM mine"), "2");
     }
