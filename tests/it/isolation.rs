@@ -619,7 +619,12 @@ fn survive(consistent: bool, kills: bool) -> (Recorder, Seen) {
             } else {
                 left
             };
-            deaths += usize::from(other.wait(limit).is_some());
+            if kills && other.wait(limit).is_none() {
+                // It did not come as far as that.
+                other.signal("KILL");
+            }
+            let ended = other.wait(if kills { PATIENCE } else { limit });
+            deaths += usize::from(ended.is_some());
             proxies.ports.write().expect("no panic").pop();
             if !kills {
                 proxies.over.store(true, Ordering::Relaxed);
