@@ -27,7 +27,7 @@
 //! it waits for itself. That a commit has the home shard's lock is for progress alone: where the home shard is
 //! out of reach, commits go on without it.
 //!
-//! One connection holds it for all commits of a proxy that begin within [`SHARED_FOR`]; the next ones
+//! One connection holds it for all commits of a proxy that begin within a few milliseconds; the next ones
 //! queue behind reads that have come meanwhile.
 
 use std::sync::{Arc, Weak};

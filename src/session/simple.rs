@@ -375,9 +375,7 @@ impl Session {
             if !advanced {
                 self.check_bound(statement)?;
             }
-            if statement.effect == Effect::Begin {
-                self.check_begin_within()?;
-            }
+            self.check_begin_within(statement)?;
             if Session::is_answered_here(statement) {
                 return Err(Stop::Fault(mixed_fault(statement)));
             }
@@ -471,9 +469,12 @@ impl Session {
         })))))
     }
 
-    /// Whether BEGIN may be sent with what stands beside it in a text.
-    fn check_begin_within(&self) -> Result<(), Stop> {
-        self.check_effect(&Effect::Begin)?;
+    /// Whether a statement, if it is BEGIN, may be sent with what stands beside it in a text.
+    fn check_begin_within(&self, statement: &Statement) -> Result<(), Stop> {
+        if statement.effect != Effect::Begin {
+            return Ok(());
+        }
+        self.check_effect(&statement.effect)?;
         if self.database.consistent_reads && self.database.topology.shards().len() > 1 {
             // Snapshots are opened between it and what follows.
             return Err(Stop::Series);

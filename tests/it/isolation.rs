@@ -229,14 +229,14 @@ fn transact(
     client: &mut Client,
     recorder: &Recorder,
     process: usize,
-    ops: Vec<Op>,
+    ops: &[Op],
     begin: &str,
 ) -> &'static str {
-    recorder.note("invoke", process, &ops);
+    recorder.note("invoke", process, ops);
     let mut done = Vec::new();
     let run = |client: &mut Client, done: &mut Vec<Op>| -> Result<(), ServerError> {
         client.query(begin)?;
-        for op in &ops {
+        for op in ops {
             match op {
                 Op::Append(list, item) => {
                     let sql =
@@ -256,7 +256,7 @@ fn transact(
     };
     if let Err(error) = run(client, &mut done) {
         assert!(is_expected(&error), "{error:?}");
-        recorder.note("fail", process, &ops);
+        recorder.note("fail", process, ops);
         return if client.query("ROLLBACK").is_ok() {
             "fail"
         } else {
@@ -270,12 +270,12 @@ fn transact(
             "ok"
         }
         Err(error) if error.code.is_empty() || error.code == "08007" => {
-            recorder.note("info", process, &ops);
+            recorder.note("info", process, ops);
             "unknown"
         }
         Err(error) => {
             assert!(is_expected(&error), "{error:?}");
-            recorder.note("fail", process, &ops);
+            recorder.note("fail", process, ops);
             "fail"
         }
     }
@@ -353,7 +353,7 @@ fn append_and_read(proxies: &Proxies, recorder: &Recorder, style: Style, seed: u
                 ops.push(recorder.append(list));
                 ops.push(recorder.append(*other.expect("lists of several shards")));
             }
-            transact(&mut client, recorder, process, ops, &begin)
+            transact(&mut client, recorder, process, &ops, &begin)
         };
         match end {
             "ok" | "fail" => current = Some(client),
@@ -619,7 +619,12 @@ fn survive(consistent: bool, kills: bool) -> (Recorder, Seen) {
             } else {
                 left
             };
-            deaths += usize::from(other.wait(limit).is_some());
+            if kills && other.wait(limit).is_none() {
+                // It did not come as far as that.
+                other.signal("KILL");
+            }
+            let ended = other.wait(if kills { PATIENCE } else { limit });
+            deaths += usize::from(ended.is_some());
             proxies.ports.write().expect("no panic").pop();
             if !kills {
                 proxies.over.store(true, Ordering::Relaxed);
