@@ -57,6 +57,8 @@ pub struct Config {
     pub gather: Gather,
     /// Whether a transaction may write on several shards.
     pub two_phase: bool,
+    /// Whether reads over several shards see each commit on several shards whole or not at all.
+    pub consistent_reads: bool,
     pub recovery: Recovery,
     /// Where answers of cached tables are kept.
     pub cache: Cache,
@@ -265,6 +267,9 @@ pub struct Limits {
     pub plan_cache_size: u64,
     /// Rows of one directory that are kept.
     pub max_directory_rows: usize,
+    /// How long a read over several shards waits for commits, and a commit for such reads, where reads are
+    /// consistent; zero is no limit.
+    pub consistent_reads_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -297,6 +302,7 @@ impl Default for Limits {
             max_multi_bytes: 256 << 20,
             plan_cache_size: 64 << 20,
             max_directory_rows: 100_000,
+            consistent_reads_timeout: s(60),
         }
     }
 }

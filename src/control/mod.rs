@@ -9,6 +9,7 @@ pub mod decisions;
 mod directories;
 pub mod feed;
 mod finding;
+pub mod gate;
 pub mod ids;
 mod introspect;
 pub mod locks;
@@ -56,6 +57,8 @@ pub struct Control {
 struct Herd {
     /// By the shard's name.
     shards: BTreeMap<String, Pool>,
+    /// To the home shard, for commits that hold the gate there.
+    gate: Option<Pool>,
     /// Those of the twins, in their order.
     twins: Vec<twins::Place>,
     /// Whom they log in as.
@@ -92,8 +95,18 @@ impl Control {
                     &config.limits,
                 )
             });
+            let gate = home.filter(|_| config.consistent_reads).map(|shard| {
+                Pool::new(
+                    format!("shard \"{}\"", shard.name),
+                    &shard.primary,
+                    role.clone(),
+                    connector,
+                    &config.limits,
+                )
+            });
             let herd = Herd {
                 shards: pools.collect(),
+                gate,
                 twins: twins::places(config, database, &role, connector),
                 role,
                 passwords,

@@ -203,6 +203,7 @@ impl Session {
             | Route::AnyShard
             | Route::Concat(..)
             | Route::Gather(_)
+            | Route::InsertGathered(..)
             | Route::CopySplit(_)
             | Route::Broadcast { .. } => Err(refuse::unclaimed(&keyed.table)),
         }
@@ -246,6 +247,7 @@ impl Session {
                 | Stop::EndGroup
                 | Stop::Imply
                 | Stop::Modes
+                | Stop::Snapshots(_)
                 | Stop::TwoPhase
                 | Stop::Series
                 | Stop::Refusal(_)

@@ -1,9 +1,10 @@
 //! The end of a block that is open on several shards, and what it takes to have one.
 
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::control::gate::Keeper;
 use crate::error::{Fault, Severity, SqlState};
 use crate::execute::{Conversation as _, End, Interrupted, Source, Wide};
 use crate::placement::ShardId;
@@ -81,6 +82,10 @@ fn rejected() -> Fault {
     .hint("Set cross_shard_writes to two_phase, or commit before writing on another shard.")
 }
 
+/// Why a block stays on its shard that has its snapshot there before others could be opened.
+const LATE_SNAPSHOT: &str =
+    "a snapshot of its first shard alone (consistent_reads is set, and it began without BEGIN)";
+
 /// What an open block asks how it is isolated.
 const MODES: &str = "SELECT pg_catalog.current_setting('transaction_isolation'), \
     pg_catalog.current_setting('transaction_read_only'), \
@@ -103,6 +108,8 @@ impl Session {
         block.bound = true;
         block.here = Some(shard);
         block.wrote.insert(shard);
+        // If it keeps a snapshot, it has it here already.
+        block.unread = self.database.consistent_reads;
         self.block = Some(Box::new(block));
     }
 
@@ -180,6 +187,9 @@ impl Session {
         );
         block.begin = begin.into_bytes();
         block.unread = false;
+        if self.database.consistent_reads && isolation != "read committed" {
+            block.alone = Some(LATE_SNAPSHOT);
+        }
         Ok(())
     }
 
@@ -191,10 +201,10 @@ impl Session {
             self.database.shared.two_phase.remember(generation, said);
             return Ok(());
         }
-        let shared = std::sync::Arc::clone(&self.engine.shared);
+        let shared = Arc::clone(&self.engine.shared);
         let name = self.database.name.clone();
         let asking = self.engine.shared.control_runtime.spawn(async move {
-            let control = std::sync::Arc::clone(&shared.snapshot.load().control);
+            let control = Arc::clone(&shared.snapshot.load().control);
             control.two_phase(&name).await
         });
         let said = self
@@ -217,7 +227,22 @@ impl Session {
             deployment: self.database.deployment.to_string(),
             database: self.database.name.clone(),
             query_timeout: self.database.limits.query_timeout,
+            gate_wait: self.database.limits.consistent_reads_timeout,
+            keeper: self.keeper(),
         }
+    }
+
+    /// What holds the home shard's gate, where reads are consistent.
+    fn keeper(&self) -> Option<Keeper> {
+        let database = &self.database;
+        database.consistent_reads.then(|| Keeper {
+            runtime: self.engine.shared.control_runtime.clone(),
+            gate: Arc::clone(&database.shared.gate),
+            control: Arc::clone(&self.engine.shared.snapshot.load().control),
+            database: database.name.clone(),
+            home: database.topology.name(database.topology.home()).to_owned(),
+            wait: database.limits.consistent_reads_timeout,
+        })
     }
 
     /// Which participant decides rather than others: what keeps a transaction from being prepared is mostly
@@ -253,6 +278,10 @@ impl Session {
         };
         let mut leases = std::mem::take(&mut block.parts.0);
         leases.extend(self.lease.take());
+        let leases: Vec<Lease> = leases
+            .into_iter()
+            .filter_map(|lease| block.end_twin(lease))
+            .collect();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);
         self.client.server_id.set(None);

@@ -60,12 +60,25 @@ impl Twin for OnTwin {
     }
 }
 
+/// The client's own block waits for what it holds itself.
+fn all_kept() -> Fault {
+    Fault::error(
+        SqlState::TOO_MANY_CONNECTIONS,
+        "every twin has the rows of an open cursor or portal of this transaction",
+    )
+    .hint("Close a cursor, or raise gather.twins and run pgherd setup.")
+}
+
 impl Conversation for Session {
     type Twin = OnTwin;
 
     async fn take_twin(&mut self) -> Result<Option<OnTwin>, Interrupted> {
         if self.database.twins.is_empty() {
             return Ok(None);
+        }
+        let kept = self.block.as_ref().map_or(0, |block| block.twins.len());
+        if kept >= self.database.twins.len() {
+            return Err(Interrupted::Fault(all_kept()));
         }
         let twins = Arc::clone(&self.database.shared.twins);
         let user = self.identity.user.clone();
@@ -98,6 +111,23 @@ impl Conversation for Session {
             let shard = ShardId(shard.unwrap_or(u16::MAX));
             OnTwin { turn, shard }
         }))
+    }
+
+    fn savepoints(&self) -> Option<Vec<String>> {
+        let block = self.block.as_ref().filter(|block| !block.implicit)?;
+        let names = block.savepoints.iter().map(|(name, _)| name.clone());
+        Some(names.collect())
+    }
+
+    fn keep_twin(
+        &mut self,
+        lease: Lease,
+        twin: OnTwin,
+        last: String,
+        portal: Option<&[u8]>,
+        text: &[u8],
+    ) {
+        Session::keep_twin(self, (lease, twin.turn, last), portal, text);
     }
 
     fn lend_block(&mut self) -> Option<Lease> {
@@ -154,6 +184,21 @@ impl Conversation for Session {
         }
         let known = self.database.shared.two_phase.known(generation);
         Ok(matches!(known, Some(Ok(()))))
+    }
+
+    fn reads_consistently(&self) -> bool {
+        self.database.consistent_reads
+    }
+
+    async fn check_gate(&mut self) -> Result<(), Interrupted> {
+        let generation = self.database.generation;
+        if self.database.shared.two_phase.known(generation).is_none() {
+            self.ask_two_phase().await?;
+        }
+        match self.database.shared.two_phase.known(generation) {
+            Some(Err(fault)) => Err(Interrupted::Fault(fault)),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     async fn commit(&mut self, leases: Vec<Lease>) -> Committed {
@@ -263,6 +308,19 @@ impl Conversation for Session {
             self.flush_all().await?;
             poll_fn(|cx| self.poll_more(cx)).await?;
         }
+    }
+
+    fn unread(&mut self, tag: u8, body: &[u8]) {
+        let mut input = Vec::new();
+        frame::write(&mut input, tag, &[body]);
+        input.append(&mut self.input);
+        self.input = input;
+    }
+
+    fn has_portal(&self, name: &[u8]) -> bool {
+        let mut cursors = self.block.iter().flat_map(|block| &block.cursors);
+        self.portals.iter().any(|(known, _)| **known == *name)
+            || cursors.any(|(known, _)| known.as_bytes() == name)
     }
 
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {

@@ -20,6 +20,7 @@ use crate::cache::Cache;
 use crate::cache::key::Key;
 use crate::config::{self, Config, Limits, PoolMode, Twin};
 use crate::control::Control;
+use crate::control::gate::Gate;
 use crate::error::Fault;
 use crate::metrics::counters::EngineCounters;
 use crate::metrics::view::{Detail, Snapshot as View};
@@ -74,6 +75,8 @@ pub struct SharedDatabase {
     pub ids: IdBlocks,
     /// Whether its shards can commit in two phases.
     pub two_phase: TwoPhase,
+    /// What its commits in two phases hold while they are under way.
+    pub gate: Arc<Gate>,
     /// What commits in two phases have left to be done.
     pub decided: Arc<Decided>,
     /// Whether deadlocks over several shards are to be looked for.
@@ -511,6 +514,8 @@ pub struct Database {
     pub(crate) gather: config::Gather,
     /// Whether a transaction may write on several shards.
     pub(crate) two_phase: bool,
+    /// Whether reads over several shards see each commit on several shards whole or not at all.
+    pub(crate) consistent_reads: bool,
     /// Whose prepared transactions are ours.
     pub(crate) deployment: Rc<str>,
     pub generation: u64,

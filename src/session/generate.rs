@@ -263,6 +263,7 @@ impl Session {
                 | Stop::EndGroup
                 | Stop::Imply
                 | Stop::Modes
+                | Stop::Snapshots(_)
                 | Stop::TwoPhase
                 | Stop::Series
                 | Stop::Refusal(_)

@@ -40,6 +40,7 @@ pub mod run;
 mod series;
 pub mod serve;
 pub mod simple;
+mod snapshots;
 pub mod start;
 pub mod startup;
 pub mod temporary;
@@ -89,6 +90,8 @@ pub(crate) enum Stop {
     Imply,
     /// How the open block is isolated must be asked before another shard joins it.
     Modes,
+    /// The block's snapshots must be opened before this shard is used, if it keeps them.
+    Snapshots(ShardId),
     /// Whether the shards can commit in two phases must be asked.
     TwoPhase,
     /// The statements of a text are to be run one after the other.

@@ -910,7 +910,7 @@ impl Session {
     }
 
     /// Has the parts of an open block that wait do the same as the current connection.
-    fn tell_parts(&mut self, sql: &str) {
+    pub(crate) fn tell_parts(&mut self, sql: &str) {
         if let Some(block) = &mut self.block {
             block
                 .parts
@@ -920,7 +920,15 @@ impl Session {
 
     /// A SET TRANSACTION or SET CONSTRAINTS was carried out: it holds for all parts of the block.
     pub(crate) fn keep_mode(&mut self, text: &str) {
-        self.tell_parts(text);
+        let shards = self.database.topology.shards().len();
+        if let Some(block) = &mut self.block {
+            // A twin has no constraints, and is no part of the transaction.
+            block.parts.tell(|connection| {
+                if usize::from(connection.shard.0) < shards {
+                    connection.push_hidden_query(text);
+                }
+            });
+        }
         if let Some(block) = &mut self.block {
             block.keep_mode(text);
         }

@@ -181,6 +181,13 @@ impl Session {
         if let Some(fault) = self.client.kill.borrow_mut().take() {
             return Some(End::Fault(Box::new(fault)));
         }
+        if self.client.canceled.get() && self.waits_for_twin() {
+            self.client.canceled.set(false);
+            let lost = Lost("it did not take a cancel request in time".to_owned());
+            if self.on_lost(&lost).is_err() {
+                return Some(End::Client);
+            }
+        }
         if !working {
             // Nothing runs: the request came too late.
             self.client.canceled.set(false);
@@ -656,6 +663,7 @@ impl Session {
             return Ok(());
         }
         let shard = self.here_or_home();
+        self.check_snapshots(shard)?;
         self.note_write(shard)?;
         if self.minds_cache() {
             self.before_anything()?;
@@ -713,6 +721,7 @@ impl Session {
             Stop::Settings(lease) => self.settle_and_adopt(lease).await,
             Stop::Move(shard) => self.move_block(shard).await,
             Stop::Modes => self.ask_modes().await,
+            Stop::Snapshots(shard) => self.open_snapshots(shard).await,
             Stop::TwoPhase => self.ask_two_phase().await,
             Stop::Listen(channels) => self.listen(channels).await,
             Stop::Names => self.ask_names().await,

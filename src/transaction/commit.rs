@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::control::gate::Keeper;
 use crate::error::{Fault, SqlState};
 use crate::server::connection::ServerConnection;
 use crate::server::hidden::{self, read_until_ready};
@@ -38,6 +39,10 @@ pub struct Naming {
     pub deployment: String,
     pub database: String,
     pub query_timeout: Duration,
+    /// How long a part waits for consistent reads that begin; zero is no limit.
+    pub gate_wait: Duration,
+    /// What holds the home shard's gate, where reads are consistent.
+    pub keeper: Option<Keeper>,
 }
 
 /// How it ended.
@@ -112,6 +117,12 @@ pub async fn commit(
             };
         }
     };
+    let hold = match &naming.keeper {
+        // On the home shard it is the decider's own.
+        Some(keeper) if two_phase && decider != keeper.home => keeper.hold().await,
+        Some(_) | None => None,
+    };
+    failpoint::pass("held");
     let mut decided = false;
     loop {
         let orders = machine.orders();
@@ -130,6 +141,7 @@ pub async fn commit(
             machine.heard(at, heard);
         }
     }
+    drop(hold);
     let name = |at: usize| {
         let part = parts.get(at);
         part.map(|part| part.lease.pool().target.shard_name.clone())
@@ -199,7 +211,7 @@ async fn carry_out(
     let mut running = Vec::with_capacity(orders.len());
     for (at, part) in parts.iter_mut().enumerate() {
         if let Some((_, order)) = orders.iter().find(|(wanted, _)| *wanted == at) {
-            let sql = text(*order, at, &part.before, gid, prefix);
+            let sql = text(*order, at, &part.before, gid, prefix, naming.gate_wait);
             let name = (*order == Order::Prepare).then(|| gid.part(at));
             running.push(Box::pin(say(part, *order, sql, name, limit(*order))));
         }
@@ -231,16 +243,26 @@ async fn carry_out(
         .collect()
 }
 
-/// What an order is in SQL.
-fn text(order: Order, at: usize, before: &str, gid: &Gid, prefix: &str) -> String {
+/// What an order is in SQL. Each part passes the gate before any is committed ([`crate::control::gate`]).
+fn text(
+    order: Order,
+    at: usize,
+    before: &str,
+    gid: &Gid,
+    prefix: &str,
+    gate_wait: Duration,
+) -> String {
     let name = quote_literal(&gid.part(at));
+    let wait = i32::try_from(gate_wait.as_millis()).unwrap_or(i32::MAX);
     match order {
         Order::Decide => format!(
-            "{before}SELECT pgherd.decide({}, {})",
+            "{before}SELECT pgherd.decide({}, {}, {wait})",
             quote_literal(prefix),
             quote_literal(gid.secret())
         ),
-        Order::Prepare => format!("{before}PREPARE TRANSACTION {name}"),
+        Order::Prepare => {
+            format!("{before}SELECT pgherd.enter({wait});PREPARE TRANSACTION {name}")
+        }
         Order::Commit => "COMMIT".to_owned(),
         Order::CommitPrepared => format!("COMMIT PREPARED {name}"),
         Order::Rollback => "ROLLBACK".to_owned(),

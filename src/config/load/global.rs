@@ -89,6 +89,7 @@ pub(super) fn limits(root: &Object<'_>) -> Limits {
         max_multi_bytes: root.size("max_multi_bytes"),
         plan_cache_size: root.size("plan_cache_size"),
         max_directory_rows: root.count("max_directory_rows"),
+        consistent_reads_timeout: root.duration("consistent_reads_timeout"),
     };
     if limits.min_pool_size > limits.default_pool_size {
         let hint = "Lower it, or raise default_pool_size.";
