@@ -256,6 +256,7 @@ impl Session {
         let kept = leases.len();
         let commits = ending.commits && status != Status::Failed;
         let committed = if commits {
+            self.look_at_parts(&mut leases).await;
             self.commit_parts(&block, leases).await
         } else {
             Committed {

@@ -538,6 +538,7 @@ impl Session {
         }
         match frame.tag {
             b'Q' => {
+                self.settle_looks()?;
                 self.settle_group()?;
                 if self.is_skipping_messages() {
                     return Ok(());
@@ -624,6 +625,7 @@ impl Session {
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        self.settle_looks()?;
         self.settle_group()?;
         if self.is_skipping_messages() {
             return Ok(());
@@ -714,9 +716,14 @@ impl Session {
             Stop::Ask => self.ask_home().await,
             Stop::Look(wanted) => self.look_in_redis(*wanted).await,
             Stop::Mark(strict) => self.tell_of_write(strict).await,
+            Stop::LookAtRows => {
+                self.look_at_rows().await;
+                Ok(())
+            }
             Stop::EndWrite => self.end_write_in_redis().await,
             Stop::Follow(under_way) => self.follow_read(under_way).await,
             Stop::EndGroup => {
+                self.give_up_looks().await;
                 self.end_group();
                 Ok(())
             }
@@ -786,6 +793,7 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
+        self.give_up_looks().await;
         self.hold_commit();
         let result = match task {
             Task::Wide(wide) => self.run_wide(*wide).await,

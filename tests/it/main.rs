@@ -7,6 +7,7 @@
 mod bank;
 mod caching;
 mod caching_bytes;
+mod caching_columns;
 mod caching_past;
 mod caching_together;
 mod cancelling;
