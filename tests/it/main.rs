@@ -9,6 +9,7 @@ mod caching;
 mod caching_bytes;
 mod caching_columns;
 mod caching_past;
+mod caching_races;
 mod caching_together;
 mod cancelling;
 mod client;

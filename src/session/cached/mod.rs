@@ -21,6 +21,7 @@ use crate::placement::topology::Topology;
 use crate::planner::cache::{Look, Tag};
 use crate::server::pool::Lease;
 use crate::server::settings::Settings;
+use crate::transaction::failpoint;
 use crate::wire::pipeline::Request;
 
 use super::Session;
@@ -281,6 +282,7 @@ impl Session {
     /// Not safe: the session ends with it.
     pub(crate) async fn end_write_in_redis(&mut self) -> Result<(), Interrupted> {
         let all = self.tag_of_all();
+        failpoint::pass("written");
         if let Some(marked) = self.caching.mark.take() {
             self.forget_touched(marked.is_commit);
             marked.mark.end_everywhere(&all).await;
