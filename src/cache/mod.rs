@@ -285,46 +285,45 @@ impl Cache {
 
     /// An answer that is here or in Redis, held against the tags.
     async fn seek(&self, link: &Arc<Link>, wanted: &Wanted) -> Result<Sought, Unreachable> {
-        let mut here = self.store.get(&wanted.key);
-        let asked = here.is_none().then_some(wanted.key);
-        let mut seen = link.look(asked, &wanted.names).await?;
-        if here
-            .as_ref()
-            .is_some_and(|entry| !are(&seen.tags, &entry.seen))
-        {
-            // Another proxy may have read it since.
-            here = None;
-            seen = link.look(Some(wanted.key), &wanted.names).await?;
+        let mut refresh = None;
+        if let Some(entry) = self.store.get(&wanted.key) {
+            let seen = link.look(None, &wanted.names).await?;
+            if are(&seen.tags, &entry.seen) {
+                match serve(&entry, wanted, seen.now, self.chance()) {
+                    served @ (Served::Fresh | Served::Stale) => {
+                        wanted.counts.hits.add(1);
+                        wanted.counts.stale.add(u64::from(served == Served::Stale));
+                        return Ok(Sought::Hit(entry));
+                    }
+                    Served::Refresh => refresh = Some(entry),
+                    Served::Old => (),
+                }
+            }
         }
-        let is_here = here.is_some();
-        let stored = seen.entry.take();
-        let entry = here.or_else(|| {
-            let counts = Arc::clone(&wanted.counts);
-            Some(Arc::new(Entry::new(stored?, counts)))
-        });
-        let Some(entry) = entry.filter(|entry| are(&seen.tags, &entry.seen)) else {
-            return Ok(Sought::Nothing);
-        };
-        match serve(&entry, wanted, seen.now, self.chance()) {
-            served @ (Served::Fresh | Served::Stale) => {
-                wanted.counts.stale.add(u64::from(served == Served::Stale));
-                if is_here {
-                    wanted.counts.hits.add(1);
-                } else {
-                    wanted.counts.redis_hits.add(1);
+        // Another proxy may have read it since.
+        let mut seen = link.look(Some(wanted.key), &wanted.names).await?;
+        if let Some(stored) = seen.entry.take() {
+            let entry = Arc::new(Entry::new(stored, Arc::clone(&wanted.counts)));
+            let is_known = refresh
+                .as_ref()
+                .is_some_and(|known| known.born >= entry.born);
+            if are(&seen.tags, &entry.seen) && !is_known {
+                let served = serve(&entry, wanted, seen.now, self.chance());
+                if served != Served::Old {
                     self.store.insert(wanted.key, Arc::clone(&entry));
                 }
-                Ok(Sought::Hit(entry))
-            }
-            Served::Refresh => {
-                if !is_here {
-                    // So that it is known who refreshes it.
-                    self.store.insert(wanted.key, Arc::clone(&entry));
+                match served {
+                    Served::Fresh | Served::Stale => {
+                        wanted.counts.redis_hits.add(1);
+                        wanted.counts.stale.add(u64::from(served == Served::Stale));
+                        return Ok(Sought::Hit(entry));
+                    }
+                    Served::Refresh => refresh = Some(entry),
+                    Served::Old => (),
                 }
-                Ok(Sought::Refresh(entry))
             }
-            Served::Old => Ok(Sought::Nothing),
         }
+        Ok(refresh.map_or(Sought::Nothing, Sought::Refresh))
     }
 
     /// An answer is to be read: by this client, or by another of this proxy or of another one. `stale`: what may
@@ -373,6 +372,13 @@ impl Cache {
                 wanted.counts.bypass("written");
                 return Ok(Found::Pass);
             };
+            if lock.is_some()
+                && has_followed
+                && let Sought::Hit(entry) = self.seek(link, wanted).await?
+            {
+                // It was kept since this client looked last.
+                return Ok(Found::Hit(entry));
+            }
             if lock.is_some() || !patient || began.elapsed() > FOLLOW {
                 wanted.counts.misses.add(1);
                 return Ok(Found::Miss(Box::new(Capture {

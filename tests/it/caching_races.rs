@@ -511,7 +511,7 @@ fn one_thousand_clients_cause_one_read() {
         options.set("name: races").set("max_client_conn: 2000");
         let herds: Vec<Herd> = (0..proxies).map(|_| Herd::start(&databases, &options)).collect();
         drop(fill(&herds[0]));
-        databases.shard(0).run("INSERT INTO cr_rows SELECT i, i FROM generate_series(100, 1500) i");
+        databases.shard(0).run("INSERT INTO cr_rows SELECT i, i FROM generate_series(100, 600) i");
         // Long enough that all have asked before it is answered.
         let read = "SELECT count(*) FROM cr_rows a JOIN cr_rows b ON b.v >= a.v WHERE a.v <> b.v + 1";
         let mut clients: Vec<Client> = (0..1000).map(|n| herds[n % proxies].connect()).collect();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::herd::{Herd, Options};
+use crate::postgres::Cluster;
 use crate::random::Random;
 use crate::redis::Redis;
 use crate::shared::Databases;
@@ -401,7 +402,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
 
 /// Writes through a proxy that is killed every few seconds, until then.
 fn write_through_mortals(
-    databases: &Databases,
+    ports: &[u16],
     options: &Options,
     floors: &Floors,
     end: Instant,
@@ -410,7 +411,7 @@ fn write_through_mortals(
     let mut random = Random::new(seed);
     let mut killed = 0;
     while Instant::now() < end {
-        let herd = Herd::start(databases, options);
+        let mut herd = Herd::start_over("together", ports, options);
         let mut client = herd.connect();
         let until = end.min(Instant::now() + Duration::from_secs(4));
         let mut key = 0;
@@ -427,6 +428,7 @@ fn write_through_mortals(
         client.send(&[b"Q", length.to_be_bytes().as_slice(), sql.as_bytes()].concat());
         thread::sleep(Duration::from_micros(u64::try_from(random.below(3000)).unwrap()));
         herd.signal("KILL");
+        assert!(herd.wait(GRACE).is_some(), "it was killed");
         killed += 1;
     }
     killed
@@ -441,8 +443,16 @@ fn no_read_is_older_than_one_that_was_over_before() {
     let random = Random::from_environment();
     println!("SEED={}", random.seed);
     // Not slow by itself: what a busy machine delays is none of the disturbances.
-    let databases = Databases::create(2);
-    databases.run_everywhere(TABLES);
+    // Servers of its own: what tells of their changes waits for all that is open on them.
+    let clusters = [Cluster::start(""), Cluster::start("")];
+    for cluster in &clusters {
+        let mut owner = cluster.connect("postgres");
+        owner.run("CREATE DATABASE together OWNER app");
+        let mut owner = cluster.connect("together");
+        owner.run(TABLES);
+        owner.run("ALTER TABLE ct_counts OWNER TO app");
+    }
+    let ports = clusters.each_ref().map(|cluster| cluster.port);
     let mut redis = Redis::start();
     let link = Link::to(redis.port);
     let mut options = options(&redis, "");
@@ -451,8 +461,8 @@ fn no_read_is_older_than_one_that_was_over_before() {
     options.set(&format!(
         "cache: {{redis: 'redis://127.0.0.1:{port}', redis_timeout: 1s, audit: 20}}"
     ));
-    let one = Herd::start(&databases, &options);
-    let other = Herd::start(&databases, &options);
+    let one = Herd::start_over("together", &ports, &options);
+    let other = Herd::start_over("together", &ports, &options);
     // As one that a failpoint may end: that it is killed is no failure.
     options.failpoint = Some("never:1".to_owned());
     let mut client = one.connect();
@@ -488,8 +498,7 @@ fn no_read_is_older_than_one_that_was_over_before() {
     });
     let clients: Vec<_> = clients.collect();
     let seed = random.seed.wrapping_add(100);
-    let past = (0..2).map(|shard| databases.shard(shard));
-    let mut past: Vec<Client> = past.collect();
+    let mut past = clusters.each_ref().map(|cluster| cluster.connect("together"));
     let raised = Arc::clone(&floors);
     let bypass = thread::spawn(move || {
         let mut count = 0_u64;
@@ -510,7 +519,7 @@ fn no_read_is_older_than_one_that_was_over_before() {
     let mut next = Instant::now() + Duration::from_secs(5);
     let killed = thread::scope(|scope| {
         let mortals =
-            scope.spawn(|| write_through_mortals(&databases, &options, &floors, end, seed));
+            scope.spawn(|| write_through_mortals(&ports, &options, &floors, end, seed));
         while Instant::now() < end {
             let now = (Instant::now(), floors.now());
             floors.past.lock().unwrap().push(now);
@@ -553,14 +562,15 @@ fn no_read_is_older_than_one_that_was_over_before() {
     thread::sleep(GRACE);
     for key in 0..KEYS {
         let read = format!("SELECT v FROM ct_counts WHERE id = {key}");
-        let value = databases.shard(key % 2).value(&read);
+        let value = clusters[key % 2].connect("together").value(&read);
         assert_eq!(first.value(&read), value);
         assert_eq!(second.value(&read), value);
     }
     for list in 0..2 {
         let read = format!("SELECT id, v FROM ct_counts WHERE k = {list} ORDER BY id");
-        let mut rows = databases.shard(0).rows(&read);
-        rows.extend(databases.shard(1).rows(&read));
+        let rows = clusters.iter();
+        let rows = rows.flat_map(|cluster| cluster.connect("together").rows(&read));
+        let mut rows: Vec<_> = rows.collect();
         rows.sort_by_key(|row| row[0].clone());
         assert_eq!(first.rows(&read), rows);
         assert_eq!(second.rows(&read), rows);

@@ -448,7 +448,10 @@ impl<'a> Changed<'a> {
             distribution,
             keys: known.keys.map(Vec::into_boxed_slice),
             columns: known.columns,
-            indexed: known.indexed,
+            // Without indexed columns nothing depends on their values.
+            indexed: known
+                .indexed
+                .or_else(|| policy.index.is_empty().then(Box::default)),
             place: place.map(|name| Arc::new((name, key.into()))),
         };
         if let Some(tables) = &mut self.tables
