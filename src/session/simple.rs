@@ -80,8 +80,13 @@ impl Session {
         self.settle_pending()?;
         self.listen_first(script)?;
         self.renew_executed(script)?;
-        if self.minds_cache() && self.before_query(text, script, literals)? {
-            return Ok(());
+        if self.minds_cache() {
+            match self.before_query(text, script, literals) {
+                Ok(true) => return Ok(()),
+                Ok(false) => (),
+                Err(Stop::Series) => return self.begin_series(text, script),
+                Err(stop) => return Err(stop),
+            }
         }
         if script.statements.iter().any(is_given_ids) {
             return self.query_with_ids(text, script, literals);
