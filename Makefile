@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ_SECONDS ?= 600
 DIFFSQL ?= diffsql.py
 
-.PHONY: help build demo test check lint bench bench-tpcb bench-several bench-tpch bench-cache soak-cache test-clients fuzz kills soak clean
+.PHONY: help build demo test check lint bench bench-tpcb bench-commit bench-several bench-tpch bench-cache soak-cache test-clients fuzz kills isolation soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ bench-tpcb: ## a tpcb-like load keyed by bid on four shards; fails unless every 
 	$(CARGO) build --release --locked
 	python3 benches/proxies.py tpcb $(ARGS)
 
+bench-commit: ## commits on several shards beside commits on one; ARGS="--before PROGRAM" puts another build beside
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked
+	python3 benches/commit.py $(ARGS)
+
 bench-several: ## what putting answers of four shards together costs beside the shards' own work
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked
@@ -75,6 +80,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (600)
 kills: ## transfers between shards with the proxy killed 500 times, at each step of their commits
 	@scripts/install-deps test
 	KILLS=500 $(CARGO) test --locked --test it bank:: -- --nocapture
+
+isolation: ## histories of transactions over several shards, checked for anomalies, with proxies killed: 5 minutes each
+	@scripts/install-deps test
+	ISOLATION_SECONDS=300 $(CARGO) test --locked --test it isolation:: -- --nocapture --test-threads 1
 
 soak: ## a shard killed every two seconds under load for a minute
 	@scripts/install-deps bench

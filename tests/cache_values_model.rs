@@ -154,7 +154,11 @@ fn write_steps(variant: Variant, state: &State, at: usize, push: &mut dyn FnMut(
                 Look::Locked | Look::Before | Look::After => seen,
             };
             if is_mover {
-                let tag = if variant.moves_all { ALL } else { usize::from(1 - state.value()) };
+                let tag = if variant.moves_all {
+                    ALL
+                } else {
+                    usize::from(1 - state.value())
+                };
                 next.mark(at, tag);
             } else if let Some(value) = seen {
                 next.mark(at, usize::from(value));

@@ -145,13 +145,13 @@ fn all_faults_are_told_at_once_with_their_lines() {
 #[test]
 fn no_fault_hides_another() {
     let text = "
-consistent_reads: true
 query_timeout: 30
 users: [{password: x, pool_mode: wrong_mode}]
 databases:
   shop:
     home: nowhere
     shards: {a: host=db1, b: host=db2}
+    replicas: {reads: replica}
     unlisted: maybe
     constraints: perhaps
     pool_mode: never
@@ -166,7 +166,7 @@ databases:
     let faults = parse_text(text, "pgherd.yaml", &[]).unwrap_err();
     let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
     for part in [
-        "consistent_reads: not yet",
+        "databases.shop.replicas.reads: not yet",
         "query_timeout: \"30\"",
         "\"name\" is missing",
         "wrong_mode",
@@ -342,17 +342,18 @@ fn twins_visit_each_gather_server_in_turn() {
 #[test]
 fn later_features_are_told_apart_from_faults() {
     let with = |text: &str| parse_text(&format!("{text}\n{SMALL}"), "pgherd.yaml", &[]).unwrap();
-    let parsed = with("consistent_reads: true");
+    let small = SMALL.replace("}}}", "}, replicas: {reads: replica}}}");
+    let parsed = parse_text(&small, "pgherd.yaml", &[]).unwrap();
     let paths: Vec<&str> = parsed
         .not_yet
         .iter()
         .map(|fault| fault.path.as_str())
         .collect();
-    assert_eq!(paths, ["consistent_reads"]);
+    assert_eq!(paths, ["databases.shop.replicas.reads"]);
     assert!(parsed.not_yet[0].message.starts_with("not yet"));
     assert!(parsed.ready().is_err());
     for text in [
-        "consistent_reads: false",
+        "consistent_reads: true",
         "cross_shard_writes: reject",
         "recovery: {every: 5000ms}",
         "cache: {memory: 65536kB, invalidate_on: [], redis: null}",

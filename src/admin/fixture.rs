@@ -170,6 +170,7 @@ fn config() -> Config {
     };
     Config {
         two_phase: true,
+        consistent_reads: false,
         recovery: crate::config::Recovery {
             every: Duration::from_secs(2),
             age: Duration::from_secs(5),

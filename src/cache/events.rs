@@ -170,10 +170,26 @@ mod tests {
             assert_eq!(tags.join(" "), expect, "{key:?} {payload}");
         };
         check(None, "anything", "q:t a:t x:t r:t");
-        check(Some("productId"), r#"{"productId": 5}"#, "q:t x:t r:t t:t:5");
-        check(Some("productId"), r#"{"productId": "a-b"}"#, "q:t x:t r:t t:t:a-b");
-        check(Some("product.id"), r#"{"product": {"id": 7}}"#, "q:t x:t r:t t:t:7");
-        check(Some("productId"), r#"{"productId": 5.5}"#, "q:t a:t x:t r:t");
+        check(
+            Some("productId"),
+            r#"{"productId": 5}"#,
+            "q:t x:t r:t t:t:5",
+        );
+        check(
+            Some("productId"),
+            r#"{"productId": "a-b"}"#,
+            "q:t x:t r:t t:t:a-b",
+        );
+        check(
+            Some("product.id"),
+            r#"{"product": {"id": 7}}"#,
+            "q:t x:t r:t t:t:7",
+        );
+        check(
+            Some("productId"),
+            r#"{"productId": 5.5}"#,
+            "q:t a:t x:t r:t",
+        );
         check(Some("productId"), r#"{"other": 5}"#, "q:t a:t x:t r:t");
         check(Some("productId"), "no JSON", "q:t a:t x:t r:t");
     }

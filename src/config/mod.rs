@@ -57,6 +57,8 @@ pub struct Config {
     pub gather: Gather,
     /// Whether a transaction may write on several shards.
     pub two_phase: bool,
+    /// Whether reads over several shards see each commit on several shards whole or not at all.
+    pub consistent_reads: bool,
     pub recovery: Recovery,
     /// Where answers of cached tables are kept.
     pub cache: Cache,
@@ -242,6 +244,8 @@ pub struct Limits {
     pub reads_per_connection: usize,
     /// How long a read may wait there for others.
     pub shared_read_wait: Duration,
+    /// How long one waits who may be in a deadlock over several shards before that is looked at.
+    pub deadlock_timeout: Duration,
     pub keep_unnamed_statements: KeepUnnamed,
     pub query_wait_timeout: Duration,
     pub server_lifetime: Duration,
@@ -263,6 +267,9 @@ pub struct Limits {
     pub plan_cache_size: u64,
     /// Rows of one directory that are kept.
     pub max_directory_rows: usize,
+    /// How long a read over several shards waits for commits, and a commit for such reads, where reads are
+    /// consistent; zero is no limit.
+    pub consistent_reads_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -280,6 +287,7 @@ impl Default for Limits {
             max_prepared_statements: 500,
             reads_per_connection: 16,
             shared_read_wait: Duration::from_millis(20),
+            deadlock_timeout: Duration::from_millis(500),
             keep_unnamed_statements: KeepUnnamed::Auto,
             query_wait_timeout: s(120),
             server_lifetime: s(3600),
@@ -294,6 +302,7 @@ impl Default for Limits {
             max_multi_bytes: 256 << 20,
             plan_cache_size: 64 << 20,
             max_directory_rows: 100_000,
+            consistent_reads_timeout: s(60),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What transactions over several shards need on the shards: the table of decisions, the function that clients'
-//! transactions write it with, and what recovery asks and orders.
+//! transactions write it with, the gate between commits and consistent reads ([`super::gate`]), and what recovery
+//! asks and orders.
 //!
-//! Clients' roles may only call `pgherd.decide`, which runs as the control role; that role alone
-//! takes decisions back, and ends what was left prepared.
+//! Clients' roles may only call `pgherd.decide` and `pgherd.enter`, which run as the control role; that role alone
+//! takes decisions back, and ends what was left prepared. The gate is a table that never has a row: what they may
+//! do with it is to lock it as readers do.
 
 use std::time::Duration;
 
@@ -14,20 +16,34 @@ use crate::error::{Fault, SqlState};
 const MAX_PREPARED: &str = "SELECT current_setting('max_prepared_transactions')::int";
 
 /// Changes with what is made.
-const VERSION: &str = "pgherd: decide 1";
+const VERSION: &str = "pgherd: decide 2";
 
 const IS_MADE: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname = 'pgherd' AND p.proname = 'decide'
       AND obj_description(p.oid, 'pg_proc') = $1)";
 
-/// `decide` returns false where the transaction is read-only and wrote nothing: then no decision is needed.
+/// `enter` passes the gate as a commit does, until the transaction ends, also as a prepared one; it waits at most so
+/// many ms, without end for 0. `decide` does the same, and returns false where the transaction is read-only and wrote nothing: then no decision is needed.
 /// A commit that has not reached the disk could be lost while others have carried it out.
 const MAKE: &str = "
     CREATE TABLE IF NOT EXISTS pgherd.decision
         (gid text PRIMARY KEY, commits boolean NOT NULL, made timestamptz NOT NULL DEFAULT now());
     REVOKE ALL ON pgherd.decision FROM PUBLIC;
-    CREATE OR REPLACE FUNCTION pgherd.decide(prefix text, secret text) RETURNS boolean
+    CREATE TABLE IF NOT EXISTS pgherd.gate (CONSTRAINT gate_has_no_rows CHECK (false));
+    REVOKE ALL ON pgherd.gate FROM PUBLIC;
+    GRANT INSERT ON pgherd.gate TO PUBLIC;
+    CREATE OR REPLACE FUNCTION pgherd.enter(wait integer) RETURNS void
+        LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        SET lock_timeout = 0 AS $enter$
+    BEGIN
+        PERFORM set_config('lock_timeout', wait::text, true);
+        LOCK TABLE pgherd.gate IN SHARE MODE;
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'the commit waited too long for reads over several shards that begin'
+            USING ERRCODE = '55P03', HINT = 'Repeat the transaction, or raise consistent_reads_timeout.';
+    END $enter$;
+    CREATE OR REPLACE FUNCTION pgherd.decide(prefix text, secret text, wait integer) RETURNS boolean
         LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $decide$
     BEGIN
         IF current_setting('transaction_read_only')::boolean THEN
@@ -40,13 +56,14 @@ const MAKE: &str = "
         IF current_setting('synchronous_commit') IN ('off', 'local') THEN
             PERFORM set_config('synchronous_commit', 'on', true);
         END IF;
+        PERFORM pgherd.enter(wait);
         INSERT INTO pgherd.decision (gid, commits)
             VALUES (prefix || left(encode(sha256(convert_to(secret, 'UTF8')), 'hex'), 32), true);
         RETURN true;
     END $decide$;
     GRANT USAGE ON SCHEMA pgherd TO PUBLIC;
-    GRANT EXECUTE ON FUNCTION pgherd.decide(text, text) TO PUBLIC;
-    COMMENT ON FUNCTION pgherd.decide(text, text) IS 'pgherd: decide 1';";
+    GRANT EXECUTE ON FUNCTION pgherd.enter(integer), pgherd.decide(text, text, integer) TO PUBLIC;
+    COMMENT ON FUNCTION pgherd.decide(text, text, integer) IS 'pgherd: decide 2';";
 
 /// One at a time makes it, of all proxies.
 const MAKE_LOCK: &str = "SELECT pg_advisory_xact_lock(5139220230127)";

@@ -9,8 +9,10 @@ pub mod decisions;
 mod directories;
 pub mod feed;
 mod finding;
+pub mod gate;
 pub mod ids;
 mod introspect;
+pub mod locks;
 pub mod lookups;
 mod pool;
 mod schema;
@@ -54,6 +56,8 @@ pub struct Control {
 struct Herd {
     /// By the shard's name.
     shards: BTreeMap<String, Pool>,
+    /// To the home shard, for commits that hold the gate there.
+    gate: Option<Pool>,
     /// Those of the twins, in their order.
     twins: Vec<twins::Place>,
     /// Whom they log in as.
@@ -90,8 +94,18 @@ impl Control {
                     &config.limits,
                 )
             });
+            let gate = home.filter(|_| config.consistent_reads).map(|shard| {
+                Pool::new(
+                    format!("shard \"{}\"", shard.name),
+                    &shard.primary,
+                    role.clone(),
+                    connector,
+                    &config.limits,
+                )
+            });
             let herd = Herd {
                 shards: pools.collect(),
+                gate,
                 twins: twins::places(config, database, &role, connector),
                 role,
                 passwords,

@@ -235,6 +235,11 @@ pub(super) struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// The connection itself, no more on loan to its borrower.
+    pub(super) fn into_object(mut self) -> Option<Object> {
+        self.object.take()
+    }
+
     /// Closes it: nobody is to be given it again.
     pub(super) fn discard(&mut self) {
         drop(self.object.take().map(Object::take));

@@ -8,8 +8,9 @@ use crate::placement::ShardSet;
 use crate::planner::plan::{Effect, Explained};
 use crate::wire::backend;
 
-use super::member::{Heard, Member, close, open_parts};
-use super::{Conversation, Trouble, Wide, complete};
+use super::member::{Heard, Member, close};
+use super::snapshot::open_parts;
+use super::{Conversation, Trouble, Wide, complete, is_explained};
 
 /// What the shards have said so far.
 #[derive(Default)]
@@ -28,7 +29,7 @@ pub(super) async fn run<C: Conversation>(
     shards: &ShardSet,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let mut members = open_parts(client, shards).await?;
+    let mut members = open_parts(client, shards, wide.reads && !is_explained(wide)).await?;
     let result = read_all(client, wide, describe, &mut members).await;
     close(client, members).await;
     let answer = result?;

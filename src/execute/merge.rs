@@ -21,10 +21,9 @@ use crate::wire::backend;
 use crate::wire::frame::HEADER;
 
 use super::concat::Columns;
-use super::member::{
-    CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, open_parts, targets,
-};
+use super::member::{CLIENT_BUFFER, Member, SCRATCH, bytes_max, close, flush_client, targets};
 use super::pushed::Pushed;
+use super::snapshot::open_parts;
 use super::{Conversation, Trouble, Wide, complete};
 
 /// Bytes kept of one shard before it is left to wait, where `max_multi_bytes` allows as many.
@@ -120,7 +119,7 @@ impl Answer {
         finish: &Arc<Finish>,
     ) -> Result<Answer, Trouble> {
         let pushed = Pushed::of(client, wide, finish)?;
-        let members = open_parts(client, shards).await?;
+        let members = open_parts(client, shards, wide.reads).await?;
         let mut answer = Answer {
             feeds: members.iter().map(|_| Feed::default()).collect(),
             members,

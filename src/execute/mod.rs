@@ -15,6 +15,9 @@ mod insert;
 mod member;
 mod merge;
 mod pushed;
+mod snapshot;
+
+pub(crate) use snapshot::open_block;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -29,7 +32,7 @@ use crate::placement::ShardId;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner;
-use crate::planner::plan::{Effect, Entry, Gather, Route};
+use crate::planner::plan::{Effect, Entry, Gather, Route, Target};
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
@@ -47,6 +50,8 @@ pub(crate) struct Wide {
     pub(crate) source: Source,
     pub(crate) verb: &'static str,
     pub(crate) effect: Effect,
+    /// It is proven free of side effects.
+    pub(crate) reads: bool,
     /// How its text is read.
     pub(crate) lexing: Lexing,
     /// The tenant it is confined to, for rows that are looked at one by one.
@@ -126,6 +131,20 @@ pub(crate) trait Conversation {
     /// Safe: a drop leaves the line.
     async fn take_twin(&mut self) -> Result<Option<Self::Twin>, Interrupted>;
 
+    /// The savepoints of the block that the client began, in order; `None` outside of one.
+    fn savepoints(&self) -> Option<Vec<String>>;
+
+    /// The twin stays with the open block, its connection idle in its transaction: it has the rows of this portal,
+    /// or of the cursor that `text` declares. `last` empties it.
+    fn keep_twin(
+        &mut self,
+        lease: Lease,
+        twin: Self::Twin,
+        last: String,
+        portal: Option<&[u8]>,
+        text: &[u8],
+    );
+
     /// The connection that the client's open block runs on, in sync; `None` outside of one.
     fn lend_block(&mut self) -> Option<Lease>;
 
@@ -166,12 +185,23 @@ pub(crate) trait Conversation {
     /// Safe.
     async fn can_decide(&mut self) -> Result<bool, Interrupted>;
 
-    /// Commits what these have carried out for one statement, in two phases. `None` where that failed beyond
-    /// telling.
+    /// Whether reads over several shards are to see each commit on several shards whole or not at all.
+    fn reads_consistently(&self) -> bool;
+
+    /// Has made what such reads need on the shards.
+    ///
+    /// # Errors
+    /// They cannot commit in two phases, without which no read is consistent; the client left or canceled.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn check_gate(&mut self) -> Result<(), Interrupted>;
+
+    /// Commits what these have carried out for one statement, in two phases.
     ///
     /// # Cancel safety
     /// Safe: it goes on.
-    async fn commit(&mut self, leases: Vec<Lease>) -> Option<Committed>;
+    async fn commit(&mut self, leases: Vec<Lease>) -> Committed;
 
     /// Counts what was fetched for a statement that is finished on a twin.
     fn count_gathered(&self, rows: u64, bytes: u64);
@@ -239,6 +269,12 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe: a message is taken whole or stays.
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End>;
+
+    /// Puts back a message that [`Conversation::next_message`] gave with its body.
+    fn unread(&mut self, tag: u8, body: &[u8]);
+
+    /// Whether the client has a portal of this name, or a cursor in its block.
+    fn has_portal(&self, name: &[u8]) -> bool;
 
     /// The tag of the client's next message, which stays.
     ///
@@ -528,6 +564,9 @@ async fn carry_out<C: Conversation>(
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
         Route::Each(shards) => each::run(client, wide, shards, describe).await,
         Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
+        Route::InsertGathered(gather, target) => {
+            insert_gathered(client, wide, gather, target).await
+        }
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -537,7 +576,7 @@ async fn carry_out<C: Conversation>(
     };
     let label = match &wide.route {
         Route::CopySplit(_) => RouteLabel::Copy,
-        Route::InsertSplit(_) => RouteLabel::Split,
+        Route::InsertSplit(_) | Route::InsertGathered(..) => RouteLabel::Split,
         Route::Session
         | Route::Anywhere
         | Route::AnyShard
@@ -562,6 +601,19 @@ async fn gathered<C: Conversation>(
     let result = gather::run(client, wide, gather, describe).await;
     client.count_wide(RouteLabel::Gather, started, result.is_ok());
     result
+}
+
+/// Has a twin work out the rows of an INSERT, and writes them where they belong.
+async fn insert_gathered<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    target: &Target,
+) -> Result<(), Trouble> {
+    let lines = gather::lines(client, wide, gather, target).await?;
+    let count = copy::insert(client, wide, target, lines).await?;
+    complete(client, &format!("INSERT 0 {count}"));
+    Ok(())
 }
 
 /// Whether its rows are lines that explain it.

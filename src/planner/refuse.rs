@@ -672,6 +672,23 @@ pub fn kind(what: &str, hint: &str) -> Fault {
     unsupported(format!("{what} is not supported over several shards")).hint(hint)
 }
 
+/// An INSERT of rows of several shards into a table that COPY would not treat alike.
+pub fn not_copied(table: &str) -> Fault {
+    kind(
+        &format!(
+            "INSERT of a query's rows into table {table}, which has a rule or gives ids ALWAYS,"
+        ),
+        "Read the rows, and insert them with INSERT … VALUES.",
+    )
+}
+
+/// Settings under which a value's text is not read back as the same.
+pub fn rows_in_text() -> Fault {
+    unsupported("INSERT of rows of several shards is not supported under the session's settings".to_owned())
+        .detail("DateStyle, IntervalStyle or extra_float_digits have values as texts that do not hold all of them.")
+        .hint("Reset these settings.")
+}
+
 /// SQL PREPARE of a statement over sharded tables, by Parse and Bind.
 pub fn sql_prepare() -> Fault {
     unsupported("PREPARE of a statement on sharded tables is a simple query only".to_owned())

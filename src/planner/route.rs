@@ -13,8 +13,8 @@ use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
 use crate::planner::plan::{
-    Access, Bound, Effect, Entries, Entry, Generate, Interval, KeyOperands, Keyed, Literal, Looked,
-    Operand, Parameter, Route, Share, Statement, Values,
+    Access, Bound, Effect, Entries, Entry, Gather, Generate, Interval, KeyOperands, Keyed, Literal,
+    Looked, Operand, Parameter, Route, Share, Statement, Values,
 };
 use crate::planner::refuse;
 use crate::sql::statement::Arithmetic;
@@ -57,7 +57,7 @@ fn at(
         }
         Access::CopySplit(split) => Ok(Route::CopySplit(Arc::clone(split))),
         Access::Shard(shard) => Ok(Route::Single(*shard)),
-        Access::Gather(gather) => Ok(Route::Gather(Arc::clone(gather))),
+        Access::Gather(gather) => Ok(gathered(gather)),
         Access::Refuse(fault) => Err(Fault::clone(fault)),
     }
 }
@@ -293,8 +293,16 @@ fn everywhere(
 /// What is neither of one shard nor each shard's own.
 fn wider(keyed: &Keyed) -> Result<Route, Fault> {
     match &keyed.gather {
-        Some(gather) => Ok(Route::Gather(Arc::clone(gather))),
+        Some(gather) => Ok(gathered(gather)),
         None => Err(Fault::clone(&keyed.otherwise)),
+    }
+}
+
+/// A query that is finished on a twin, or whose rows are inserted.
+fn gathered(gather: &Arc<Gather>) -> Route {
+    match &gather.target {
+        Some(target) => Route::InsertGathered(Arc::clone(gather), Arc::clone(target)),
+        None => Route::Gather(Arc::clone(gather)),
     }
 }
 

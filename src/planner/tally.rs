@@ -55,7 +55,7 @@ impl Way {
             Route::AnyShard | Route::Single(_) => Way::Single,
             Route::Concat(..) | Route::Each(_) | Route::Broadcast { .. } => Way::Multi,
             Route::Gather(_) => Way::Gather,
-            Route::InsertSplit(_) => Way::Split,
+            Route::InsertSplit(_) | Route::InsertGathered(..) => Way::Split,
             Route::CopySplit(_) => Way::Copy,
         }
     }

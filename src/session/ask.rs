@@ -214,6 +214,7 @@ impl Session {
                 | Stop::LookAtRows
                 | Stop::Imply
                 | Stop::Modes
+                | Stop::Snapshots(_)
                 | Stop::TwoPhase
                 | Stop::Series
                 | Stop::Refusal(_)

@@ -1,9 +1,10 @@
 //! The end of a block that is open on several shards, and what it takes to have one.
 
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::control::gate::Keeper;
 use crate::error::{Fault, Severity, SqlState};
 use crate::execute::{Conversation as _, End, Interrupted, Source, Wide};
 use crate::placement::ShardId;
@@ -81,6 +82,10 @@ fn rejected() -> Fault {
     .hint("Set cross_shard_writes to two_phase, or commit before writing on another shard.")
 }
 
+/// Why a block stays on its shard that has its snapshot there before others could be opened.
+const LATE_SNAPSHOT: &str =
+    "a snapshot of its first shard alone (consistent_reads is set, and it began without BEGIN)";
+
 /// What an open block asks how it is isolated.
 const MODES: &str = "SELECT pg_catalog.current_setting('transaction_isolation'), \
     pg_catalog.current_setting('transaction_read_only'), \
@@ -103,6 +108,8 @@ impl Session {
         block.bound = true;
         block.here = Some(shard);
         block.wrote.insert(shard);
+        // If it keeps a snapshot, it has it here already.
+        block.unread = self.database.consistent_reads;
         self.block = Some(Box::new(block));
     }
 
@@ -180,6 +187,9 @@ impl Session {
         );
         block.begin = begin.into_bytes();
         block.unread = false;
+        if self.database.consistent_reads && isolation != "read committed" {
+            block.alone = Some(LATE_SNAPSHOT);
+        }
         Ok(())
     }
 
@@ -191,10 +201,10 @@ impl Session {
             self.database.shared.two_phase.remember(generation, said);
             return Ok(());
         }
-        let shared = std::sync::Arc::clone(&self.engine.shared);
+        let shared = Arc::clone(&self.engine.shared);
         let name = self.database.name.clone();
         let asking = self.engine.shared.control_runtime.spawn(async move {
-            let control = std::sync::Arc::clone(&shared.snapshot.load().control);
+            let control = Arc::clone(&shared.snapshot.load().control);
             control.two_phase(&name).await
         });
         let said = self
@@ -217,7 +227,22 @@ impl Session {
             deployment: self.database.deployment.to_string(),
             database: self.database.name.clone(),
             query_timeout: self.database.limits.query_timeout,
+            gate_wait: self.database.limits.consistent_reads_timeout,
+            keeper: self.keeper(),
         }
+    }
+
+    /// What holds the home shard's gate, where reads are consistent.
+    fn keeper(&self) -> Option<Keeper> {
+        let database = &self.database;
+        database.consistent_reads.then(|| Keeper {
+            runtime: self.engine.shared.control_runtime.clone(),
+            gate: Arc::clone(&database.shared.gate),
+            control: Arc::clone(&self.engine.shared.snapshot.load().control),
+            database: database.name.clone(),
+            home: database.topology.name(database.topology.home()).to_owned(),
+            wait: database.limits.consistent_reads_timeout,
+        })
     }
 
     /// Which participant decides rather than others: what keeps a transaction from being prepared is mostly
@@ -231,13 +256,17 @@ impl Session {
     }
 
     /// Takes note of what a commit has left to be done.
-    pub(crate) fn note_committed(&self, committed: &Committed) {
+    fn note_committed(&mut self, committed: &Committed) {
         let decided = &self.database.shared.decided;
         if let Some((decider, gid)) = &committed.forget {
             decided.forget(decider, gid);
         }
         if committed.leaves_some {
             decided.ask();
+        }
+        if committed.leaves_some || matches!(committed.end, commit::End::Unknown(_)) {
+            // What is not seen yet will be.
+            self.abandon_write();
         }
     }
 
@@ -249,6 +278,10 @@ impl Session {
         };
         let mut leases = std::mem::take(&mut block.parts.0);
         leases.extend(self.lease.take());
+        let mut leases: Vec<Lease> = leases
+            .into_iter()
+            .filter_map(|lease| block.end_twin(lease))
+            .collect();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);
         self.client.server_id.set(None);
@@ -268,7 +301,6 @@ impl Session {
                 two_phase: false,
             }
         };
-        self.note_committed(&committed);
         let is_lost = committed.leases.len() < kept;
         let done = matches!(committed.end, commit::End::Committed);
         for mut lease in committed.leases {
@@ -297,10 +329,6 @@ impl Session {
                 self.database.schema_changed();
             }
         }
-        if committed.leaves_some || matches!(committed.end, commit::End::Unknown(_)) {
-            // What is not seen yet will be.
-            self.abandon_write();
-        }
         self.hold_answer();
         self.out.extend_from_slice(&committed.notices);
         self.tell_end(ending, commits, committed.end, &block);
@@ -319,9 +347,14 @@ impl Session {
             })
             .collect();
         let preferred = self.decider(block, &parts);
+        self.commit(parts, preferred).await
+    }
+
+    /// Commits, whether the client stays or not.
+    async fn commit(&mut self, parts: Vec<Participant>, preferred: Option<usize>) -> Committed {
         let naming = self.naming();
         let work = async move { commit::commit(parts, preferred, &naming).await };
-        match tokio::task::spawn_local(work).await {
+        let committed = match tokio::task::spawn_local(work).await {
             Ok(committed) => committed,
             Err(error) => {
                 tracing::error!(%error, "a commit failed");
@@ -337,12 +370,13 @@ impl Session {
                     two_phase: true,
                 }
             }
-        }
+        };
+        self.note_committed(&committed);
+        committed
     }
 
-    /// Commits what one statement has done on several shards, in a transaction of its own. `None` where the shards
-    /// cannot commit in two phases.
-    pub(crate) async fn commit_statement(&mut self, leases: Vec<Lease>) -> Option<Committed> {
+    /// Commits what one statement has done on several shards, in a transaction of its own.
+    pub(crate) async fn commit_statement(&mut self, leases: Vec<Lease>) -> Committed {
         let parts: Vec<Participant> = leases
             .into_iter()
             .map(|lease| Participant {
@@ -351,18 +385,11 @@ impl Session {
                 lease,
             })
             .collect();
-        let naming = self.naming();
         let home = self.database.topology.home();
         let preferred = parts
             .iter()
             .position(|part| part.lease.pool().target.shard == home);
-        let work = async move { commit::commit(parts, preferred, &naming).await };
-        let committed = tokio::task::spawn_local(work).await.ok()?;
-        self.note_committed(&committed);
-        if committed.leaves_some {
-            self.abandon_write();
-        }
-        Some(committed)
+        self.commit(parts, preferred).await
     }
 
     /// A role that ends with the transaction prepares it, and could not commit it then: what is deferred
@@ -417,7 +444,9 @@ impl Session {
                 false
             }
             commit::End::Refused(error) => {
-                self.out.extend_from_slice(&error);
+                let sentence = self.sentence_for(&error);
+                self.out
+                    .extend_from_slice(sentence.as_deref().unwrap_or(&error));
                 true
             }
             commit::End::Failed(fault) | commit::End::Unknown(fault) => {

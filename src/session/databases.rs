@@ -44,6 +44,7 @@ impl Engine {
             index: self.counters_index(name, topology.shards()),
             gather: snapshot.config.gather.clone(),
             two_phase: snapshot.config.two_phase,
+            consistent_reads: snapshot.config.consistent_reads,
             deployment: snapshot.config.name.as_str().into(),
             twins: snapshot.config.twins(&config),
             config,

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
@@ -20,6 +20,7 @@ use crate::cache::Cache;
 use crate::cache::key::Key;
 use crate::config::{self, Config, Limits, PoolMode, Twin};
 use crate::control::Control;
+use crate::control::gate::Gate;
 use crate::error::Fault;
 use crate::metrics::counters::EngineCounters;
 use crate::metrics::view::{Detail, Snapshot as View};
@@ -33,7 +34,7 @@ use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
 use crate::transaction::decided::Decided;
-use crate::transaction::recovery::{Report, recover, resolve_one};
+use crate::transaction::recovery::{self, recover, resolve_one};
 use crate::types::oids::Oids;
 use crate::wire::cancel_key::CancelKey;
 
@@ -41,6 +42,7 @@ use super::auth::Keyring;
 use super::client::Client;
 use super::commit::TwoPhase;
 use super::console::Console;
+use super::deadlocks::{Report, Sentence, Wish};
 use super::ids::IdBlocks;
 use super::twins::Twins;
 
@@ -73,8 +75,12 @@ pub struct SharedDatabase {
     pub ids: IdBlocks,
     /// Whether its shards can commit in two phases.
     pub two_phase: TwoPhase,
+    /// What its commits in two phases hold while they are under way.
+    pub gate: Arc<Gate>,
     /// What commits in two phases have left to be done.
     pub decided: Arc<Decided>,
+    /// Whether deadlocks over several shards are to be looked for.
+    pub deadlocks: Arc<Wish>,
     /// Where queries over several shards are finished.
     pub twins: Arc<Twins>,
     /// What the twins call the users' types.
@@ -151,6 +157,17 @@ pub enum Message {
         user: String,
         shard: ShardId,
     },
+    /// Who holds connections of a database and has waited for longer than `after`.
+    Waits {
+        database: String,
+        after: Duration,
+        answer: oneshot::Sender<Report>,
+    },
+    /// A client is ended, if it still waits as it did: it is in a deadlock.
+    Sentence {
+        sentence: Box<Sentence>,
+        answer: oneshot::Sender<bool>,
+    },
     /// The engine ends.
     End,
 }
@@ -174,6 +191,8 @@ pub struct Shared {
     /// Runs what is not the data path.
     pub control_runtime: tokio::runtime::Handle,
     pub stage: AtomicU8,
+    /// When it was made.
+    pub started: (Instant, SystemTime),
     /// Clients logged in or logging in, in all engines.
     pub clients: AtomicUsize,
     ids: AtomicU64,
@@ -204,6 +223,7 @@ impl Shared {
             engines: OnceLock::new(),
             control_runtime,
             stage: AtomicU8::new(RUNNING),
+            started: (Instant::now(), SystemTime::now()),
             clients: AtomicUsize::new(0),
             ids: AtomicU64::new(1),
             pids: AtomicU32::new(1),
@@ -229,7 +249,7 @@ impl Shared {
     ///
     /// # Cancel safety
     /// Safe: what was done stays, and the next look does the rest. What is kept may be old up to its `ttl`.
-    pub async fn recover(&self, name: &str, age: Duration) -> Report {
+    pub async fn recover(&self, name: &str, age: Duration) -> recovery::Report {
         let snapshot = self.snapshot.load_full();
         let report = recover(&snapshot.control, &snapshot.config.name, name, age).await;
         if report.recovered > 0 {
@@ -494,6 +514,8 @@ pub struct Database {
     pub(crate) gather: config::Gather,
     /// Whether a transaction may write on several shards.
     pub(crate) two_phase: bool,
+    /// Whether reads over several shards see each commit on several shards whole or not at all.
+    pub(crate) consistent_reads: bool,
     /// Whose prepared transactions are ours.
     pub(crate) deployment: Rc<str>,
     pub generation: u64,

@@ -345,6 +345,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.wait_for_replies()?;
         self.check_types(shard, Some(prepared))?;
+        self.check_snapshots_for(shard, prepared)?;
         self.lease(shard, false)?;
         self.flush_pending(None);
         let name = self.ensure_prepared(prepared, false);
@@ -533,6 +534,10 @@ impl Session {
         }
         let shard = self.shard_of_pending();
         self.check_types(shard, None)?;
+        if let Some((prepared, _)) = self.pending.first() {
+            let prepared = Rc::clone(prepared);
+            self.check_snapshots_for(shard, &prepared)?;
+        }
         self.lease(shard, false)?;
         self.flush_pending(None);
         Ok(())
@@ -654,6 +659,7 @@ impl Session {
                     .cursor_shard(statement, prepared.text())
                     .unwrap_or(shard);
                 self.note_use(shard, statement)?;
+                self.check_cursors(statement)?;
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = self.effect_to_run(statement, prepared.text(), &values);
                 let effect = resolved(&effect, &values);
@@ -696,7 +702,7 @@ impl Session {
                 return stop;
             }
         }
-        let route = self.within_block(route);
+        let route = self.within_block(route, statement);
         if let Err(stop) = self.make_room_for(&route, statement) {
             if let Stop::Fault(_) | Stop::Refusal(_) = stop {
                 self.refusing = Some(Rc::clone(&prepared.script));
@@ -738,6 +744,7 @@ impl Session {
                 },
                 verb: statement.verb,
                 effect,
+                reads: !statement.writes,
                 lexing: prepared.reading.lexing,
                 tenant: self.tenant_value(),
             },
@@ -850,6 +857,7 @@ impl Session {
         }
         let shard = self.here_or_home();
         self.check_unread_bind(shard, bind)?;
+        self.check_snapshots(shard)?;
         self.note_write(shard)?;
         if self.minds_cache() {
             self.before_anything()?;
@@ -907,8 +915,12 @@ impl Session {
                     });
                     return Ok(());
                 }
-                let shard = self.shard_for_describe(prepared.script.statements.first());
+                let statement = prepared.script.statements.first();
+                let shard = statement
+                    .and_then(|statement| self.cursor_shard(statement, prepared.text()))
+                    .unwrap_or_else(|| self.shard_for_describe(statement));
                 self.check_types(shard, Some(&prepared))?;
+                self.check_snapshots_for(shard, &prepared)?;
                 self.lease(shard, false)?;
                 self.flush_pending(Some(&prepared));
                 let mut target = vec![b'S'];
@@ -1254,7 +1266,10 @@ fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
     use planner::plan::Route;
     match route {
         Route::Broadcast { transaction } => *transaction,
-        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) => true,
+        Route::CopySplit(_)
+        | Route::InsertSplit(_)
+        | Route::InsertGathered(..)
+        | Route::Each(_) => true,
         Route::Concat(..) => statement.writes,
         Route::Session
         | Route::Anywhere

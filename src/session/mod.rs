@@ -19,6 +19,7 @@ mod conversation;
 mod counting;
 mod cursors;
 mod databases;
+pub mod deadlocks;
 mod direct;
 pub mod engine;
 pub mod extended;
@@ -39,6 +40,7 @@ pub mod run;
 mod series;
 pub mod serve;
 pub mod simple;
+mod snapshots;
 pub mod start;
 pub mod startup;
 pub mod temporary;
@@ -88,6 +90,8 @@ pub(crate) enum Stop {
     Imply,
     /// How the open block is isolated must be asked before another shard joins it.
     Modes,
+    /// The block's snapshots must be opened before this shard is used, if it keeps them.
+    Snapshots(ShardId),
     /// Whether the shards can commit in two phases must be asked.
     TwoPhase,
     /// The statements of a text are to be run one after the other.

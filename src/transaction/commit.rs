@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::control::gate::Keeper;
 use crate::error::{Fault, SqlState};
 use crate::server::connection::ServerConnection;
 use crate::server::hidden::{self, read_until_ready};
@@ -38,6 +39,10 @@ pub struct Naming {
     pub deployment: String,
     pub database: String,
     pub query_timeout: Duration,
+    /// How long a part waits for consistent reads that begin; zero is no limit.
+    pub gate_wait: Duration,
+    /// What holds the home shard's gate, where reads are consistent.
+    pub keeper: Option<Keeper>,
 }
 
 /// How it ended.
@@ -112,6 +117,12 @@ pub async fn commit(
             };
         }
     };
+    let hold = match &naming.keeper {
+        // On the home shard it is the decider's own.
+        Some(keeper) if two_phase && decider != keeper.home => keeper.hold().await,
+        Some(_) | None => None,
+    };
+    failpoint::pass("held");
     let mut decided = false;
     loop {
         let orders = machine.orders();
@@ -130,6 +141,7 @@ pub async fn commit(
             machine.heard(at, heard);
         }
     }
+    drop(hold);
     let name = |at: usize| {
         let part = parts.get(at);
         part.map(|part| part.lease.pool().target.shard_name.clone())
@@ -143,11 +155,17 @@ pub async fn commit(
             None => End::Failed(lost(&name(by), "it did not answer")),
         },
         Some(Outcome::Unknown { by }) => End::Unknown(unknown(&name(by))),
-        None => End::Failed(Fault::error(
-            SqlState::INTERNAL,
+        // The machine has an outcome when it orders nothing more.
+        None => End::Unknown(Fault::error(
+            SqlState::TRANSACTION_OUTCOME_UNKNOWN,
             "a commit on several shards did not end",
         )),
     };
+    for part in &parts {
+        if let Some(connection) = part.lease.peek() {
+            connection.cancel.prepared.take();
+        }
+    }
     let leaves_some = machine.leaves_some();
     let forget = (decided && !leaves_some && matches!(end, End::Committed))
         .then(|| (decider, gid.base().to_owned()));
@@ -193,8 +211,9 @@ async fn carry_out(
     let mut running = Vec::with_capacity(orders.len());
     for (at, part) in parts.iter_mut().enumerate() {
         if let Some((_, order)) = orders.iter().find(|(wanted, _)| *wanted == at) {
-            let sql = text(*order, at, &part.before, gid, prefix);
-            running.push(Box::pin(say(part, *order, sql, limit(*order))));
+            let sql = text(*order, at, &part.before, gid, prefix, naming.gate_wait);
+            let name = (*order == Order::Prepare).then(|| gid.part(at));
+            running.push(Box::pin(say(part, *order, sql, name, limit(*order))));
         }
     }
     let mut answers: Vec<Option<(Heard, Said)>> = running.iter().map(|_| None).collect();
@@ -224,16 +243,26 @@ async fn carry_out(
         .collect()
 }
 
-/// What an order is in SQL.
-fn text(order: Order, at: usize, before: &str, gid: &Gid, prefix: &str) -> String {
+/// What an order is in SQL. Each part passes the gate before any is committed ([`crate::control::gate`]).
+fn text(
+    order: Order,
+    at: usize,
+    before: &str,
+    gid: &Gid,
+    prefix: &str,
+    gate_wait: Duration,
+) -> String {
     let name = quote_literal(&gid.part(at));
+    let wait = i32::try_from(gate_wait.as_millis()).unwrap_or(i32::MAX);
     match order {
         Order::Decide => format!(
-            "{before}SELECT pgherd.decide({}, {})",
+            "{before}SELECT pgherd.decide({}, {}, {wait})",
             quote_literal(prefix),
             quote_literal(gid.secret())
         ),
-        Order::Prepare => format!("{before}PREPARE TRANSACTION {name}"),
+        Order::Prepare => {
+            format!("{before}SELECT pgherd.enter({wait});PREPARE TRANSACTION {name}")
+        }
         Order::Commit => "COMMIT".to_owned(),
         Order::CommitPrepared => format!("COMMIT PREPARED {name}"),
         Order::Rollback => "ROLLBACK".to_owned(),
@@ -253,7 +282,15 @@ const fn point(order: Order) -> &'static str {
 }
 
 /// Gives one order and waits for its answer.
-async fn say(part: &mut Participant, order: Order, sql: String, limit: Duration) -> (Heard, Said) {
+///
+/// `gid` is what is being prepared by it, if so.
+async fn say(
+    part: &mut Participant,
+    order: Order,
+    sql: String,
+    gid: Option<String>,
+    limit: Duration,
+) -> (Heard, Said) {
     let lost = |reason: &str, notices| {
         let error = Some(Cause::Lost(reason.to_owned()));
         (Heard::Lost, Said { error, notices })
@@ -270,6 +307,9 @@ async fn say(part: &mut Participant, order: Order, sql: String, limit: Duration)
         && (tokio::time::timeout(limit, read_until_ready(connection, |_| ())).await).is_err()
     {
         return lost("it did not answer in time", Vec::new());
+    }
+    if let Some(name) = gid {
+        *connection.cancel.prepared.borrow_mut() = Some(name);
     }
     connection.push_hidden_query(&sql);
     let mut cx = Context::from_waker(Waker::noop());

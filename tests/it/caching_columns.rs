@@ -84,9 +84,12 @@ fn is_kept(client: &mut Client, sql: &str, kept: &str) -> bool {
 /// What writes a row in all ways that clients have.
 fn writes(client: &mut Client, way: usize, sql: &str, values: &[&str]) {
     let values: Vec<Option<&str>> = values.iter().map(|value| Some(*value)).collect();
-    let filled = values.iter().enumerate().fold(sql.to_owned(), |sql, (at, value)| {
-        sql.replace(&format!("${}", at + 1), &format!("'{}'", value.unwrap()))
-    });
+    let filled = values
+        .iter()
+        .enumerate()
+        .fold(sql.to_owned(), |sql, (at, value)| {
+            sql.replace(&format!("${}", at + 1), &format!("'{}'", value.unwrap()))
+        });
     match way {
         0 => drop(client.query(&filled).unwrap()),
         1 => drop(client.query_with(sql, &values).unwrap()),
@@ -127,18 +130,36 @@ const EXACT: [usize; 5] = [0, 1, 2, 3, 5];
 fn a_list_is_dropped_by_writes_of_its_rows() {
     for (shards, more) in [(1, ""), (3, ""), (2, "redis")] {
         let redis = (more == "redis").then(Redis::start);
-        let line = redis.as_ref().map(|redis| redis.line(", redis_timeout: 1s"));
+        let line = redis
+            .as_ref()
+            .map(|redis| redis.line(", redis_timeout: 1s"));
         let (databases, herd) = start(shards, line.as_deref().unwrap_or_default());
         let (mut client, mut other) = (herd.connect(), herd.connect());
         for way in 0..WAYS {
             let reads = [list(1), list(2), brand(1), brand(2)];
             let kept = keep(&databases, &mut client, &reads);
-            writes(&mut other, way, "UPDATE cc_goods SET price = price + 100 WHERE id = $1", &["5"]);
+            writes(
+                &mut other,
+                way,
+                "UPDATE cc_goods SET price = price + 100 WHERE id = $1",
+                &["5"],
+            );
             for at in [0, 2] {
-                assert!(!is_kept(&mut client, &reads[at], &kept[at]), "{way}: {}", reads[at]);
+                assert!(
+                    !is_kept(&mut client, &reads[at], &kept[at]),
+                    "{way}: {}",
+                    reads[at]
+                );
             }
-            for at in [1, 3].into_iter().filter(|_| EXACT.contains(&way) && shards > 1) {
-                assert!(is_kept(&mut client, &reads[at], &kept[at]), "{way}: {}", reads[at]);
+            for at in [1, 3]
+                .into_iter()
+                .filter(|_| EXACT.contains(&way) && shards > 1)
+            {
+                assert!(
+                    is_kept(&mut client, &reads[at], &kept[at]),
+                    "{way}: {}",
+                    reads[at]
+                );
             }
         }
     }
@@ -158,23 +179,54 @@ fn a_row_that_moves_is_dropped_from_where_it_was_and_is() {
         }
     }
     for (sql, dropped) in [
-        ("INSERT INTO cc_goods (id, category, brand, name) VALUES (101, 1, 'b1', 'new')", [true, false]),
-        ("INSERT INTO cc_goods (id, name) VALUES (102, 'of none')", [true, true]),
-        ("INSERT INTO cc_goods (id, category, brand) VALUES (103, NULL, NULL)", [false, false]),
-        ("UPDATE cc_goods SET price = 7 WHERE category = 2 AND brand = 'b2'", [false, true]),
-        ("UPDATE cc_goods SET price = 7 WHERE category = 2", [true, true]),
-        ("UPDATE cc_goods SET price = 8 WHERE id IN (5, 6)", [true, true]),
-        ("DELETE FROM cc_goods g WHERE g.category = 2 AND 'b2' = g.brand AND id = 10", [false, true]),
+        (
+            "INSERT INTO cc_goods (id, category, brand, name) VALUES (101, 1, 'b1', 'new')",
+            [true, false],
+        ),
+        (
+            "INSERT INTO cc_goods (id, name) VALUES (102, 'of none')",
+            [true, true],
+        ),
+        (
+            "INSERT INTO cc_goods (id, category, brand) VALUES (103, NULL, NULL)",
+            [false, false],
+        ),
+        (
+            "UPDATE cc_goods SET price = 7 WHERE category = 2 AND brand = 'b2'",
+            [false, true],
+        ),
+        (
+            "UPDATE cc_goods SET price = 7 WHERE category = 2",
+            [true, true],
+        ),
+        (
+            "UPDATE cc_goods SET price = 8 WHERE id IN (5, 6)",
+            [true, true],
+        ),
+        (
+            "DELETE FROM cc_goods g WHERE g.category = 2 AND 'b2' = g.brand AND id = 10",
+            [false, true],
+        ),
         ("DELETE FROM cc_goods WHERE id = 13", [true, true]),
-        ("INSERT INTO cc_goods (id, category, brand) VALUES (101, 2, 'b2') ON CONFLICT (id) DO UPDATE SET category = 2", [true, true]),
-        ("WITH w AS (UPDATE cc_goods SET price = 9 WHERE id = 5 RETURNING id) SELECT id FROM w", [true, true]),
+        (
+            "INSERT INTO cc_goods (id, category, brand) VALUES (101, 2, 'b2') ON CONFLICT (id) DO UPDATE SET category = 2",
+            [true, true],
+        ),
+        (
+            "WITH w AS (UPDATE cc_goods SET price = 9 WHERE id = 5 RETURNING id) SELECT id FROM w",
+            [true, true],
+        ),
         ("TRUNCATE cc_goods", [true, true]),
     ] {
         let reads = [list(1), list(2)];
         let kept = keep(&databases, &mut client, &reads);
         other.run(sql);
         for (at, read) in reads.iter().enumerate() {
-            assert_eq!(!is_kept(&mut client, read, &kept[at]), dropped[at], "{sql}: {read}");
+            assert_eq!(
+                !is_kept(&mut client, read, &kept[at]),
+                dropped[at],
+                "{sql}: {read}"
+            );
         }
     }
 }
@@ -189,7 +241,12 @@ fn a_row_that_is_moved_while_another_writes_it_is_found_where_it_is() {
         mover.run("UPDATE cc_goods SET category = 2 WHERE id = 5");
         let mut writer = herd.connect();
         let waits = thread::spawn(move || {
-            writes(&mut writer, way, "UPDATE cc_goods SET price = 1000 WHERE id = $1", &["5"]);
+            writes(
+                &mut writer,
+                way,
+                "UPDATE cc_goods SET price = 1000 WHERE id = $1",
+                &["5"],
+            );
         });
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                        AND datname = current_database()";
@@ -205,7 +262,12 @@ fn a_row_that_is_moved_while_another_writes_it_is_found_where_it_is() {
         let rows = reader.rows(&list(2));
         let row = rows.iter().find(|row| row[0].as_deref() == Some("5"));
         assert_eq!(row.unwrap()[2].as_deref(), Some("1000"), "{way}");
-        assert!(reader.rows(&list(1)).iter().all(|row| row[0].as_deref() != Some("5")));
+        assert!(
+            reader
+                .rows(&list(1))
+                .iter()
+                .all(|row| row[0].as_deref() != Some("5"))
+        );
     }
 }
 
@@ -215,22 +277,45 @@ fn columns_that_a_read_does_not_name_do_not_change_it() {
     let (mut client, mut other) = (herd.connect(), herd.connect());
     let names = "SELECT id, name FROM cc_goods WHERE price > 0 ORDER BY id".to_owned();
     let all = "SELECT max(id), count(*), sum(price) FROM cc_goods".to_owned();
-    let joined = "SELECT a.id, b.name FROM cc_goods a JOIN cc_goods b ON b.id = a.id ORDER BY 1".to_owned();
+    let joined =
+        "SELECT a.id, b.name FROM cc_goods a JOIN cc_goods b ON b.id = a.id ORDER BY 1".to_owned();
     for (sql, dropped) in [
-        ("UPDATE cc_goods SET views = views + 1", [false, false, false]),
-        ("UPDATE cc_goods SET views = 1 WHERE id = 3", [false, false, false]),
-        ("UPDATE cc_goods g SET (views, brand) = (2, 'x') WHERE g.id = 3", [false, false, false]),
-        ("UPDATE cc_goods SET price = price + 1 WHERE id = 3", [true, true, false]),
-        ("UPDATE cc_goods SET name = 'renamed' WHERE id = 3", [true, false, true]),
+        (
+            "UPDATE cc_goods SET views = views + 1",
+            [false, false, false],
+        ),
+        (
+            "UPDATE cc_goods SET views = 1 WHERE id = 3",
+            [false, false, false],
+        ),
+        (
+            "UPDATE cc_goods g SET (views, brand) = (2, 'x') WHERE g.id = 3",
+            [false, false, false],
+        ),
+        (
+            "UPDATE cc_goods SET price = price + 1 WHERE id = 3",
+            [true, true, false],
+        ),
+        (
+            "UPDATE cc_goods SET name = 'renamed' WHERE id = 3",
+            [true, false, true],
+        ),
         ("INSERT INTO cc_goods (id) VALUES (201)", [true, true, true]),
         ("DELETE FROM cc_goods WHERE id = 201", [true, true, true]),
-        ("WITH w AS (UPDATE cc_goods SET price = 0.5 WHERE id = 3) UPDATE cc_goods SET views = 3 WHERE id = 5", [true, true, true]),
+        (
+            "WITH w AS (UPDATE cc_goods SET price = 0.5 WHERE id = 3) UPDATE cc_goods SET views = 3 WHERE id = 5",
+            [true, true, true],
+        ),
     ] {
         let reads = [names.clone(), all.clone(), joined.clone()];
         let kept = keep(&databases, &mut client, &reads);
         other.run(sql);
         for (at, read) in reads.iter().enumerate() {
-            assert_eq!(!is_kept(&mut client, read, &kept[at]), dropped[at], "{sql}: {read}");
+            assert_eq!(
+                !is_kept(&mut client, read, &kept[at]),
+                dropped[at],
+                "{sql}: {read}"
+            );
         }
     }
     client.run("INSERT INTO cc_made VALUES (1, 1, 10), (2, 1, 20)");
@@ -239,10 +324,19 @@ fn columns_that_a_read_does_not_name_do_not_change_it() {
     client.run("UPDATE cc_made SET price = 11 WHERE id = 1");
     assert_eq!(client.value(made), "62");
     // What may be any column is.
-    for (n, whole) in ["SELECT * FROM cc_made WHERE price > 15", "SELECT m FROM cc_made m WHERE price > 15"].iter().enumerate() {
+    for (n, whole) in [
+        "SELECT * FROM cc_made WHERE price > 15",
+        "SELECT m FROM cc_made m WHERE price > 15",
+    ]
+    .iter()
+    .enumerate()
+    {
         let before = client.query(whole).unwrap();
         assert_eq!(client.query(whole).unwrap(), before);
-        other.run(&format!("UPDATE cc_made SET category = {} WHERE id = 2", n + 5));
+        other.run(&format!(
+            "UPDATE cc_made SET category = {} WHERE id = 2",
+            n + 5
+        ));
         assert_ne!(client.query(whole).unwrap(), before, "{whole}");
     }
 }
@@ -299,7 +393,8 @@ fn what_changes_strong_columns_alone_drops_nothing() {
 fn a_role_that_may_not_read_values_still_writes() {
     let (databases, herd) = start(2, "");
     for port in crate::shared::ports() {
-        let role = "DO $$BEGIN CREATE ROLE cc_clerk; EXCEPTION WHEN duplicate_object THEN NULL; END$$";
+        let role =
+            "DO $$BEGIN CREATE ROLE cc_clerk; EXCEPTION WHEN duplicate_object THEN NULL; END$$";
         let mut owner = Client::connect(*port, "postgres", "postgres");
         owner.run(role);
         owner.run("GRANT cc_clerk TO app");
@@ -312,9 +407,17 @@ fn a_role_that_may_not_read_values_still_writes() {
         let reads = [list(1), list(2)];
         keep(&databases, &mut reader, &reads);
         let price = format!("{}", 500 + way);
-        writes(&mut clerk, way, "UPDATE cc_goods SET price = $2 WHERE id = $1", &["5", &price]);
+        writes(
+            &mut clerk,
+            way,
+            "UPDATE cc_goods SET price = $2 WHERE id = $1",
+            &["5", &price],
+        );
         let rows = reader.rows(&reads[0]);
-        let row = rows.iter().find(|row| row[0].as_deref() == Some("5")).unwrap();
+        let row = rows
+            .iter()
+            .find(|row| row[0].as_deref() == Some("5"))
+            .unwrap();
         assert_eq!(row[2].as_deref(), Some(price.as_str()), "{way}");
     }
 }
@@ -339,11 +442,26 @@ fn groups_that_end_otherwise_are_marked_as_well() {
     let sync = b"S\0\0\0\x04";
     let mut query = b"Q\0\0\0\x0dSELECT 1\0".to_vec();
     let two = [group(&update(5)), group(&update(6)), sync.to_vec()].concat();
-    let wide = [group(&update(5)), group("UPDATE cc_goods SET views = 9 WHERE id IN (1, 2, 3)"), sync.to_vec()].concat();
-    let read = [group(&update(5)), group("SELECT count(*) FROM cc_goods"), sync.to_vec()].concat();
+    let wide = [
+        group(&update(5)),
+        group("UPDATE cc_goods SET views = 9 WHERE id IN (1, 2, 3)"),
+        sync.to_vec(),
+    ]
+    .concat();
+    let read = [
+        group(&update(5)),
+        group("SELECT count(*) FROM cc_goods"),
+        sync.to_vec(),
+    ]
+    .concat();
     let mut then = group(&update(5));
     then.append(&mut query);
-    for (name, bytes, answers) in [("two", two, 1), ("wide", wide, 1), ("read", read, 1), ("query", then, 1)] {
+    for (name, bytes, answers) in [
+        ("two", two, 1),
+        ("wide", wide, 1),
+        ("read", read, 1),
+        ("query", then, 1),
+    ] {
         let reads = [list(1), list(3)];
         let kept = keep(&databases, &mut client, &reads);
         other.send(&bytes);
@@ -353,10 +471,19 @@ fn groups_that_end_otherwise_are_marked_as_well() {
         assert!(!is_kept(&mut client, &reads[0], &kept[0]), "{name}");
     }
     // What fails changes nothing, and what follows is as ever.
-    let failed = [group(&update(5)), group("SELECT 1 / (id - id) FROM cc_goods WHERE id = 5"), sync.to_vec()].concat();
+    let failed = [
+        group(&update(5)),
+        group("SELECT 1 / (id - id) FROM cc_goods WHERE id = 5"),
+        sync.to_vec(),
+    ]
+    .concat();
     other.send(&failed);
     assert!(other.answer().is_err());
-    assert!(other.query("SELECT 1 / (id - id) FROM cc_goods WHERE id = 5").is_err());
+    assert!(
+        other
+            .query("SELECT 1 / (id - id) FROM cc_goods WHERE id = 5")
+            .is_err()
+    );
     other.run(&update(7));
     assert_eq!(other.query(&update(7)).unwrap().tags, ["UPDATE 1"]);
 }

@@ -58,7 +58,10 @@ fn start_two(shards: usize) -> (Databases, Redis, Herd, Herd) {
     let redis = Redis::start();
     let mut options = options(KEPT, &redis.line(", redis_timeout: 1s"));
     options.set("name: races");
-    let (one, other) = (Herd::start(&databases, &options), Herd::start(&databases, &options));
+    let (one, other) = (
+        Herd::start(&databases, &options),
+        Herd::start(&databases, &options),
+    );
     drop(fill(&one));
     (databases, redis, one, other)
 }
@@ -121,7 +124,10 @@ fn a_fill_that_a_write_overtook_is_not_given() {
     let mut writer = herd.connect();
     writer.run("UPDATE cr_rows SET v = 1 WHERE id = 1005");
     let old = reader.answer().unwrap();
-    assert_eq!((old.rows.len(), old.rows[4][1].as_deref()), (WIDE.0, Some("0")));
+    assert_eq!(
+        (old.rows.len(), old.rows[4][1].as_deref()),
+        (WIDE.0, Some("0"))
+    );
     assert_eq!(counted(&herd, "cr_rows", "unfilled"), 1);
     for _ in 0..2 {
         assert_eq!(writer.rows(sql)[4][1].as_deref(), Some("1"));
@@ -132,7 +138,10 @@ fn a_fill_that_a_write_overtook_is_not_given() {
 fn a_refresh_that_a_write_overtook_is_not_given() {
     let databases = Databases::create(1);
     databases.run_everywhere(TABLES);
-    let herd = Herd::start(&databases, &options("mode: cached, ttl: 100ms, swr: 1h", LARGE));
+    let herd = Herd::start(
+        &databases,
+        &options("mode: cached, ttl: 100ms, swr: 1h", LARGE),
+    );
     drop(fill(&herd));
     widen(&databases);
     let sql = "SELECT id, v, pad FROM cr_rows WHERE id >= 1000 ORDER BY id";
@@ -152,7 +161,10 @@ fn a_refresh_that_a_write_overtook_is_not_given() {
 #[test]
 fn what_is_read_before_a_commit_is_not_given_after_it() {
     let (_databases, herd, mut reader) = start(2, "");
-    let reads = ["SELECT v FROM cr_rows WHERE id = 1", "SELECT sum(v) FROM cr_rows"];
+    let reads = [
+        "SELECT v FROM cr_rows WHERE id = 1",
+        "SELECT sum(v) FROM cr_rows",
+    ];
     let mut writer = herd.connect();
     for n in 1..5 {
         let before = reads.map(|sql| reader.value(sql));
@@ -162,7 +174,10 @@ fn what_is_read_before_a_commit_is_not_given_after_it() {
         assert_eq!(reads.map(|sql| reader.value(sql)), before);
         assert_eq!(reads.map(|sql| reader.value(sql)), before);
         writer.run("COMMIT");
-        assert_eq!(reads.map(|sql| reader.value(sql)), [n.to_string(), n.to_string()]);
+        assert_eq!(
+            reads.map(|sql| reader.value(sql)),
+            [n.to_string(), n.to_string()]
+        );
     }
 }
 
@@ -171,7 +186,10 @@ fn a_commit_that_redis_is_told_of_late_is_seen_at_once() {
     let (databases, redis, one, other) = start_two(1);
     let read = "SELECT v FROM cr_rows WHERE id = 1";
     let (mut first, mut second) = (one.connect(), other.connect());
-    assert_eq!((first.value(read), second.value(read)), ("0".into(), "0".into()));
+    assert_eq!(
+        (first.value(read), second.value(read)),
+        ("0".into(), "0".into())
+    );
     let mut past = databases.shard(0);
     past.run("BEGIN");
     past.run("SELECT FROM cr_rows WHERE id = 1 FOR UPDATE");
@@ -183,19 +201,29 @@ fn a_commit_that_redis_is_told_of_late_is_seen_at_once() {
     past.run("COMMIT");
     let mut direct = databases.shard(0);
     wait_for("the write is committed", || direct.value(read) == "1");
-    assert_eq!((first.value(read), second.value(read)), ("1".into(), "1".into()));
+    assert_eq!(
+        (first.value(read), second.value(read)),
+        ("1".into(), "1".into())
+    );
     redis.go_on();
     for _ in 0..20 {
-        assert_eq!((first.value(read), second.value(read)), ("1".into(), "1".into()));
+        assert_eq!(
+            (first.value(read), second.value(read)),
+            ("1".into(), "1".into())
+        );
         sleep(Duration::from_millis(20));
     }
     writing.join().unwrap();
-    assert_eq!((first.value(read), second.value(read)), ("1".into(), "1".into()));
+    assert_eq!(
+        (first.value(read), second.value(read)),
+        ("1".into(), "1".into())
+    );
 }
 
 #[test]
 fn a_commit_that_is_decoded_before_it_is_seen_is_dropped_for_once_it_is() {
-    let cluster = Cluster::start("synchronous_standby_names = 'nobody'\nsynchronous_commit = local\n");
+    let cluster =
+        Cluster::start("synchronous_standby_names = 'nobody'\nsynchronous_commit = local\n");
     let mut admin = cluster.connect("postgres");
     admin.run("CREATE DATABASE races OWNER app");
     let mut past = cluster.connect("races");
@@ -205,7 +233,9 @@ fn a_commit_that_is_decoded_before_it_is_seen_is_dropped_for_once_it_is() {
     let mut options = options(KEPT, "");
     options.database.push("control_user: postgres".to_owned());
     let herd = Herd::start_over("races", &[cluster.port], &options);
-    wait_for("the feed begins", || herd.log().contains("is told of changes past the proxy"));
+    wait_for("the feed begins", || {
+        herd.log().contains("is told of changes past the proxy")
+    });
     sleep(Duration::from_millis(300));
     let read = "SELECT v FROM cr_rows WHERE id = 1";
     let mut reader = herd.connect();
@@ -232,14 +262,20 @@ fn a_commit_that_is_decoded_before_it_is_seen_is_dropped_for_once_it_is() {
 #[test]
 fn what_is_rolled_back_is_never_given() {
     let (_databases, herd, mut reader) = start(2, "");
-    let reads = ["SELECT v FROM cr_rows WHERE id = 1", "SELECT sum(v) FROM cr_rows"];
+    let reads = [
+        "SELECT v FROM cr_rows WHERE id = 1",
+        "SELECT sum(v) FROM cr_rows",
+    ];
     let zeros = [String::from("0"), String::from("0")];
     let mut writer = herd.connect();
     for _ in 0..3 {
         writer.run("BEGIN");
         writer.run("UPDATE cr_rows SET v = 7 WHERE id = 1");
         assert_eq!(reads.map(|sql| reader.value(sql)), zeros);
-        assert_eq!(reads.map(|sql| writer.value(sql)), ["7", "7"].map(String::from));
+        assert_eq!(
+            reads.map(|sql| writer.value(sql)),
+            ["7", "7"].map(String::from)
+        );
         writer.run("ROLLBACK");
         assert_eq!(reads.map(|sql| writer.value(sql)), zeros);
         writer.fails("UPDATE cr_rows SET v = 7 / id WHERE id = 0");
@@ -273,15 +309,28 @@ fn a_proxy_that_dies_behind_a_commit_leaves_nothing_old() {
     drop(fill(&other));
     options.failpoint = Some("written:1".to_owned());
     let mortal = Herd::start(&databases, &options);
-    let reads = ["SELECT v FROM cr_rows WHERE id = 1", "SELECT sum(v) FROM cr_rows"];
+    let reads = [
+        "SELECT v FROM cr_rows WHERE id = 1",
+        "SELECT sum(v) FROM cr_rows",
+    ];
     let mut reader = other.connect();
-    assert_eq!(reads.map(|sql| reader.value(sql)), ["0", "0"].map(String::from));
+    assert_eq!(
+        reads.map(|sql| reader.value(sql)),
+        ["0", "0"].map(String::from)
+    );
     let mut writer = mortal.connect();
-    assert!(writer.query("UPDATE cr_rows SET v = 1 WHERE id = 1").is_err());
+    assert!(
+        writer
+            .query("UPDATE cr_rows SET v = 1 WHERE id = 1")
+            .is_err()
+    );
     // Committed, and nobody was told.
     assert_eq!(databases.shard(0).value(reads[0]), "1");
     for _ in 0..5 {
-        assert_eq!(reads.map(|sql| reader.value(sql)), ["1", "1"].map(String::from));
+        assert_eq!(
+            reads.map(|sql| reader.value(sql)),
+            ["1", "1"].map(String::from)
+        );
     }
 }
 
@@ -332,7 +381,9 @@ fn tags_that_redis_evicts_revive_nothing() {
     let (mut first, mut second) = (one.connect(), other.connect());
     for n in 1..6 {
         assert_eq!(first.value(read), (n - 1).to_string());
-        databases.shard(0).run(&format!("UPDATE cr_rows SET v = {n}"));
+        databases
+            .shard(0)
+            .run(&format!("UPDATE cr_rows SET v = {n}"));
         for key in keys(&redis, "races:*:v:*") {
             redis.run(&["DEL", &key]);
         }
@@ -353,7 +404,10 @@ fn what_a_restarted_redis_holds_is_not_given() {
     first.run("UPDATE cr_rows SET v = 1 WHERE id = 1");
     redis.kill();
     redis.revive();
-    assert!(!keys(&redis, "races:*:c:*").is_empty(), "it has the old ones");
+    assert!(
+        !keys(&redis, "races:*:c:*").is_empty(),
+        "it has the old ones"
+    );
     let end = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end {
         assert_eq!(first.value(read), "1");
@@ -367,10 +421,15 @@ fn messages_that_nobody_heard_are_made_up_for() {
     let databases = Databases::create(1);
     databases.run_everywhere(TABLES);
     let redis = Redis::start();
-    let channels = ", redis_timeout: 1s, invalidate_on: [{channel: rows.changed, table: cr_rows, key: $.id}]";
+    let channels =
+        ", redis_timeout: 1s, invalidate_on: [{channel: rows.changed, table: cr_rows, key: $.id}]";
     let herd = Herd::start(&databases, &options(KEPT, &redis.line(channels)));
     let mut client = fill(&herd);
-    let heard = |redis: &Redis| redis.run(&["PUBSUB", "NUMSUB", "rows.changed"]).contains(":1");
+    let heard = |redis: &Redis| {
+        redis
+            .run(&["PUBSUB", "NUMSUB", "rows.changed"])
+            .contains(":1")
+    };
     wait_for("the channel is heard", || heard(&redis));
     sleep(Duration::from_millis(200));
     let read = "SELECT v FROM cr_rows WHERE id = 1";
@@ -390,7 +449,9 @@ fn messages_that_nobody_heard_are_made_up_for() {
     sleep(Duration::from_millis(100));
     assert_eq!(client.value(read), "1");
     past.run("COMMIT");
-    wait_for("what was committed later is given", || client.value(read) == "2");
+    wait_for("what was committed later is given", || {
+        client.value(read) == "2"
+    });
 }
 
 #[test]
@@ -427,7 +488,10 @@ fn a_configuration_that_is_read_again_is_minded_at_once() {
     herd.console().run("RELOAD");
     sleep(Duration::from_millis(300));
     let mut fresh = herd.connect();
-    assert_eq!((client.value(read), fresh.value(read)), ("2".into(), "2".into()));
+    assert_eq!(
+        (client.value(read), fresh.value(read)),
+        ("2".into(), "2".into())
+    );
 }
 
 #[test]
@@ -436,7 +500,11 @@ fn a_tag_of_two_writers_is_marked_until_both_are_done() {
         let databases = Databases::create(1);
         databases.run_everywhere(TABLES);
         let redis = Redis::start();
-        let more = if shared { redis.line(", redis_timeout: 1s") } else { String::new() };
+        let more = if shared {
+            redis.line(", redis_timeout: 1s")
+        } else {
+            String::new()
+        };
         let herd = Herd::start(&databases, &options(KEPT, &more));
         let mut reader = fill(&herd);
         let sum = "SELECT sum(v) FROM cr_rows";
@@ -464,7 +532,9 @@ fn triggers_foreign_keys_and_functions_are_minded_beside_the_statement() {
     let (_databases, herd, mut client) = start(1, "");
     client.run("CREATE FUNCTION cr_set(bigint, int) RETURNS void LANGUAGE sql AS 'UPDATE cr_rows SET v = $2 WHERE id = $1'");
     client.run("CREATE FUNCTION cr_copy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE cr_rows SET v = NEW.v WHERE id = NEW.id; RETURN NEW; END'");
-    client.run("CREATE TRIGGER copy AFTER UPDATE ON cr_private FOR EACH ROW EXECUTE FUNCTION cr_copy()");
+    client.run(
+        "CREATE TRIGGER copy AFTER UPDATE ON cr_private FOR EACH ROW EXECUTE FUNCTION cr_copy()",
+    );
     let mut reader = herd.connect();
     let read = "SELECT v FROM cr_rows WHERE id = 1";
     assert_eq!(reader.value(read), "0");
@@ -484,17 +554,27 @@ fn the_end_of_a_block_by_the_extended_protocol_is_minded() {
         let databases = Databases::create(2);
         databases.run_everywhere(TABLES);
         let redis = Redis::start();
-        let more = if shared { redis.line(", redis_timeout: 1s") } else { String::new() };
+        let more = if shared {
+            redis.line(", redis_timeout: 1s")
+        } else {
+            String::new()
+        };
         let herd = Herd::start(&databases, &options(KEPT, &more));
         let (mut reader, mut writer) = (fill(&herd), herd.connect());
-        let reads = ["SELECT v FROM cr_rows WHERE id = 1", "SELECT sum(v) FROM cr_rows"];
+        let reads = [
+            "SELECT v FROM cr_rows WHERE id = 1",
+            "SELECT sum(v) FROM cr_rows",
+        ];
         for n in 1..4 {
             drop(reads.map(|sql| reader.value(sql)));
             drop(writer.query_with("BEGIN", &[]).unwrap());
             let sql = "UPDATE cr_rows SET v = $1 WHERE id = 1";
             drop(writer.query_with(sql, &[Some(&n.to_string())]).unwrap());
             drop(writer.query_with("COMMIT", &[]).unwrap());
-            assert_eq!(reads.map(|sql| reader.value(sql)), [n.to_string(), n.to_string()]);
+            assert_eq!(
+                reads.map(|sql| reader.value(sql)),
+                [n.to_string(), n.to_string()]
+            );
         }
     }
 }
@@ -507,25 +587,41 @@ fn one_thousand_clients_cause_one_read() {
         databases.run_everywhere(TABLES);
         let redis = Redis::start();
         let shared = redis.line(", redis_timeout: 10s");
-        let mut options = options("mode: bounded, ttl: 8s", if proxies > 1 { &shared } else { "" });
+        let mut options = options(
+            "mode: bounded, ttl: 8s",
+            if proxies > 1 { &shared } else { "" },
+        );
         options.set("name: races").set("max_client_conn: 2000");
-        let herds: Vec<Herd> = (0..proxies).map(|_| Herd::start(&databases, &options)).collect();
+        let herds: Vec<Herd> = (0..proxies)
+            .map(|_| Herd::start(&databases, &options))
+            .collect();
         drop(fill(&herds[0]));
-        databases.shard(0).run("INSERT INTO cr_rows SELECT i, i FROM generate_series(100, 600) i");
+        databases
+            .shard(0)
+            .run("INSERT INTO cr_rows SELECT i, i FROM generate_series(100, 600) i");
         // Long enough that all have asked before it is answered.
-        let read = "SELECT count(*) FROM cr_rows a JOIN cr_rows b ON b.v >= a.v WHERE a.v <> b.v + 1";
+        let read =
+            "SELECT count(*) FROM cr_rows a JOIN cr_rows b ON b.v >= a.v WHERE a.v <> b.v + 1";
         let mut clients: Vec<Client> = (0..1000).map(|n| herds[n % proxies].connect()).collect();
         let expect = clients[0].value(read);
         // What was kept is too old by then.
         sleep(Duration::from_millis(8500));
-        let misses = || herds.iter().map(|herd| counted(herd, "cr_rows", "misses")).sum::<u64>();
+        let misses = || {
+            herds
+                .iter()
+                .map(|herd| counted(herd, "cr_rows", "misses"))
+                .sum::<u64>()
+        };
         let before = misses();
         let bytes = query_message(read);
         for client in &mut clients {
             client.send(&bytes);
         }
         for client in &mut clients {
-            assert_eq!(client.answer().unwrap().rows[0][0].as_deref(), Some(expect.as_str()));
+            assert_eq!(
+                client.answer().unwrap().rows[0][0].as_deref(),
+                Some(expect.as_str())
+            );
         }
         assert_eq!(misses() - before, 1, "{proxies} proxies");
     }
@@ -544,7 +640,10 @@ fn the_auditor_finds_what_is_old_and_drops_it() {
         };
         let herd = Herd::start(&databases, &options(KEPT, &more));
         let mut client = fill(&herd);
-        let reads = ["SELECT v FROM cr_rows WHERE id = 1", "SELECT id, v FROM cr_rows"];
+        let reads = [
+            "SELECT v FROM cr_rows WHERE id = 1",
+            "SELECT id, v FROM cr_rows",
+        ];
         for n in 1..4 {
             drop(reads.map(|sql| client.query(sql).unwrap()));
             drop(reads.map(|sql| client.query(sql).unwrap()));
@@ -557,14 +656,23 @@ fn the_auditor_finds_what_is_old_and_drops_it() {
         assert!(counted(&herd, "cr_rows", "audited") >= 2);
         assert_eq!(counted(&herd, "cr_rows", "found_stale"), 0);
         // A write that nobody tells of.
-        databases.shard(0).run("UPDATE cr_rows SET v = 9 WHERE id = 1");
+        databases
+            .shard(0)
+            .run("UPDATE cr_rows SET v = 9 WHERE id = 1");
         // Whoever is audited is given what the primary answers.
         assert_eq!(client.value(reads[0]), "9");
-        wait_for("it is found", || counted(&herd, "cr_rows", "found_stale") == 1);
+        wait_for("it is found", || {
+            counted(&herd, "cr_rows", "found_stale") == 1
+        });
         assert!(herd.log().contains("is not what the primary answers"));
         let entries = counted(&herd, "cr_rows", "fills");
         assert_eq!(client.value(reads[0]), "9");
-        wait_for("it is kept anew", || counted(&herd, "cr_rows", "fills") > entries);
-        assert_eq!(herd.metric("pgherd_cache_audits_total", "outcome=\"stale\""), Some(1.0));
+        wait_for("it is kept anew", || {
+            counted(&herd, "cr_rows", "fills") > entries
+        });
+        assert_eq!(
+            herd.metric("pgherd_cache_audits_total", "outcome=\"stale\""),
+            Some(1.0)
+        );
     }
 }

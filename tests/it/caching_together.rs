@@ -426,7 +426,9 @@ fn write_through_mortals(
         let sql = format!("UPDATE ct_counts SET v = v + 1 WHERE id = {key}\0");
         let length = u32::try_from(sql.len() + 4).unwrap();
         client.send(&[b"Q", length.to_be_bytes().as_slice(), sql.as_bytes()].concat());
-        thread::sleep(Duration::from_micros(u64::try_from(random.below(3000)).unwrap()));
+        thread::sleep(Duration::from_micros(
+            u64::try_from(random.below(3000)).unwrap(),
+        ));
         herd.signal("KILL");
         assert!(herd.wait(GRACE).is_some(), "it was killed");
         killed += 1;
@@ -498,7 +500,9 @@ fn no_read_is_older_than_one_that_was_over_before() {
     });
     let clients: Vec<_> = clients.collect();
     let seed = random.seed.wrapping_add(100);
-    let mut past = clusters.each_ref().map(|cluster| cluster.connect("together"));
+    let mut past = clusters
+        .each_ref()
+        .map(|cluster| cluster.connect("together"));
     let raised = Arc::clone(&floors);
     let bypass = thread::spawn(move || {
         let mut count = 0_u64;
@@ -518,8 +522,7 @@ fn no_read_is_older_than_one_that_was_over_before() {
     let mut round = 0;
     let mut next = Instant::now() + Duration::from_secs(5);
     let killed = thread::scope(|scope| {
-        let mortals =
-            scope.spawn(|| write_through_mortals(&ports, &options, &floors, end, seed));
+        let mortals = scope.spawn(|| write_through_mortals(&ports, &options, &floors, end, seed));
         while Instant::now() < end {
             let now = (Instant::now(), floors.now());
             floors.past.lock().unwrap().push(now);
@@ -552,9 +555,16 @@ fn no_read_is_older_than_one_that_was_over_before() {
         assert!(hits > 100, "{hits} hits");
         let sum = |column: &str| -> u64 {
             let values = shown.column(column);
-            values.iter().map(|value| value.parse::<u64>().unwrap()).sum()
+            values
+                .iter()
+                .map(|value| value.parse::<u64>().unwrap())
+                .sum()
         };
-        println!("{hits} hits, {} audited, {} found stale", sum("audited"), sum("found_stale"));
+        println!(
+            "{hits} hits, {} audited, {} found stale",
+            sum("audited"),
+            sum("found_stale")
+        );
         assert_eq!(sum("found_stale"), 0, "{}", herd.log());
     }
     // Nothing is left wrong.

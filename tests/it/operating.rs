@@ -466,7 +466,7 @@ fn a_reload_tells_what_waits_for_a_restart() {
 }
 
 /// What `pgherd check --offline` says of a configuration, and whether it passes.
-fn check_offline(path: &std::path::Path) -> (String, bool) {
+pub(crate) fn check_offline(path: &std::path::Path) -> (String, bool) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgherd"))
         .args(["check", "--offline", "-c"])
         .arg(path)
@@ -480,13 +480,14 @@ fn check_offline(path: &std::path::Path) -> (String, bool) {
 fn check_finds_what_run_refuses() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("pgherd.yaml");
-    let check = |text: &str| {
-        let database = "databases: {shop: {shards: {a: host=127.0.0.1}}}";
+    let check_with = |text: &str, more: &str| {
+        let database = format!("databases: {{shop: {{shards: {{a: host=127.0.0.1}}{more}}}}}");
         std::fs::write(&path, format!("{text}\n{database}\n")).expect("written");
         check_offline(&path)
     };
+    let check = |text: &str| check_with(text, "");
     assert_eq!(check(""), ("ok: 0 warnings\n".to_owned(), true));
-    let (text, passes) = check("consistent_reads: true");
+    let (text, passes) = check_with("", ", replicas: {reads: replica}");
     assert!(
         text.starts_with("error: ") && text.contains("not yet") && !passes,
         "{text}"

@@ -518,8 +518,9 @@ fn nobody_decides_for_another() {
         assert_eq!(passer.fails(&sql).code, "42501", "{sql}");
     }
     // What it may call names what only it knows.
-    passer
-        .run("SELECT pgherd.decide('pgherd:herd:x:shard_0:', '0123456789abcdef0123456789abcdef')");
+    passer.run(
+        "SELECT pgherd.decide('pgherd:herd:x:shard_0:', '0123456789abcdef0123456789abcdef', 0)",
+    );
     let mut owner = fixture.databases.shard(0);
     let count = owner.value(&format!(
         "SELECT count(*) FROM pgherd.decision WHERE gid = '{gid}'"

@@ -9,6 +9,18 @@ pub(super) fn whole(root: &Object<'_>, config: &Config) {
     logins(root, config);
     verifiers(root, config);
     sslmodes(root, config);
+    consistent_reads(root, config);
+}
+
+/// Only commits in two phases are seen whole.
+fn consistent_reads(root: &Object<'_>, config: &Config) {
+    if config.consistent_reads && !config.two_phase {
+        root.bad(
+            "consistent_reads",
+            "needs commits on several shards to be made in two phases",
+            "Leave it out, or set cross_shard_writes to two_phase.",
+        );
+    }
 }
 
 /// A SCRAM verifier proves who the client is but cannot log in to a server.

@@ -72,6 +72,7 @@ pub(super) fn limits(root: &Object<'_>) -> Limits {
         max_prepared_statements: root.count("max_prepared_statements"),
         reads_per_connection: root.count("reads_per_connection"),
         shared_read_wait: root.duration("shared_read_wait"),
+        deadlock_timeout: root.duration("deadlock_timeout"),
         keep_unnamed_statements: root
             .choice("keep_unnamed_statements", &keep)
             .unwrap_or(KeepUnnamed::Auto),
@@ -88,6 +89,7 @@ pub(super) fn limits(root: &Object<'_>) -> Limits {
         max_multi_bytes: root.size("max_multi_bytes"),
         plan_cache_size: root.size("plan_cache_size"),
         max_directory_rows: root.count("max_directory_rows"),
+        consistent_reads_timeout: root.duration("consistent_reads_timeout"),
     };
     if limits.min_pool_size > limits.default_pool_size {
         let hint = "Lower it, or raise default_pool_size.";

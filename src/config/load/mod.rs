@@ -140,20 +140,15 @@ impl Loader<'_> {
             two_phase: root
                 .choice("cross_shard_writes", &[true, false])
                 .unwrap_or(true),
+            consistent_reads: root.boolean("consistent_reads"),
             recovery: recovery(&root.section("recovery")),
             cache: self.caching(&root.section("cache")),
             databases,
             fallback,
             settings: settings::list(node),
         };
-        Self::later_sections(&root);
         check::whole(&root, &config);
         config
-    }
-
-    /// Reads the sections of features to come, so that what is wrong in them is told now.
-    fn later_sections(root: &Object<'_>) {
-        root.boolean("consistent_reads");
     }
 
     fn databases(&self, root: &Object<'_>) -> (BTreeMap<String, Database>, Option<Fallback>) {

@@ -15,10 +15,19 @@ pub(super) const COPY_TRAILER: &[u8; 2] = b"\xff\xff";
 pub(super) enum Part {
     /// One for this statement.
     Fresh,
+    /// The same; it is open, and its snapshot is taken.
+    Opened,
     /// The block's own.
     Own,
     /// The block's own on another shard than the current one.
     Joined,
+}
+
+impl Part {
+    /// Whether it is the block's.
+    pub(super) fn is_block(self) -> bool {
+        matches!(self, Part::Own | Part::Joined)
+    }
 }
 
 /// A shard's connection, and how far its fragments have come.

@@ -11,7 +11,7 @@ use super::split::Bound;
 use super::style::{self, Style};
 use crate::error::{Fault, SqlState};
 use crate::execute::member::{Member, SCRATCH, bytes_max, close, open, open_parts, targets};
-use crate::execute::{Conversation, Trouble, Twin};
+use crate::execute::{Conversation, Trouble, Twin, snapshot};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::gather::{Fragment, Place};
 use crate::server::statements::Prepared;
@@ -94,7 +94,7 @@ impl Loaded {
                 .collect();
             let columns =
                 |(index, _): &(usize, bool)| fragments.get(*index).map_or(0, |it| it.columns.len());
-            lane.rows = if is_united && lane.part != Part::Fresh {
+            lane.rows = if is_united && lane.part.is_block() {
                 let columns = wanted.iter().map(columns).collect();
                 Rows::united(wanted.clone(), columns)
             } else {
@@ -247,7 +247,7 @@ impl Loaded {
         let mut fresh = Vec::new();
         for mut lane in self.lanes.drain(..) {
             match lane.part {
-                Part::Fresh => fresh.push(lane.member),
+                Part::Fresh | Part::Opened => fresh.push(lane.member),
                 Part::Own => own = Some(lane.member),
                 Part::Joined => {
                     lane.member.calm(client).await;
@@ -297,8 +297,13 @@ impl Loaded {
                 others.insert(*shard);
             }
         }
-        for member in open(client, &others).await? {
-            lane(member, Part::Fresh);
+        let (members, part) = if within.is_none() && snapshot::applies(client, &others) {
+            (snapshot::open_fresh(client, &others).await?, Part::Opened)
+        } else {
+            (open(client, &others).await?, Part::Fresh)
+        };
+        for member in members {
+            lane(member, part);
         }
         Ok(())
     }
@@ -469,7 +474,7 @@ fn ask(
     } = bound;
     lane.member
         .push_own_statement(prepared, parse, bind, detour, false)?;
-    if lane.part == Part::Fresh {
+    if !lane.part.is_block() {
         lane.member.push_hidden("COMMIT")?;
     }
     Ok(())
@@ -505,7 +510,7 @@ fn opening(
     }
     parts.extend(style.widening());
     let own = within.map_or(style, |block| &block.style);
-    if writes_text && (lane.part == Part::Fresh || own.restoring().is_some()) {
+    if writes_text && (!lane.part.is_block() || own.restoring().is_some()) {
         parts.extend(style::PLAIN.map(str::to_owned));
     }
     parts
@@ -539,7 +544,7 @@ fn order(
     }
     match lane.part {
         _ if !turns.is_last => (),
-        Part::Fresh => parts.push("COMMIT".to_owned()),
+        Part::Fresh | Part::Opened => parts.push("COMMIT".to_owned()),
         Part::Own | Part::Joined if turns.writes_text => {
             parts.extend(own.restoring().into_iter().chain(own.narrowing()));
         }

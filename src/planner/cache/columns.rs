@@ -129,7 +129,11 @@ pub(super) fn changed(block: &Block, name: &Name, table: &Table) -> Option<Box<[
         .columns
         .iter()
         .filter(|column| set.contains(&&column.name) || column.generated);
-    Some(columns.map(|column| Arc::from(column.name.as_str())).collect())
+    Some(
+        columns
+            .map(|column| Arc::from(column.name.as_str()))
+            .collect(),
+    )
 }
 
 /// The values of an indexed column that the rows have which a statement writes, before and after.

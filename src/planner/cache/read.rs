@@ -161,7 +161,11 @@ fn is_settled(survey: &Survey<'_>, cursor: &Cursor<'_>) -> bool {
     let Some(table) = survey.context.table(&reference.name) else {
         return false;
     };
-    let mut primary = table.columns.iter().filter(|column| column.primary).peekable();
+    let mut primary = table
+        .columns
+        .iter()
+        .filter(|column| column.primary)
+        .peekable();
     let orders: Vec<usize> = (0..words.len())
         .filter(|at| words.get(*at).is_some_and(|word| word == "order"))
         .collect();
@@ -169,9 +173,7 @@ fn is_settled(survey: &Survey<'_>, cursor: &Cursor<'_>) -> bool {
         return false;
     };
     let by = words.get(*order..).unwrap_or_default();
-    !has("group")
-        && primary.peek().is_some()
-        && primary.all(|column| by.contains(&column.name))
+    !has("group") && primary.peek().is_some() && primary.all(|column| by.contains(&column.name))
 }
 
 /// What the configuration says of a table, with the name that it lists it, or the nearest table that its

@@ -159,7 +159,13 @@ pub fn of_write(
         let table = || Arc::clone(&written.table);
         push(&mut tags, Tag::Any(table()));
         let keys = written.keys.as_deref();
-        let keys = keys_of(keys, written.distribution, topology, values, WRITTEN_KEYS_MAX);
+        let keys = keys_of(
+            keys,
+            written.distribution,
+            topology,
+            values,
+            WRITTEN_KEYS_MAX,
+        );
         match &keys {
             Some(keys) => {
                 for key in keys {
@@ -255,7 +261,9 @@ fn look_at(
     let key = quoted(column)?;
     let mut conditions = Vec::new();
     for text in keys {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+        let is_plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
         if !is_plain {
             return None;
         }

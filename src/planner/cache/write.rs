@@ -429,8 +429,13 @@ impl<'a> Changed<'a> {
         if policy.mode == Mode::Strong {
             return;
         }
-        let is_strong = |column: &Arc<str>| policy.strong_columns.iter().any(|one| **one == **column);
-        if known.columns.as_ref().is_some_and(|columns| columns.iter().all(is_strong)) {
+        let is_strong =
+            |column: &Arc<str>| policy.strong_columns.iter().any(|one| **one == **column);
+        if known
+            .columns
+            .as_ref()
+            .is_some_and(|columns| columns.iter().all(is_strong))
+        {
             // No answer that is kept looks at them.
             return;
         }

@@ -30,7 +30,9 @@ impl Session {
     /// # Errors
     /// What has to happen first.
     pub(crate) fn imply_looks(&mut self) -> Result<(), Stop> {
-        let is_open = self.connection().is_some_and(|connection| connection.unsynced);
+        let is_open = self
+            .connection()
+            .is_some_and(|connection| connection.unsynced);
         if self.block.is_some() || !self.executed || self.is_skipping_messages() || !is_open {
             return Ok(());
         }
@@ -52,10 +54,15 @@ impl Session {
         }
         let is_alone = self.caching.looks.len() <= LOOKS_MAX
             && self.series.is_none()
-            && self.block.as_ref().is_some_and(|block| block.sent && block.parts.0.is_empty())
+            && self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.sent && block.parts.0.is_empty())
             && self.lease.is_some();
         if is_alone && self.status() == Status::InBlock {
-            let unsynced = self.connection().is_some_and(|connection| connection.unsynced);
+            let unsynced = self
+                .connection()
+                .is_some_and(|connection| connection.unsynced);
             self.wait_for_replies()?;
             if unsynced {
                 return Err(Stop::EndGroup);
@@ -145,7 +152,9 @@ impl Session {
             let rows = match lease.connection() {
                 Some(connection) if connection.pipeline.is_idle() => {
                     let asking = ask(connection, &look.query);
-                    tokio::time::timeout(limit, asking).await.unwrap_or_default()
+                    tokio::time::timeout(limit, asking)
+                        .await
+                        .unwrap_or_default()
                 }
                 Some(_) | None => None,
             };

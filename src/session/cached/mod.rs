@@ -158,18 +158,6 @@ impl Session {
         }
     }
 
-    /// The end of a block is about to be carried out: all that is said of it waits until the cache knows.
-    pub(crate) fn hold_commit(&mut self) {
-        let is_commit = self
-            .caching
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.is_commit);
-        if is_commit {
-            self.hold_answer();
-        }
-    }
-
     /// What was held acknowledges nothing: the transaction goes on.
     pub(crate) fn release_answer(&mut self) {
         let is_commit = self
