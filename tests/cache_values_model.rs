@@ -147,7 +147,6 @@ fn write_steps(variant: Variant, state: &State, at: usize, push: &mut dyn FnMut(
             next.writers[at] = Writer::Locked(seen);
             push(next);
         }
-        Writer::Looked(_) => (),
         Writer::Locked(seen) => {
             let seen = match variant.look {
                 Look::Locked if !is_mover => Some(state.value()),
@@ -187,7 +186,7 @@ fn write_steps(variant: Variant, state: &State, at: usize, push: &mut dyn FnMut(
             next.writers[at] = Writer::Done;
             push(next);
         }
-        Writer::Done => (),
+        Writer::Looked(_) | Writer::Done => (),
     }
 }
 

@@ -199,7 +199,8 @@ impl Cache {
     /// Whether an answer that is about to be given is to be read again instead, so that the two can be compared.
     pub fn audits(&self) -> bool {
         let every = u64::try_from(self.audit).unwrap_or(0);
-        every > 0 && self.given.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % every == 0
+        let given = self.given.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        every > 0 && given.is_multiple_of(every)
     }
 
     /// A number above 0 and up to 1, by chance.

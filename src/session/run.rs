@@ -809,9 +809,9 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
+        self.give_up_looks().await;
         self.client
             .set_activity(Activity::Active, self.engine.now());
-        self.give_up_looks().await;
         let result = match task {
             Task::Wide(wide) => self.run_wide(*wide).await,
             Task::End(ending) => self.end_everywhere(ending).await,

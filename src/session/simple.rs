@@ -310,6 +310,8 @@ impl Session {
             Route::InsertGathered(_, target) => match &target.holders {
                 Holders::ByKey(split) => self.shards_of(&Route::CopySplit(Arc::clone(split))),
                 Holders::Everywhere => topology.all(),
+                // A new table is made on each.
+                Holders::Home if target.is_new => topology.all(),
                 Holders::Home => std::iter::once(topology.home()).collect(),
             },
             Route::CopySplit(split) => {

@@ -436,16 +436,8 @@ fn write_through_mortals(
     killed
 }
 
-/// Readers and writers on two proxies, a third that is killed again and again, one who writes past them, and Redis
-/// disturbed; `CACHE_SECONDS` makes it longer.
-#[test]
-fn no_read_is_older_than_one_that_was_over_before() {
-    let seconds = std::env::var("CACHE_SECONDS").ok();
-    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(24);
-    let random = Random::from_environment();
-    println!("SEED={}", random.seed);
-    // Not slow by itself: what a busy machine delays is none of the disturbances.
-    // Servers of its own: what tells of their changes waits for all that is open on them.
+/// Servers of its own: what tells of their changes waits for all that is open on them.
+fn servers() -> [Cluster; 2] {
     let clusters = [Cluster::start(""), Cluster::start("")];
     for cluster in &clusters {
         let mut owner = cluster.connect("postgres");
@@ -454,14 +446,105 @@ fn no_read_is_older_than_one_that_was_over_before() {
         owner.run(TABLES);
         owner.run("ALTER TABLE ct_counts OWNER TO app");
     }
+    clusters
+}
+
+/// Waits until each server tells one of the proxies of its changes.
+fn wait_told(herds: [&Herd; 2]) {
+    let told = "the cache is told of changes past the proxy";
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let logs = || herds.map(Herd::log).concat();
+    while logs().matches(told).count() < 2 {
+        assert!(Instant::now() < deadline, "{}", logs());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Reads, and writes now and then; the first two do nothing but write.
+fn be_a_client(mut client: Client, number: u64, floors: &Floors, end: Instant, seed: u64) {
+    let mut random = Random::new(seed.wrapping_add(number));
+    while Instant::now() < end {
+        if number < 2 || random.below(50) == 0 {
+            write(&mut client, &mut random, floors);
+            if number < 2 {
+                let pause = u32::try_from(random.below(3)).unwrap();
+                thread::sleep(Duration::from_millis(10) * pause);
+            }
+        } else {
+            read(&mut client, &mut random, floors);
+        }
+    }
+}
+
+/// Writes straight to the servers.
+fn write_past(clusters: &[Cluster; 2], floors: &Floors, end: Instant) -> u64 {
+    let mut clients = clusters
+        .each_ref()
+        .map(|cluster| cluster.connect("together"));
+    let mut count = 0;
+    while Instant::now() < end {
+        for key in PAST..KEYS {
+            let sql =
+                format!("UPDATE ct_counts SET v = v + 1, k = 1 - k WHERE id = {key} RETURNING v");
+            let value = clients[key % 2].value(&sql);
+            floors.raise(key, value.parse().unwrap());
+            count += 1;
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    count
+}
+
+/// What a proxy has counted: answers were given from the cache, and the auditor found none that was old.
+fn check_counts(herd: &Herd) {
+    let shown = herd.console().query("SHOW CACHE").unwrap();
+    let sum = |column: &str| -> u64 {
+        let values = shown.column(column);
+        let values = values.iter().map(|value| value.parse::<u64>().unwrap());
+        values.sum()
+    };
+    let (hits, audited, stale) = (sum("hits"), sum("audited"), sum("found_stale"));
+    println!("{hits} hits, {audited} audited, {stale} found stale");
+    assert!(hits > 100, "{hits} hits");
+    assert_eq!(stale, 0, "{}", herd.log());
+}
+
+/// Nothing is left wrong.
+fn check_rest(clusters: &[Cluster; 2], herd: &Herd) {
+    let mut client = herd.connect();
+    for key in 0..KEYS {
+        let read = format!("SELECT v FROM ct_counts WHERE id = {key}");
+        let value = clusters[key % 2].connect("together").value(&read);
+        assert_eq!(client.value(&read), value);
+    }
+    for list in 0..2 {
+        let read = format!("SELECT id, v FROM ct_counts WHERE k = {list} ORDER BY id");
+        let rows = clusters.iter();
+        let rows = rows.flat_map(|cluster| cluster.connect("together").rows(&read));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by_key(|row| row[0].clone());
+        assert_eq!(client.rows(&read), rows);
+    }
+}
+
+/// Readers and writers on two proxies, a third that is killed again and again, one who writes past them, and Redis
+/// disturbed; `CACHE_SECONDS` makes it longer.
+#[test]
+fn no_read_is_older_than_one_that_was_over_before() {
+    let seconds = std::env::var("CACHE_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(24);
+    let seed = Random::from_environment().seed;
+    println!("SEED={seed}");
+    let clusters = servers();
     let ports = clusters.each_ref().map(|cluster| cluster.port);
     let mut redis = Redis::start();
     let link = Link::to(redis.port);
     let mut options = options(&redis, "");
     options.database.push("control_user: postgres".to_owned());
-    let port = link.port;
+    // Not slow by itself: what a busy machine delays is none of the disturbances.
     options.set(&format!(
-        "cache: {{redis: 'redis://127.0.0.1:{port}', redis_timeout: 1s, audit: 20}}"
+        "cache: {{redis: 'redis://127.0.0.1:{}', redis_timeout: 1s, audit: 20}}",
+        link.port
     ));
     let one = Herd::start_over("together", &ports, &options);
     let other = Herd::start_over("together", &ports, &options);
@@ -471,58 +554,19 @@ fn no_read_is_older_than_one_that_was_over_before() {
     for id in 0..KEYS {
         client.run(&format!("INSERT INTO ct_counts VALUES ({id}, 0, 'w{id}')"));
     }
-    let told = "the cache is told of changes past the proxy";
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while one.log().matches(told).count() + other.log().matches(told).count() < 2 {
-        assert!(Instant::now() < deadline, "{}{}", one.log(), other.log());
-        thread::sleep(Duration::from_millis(50));
-    }
-    let floors = Arc::new(Floors::default());
+    wait_told([&one, &other]);
+    let floors = Floors::default();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let clients = (0..8).map(|number| {
-        let herd = if number % 2 == 0 { &one } else { &other };
-        let (mut client, floors) = (herd.connect(), Arc::clone(&floors));
-        let mut random = Random::new(random.seed.wrapping_add(number));
-        thread::spawn(move || {
-            while Instant::now() < end {
-                if number < 2 || random.below(50) == 0 {
-                    write(&mut client, &mut random, &floors);
-                    if number < 2 {
-                        thread::sleep(
-                            Duration::from_millis(10) * u32::try_from(random.below(3)).unwrap(),
-                        );
-                    }
-                } else {
-                    read(&mut client, &mut random, &floors);
-                }
-            }
-        })
-    });
-    let clients: Vec<_> = clients.collect();
-    let seed = random.seed.wrapping_add(100);
-    let mut past = clusters
-        .each_ref()
-        .map(|cluster| cluster.connect("together"));
-    let raised = Arc::clone(&floors);
-    let bypass = thread::spawn(move || {
-        let mut count = 0_u64;
-        while Instant::now() < end {
-            for key in PAST..KEYS {
-                let sql = format!(
-                    "UPDATE ct_counts SET v = v + 1, k = 1 - k WHERE id = {key} RETURNING v"
-                );
-                let value = past[key % 2].value(&sql);
-                raised.raise(key, value.parse().unwrap());
-                count += 1;
-            }
-            thread::sleep(Duration::from_millis(300));
-        }
-        count
-    });
     let mut round = 0;
-    let mut next = Instant::now() + Duration::from_secs(5);
-    let killed = thread::scope(|scope| {
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let herd = if number % 2 == 0 { &one } else { &other };
+            let (client, floors) = (herd.connect(), &floors);
+            scope.spawn(move || be_a_client(client, number, floors, end, seed));
+        }
+        let bypass = scope.spawn(|| write_past(&clusters, &floors, end));
         let mortals = scope.spawn(|| write_through_mortals(&ports, &options, &floors, end, seed));
+        let mut next = Instant::now() + Duration::from_secs(5);
         while Instant::now() < end {
             let now = (Instant::now(), floors.now());
             floors.past.lock().unwrap().push(now);
@@ -533,56 +577,17 @@ fn no_read_is_older_than_one_that_was_over_before() {
                 next = Instant::now() + Duration::from_secs(5);
             }
         }
-        mortals.join().expect("acknowledged writes are seen")
+        let past = bypass.join().expect("a shard is written");
+        let killed = mortals.join().expect("acknowledged writes are seen");
+        println!("{past} writes past the proxies, {round} disturbances, {killed} proxies killed");
     });
-    let bypasses = bypass.join().expect("a shard is written");
-    for client in clients {
-        client.join().expect("no read was older than it may be");
-    }
     let (reads, writes) = (&floors.reads, &floors.writes);
-    println!(
-        "{} reads, {} writes, {bypasses} past the proxies, {round} disturbances, {killed} proxies killed",
-        reads.load(Ordering::Relaxed),
-        writes.load(Ordering::Relaxed)
-    );
+    println!("{reads:?} reads, {writes:?} writes");
     for herd in [&one, &other] {
-        let shown = herd.console().query("SHOW CACHE").unwrap();
-        let hits: u64 = shown
-            .column("hits")
-            .iter()
-            .map(|hits| hits.parse::<u64>().unwrap())
-            .sum();
-        assert!(hits > 100, "{hits} hits");
-        let sum = |column: &str| -> u64 {
-            let values = shown.column(column);
-            values
-                .iter()
-                .map(|value| value.parse::<u64>().unwrap())
-                .sum()
-        };
-        println!(
-            "{hits} hits, {} audited, {} found stale",
-            sum("audited"),
-            sum("found_stale")
-        );
-        assert_eq!(sum("found_stale"), 0, "{}", herd.log());
+        check_counts(herd);
     }
-    // Nothing is left wrong.
-    let (mut first, mut second) = (one.connect(), other.connect());
     thread::sleep(GRACE);
-    for key in 0..KEYS {
-        let read = format!("SELECT v FROM ct_counts WHERE id = {key}");
-        let value = clusters[key % 2].connect("together").value(&read);
-        assert_eq!(first.value(&read), value);
-        assert_eq!(second.value(&read), value);
-    }
-    for list in 0..2 {
-        let read = format!("SELECT id, v FROM ct_counts WHERE k = {list} ORDER BY id");
-        let rows = clusters.iter();
-        let rows = rows.flat_map(|cluster| cluster.connect("together").rows(&read));
-        let mut rows: Vec<_> = rows.collect();
-        rows.sort_by_key(|row| row[0].clone());
-        assert_eq!(first.rows(&read), rows);
-        assert_eq!(second.rows(&read), rows);
+    for herd in [&one, &other] {
+        check_rest(&clusters, herd);
     }
 }

@@ -443,7 +443,7 @@ impl Link {
         self.ask(Kind::Mark(writer, names)).await?;
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = live.get_mut(&writer) {
-            *known = all.clone();
+            known.clone_from(all);
         }
         Ok(())
     }

@@ -220,7 +220,24 @@ fn values(filter: &Expr, binding: (bool, &str), indexed: &Indexed) -> Option<Box
             .map(|one| facts::operand(one, kind))
             .collect::<Option<Vec<_>>>()?,
         Expr::Any(left, right) if is_column(left) => facts::elements(right, kind)?,
-        _ => return None,
+        Expr::Column(_)
+        | Expr::Value(_)
+        | Expr::Cast(..)
+        | Expr::Row(_)
+        | Expr::Array(_)
+        | Expr::Or(_)
+        | Expr::Equal(..)
+        | Expr::Same(..)
+        | Expr::Compare(..)
+        | Expr::Computed(..)
+        | Expr::In(..)
+        | Expr::InSubquery(..)
+        | Expr::Subquery(_)
+        | Expr::Any(..)
+        | Expr::Default
+        | Expr::Boolean(_)
+        | Expr::Call
+        | Expr::Other => return None,
     };
     let is_value = |operand: &Operand| is_told(operand, kind);
     (found.len() <= VALUES_MAX && found.iter().all(is_value)).then(|| found.into())

@@ -125,8 +125,8 @@ pub fn of_read(reading: &Reading, topology: &Topology, values: &dyn Values) -> V
             }
         } else if let Some((indexed, texts)) = touched.confined.as_ref().and_then(|confined| {
             let texts = texts_of(&confined.1, confined.0.kind, values)?;
-            let is_short = |text: &Box<str>| text.len() <= VALUE_MAX;
-            texts.iter().all(is_short).then_some((&confined.0, texts))
+            let is_short = texts.iter().all(|text| text.len() <= VALUE_MAX);
+            is_short.then_some((&confined.0, texts))
         }) {
             push(&mut tags, Tag::Values(table()));
             for text in texts {

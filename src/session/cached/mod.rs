@@ -52,6 +52,10 @@ pub(crate) struct Caching {
 
 /// A write under way.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 struct Marked {
     mark: Mark,
     /// The message that it was made for is done with.
