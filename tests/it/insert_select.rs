@@ -256,7 +256,8 @@ fn tables_are_made_from_rows_of_several_shards() {
         );
         assert_eq!(answer.expect("made").tags, ["SELECT 3"]);
     }
-    let rows = [&mut client, &mut reference].map(|side| side.rows("SELECT * FROM is_bound ORDER BY id"));
+    let rows =
+        [&mut client, &mut reference].map(|side| side.rows("SELECT * FROM is_bound ORDER BY id"));
     assert_eq!(rows[0], rows[1]);
     for sql in [
         "CREATE TEMP TABLE is_temporary AS SELECT id FROM is_orders",

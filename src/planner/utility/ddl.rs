@@ -322,7 +322,7 @@ fn made_from_query(text: &Text<'_>, mut cursor: Cursor<'_>, verb: &'static str) 
 }
 
 /// The tokens of a query without WITH [NO] DATA behind it, and whether it is to have data.
-fn without_data<'a>(cursor: Cursor<'a>) -> (&'a [crate::sql::scan::Token], bool) {
+fn without_data(cursor: Cursor<'_>) -> (&[crate::sql::scan::Token], bool) {
     let tokens = cursor.tokens();
     let ends_with = |words: &[&str]| {
         tokens.len() > words.len()
