@@ -31,7 +31,7 @@ const MARK: &str = "
     SELECT pg_catalog.concat(count(*), ':', sum(t.xmin::text::int8), ':', max(t.oid::int8))
     FROM pg_catalog.pg_type t
     WHERE t.oid >= 16384 AND t.typnamespace NOT IN (
-        SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_(toast|temp)')";
+        SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^(pg_(toast|temp)|pgherd$)')";
 
 impl Control {
     /// What a shard calls the users' types and tables.

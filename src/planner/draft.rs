@@ -95,7 +95,8 @@ impl Draft {
             Arc::make_mut(keyed).gather = None;
         }
         if let Access::Gather(gather) = &self.access
-            && gather.target.is_some()
+            && let Some(target) = &gather.target
+            && !(target.is_new && self.verb == "CREATE TABLE AS")
         {
             self.access = Access::Refuse(Arc::clone(&gather.otherwise));
         }

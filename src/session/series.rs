@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
-use crate::planner::plan::{Access, Effect, Script};
+use crate::planner::plan::{Access, Effect, Script, Statement};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, HEADER};
 
@@ -29,6 +29,24 @@ pub(crate) struct Series {
     next: usize,
     /// One has failed: the rest is not run.
     pub(crate) failed: bool,
+}
+
+/// The text from a statement on. The plan of a text of one statement may have been made of another text, whose
+/// constants differ.
+fn from<'a>(text: &'a [u8], script: &Script, statement: &Statement) -> &'a [u8] {
+    match script.statements.as_slice() {
+        [_] => text,
+        _ => text.get(statement.span.start..).unwrap_or_default(),
+    }
+}
+
+/// A statement's own text.
+fn own<'a>(text: &'a [u8], script: &Script, statement: &Statement) -> &'a [u8] {
+    let own = from(text, script, statement);
+    match script.statements.as_slice() {
+        [_] => own,
+        _ => own.get(..statement.span.len()).unwrap_or_default(),
+    }
 }
 
 impl Session {
@@ -83,7 +101,7 @@ impl Session {
         } else {
             None
         };
-        let own = series.text.get(statement.span.clone()).unwrap_or_default();
+        let own = own(&series.text, &series.script, statement);
         let mut message = Vec::with_capacity(own.len().saturating_add(8));
         frame::write(&mut message, b'Q', &[own, b"\0"]);
         if self.block.is_none() {
@@ -174,7 +192,11 @@ impl Session {
     pub(crate) fn error_in_series(&self, error: &[u8]) -> Option<Vec<u8>> {
         let series = self.series.as_ref()?;
         let at = series.next.checked_sub(1)?;
-        let start = series.script.statements.get(at)?.span.start;
+        let statement = series.script.statements.get(at)?;
+        let start = series
+            .text
+            .len()
+            .saturating_sub(from(&series.text, &series.script, statement).len());
         let before = String::from_utf8_lossy(series.text.get(..start)?)
             .chars()
             .count();
