@@ -1,9 +1,10 @@
 //! A text of several statements that are not all on one shard: one after the other, in one transaction.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
-use crate::planner::plan::{Access, Effect, Script};
+use crate::planner::plan::{Access, Effect, Script, Statement};
 use crate::wire::backend::{self, Status};
 use crate::wire::frame::{self, Frame, HEADER};
 
@@ -29,6 +30,18 @@ pub(crate) struct Series {
     next: usize,
     /// One has failed: the rest is not run.
     pub(crate) failed: bool,
+}
+
+impl Series {
+    /// Where a statement stands in the text. The plan of a text of one statement may have been made from another
+    /// text, of other constants.
+    fn span(&self, statement: &Statement) -> Range<usize> {
+        if self.script.statements.len() == 1 {
+            0..self.text.len()
+        } else {
+            statement.span.clone()
+        }
+    }
 }
 
 impl Session {
@@ -83,7 +96,7 @@ impl Session {
         } else {
             None
         };
-        let own = series.text.get(statement.span.clone()).unwrap_or_default();
+        let own = series.text.get(series.span(statement)).unwrap_or_default();
         let mut message = Vec::with_capacity(own.len().saturating_add(8));
         frame::write(&mut message, b'Q', &[own, b"\0"]);
         if self.block.is_none() {
@@ -174,7 +187,7 @@ impl Session {
     pub(crate) fn error_in_series(&self, error: &[u8]) -> Option<Vec<u8>> {
         let series = self.series.as_ref()?;
         let at = series.next.checked_sub(1)?;
-        let start = series.script.statements.get(at)?.span.start;
+        let start = series.span(series.script.statements.get(at)?).start;
         let before = String::from_utf8_lossy(series.text.get(..start)?)
             .chars()
             .count();
