@@ -11,6 +11,9 @@ use std::sync::Arc;
 use super::code::{Code, Routines};
 use crate::sql::statement::Block;
 
+/// The schema of what pgherd makes for itself.
+const OWN: &str = "pgherd";
+
 /// One column, as INSERT and COPY without a column list see it: generated and dropped ones are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -137,10 +140,15 @@ impl Catalog {
         }
     }
 
-    /// Whether another snapshot says the same.
+    /// Whether another snapshot says the same, but of what is pgherd's own.
     pub fn says(&self, other: &Catalog) -> bool {
-        self.schemas == other.schemas
-            && self.routines == other.routines
+        let users = |catalog: &Catalog| {
+            let mut users = (catalog.schemas.clone(), catalog.routines.clone());
+            users.0.remove(OWN);
+            users.1.forget(OWN);
+            users
+        };
+        users(self) == users(other)
             && self.enums == other.enums
             && self.odd_enums == other.odd_enums
     }

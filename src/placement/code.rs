@@ -125,6 +125,14 @@ pub struct Routines {
 }
 
 impl Routines {
+    /// Takes the functions of a schema away.
+    pub fn forget(&mut self, schema: &str) {
+        self.functions.retain(|_, schemas| {
+            schemas.remove(schema);
+            !schemas.is_empty()
+        });
+    }
+
     /// Adds a function to those of its name.
     pub fn insert(&mut self, schema: &str, name: &str, code: &Code) {
         let named = self.functions.entry(name.to_owned()).or_default();

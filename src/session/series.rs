@@ -1,5 +1,6 @@
 //! A text of several statements that are not all on one shard: one after the other, in one transaction.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::error::{Fault, SqlState};
@@ -31,21 +32,15 @@ pub(crate) struct Series {
     pub(crate) failed: bool,
 }
 
-/// The text from a statement on. The plan of a text of one statement may have been made of another text, whose
-/// constants differ.
-fn from<'a>(text: &'a [u8], script: &Script, statement: &Statement) -> &'a [u8] {
-    match script.statements.as_slice() {
-        [_] => text,
-        _ => text.get(statement.span.start..).unwrap_or_default(),
-    }
-}
-
-/// A statement's own text.
-fn own<'a>(text: &'a [u8], script: &Script, statement: &Statement) -> &'a [u8] {
-    let own = from(text, script, statement);
-    match script.statements.as_slice() {
-        [_] => own,
-        _ => own.get(..statement.span.len()).unwrap_or_default(),
+impl Series {
+    /// Where a statement stands in the text. The plan of a text of one statement may have been made from another
+    /// text, of other constants.
+    fn span(&self, statement: &Statement) -> Range<usize> {
+        if self.script.statements.len() == 1 {
+            0..self.text.len()
+        } else {
+            statement.span.clone()
+        }
     }
 }
 
@@ -101,7 +96,7 @@ impl Session {
         } else {
             None
         };
-        let own = own(&series.text, &series.script, statement);
+        let own = series.text.get(series.span(statement)).unwrap_or_default();
         let mut message = Vec::with_capacity(own.len().saturating_add(8));
         frame::write(&mut message, b'Q', &[own, b"\0"]);
         if self.block.is_none() {
@@ -192,11 +187,7 @@ impl Session {
     pub(crate) fn error_in_series(&self, error: &[u8]) -> Option<Vec<u8>> {
         let series = self.series.as_ref()?;
         let at = series.next.checked_sub(1)?;
-        let statement = series.script.statements.get(at)?;
-        let start = series
-            .text
-            .len()
-            .saturating_sub(from(&series.text, &series.script, statement).len());
+        let start = series.span(series.script.statements.get(at)?).start;
         let before = String::from_utf8_lossy(series.text.get(..start)?)
             .chars()
             .count();

@@ -166,6 +166,27 @@ fn a_list_is_dropped_by_writes_of_its_rows() {
 }
 
 #[test]
+fn each_write_has_its_own_constants() {
+    for shards in [1, 2] {
+        let (databases, herd) = start(shards, "");
+        let mut client = herd.connect();
+        // Of one plan, and of other lengths.
+        for (id, price) in [(1, 9), (12, 1234), (2, 5), (20, 77), (1, 100)] {
+            let sql = format!("UPDATE cc_goods SET price = {price} WHERE id = {id}");
+            assert_eq!(client.run(&sql).tags, ["UPDATE 1"]);
+            assert_eq!(client.run(&format!("  {sql} ;")).tags, ["UPDATE 1"]);
+        }
+        let error = client.fails("UPDATE cc_goods SET price = 1 / 0.0 + 123456 WHERE id = 1");
+        assert_eq!(error.code, "22012");
+        for (id, price) in [(1, "100"), (12, "1234"), (2, "5"), (20, "77"), (21, "21")] {
+            let read = format!("SELECT price FROM cc_goods WHERE id = {id}");
+            assert_eq!(databases.shard(id % shards).value(&read), price);
+            assert_eq!(client.value(&read), price);
+        }
+    }
+}
+
+#[test]
 fn a_row_that_moves_is_dropped_from_where_it_was_and_is() {
     let (databases, herd) = start(2, "");
     let (mut client, mut other) = (herd.connect(), herd.connect());
