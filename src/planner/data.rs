@@ -178,6 +178,7 @@ fn checked(survey: &Survey<'_>) -> Access {
         concat: None,
         splits: false,
         each: false,
+        moves: None,
         gather: None,
         otherwise: Arc::new(refuse::insert(&table)),
         insert: true,
@@ -571,6 +572,11 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
         Ok(entries) => entries,
         Err(fault) => return refused(fault),
     };
+    if let Some(moves) = &survey.moves
+        && (!entries.is_empty() || !is_of_each(survey, block))
+    {
+        return refused(moves.otherwise.clone());
+    }
     let looks = lookups::looks(keys.as_ref())
         || entries.iter().any(|entries| {
             let mut keys = entries.rows.iter().flat_map(|(_, key)| key);
@@ -596,6 +602,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
                 .as_ref()
                 .is_some_and(|keys| splits(survey, block, cursor, keys.len())),
         each: entries.is_empty() && is_of_each(survey, block),
+        moves: survey.moves.clone(),
         keys,
         concat: verdict
             .ok()

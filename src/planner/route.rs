@@ -123,6 +123,23 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
     if let Some(shard) = keyed.hinted {
         return hinted(keyed, shard, topology, values);
     }
+    if let Some(moves) = &keyed.moves {
+        if !keyed.each {
+            return Err(moves.otherwise.clone());
+        }
+        let plain = Keyed {
+            moves: None,
+            each: true,
+            ..keyed.clone()
+        };
+        return Ok(match keys(&plain, topology, values)? {
+            Route::Single(shard) => {
+                Route::Move(std::iter::once(shard).collect(), Arc::clone(moves))
+            }
+            Route::Each(shards) => Route::Move(shards, Arc::clone(moves)),
+            other => other,
+        });
+    }
     let Some(keys) = &keyed.keys else {
         return everywhere(keyed, distribution, topology);
     };
@@ -179,6 +196,9 @@ pub fn hinted(
     topology: &Topology,
     values: &dyn Values,
 ) -> Result<Route, Fault> {
+    if let Some(moves) = &keyed.moves {
+        return Err(moves.otherwise.clone());
+    }
     let distribution = topology
         .distribution(keyed.distribution)
         .ok_or_else(|| internal("a plan names a distribution that is not there"))?;

@@ -1253,7 +1253,7 @@ fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
     use planner::plan::Route;
     match route {
         Route::Broadcast { transaction } => *transaction,
-        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) => true,
+        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) | Route::Move(..) => true,
         Route::Concat(..) => statement.writes,
         Route::Session
         | Route::Anywhere

@@ -233,6 +233,7 @@ impl Session {
             | Route::CopySplit(_)
             | Route::Gather(_)
             | Route::Each(_)
+            | Route::Move(..)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
         }
     }

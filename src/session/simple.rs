@@ -290,6 +290,12 @@ impl Session {
         let topology = &self.database.topology;
         match route {
             Route::Concat(shards, ..) | Route::Each(shards) => shards.clone(),
+            Route::Move(_, moves) => {
+                // Where its rows will belong is not known before.
+                let distribution = topology.distribution(moves.distribution);
+                let shards = distribution.map(|distribution| distribution.shards().clone());
+                shards.unwrap_or_default()
+            }
             Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
             Route::CopySplit(split) => {
                 let distribution = topology.distribution(split.distribution);

@@ -47,6 +47,7 @@ mod lookups;
 mod memory;
 mod merging;
 mod message;
+mod moving;
 mod oids;
 mod operating;
 mod partials;
