@@ -76,6 +76,8 @@ pub mod merge;
 
 pub mod planner;
 
+pub mod deadlock;
+
 // Floor 2: resources. Sockets and memory with limits.
 pub mod metrics;
 

@@ -21,7 +21,9 @@ use pgherd::placement::code::Volatility;
 use pgherd::placement::topology::Topology;
 use pgherd::planner::cache::Verdict;
 use pgherd::planner::memo::{Memo, Scope};
-use pgherd::planner::plan::{Access, Effect, Literal, Parameter, Route, Statement, Values};
+use pgherd::planner::plan::{
+    Access, Effect, Holders, Literal, Parameter, Route, Statement, Values,
+};
 use pgherd::planner::stored::{self, Function, Runner, Stored, ViewText};
 use pgherd::planner::{self, Context};
 use pgherd::sql::mask::{Literal as Span, Masked};
@@ -289,6 +291,16 @@ impl World {
                 };
                 format!("gather{parts}, else {}", gather.otherwise.message)
             }
+            Route::InsertGathered(gather, target) => {
+                let holders = match &target.holders {
+                    Holders::ByKey(split) => format!("by {:?}", split.key_columns),
+                    Holders::Everywhere => "everywhere".into(),
+                    Holders::Home => "at home".into(),
+                };
+                let (table, columns) = (&target.table, target.columns.join(" "));
+                let otherwise = &gather.otherwise.message;
+                format!("gather for {table} ({columns}) {holders}, else {otherwise}")
+            }
             Route::Each(shards) => format!("each {}", names(shards)),
             Route::Move(shards, _) => format!("move {}", names(shards)),
             Route::Broadcast { transaction: true } => "broadcast".into(),
@@ -478,6 +490,7 @@ fn lookup(column: &str, leads: bool) -> Lookup {
         key: vec![("user_id".into(), KeyType::Int8)],
         distribution: "users".into(),
         leads,
+        unique: false,
     }
 }
 

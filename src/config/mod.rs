@@ -244,6 +244,8 @@ pub struct Limits {
     pub reads_per_connection: usize,
     /// How long a read may wait there for others.
     pub shared_read_wait: Duration,
+    /// How long one waits who may be in a deadlock over several shards before that is looked at.
+    pub deadlock_timeout: Duration,
     pub keep_unnamed_statements: KeepUnnamed,
     pub query_wait_timeout: Duration,
     pub server_lifetime: Duration,
@@ -285,6 +287,7 @@ impl Default for Limits {
             max_prepared_statements: 500,
             reads_per_connection: 16,
             shared_read_wait: Duration::from_millis(20),
+            deadlock_timeout: Duration::from_millis(500),
             keep_unnamed_statements: KeepUnnamed::Auto,
             query_wait_timeout: s(120),
             server_lifetime: s(3600),
@@ -390,6 +393,8 @@ pub struct Ids {
     pub by: bool,
     /// The lookup tables of its columns.
     pub lookups: Vec<Arc<Lookup>>,
+    /// Its columns whose values are kept unique over all shards.
+    pub uniques: Vec<Arc<Lookup>>,
     /// The key holds values of another table's column, whose lookup table says where rows belong.
     pub looked: Option<Arc<Lookup>>,
 }
@@ -407,9 +412,26 @@ pub struct Lookup {
     pub distribution: String,
     /// Whether other tables' rows are placed by it, so that all rows of one value are on one shard.
     pub leads: bool,
+    /// Whether it is no lookup table, but what keeps the values unique: nothing is found by it.
+    pub unique: bool,
+}
+
+impl Lookup {
+    /// The table and its column: what a unique column goes by on the shards.
+    pub fn title(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{schema}.{}.{}", self.table, self.column),
+            None => format!("{}.{}", self.table, self.column),
+        }
+    }
 }
 
 impl Ids {
+    /// Whether a column is kept unique over all shards.
+    pub fn keeps_unique(&self, column: &str) -> bool {
+        self.uniques.iter().any(|unique| unique.column == column)
+    }
+
     /// The columns of which all rows with one value are on one shard, whatever their key.
     pub fn leading(&self) -> impl Iterator<Item = &String> {
         let leading = self.lookups.iter().filter(|lookup| lookup.leads);

@@ -48,7 +48,7 @@ const STATE: &str = "
         COALESCE(obj_description(to_regclass($1::text), 'pg_class'), '') = 'filled'";
 
 /// The tables that are meant, each with the type of the column.
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
     SELECT format('%I.%I', n.nspname, c.relname), a.atttypid
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -615,7 +615,7 @@ fn type_of(value: &Key<'_>) -> &'static str {
 }
 
 /// A value as `::text` prints it.
-pub(super) fn text_of(value: &Key<'_>) -> String {
+pub fn text_of(value: &Key<'_>) -> String {
     let text = value.to_string();
     match value {
         Key::Uuid(_) => {

@@ -12,12 +12,14 @@ mod finding;
 pub mod gate;
 pub mod ids;
 mod introspect;
+pub mod locks;
 pub mod lookups;
 mod pool;
 mod schema;
 mod setup;
 pub mod twins;
 mod types;
+mod uniques;
 
 pub use finding::{Finding, Level};
 

@@ -37,6 +37,14 @@ impl Control {
             findings.push(finding.on(&shard));
         }
         let config = self.database(database)?;
+        if config.shards.len() > 1 {
+            let finding = match self.make_waiting(database).await {
+                Ok(true) => Finding::new(Level::Note, "created the table of who waits"),
+                Ok(false) => Finding::new(Level::Note, "the table of who waits is there already"),
+                Err(fault) => from_fault(&fault),
+            };
+            findings.push(finding.on(&config.home));
+        }
         for table in &config.tables {
             let Some(column) = &table.ids.column else {
                 continue;
@@ -69,6 +77,7 @@ impl Control {
             findings.push(Finding::new(Level::Note, finding).on(&config.home));
         }
         findings.extend(self.set_up_lookups(database).await?);
+        findings.extend(self.set_up_uniques(database).await?);
         findings.extend(self.set_up_twins(database).await);
         Ok(findings)
     }

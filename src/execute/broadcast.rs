@@ -1,6 +1,7 @@
 //! One statement on every shard: DDL, and writes of reference tables.
 
 use crate::error::{Fault, SqlState};
+use crate::placement::ShardId;
 use crate::planner::plan::Effect;
 use crate::wire::frame::{self, Split};
 
@@ -17,8 +18,10 @@ pub(super) async fn run<C: Conversation>(
     let shards = match (&wide.effect, client.parts()) {
         // Of a block: those that have joined.
         (Effect::SetConstraints { .. }, Some(parts)) => {
-            let shards = parts.iter().map(|lease| lease.pool().target.shard);
-            shards.collect()
+            let joined = parts.iter().map(|lease| lease.pool().target.shard);
+            let joined: Vec<ShardId> = joined.collect();
+            let all = client.topology().all();
+            all.iter().filter(|it| joined.contains(it)).collect()
         }
         _ => client.topology().all(),
     };

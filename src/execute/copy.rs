@@ -14,8 +14,9 @@ use crate::placement::distribution::Distribution;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner;
-use crate::planner::plan::{CopySplit, Effect, Entry, LookupColumn};
+use crate::planner::plan::{CopySplit, Effect, Entry, Holders, LookupColumn, Route, Target};
 use crate::planner::tenant;
+use crate::server::settings::quote_literal;
 use crate::sql::scan::Encoding;
 use crate::types::key::{Key, KeyError, KeyType, keeps};
 use crate::types::oids::{Mapping, Way};
@@ -24,6 +25,7 @@ use crate::wire::copy::{Format, Piece, Splitter};
 use crate::wire::frame;
 use crate::wire::oids::Naming;
 
+use super::gather::rows as rows_of;
 use super::member::{CLIENT_BUFFER, Heard, Member, SCRATCH, close, commit_all, open_parts};
 use super::{Conversation, Copied, Source, Trouble, Wide, complete, unmapped_fault};
 
@@ -156,17 +158,74 @@ pub(super) async fn run<C: Conversation>(
 ) -> Result<(), Trouble> {
     let topology = Arc::clone(client.topology());
     let Some(distribution) = topology.distribution(split.distribution) else {
-        return Err(Trouble::Fault(Fault::error(
-            SqlState::INTERNAL,
-            "the distribution is gone",
-        )));
+        return Err(Trouble::Fault(gone()));
     };
     let tenant = own_rows(wide, split, distribution)?;
+    let rows = by_key(client, wide, split, distribution, tenant);
+    let count = carry_out(client, wide, distribution.shards(), rows, None).await?;
+    complete(client, &format!("COPY {count}"));
+    Ok(())
+}
+
+/// Inserts rows that are not the client's but a query's: `lines` are those of a COPY. Returns how many.
+pub(super) async fn insert<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    target: &Target,
+    lines: Vec<u8>,
+) -> Result<u64, Trouble> {
+    let topology = Arc::clone(client.topology());
+    let columns = target.columns.join(", ");
+    let copy = Wide {
+        route: Route::Session,
+        source: Source::Text(format!("COPY {} ({columns}) FROM STDIN", target.table).into()),
+        verb: "COPY",
+        effect: Effect::CopyIn {
+            types: Arc::from([]),
+        },
+        reads: false,
+        lexing: wide.lexing,
+        tenant: None,
+        claims: Vec::new(),
+    };
+    let feed = Some((target, lines));
+    match &target.holders {
+        Holders::ByKey(split) => {
+            let Some(distribution) = topology.distribution(split.distribution) else {
+                return Err(Trouble::Fault(gone()));
+            };
+            let rows = by_key(client, &copy, split, distribution, None);
+            carry_out(client, &copy, distribution.shards(), rows, feed).await
+        }
+        Holders::Everywhere => {
+            let rows = Rows::Everywhere { splitter: None };
+            carry_out(client, &copy, &topology.all(), rows, feed).await
+        }
+        Holders::Home => {
+            let home = std::iter::once(topology.home()).collect();
+            let rows = Rows::Everywhere { splitter: None };
+            carry_out(client, &copy, &home, rows, feed).await
+        }
+    }
+}
+
+fn gone() -> Fault {
+    Fault::error(SqlState::INTERNAL, "the distribution is gone")
+}
+
+/// Rows that go to the shards of their keys.
+fn by_key<'a, C: Conversation>(
+    client: &C,
+    wide: &Wide,
+    split: &'a CopySplit,
+    distribution: &'a Distribution,
+    tenant: Option<(usize, Key<'a>)>,
+) -> Rows<'a> {
     // What comes in parts must hold the columns that name types in its first.
     let mut read = split.key_columns.clone();
     read.extend(last_named(wide));
     let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
-    let rows = Rows::ByKey {
+    Rows::ByKey {
         placing: Placing {
             split,
             distribution,
@@ -177,8 +236,7 @@ pub(super) async fn run<C: Conversation>(
         },
         held: Held::default(),
         splitter: Splitter::new(split.format.clone(), &read, row_max),
-    };
-    carry_out(client, wide, distribution.shards(), rows).await
+    }
 }
 
 /// What each row's key must hold where the COPY is a tenant's.
@@ -207,7 +265,10 @@ pub(super) async fn run_everywhere<C: Conversation>(
     let shards = client.topology().all();
     let row_max = usize::try_from(client.limits().max_statement_size).unwrap_or(usize::MAX);
     let splitter = last_named(wide).map(|last| Splitter::new(Format::Binary, &[last], row_max));
-    carry_out(client, wide, &shards, Rows::Everywhere { splitter }).await
+    let rows = Rows::Everywhere { splitter };
+    let count = carry_out(client, wide, &shards, rows, None).await?;
+    complete(client, &format!("COPY {count}"));
+    Ok(())
 }
 
 /// The columns of a COPY in binary whose types are the users'.
@@ -229,7 +290,8 @@ async fn carry_out<C: Conversation>(
     wide: &Wide,
     shards: &ShardSet,
     mut rows: Rows<'_>,
-) -> Result<(), Trouble> {
+    feed: Option<(&Target, Vec<u8>)>,
+) -> Result<u64, Trouble> {
     let members = open_parts(client, shards).await?;
     let mut lanes: Vec<Lane> = members
         .into_iter()
@@ -246,7 +308,7 @@ async fn carry_out<C: Conversation>(
             },
         })
         .collect();
-    let result = copy(client, wide, &mut rows, &mut lanes).await;
+    let result = copy(client, wide, &mut rows, &mut lanes, feed).await;
     if result.is_err() {
         abandon(&mut lanes);
     }
@@ -256,8 +318,7 @@ async fn carry_out<C: Conversation>(
         Err(trouble) => Err(trouble),
     };
     close(client, members).await;
-    complete(client, &format!("COPY {}", result?));
-    Ok(())
+    result
 }
 
 async fn copy<C: Conversation>(
@@ -265,11 +326,26 @@ async fn copy<C: Conversation>(
     wide: &Wide,
     rows: &mut Rows<'_>,
     lanes: &mut [Lane],
+    feed: Option<(&Target, Vec<u8>)>,
 ) -> Result<u64, Trouble> {
-    start(client, wide, lanes).await?;
+    start(
+        client,
+        wide,
+        lanes,
+        feed.as_ref().map(|(target, _)| *target),
+    )
+    .await?;
     // A server looks for a cancel request only when it has data: it is seen here.
     client.forget_targets();
     let mut scratch = vec![0; SCRATCH];
+    if let Some((_, lines)) = feed {
+        for data in lines.chunks(SHARD_BUFFER) {
+            rows.take(data, lanes)?;
+            rows.settle(client, lanes, HELD).await?;
+            room(client, lanes, &mut scratch).await?;
+        }
+        return finish(client, rows, lanes, &mut scratch).await;
+    }
     loop {
         match next(client, lanes, &mut scratch).await? {
             Copied::Data(data) => {
@@ -286,9 +362,19 @@ async fn copy<C: Conversation>(
             }
         }
     }
+    finish(client, rows, lanes, &mut scratch).await
+}
+
+/// Ends the data; how many rows the shards took.
+async fn finish<C: Conversation>(
+    client: &mut C,
+    rows: &mut Rows<'_>,
+    lanes: &mut [Lane],
+    scratch: &mut [u8],
+) -> Result<u64, Trouble> {
     rows.finish(lanes)?;
     rows.settle(client, lanes, 0).await?;
-    end(client, lanes, &mut scratch).await?;
+    end(client, lanes, scratch).await?;
     let mut counts = lanes.iter().map(|lane| lane.answer.count);
     Ok(match rows {
         Rows::ByKey { .. } => counts.sum(),
@@ -424,10 +510,16 @@ async fn start<C: Conversation>(
     client: &mut C,
     wide: &Wide,
     lanes: &mut [Lane],
+    target: Option<&Target>,
 ) -> Result<(), Trouble> {
     let source = Source::Text(wide.source.sql().to_vec());
     for lane in lanes.iter_mut() {
         lane.member.begin()?;
+    }
+    if let (Some(target), Some(lane)) = (target, lanes.first_mut()) {
+        takes_rows(client, &mut lane.member, target).await?;
+    }
+    for lane in lanes.iter_mut() {
         lane.member.push_statement(client, &source, false)?;
         lane.member.start_sending()?;
     }
@@ -437,10 +529,51 @@ async fn start<C: Conversation>(
             .hear(client, |client, heard| Ok(answer.take(client, heard)))
             .await?;
     }
-    if let Some(ready) = lanes.iter_mut().find_map(|lane| lane.answer.ready.take()) {
+    let ready = lanes.iter_mut().find_map(|lane| lane.answer.ready.take());
+    if let Some(ready) = ready.filter(|_| target.is_none()) {
         client.out().extend_from_slice(&ready);
     }
     Ok(())
+}
+
+/// Sees that COPY does to a table what INSERT would.
+async fn takes_rows<C: Conversation>(
+    client: &mut C,
+    member: &mut Member,
+    target: &Target,
+) -> Result<(), Trouble> {
+    let table = quote_literal(&target.table);
+    let columns = target.columns.iter().map(|column| quote_literal(column));
+    let columns: Vec<String> = columns.collect();
+    let asked = format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = {table}::pg_catalog.regclass AND ev_type = '3') \
+         OR EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = {table}::pg_catalog.regclass \
+             AND attidentity = 'a' AND '\"' || replace(attname, '\"', '\"\"') || '\"' = ANY (ARRAY[{}]::text[]))",
+        columns.join(",")
+    );
+    let told = rows_of(client, member, asked.as_bytes()).await?;
+    match told.into_iter().next().flatten().as_deref() {
+        Some(b"f") => Ok(()),
+        _ => Err(Trouble::Fault(planner::refuse::not_copied(&target.table))),
+    }
+}
+
+/// Waits until every shard has room for more.
+async fn room<C: Conversation>(
+    client: &mut C,
+    lanes: &mut [Lane],
+    scratch: &mut [u8],
+) -> Result<(), Trouble> {
+    poll_fn(|cx| {
+        exchange(client, lanes, scratch, cx)?;
+        if client.out().len() <= CLIENT_BUFFER && !lanes.iter().any(is_full) {
+            return Poll::Ready(Ok(()));
+        }
+        client
+            .poll_watch(cx)
+            .map(|interrupted| Err(interrupted.into()))
+    })
+    .await
 }
 
 fn borrowed(fields: &[Option<Vec<u8>>]) -> Vec<Option<&[u8]>> {
@@ -792,7 +925,7 @@ fn exchange<C: Conversation>(
 fn nothing_stays(trouble: Trouble) -> Trouble {
     match trouble {
         Trouble::Fault(fault) => {
-            Trouble::Fault(fault.hint("Repeat the COPY: nothing was committed."))
+            Trouble::Fault(fault.hint("Repeat the statement: nothing was committed."))
         }
         Trouble::Server(_) | Trouble::Unproven(_) | Trouble::End(_) => trouble,
     }

@@ -10,7 +10,7 @@ use crate::planner::plan::{Effect, Gather, Route};
 use crate::wire::backend;
 use crate::wire::frontend::{self, Execute, Target};
 
-use super::gather::Gathered;
+use super::gather::{self, Gathered};
 use super::member::{close, open_parts};
 use super::merge::Answer;
 use super::{Conversation, End, Trouble, Twin, Wide, carry_out, complete, report};
@@ -60,6 +60,9 @@ pub(super) async fn run<C: Conversation>(
         description: Vec::new(),
     };
     let result = portal.follow(client).await;
+    if result.is_ok() {
+        portal.stay(client).await;
+    }
     portal.end(client).await;
     if result? {
         client.reply_ready();
@@ -85,6 +88,15 @@ impl<'a, T: Twin> Portal<'a, T> {
             if tag == b'X' {
                 return Err(End::Client);
             }
+            if !failed && self.is_of_another(client, tag, &body) {
+                client.unread(tag, &body);
+                if !std::mem::take(&mut self.describe) {
+                    return Ok(false);
+                }
+                let result = self.describe(client).await;
+                failed = !report(client, result)?;
+                continue;
+            }
             if !failed {
                 let result = self.on_message(client, tag, &body).await;
                 if result.is_err() {
@@ -101,6 +113,17 @@ impl<'a, T: Twin> Portal<'a, T> {
         }
     }
 
+    /// Whether a message is about another portal of the client's.
+    fn is_of_another<C: Conversation<Twin = T>>(&self, client: &C, tag: u8, body: &[u8]) -> bool {
+        let target = match tag {
+            b'D' => frontend::describe(body),
+            b'C' => frontend::close(body),
+            b'E' => frontend::execute(body).map(|execute| Target::Portal(execute.portal)),
+            _ => return false,
+        };
+        matches!(target, Ok(Target::Portal(name)) if name != self.name && client.has_portal(name))
+    }
+
     /// Gives the connections back that an answer still has.
     async fn end<C: Conversation<Twin = T>>(&mut self, client: &mut C) {
         if let Some(answer) = self.answer.take() {
@@ -109,6 +132,17 @@ impl<'a, T: Twin> Portal<'a, T> {
         if let Some(gathered) = self.gathered.take() {
             // Nothing is owed to the client.
             drop(gathered.close(client, Ok(())).await);
+        }
+    }
+
+    /// What a block's portal has not handed on yet stays for the Executes of later groups.
+    async fn stay<C: Conversation<Twin = T>>(&mut self, client: &mut C) {
+        let gathered = self.gathered.take_if(|gathered| gathered.can_stay());
+        if let Some(gathered) = gathered {
+            let result = gathered.keep(client, self.wide).await;
+            if result.is_err() {
+                client.fail_block();
+            }
         }
     }
 
@@ -128,10 +162,12 @@ impl<'a, T: Twin> Portal<'a, T> {
             return Ok(());
         }
         let started = client.now();
-        let mut gathered = match self.gathered.take() {
-            Some(gathered) => gathered,
-            None => Gathered::open(client, self.wide, gather).await?,
+        let keeps = gather::declares(self.wide) || (max > 0 && client.savepoints().is_some());
+        let opened = match self.gathered.take() {
+            Some(gathered) => Ok(gathered),
+            None => Gathered::open(client, self.wide, gather, keeps).await,
         };
+        let mut gathered = opened?;
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         let result = gathered.hand_on(client, self.wide, describe, max).await;
         client.count_wide(RouteLabel::Gather, started, result.is_ok());
@@ -140,6 +176,9 @@ impl<'a, T: Twin> Portal<'a, T> {
             return Ok(());
         }
         self.is_through = true;
+        if result.is_ok() && gather::declares(self.wide) {
+            return gathered.keep(client, self.wide).await;
+        }
         gathered.close(client, result.map(drop)).await
     }
 
@@ -212,6 +251,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)
+            | Route::InsertGathered(..)
             | Route::Each(_)
             | Route::Move(..)
             | Route::InsertSplit(_) => None,
@@ -254,7 +294,7 @@ impl<'a, T: Twin> Portal<'a, T> {
                 if let Some(read) = by_rows {
                     return self.fetch(client, read, describe, max).await;
                 }
-                if describe && self.copies() {
+                if describe && self.has_no_rows() {
                     client.reply(backend::no_data);
                 }
                 self.is_through = true;
@@ -309,14 +349,16 @@ impl<'a, T: Twin> Portal<'a, T> {
         Ok(max)
     }
 
-    fn copies(&self) -> bool {
-        matches!(self.wide.route, Route::CopySplit(_))
-            || matches!(self.wide.effect, Effect::CopyIn { .. })
+    fn has_no_rows(&self) -> bool {
+        matches!(
+            self.wide.route,
+            Route::CopySplit(_) | Route::InsertGathered(..)
+        ) || matches!(self.wide.effect, Effect::CopyIn { .. })
     }
 
     /// Has one shard describe the rows, which are alike on all.
     async fn describe<C: Conversation<Twin = T>>(&self, client: &mut C) -> Result<(), Trouble> {
-        if self.copies() {
+        if self.has_no_rows() {
             client.reply(backend::no_data);
             return Ok(());
         }
@@ -339,6 +381,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             | Route::Single(_)
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
+            | Route::InsertGathered(..)
             | Route::Gather(_) => None,
         };
         let shard = first.unwrap_or_else(|| client.topology().home());

@@ -16,7 +16,7 @@ use crate::wire::frontend::{self, Bind};
 
 use super::concat::Columns;
 use super::member::{Member, bytes_max, close, commit_all, open_parts};
-use super::{Conversation, Source, Trouble, Wide, complete};
+use super::{Conversation, Source, Trouble, Wide, claims, complete};
 
 /// What one shard is sent.
 struct Order {
@@ -72,7 +72,10 @@ async fn attempt<C: Conversation>(
     let orders = orders(client, wide, shares)?;
     let shards = shares.iter().map(|share| share.shard).collect();
     let mut members = open_parts(client, &shards).await?;
-    let result = insert(client, wide, &orders, describe, keeps, &mut members).await;
+    let mut guards = Vec::new();
+    let parts = (&mut members, &mut guards);
+    let result = insert(client, wide, &orders, describe, keeps, parts).await;
+    members.append(&mut guards);
     close(client, members).await;
     result
 }
@@ -127,13 +130,15 @@ async fn insert<C: Conversation>(
     orders: &[Order],
     describe: bool,
     keeps: bool,
-    members: &mut Vec<Member>,
+    (members, guards): (&mut Vec<Member>, &mut Vec<Member>),
 ) -> Result<(Returned, Vec<(usize, Trouble)>), Trouble> {
+    claims::check(client, wide, members).await?;
     let mut returned = Returned::default();
     let mut refused = Vec::new();
     // One after the other, in the order of the shards, as in `broadcast`: no two wait in a circle.
     for (at, (member, order)) in members.iter_mut().zip(orders).enumerate() {
         member.begin()?;
+        claims::announce(member, &wide.claims)?;
         match &order.form {
             Form::Query => {
                 let text = Source::Text(order.part.text.clone());
@@ -162,6 +167,8 @@ async fn insert<C: Conversation>(
         }
     }
     if refused.is_empty() && keeps {
+        claims::hold(client, wide, (members, guards), returned.count).await?;
+        members.append(guards);
         commit_all(client, members).await?;
     }
     Ok((returned, refused))

@@ -31,6 +31,10 @@ pub(super) struct Member {
     pub(super) lease: Lease,
     /// It is part of the client's block.
     pub(super) joined: bool,
+    /// Its own transaction has been begun.
+    begun: bool,
+    /// What the portal of the client's statement is called here.
+    pub(super) portal: Vec<u8>,
     /// Its transaction is the statement's own, and ends with it.
     pub(super) ends: bool,
     reading: Reading,
@@ -101,7 +105,7 @@ impl Member {
 
     /// Begins the statement's own transaction, where it is not part of a block.
     pub(super) fn begin(&mut self) -> Result<(), Trouble> {
-        if self.joined {
+        if self.joined || std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
         self.push_hidden("BEGIN")
@@ -173,13 +177,18 @@ impl Member {
         Ok(())
     }
 
-    /// Queues an Execute for the next rows of the unnamed portal, which a transaction keeps.
+    /// Queues an Execute for the next rows of the portal, which a transaction keeps.
     pub(super) fn push_more(&mut self, describe: bool, max: u32) -> Result<(), Trouble> {
+        let portal = self.portal.clone();
         let connection = self.connection()?;
         if describe {
-            push_describe(connection, false);
+            push_describe(connection, &portal, false);
         }
-        frame::write(&mut connection.out, b'E', &[b"\0", &max.to_be_bytes()]);
+        frame::write(
+            &mut connection.out,
+            b'E',
+            &[&portal, b"\0", &max.to_be_bytes()],
+        );
         connection
             .pipeline
             .sent(Request::Execute, false, Note::None);
@@ -187,14 +196,15 @@ impl Member {
         Ok(())
     }
 
-    /// Executes the unnamed portal and ends the group. Where rows may name types, they are described in
+    /// Executes the portal and ends the group. Where rows may name types, they are described in
     /// any case.
     fn push_execute(&mut self, describe: bool, max: u32) -> Result<(), Trouble> {
         let differs = |mapping: &Arc<Mapping>| !mapping.alike;
         let looks = self.reading.mapping.as_ref().is_some_and(differs);
+        let portal = self.portal.clone();
         let connection = self.connection()?;
         if describe || looks {
-            push_describe(connection, !describe);
+            push_describe(connection, &portal, !describe);
         }
         self.push_more(false, max)
     }
@@ -227,9 +237,10 @@ impl Member {
         })?;
         let bind = put.as_deref().unwrap_or(bind);
         let parse = self.put_parse(parse)?;
+        let portal = self.portal.clone();
         let connection = self.connection()?;
         connection.push_unnamed_parse(&parse, detour);
-        frame::write(&mut connection.out, b'B', &[b"\0\0", bind]);
+        frame::write(&mut connection.out, b'B', &[&portal, b"\0\0", bind]);
         connection.pipeline.sent(Request::Bind, true, Note::None);
         self.push_execute(describe, max)?;
         self.push_end()
@@ -280,13 +291,18 @@ impl Member {
         })?;
         let after_names = put.as_deref().unwrap_or(after_names);
         let body = prepared.body_on(mapping.as_deref());
+        let portal = self.portal.clone();
         let connection = self.connection()?;
         if !connection.statements().touch(name) {
             connection.push_parse(name, prepared, &body, true, limit, &detour);
         }
         let mut called = Vec::new();
         name.write(&mut called);
-        frame::write(&mut connection.out, b'B', &[b"\0", &called, after_names]);
+        frame::write(
+            &mut connection.out,
+            b'B',
+            &[&portal, b"\0", &called, after_names],
+        );
         connection.pipeline.sent(Request::Bind, true, Note::None);
         Ok(())
     }
@@ -306,8 +322,9 @@ impl Member {
             return Ok(());
         };
         self.push_bind(client, prepared, after_names)?;
+        let portal = self.portal.clone();
         let connection = self.connection()?;
-        push_describe(connection, false);
+        push_describe(connection, &portal, false);
         connection.push_hidden_sync();
         self.hear(client, |client, heard| {
             client.out().extend_from_slice(heard.bytes);
@@ -476,8 +493,8 @@ fn gone() -> Trouble {
     ))
 }
 
-fn push_describe(connection: &mut ServerConnection, hidden: bool) {
-    frame::write(&mut connection.out, b'D', &[b"P\0"]);
+fn push_describe(connection: &mut ServerConnection, portal: &[u8], hidden: bool) {
+    frame::write(&mut connection.out, b'D', &[b"P", portal, b"\0"]);
     connection
         .pipeline
         .sent(Request::DescribePortal, hidden, Note::None);
@@ -768,6 +785,8 @@ impl Member {
                 shard,
                 lease,
                 joined: false,
+                begun: false,
+                portal: Vec::new(),
                 ends: false,
                 reading: Reading {
                     mapping,
@@ -830,6 +849,8 @@ async fn open_as<C: Conversation>(
                     shard,
                     lease,
                     joined: joins,
+                    begun: false,
+                    portal: Vec::new(),
                     ends: false,
                     reading: Reading::default(),
                 });

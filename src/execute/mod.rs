@@ -6,6 +6,7 @@
 //! Every connection taken here is given back idle and in sync, or closed.
 
 mod broadcast;
+mod claims;
 mod concat;
 mod copy;
 mod each;
@@ -33,7 +34,7 @@ use crate::placement::ShardId;
 use crate::placement::rule::{Listed, Unlisted};
 use crate::placement::topology::Topology;
 use crate::planner;
-use crate::planner::plan::{Effect, Entry, Gather, Route};
+use crate::planner::plan::{Effect, Entry, Gather, Route, Target};
 use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
@@ -57,6 +58,8 @@ pub(crate) struct Wide {
     pub(crate) lexing: Lexing,
     /// The tenant it is confined to, for rows that are looked at one by one.
     pub(crate) tenant: Option<Rc<str>>,
+    /// Values of columns that are kept unique, with the keys of the rows that are to have them.
+    pub(crate) claims: Vec<Entry>,
 }
 
 /// What the client sent.
@@ -131,6 +134,20 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe: a drop leaves the line.
     async fn take_twin(&mut self) -> Result<Option<Self::Twin>, Interrupted>;
+
+    /// The savepoints of the block that the client began, in order; `None` outside of one.
+    fn savepoints(&self) -> Option<Vec<String>>;
+
+    /// The twin stays with the open block, its connection idle in its transaction: it has the rows of this portal,
+    /// or of the cursor that `text` declares. `last` empties it.
+    fn keep_twin(
+        &mut self,
+        lease: Lease,
+        twin: Self::Twin,
+        last: String,
+        portal: Option<&[u8]>,
+        text: &[u8],
+    );
 
     /// The connection that the client's open block runs on, in sync; `None` outside of one.
     fn lend_block(&mut self) -> Option<Lease>;
@@ -256,6 +273,12 @@ pub(crate) trait Conversation {
     /// # Cancel safety
     /// Safe: a message is taken whole or stays.
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End>;
+
+    /// Puts back a message that [`Conversation::next_message`] gave with its body.
+    fn unread(&mut self, tag: u8, body: &[u8]);
+
+    /// Whether the client has a portal of this name, or a cursor in its block.
+    fn has_portal(&self, name: &[u8]) -> bool;
 
     /// The tag of the client's next message, which stays.
     ///
@@ -546,6 +569,9 @@ async fn carry_out<C: Conversation>(
         Route::Each(shards) => each::run(client, wide, shards, describe).await,
         Route::Move(shards, moves) => moved::run(client, wide, shards, moves, describe).await,
         Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
+        Route::InsertGathered(gather, target) => {
+            insert_gathered(client, wide, gather, target).await
+        }
         Route::Session | Route::Anywhere | Route::AnyShard | Route::Single(_) => {
             Err(Trouble::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -555,7 +581,7 @@ async fn carry_out<C: Conversation>(
     };
     let label = match &wide.route {
         Route::CopySplit(_) => RouteLabel::Copy,
-        Route::InsertSplit(_) => RouteLabel::Split,
+        Route::InsertSplit(_) | Route::InsertGathered(..) => RouteLabel::Split,
         Route::Session
         | Route::Anywhere
         | Route::AnyShard
@@ -581,6 +607,19 @@ async fn gathered<C: Conversation>(
     let result = gather::run(client, wide, gather, describe).await;
     client.count_wide(RouteLabel::Gather, started, result.is_ok());
     result
+}
+
+/// Has a twin work out the rows of an INSERT, and writes them where they belong.
+async fn insert_gathered<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    target: &Target,
+) -> Result<(), Trouble> {
+    let lines = gather::lines(client, wide, gather, target).await?;
+    let count = copy::insert(client, wide, target, lines).await?;
+    complete(client, &format!("INSERT 0 {count}"));
+    Ok(())
 }
 
 /// Whether its rows are lines that explain it.

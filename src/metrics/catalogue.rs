@@ -87,6 +87,8 @@ catalogue! {
     TransactionsInDoubt: Gauge "pgherd_transactions_in_doubt" ["database"],
     /// Prepared transactions that recovery ended.
     TransactionsRecovered: Counter "pgherd_transactions_recovered_total" ["database"],
+    /// Clients ended because they waited in a circle over several shards.
+    Deadlocks: Counter "pgherd_deadlocks_total" ["database"],
     /// Rows fetched for statements that are finished on a twin.
     GatherRows: Counter "pgherd_gather_rows_total" [],
     /// Bytes fetched for them.

@@ -81,6 +81,7 @@ impl Metrics {
         for database in config.databases.values() {
             self.add_at(Metric::ClientConnectionsOpened, &[&database.name], 0);
             self.add_at(Metric::ClientConnectionsClosed, &[&database.name], 0);
+            self.add_at(Metric::Deadlocks, &[&database.name], 0);
             for shard in &database.shards {
                 self.add_at(
                     Metric::Statements,

@@ -433,6 +433,11 @@ pub(super) fn misfit(context: Context<'_>, kind: &Kind, code: &Code) -> Option<S
                     "it may touch table \"{table}\", which is not listed"
                 ));
             }
+            Relation::Sharded { ids, .. } if *written && !ids.uniques.is_empty() => {
+                return Some(format!(
+                    "it may write table \"{table}\", which has a column that is kept unique over the shards"
+                ));
+            }
             Relation::Sharded { ids, .. } if *written && !ids.lookups.is_empty() => {
                 return Some(format!(
                     "it may write table \"{table}\", whose rows are entered in a lookup table first"

@@ -116,6 +116,10 @@ impl<'a> Context<'a> {
         let mut columns = self.table(name)?.columns.iter();
         // What the server computes is not entered.
         let column = columns.find(|known| known.name == column && !known.generated)?;
+        if lookup.unique && column.loose {
+            // Equal values may be of different texts.
+            return None;
+        }
         Some(LookupColumn {
             lookup: Arc::clone(lookup),
             kind: lookup_type(column.oid)?,

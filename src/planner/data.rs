@@ -14,6 +14,7 @@ use crate::planner::effects;
 use crate::planner::finish;
 use crate::planner::gather;
 use crate::planner::ids::Generates;
+use crate::planner::insert;
 use crate::planner::literals::Literals;
 use crate::planner::lookups;
 use crate::planner::plan::{Access, Confined, Effect, KeyOperands, Keyed, Operand};
@@ -100,6 +101,7 @@ pub(super) fn decide(
         None => access(&survey, block, cursor, &mut decision),
         Some(generates) => generated(&survey, generates, block, cursor, &mut decision),
     };
+    decision.access = insert::or_gathered(context, block, *cursor, decision.access);
     decision
 }
 

@@ -86,6 +86,19 @@ impl Draft {
             keyed.splits = false;
             keyed.each = false;
         }
+        if let Access::Keyed(keyed) = &mut self.access
+            && keyed
+                .gather
+                .as_ref()
+                .is_some_and(|gather| gather.target.is_some())
+        {
+            Arc::make_mut(keyed).gather = None;
+        }
+        if let Access::Gather(gather) = &self.access
+            && gather.target.is_some()
+        {
+            self.access = Access::Refuse(Arc::clone(&gather.otherwise));
+        }
         if let Access::Generate(_) = &self.access {
             self.access = Access::Refuse(Arc::new(refuse::ids_within()));
         }

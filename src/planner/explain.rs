@@ -53,9 +53,13 @@ pub fn explain(
     let all = || topology.shards().to_vec();
     let shards = match route {
         Ok(Route::Session | Route::Anywhere) | Err(_) => Vec::new(),
-        Ok(Route::AnyShard | Route::Broadcast { .. } | Route::CopySplit(_) | Route::Gather(_)) => {
-            all()
-        }
+        Ok(
+            Route::AnyShard
+            | Route::Broadcast { .. }
+            | Route::CopySplit(_)
+            | Route::Gather(_)
+            | Route::InsertGathered(..),
+        ) => all(),
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
         Ok(Route::Concat(shards, ..) | Route::Each(shards) | Route::Move(shards, _)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
@@ -133,6 +137,10 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
             }
             format!("{why} needs rows of several shards together: fetched, and finished on a twin")
         }
+        Route::InsertGathered(_, target) => format!(
+            "the query's rows are worked out on a twin, and those of {} written where they belong",
+            target.table
+        ),
         Route::Broadcast { transaction: true } => "every shard, all in one transaction".into(),
         Route::Broadcast { transaction: false } => {
             "every shard, one after another: it cannot run in a transaction block".into()

@@ -4,7 +4,10 @@
 //! an entry for each row that is there: it is written, and committed, before the row is sent. What the
 //! column is to hold must be known for that.
 
-use crate::config::Ids;
+use std::sync::Arc;
+
+use crate::config::{Ids, Lookup};
+use crate::error::Fault;
 use crate::planner::context::Relation;
 use crate::planner::facts;
 use crate::planner::plan::{Entries, KeyOperands, Operand};
@@ -14,12 +17,28 @@ use crate::sql::cursor::Name;
 use crate::sql::statement::{Assignment, Expr, Insert, Merge};
 
 impl Survey<'_> {
-    /// The lookup tables that are kept: where there is one shard, none are.
-    fn kept<'i>(&self, ids: &'i Ids) -> &'i [std::sync::Arc<crate::config::Lookup>] {
+    /// The lookup tables that are kept, and the columns that are kept unique: where there is one shard, none are.
+    fn kept<'i>(&self, ids: &'i Ids) -> Vec<&'i Arc<Lookup>> {
         if self.context.is_one_shard() {
-            &[]
-        } else {
-            &ids.lookups
+            return Vec::new();
+        }
+        ids.lookups.iter().chain(&ids.uniques).collect()
+    }
+
+    /// ON CONFLICT that passes over rows which other shards may have, of columns that are kept unique.
+    pub(super) fn conflicting_uniques(&mut self, insert: &Insert, ids: &Ids) {
+        if !insert.has_conflict || self.context.is_one_shard() {
+            return;
+        }
+        let mut uniques = ids.uniques.iter();
+        let is_met = |unique: &&Arc<Lookup>| {
+            insert.conflict.is_empty() || insert.conflict.contains(&unique.column)
+        };
+        if let Some(unique) = uniques.find(is_met) {
+            self.refuse(refuse::conflicting_unique(
+                &insert.table.to_string(),
+                &unique.column,
+            ));
         }
     }
 
@@ -41,10 +60,10 @@ impl Survey<'_> {
                 continue;
             }
             let Some(column) = self.context.lookup_column(&insert.table, name, lookup) else {
-                return self.refuse(refuse::unknown_lookup(&table));
+                return self.refuse(missing(lookup, &table));
             };
             let Some(rows) = rows else {
-                return self.refuse(refuse::unknown_value(&table, name, "comes from a query"));
+                return self.refuse(unknown(lookup, &table, "comes from a query"));
             };
             let named: Vec<&str> = insert.columns.iter().map(String::as_str).collect();
             let columns = if named.is_empty() {
@@ -57,15 +76,11 @@ impl Survey<'_> {
             for (index, row) in rows.iter().enumerate() {
                 let value = at.and_then(|at| row.get(at));
                 let Some(value) = value.filter(|value| **value != Expr::Default) else {
-                    return self.refuse(refuse::unknown_value(
-                        &table,
-                        name,
-                        "is left to its default",
-                    ));
+                    return self.refuse(unknown(lookup, &table, "is left to its default"));
                 };
                 let Some(operand) = facts::operand(value, column.kind) else {
                     let why = "is an expression that the server computes";
-                    return self.refuse(refuse::unknown_value(&table, name, why));
+                    return self.refuse(unknown(lookup, &table, why));
                 };
                 // Without a key the row is refused anyway.
                 let key = keys.and_then(|keys| keys.get(index).or(keys.first()));
@@ -99,7 +114,7 @@ impl Survey<'_> {
             {
                 let column = self.context.lookup_column(table, name, lookup);
                 let Some(column) = column else {
-                    return self.refuse(refuse::unknown_lookup(&table.to_string()));
+                    return self.refuse(missing(lookup, &table.to_string()));
                 };
                 let operand = facts::operand(&set.value, column.kind);
                 match operand.filter(|_| set.columns.as_slice() == own) {
@@ -107,7 +122,7 @@ impl Survey<'_> {
                     Some(operand) => self.assigned.push((target, column, operand)),
                     None => {
                         let why = "is set to what the server computes";
-                        self.refuse(refuse::unknown_value(&table.to_string(), name, why));
+                        self.refuse(unknown(lookup, &table.to_string(), why));
                     }
                 }
             }
@@ -120,7 +135,7 @@ impl Survey<'_> {
         for lookup in self.kept(ids) {
             if sets.iter().any(|set| set.columns.contains(&lookup.column)) {
                 let why = "is set by ON CONFLICT DO UPDATE";
-                self.refuse(refuse::unknown_value(table, &lookup.column, why));
+                self.refuse(unknown(lookup, table, why));
             }
         }
     }
@@ -139,13 +154,13 @@ impl Survey<'_> {
             {
                 let table = merge.table.to_string();
                 let why = "is written by MERGE";
-                self.refuse(refuse::unknown_value(&table, &lookup.column, why));
+                self.refuse(unknown(lookup, &table, why));
             }
         }
     }
 
     /// What lookup tables must hold before the statement runs; an UPDATE's keys must be proven.
-    pub(super) fn all_entries(&self) -> Result<Vec<Entries>, crate::error::Fault> {
+    pub(super) fn all_entries(&self) -> Result<Vec<Entries>, Fault> {
         let mut all = self.entries.clone();
         for (target, column, operand) in &self.assigned {
             let reference = self.references.get(*target);
@@ -168,10 +183,7 @@ impl Survey<'_> {
             };
             let Some(keys) = keys.filter(|keys| keys.iter().all(is_known)) else {
                 let table = reference.map(|reference| reference.name.to_string());
-                return Err(refuse::unproven_entry(
-                    &table.unwrap_or_default(),
-                    &column.lookup.column,
-                ));
+                return Err(unproven(&column.lookup, &table.unwrap_or_default()));
             };
             all.push(Entries {
                 column: column.clone(),
@@ -206,6 +218,35 @@ impl Survey<'_> {
         let mut sets = (looked..looked + count).filter_map(|node| self.facts.set(node));
         let values = sets.next()?.iter();
         Some(values.map(|value| vec![value.clone()]).collect())
+    }
+}
+
+/// Why a row cannot be entered, or kept apart from others: the value of the column is not known.
+pub(super) fn unknown(lookup: &Lookup, table: &str, why: &str) -> Fault {
+    if lookup.unique {
+        refuse::unknown_unique(table, &lookup.column, why)
+    } else {
+        refuse::unknown_value(table, &lookup.column, why)
+    }
+}
+
+/// The same where the key is not known.
+pub(super) fn unproven(lookup: &Lookup, table: &str) -> Fault {
+    if lookup.unique {
+        let why = "is set in rows whose keys are not known";
+        refuse::unknown_unique(table, &lookup.column, why)
+    } else {
+        refuse::unproven_entry(table, &lookup.column)
+    }
+}
+
+/// The column is not there, or of a type that is not served.
+fn missing(lookup: &Lookup, table: &str) -> Fault {
+    if lookup.unique {
+        let why = "is not there in a type that can be kept unique";
+        refuse::unknown_unique(table, &lookup.column, why)
+    } else {
+        refuse::unknown_lookup(table)
     }
 }
 

@@ -15,6 +15,7 @@ mod functions;
 pub mod gather;
 mod hint;
 mod ids;
+mod insert;
 mod literals;
 mod lookups;
 pub mod memo;
@@ -45,4 +46,5 @@ pub use effects::{
 pub use explain::{RouteReport, explain};
 pub use route::{buckets, entries, hinted, key_fault, route, single};
 pub use script::script;
+pub use utility::cursors::cursor_over_several;
 pub use utility::explain::{Explanation, explanation};

@@ -315,6 +315,27 @@ pub struct Gather {
     pub otherwise: Arc<Fault>,
     /// The first of its sharded tables as written, for messages.
     pub table: Arc<str>,
+    /// Where its rows go, where it is the query of an INSERT.
+    pub target: Option<Arc<Target>>,
+}
+
+/// The table that a query's rows are inserted into, as those of a COPY are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The columns that are given, each quoted.
+    pub columns: Vec<String>,
+    /// The table, quoted.
+    pub table: String,
+    pub holders: Holders,
+}
+
+/// Which shards a table's new rows go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holders {
+    ByKey(Arc<CopySplit>),
+    /// To each shard's copy.
+    Everywhere,
+    Home,
 }
 
 /// A statement over sharded tables and the keys its predicates prove.
@@ -567,6 +588,8 @@ pub enum Route {
     CopySplit(Arc<CopySplit>),
     /// Fragments are fetched from the shards, and the statement runs on a twin.
     Gather(Arc<Gather>),
+    /// The same for an INSERT, whose rows are written on their shards.
+    InsertGathered(Arc<Gather>, Arc<Target>),
     /// Each shard gets its rows of an INSERT's VALUES. At least two shards.
     InsertSplit(Arc<[Share]>),
     /// A write that each of these shards carries out on its own rows. At least two shards.

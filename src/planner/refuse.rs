@@ -240,6 +240,39 @@ pub fn unproven_entry(table: &str, column: &str) -> Fault {
     .hint("Give the key in WHERE, as a constant or a parameter.")
 }
 
+/// A value of a column that is kept unique over the shards, and that only the server knows.
+pub fn unknown_unique(table: &str, column: &str, why: &str) -> Fault {
+    unsupported(format!(
+        "sharded table \"{table}\" has a unique column whose values must be known"
+    ))
+    .detail(format!(
+        "Column \"{column}\" {why}, and may be the same as on another shard."
+    ))
+    .hint(format!(
+        "Give \"{column}\" as a constant or a parameter, NULL where there is none, with INSERT … VALUES, or UPDATE of one key."
+    ))
+}
+
+/// ON CONFLICT over a column that is kept unique over the shards.
+pub fn conflicting_unique(table: &str, column: &str) -> Fault {
+    unsupported(format!(
+        "ON CONFLICT of rows of sharded table \"{table}\" that another shard may have is not supported"
+    ))
+    .detail(format!(
+        "Column \"{column}\" is kept unique over the shards, and the row that is in the way may be on any of them."
+    ))
+    .hint("Name a unique constraint's columns that contain the key in ON CONFLICT.")
+}
+
+/// A statement that writes a column that is kept unique, in a form that nothing can be claimed for.
+pub fn unclaimed(table: &str) -> Fault {
+    unsupported(format!(
+        "such a write of a unique column of sharded table \"{table}\" is not supported"
+    ))
+    .detail("Its values are claimed on the home shard in the same transaction.")
+    .hint("Send a plain INSERT … VALUES or UPDATE, without EXPLAIN.")
+}
+
 /// Where a value belongs that nobody has asked the home shard for.
 pub fn unasked(table: &str) -> Fault {
     unsupported(format!(
@@ -670,6 +703,23 @@ pub fn made_by_effects() -> Fault {
 /// A statement kind that several shards cannot answer.
 pub fn kind(what: &str, hint: &str) -> Fault {
     unsupported(format!("{what} is not supported over several shards")).hint(hint)
+}
+
+/// An INSERT of rows of several shards into a table that COPY would not treat alike.
+pub fn not_copied(table: &str) -> Fault {
+    kind(
+        &format!(
+            "INSERT of a query's rows into table {table}, which has a rule or gives ids ALWAYS,"
+        ),
+        "Read the rows, and insert them with INSERT … VALUES.",
+    )
+}
+
+/// Settings under which a value's text is not read back as the same.
+pub fn rows_in_text() -> Fault {
+    unsupported("INSERT of rows of several shards is not supported under the session's settings".to_owned())
+        .detail("DateStyle, IntervalStyle or extra_float_digits have values as texts that do not hold all of them.")
+        .hint("Reset these settings.")
 }
 
 /// SQL PREPARE of a statement over sharded tables, by Parse and Bind.

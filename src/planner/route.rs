@@ -12,9 +12,10 @@ use crate::placement::topology::Topology;
 use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner::array;
 use crate::planner::literals::is_moment;
+use crate::planner::lookups::{unknown, unproven};
 use crate::planner::plan::{
-    Access, Bound, Effect, Entries, Entry, Generate, Interval, KeyOperands, Keyed, Literal, Looked,
-    Operand, Parameter, Route, Share, Statement, Values,
+    Access, Bound, Effect, Entries, Entry, Gather, Generate, Interval, KeyOperands, Keyed, Literal,
+    Looked, Operand, Parameter, Route, Share, Statement, Values,
 };
 use crate::planner::refuse;
 use crate::sql::statement::Arithmetic;
@@ -57,7 +58,7 @@ fn at(
         }
         Access::CopySplit(split) => Ok(Route::CopySplit(Arc::clone(split))),
         Access::Shard(shard) => Ok(Route::Single(*shard)),
-        Access::Gather(gather) => Ok(Route::Gather(Arc::clone(gather))),
+        Access::Gather(gather) => Ok(gathered(gather)),
         Access::Refuse(fault) => Err(Fault::clone(fault)),
     }
 }
@@ -313,8 +314,16 @@ fn everywhere(
 /// What is neither of one shard nor each shard's own.
 fn wider(keyed: &Keyed) -> Result<Route, Fault> {
     match &keyed.gather {
-        Some(gather) => Ok(Route::Gather(Arc::clone(gather))),
+        Some(gather) => Ok(gathered(gather)),
         None => Err(Fault::clone(&keyed.otherwise)),
+    }
+}
+
+/// A query that is finished on a twin, or whose rows are inserted.
+fn gathered(gather: &Arc<Gather>) -> Route {
+    match &gather.target {
+        Some(target) => Route::InsertGathered(Arc::clone(gather), Arc::clone(target)),
+        None => Route::Gather(Arc::clone(gather)),
     }
 }
 
@@ -485,7 +494,6 @@ pub fn entries(
         .ok_or_else(|| internal("a plan names a distribution that is not there"))?;
     for Entries { column, rows } in &*keyed.entries {
         for (value, key) in rows {
-            let name = &column.lookup.column;
             let value = decode(value, column.kind, values).and_then(|value| {
                 keeps(column.kind, column.modifier, &value).map(|()| value.into_owned())
             });
@@ -494,7 +502,7 @@ pub fn entries(
                 Err(KeyError::Null) => continue,
                 Err(KeyError::Unprovable) => {
                     let why = "has a value that is not known before the server reads it";
-                    return Err(refuse::unknown_value(&keyed.table, name, why));
+                    return Err(unknown(&column.lookup, &keyed.table, why));
                 }
                 Err(error) => return Err(key_fault(&error, &keyed.table)),
             };
@@ -509,7 +517,7 @@ pub fn entries(
                 // No row has it.
                 Ok(()) | Err(KeyError::Null) => (),
                 Err(KeyError::Unprovable) => {
-                    return Err(refuse::unproven_entry(&keyed.table, name));
+                    return Err(unproven(&column.lookup, &keyed.table));
                 }
                 Err(error) => return Err(key_fault(&error, &keyed.table)),
             }

@@ -114,6 +114,11 @@ pub(super) struct Survey<'a> {
 impl<'a> Survey<'a> {
     /// Walks a statement.
     pub(super) fn of(context: Context<'a>, block: &Block) -> Survey<'a> {
+        Survey::with_outputs(context, block).0
+    }
+
+    /// The same, and the columns of the statement's rows.
+    pub(super) fn with_outputs(context: Context<'a>, block: &Block) -> (Survey<'a>, Outputs) {
         let mut survey = Survey {
             context,
             references: Vec::new(),
@@ -139,9 +144,9 @@ impl<'a> Survey<'a> {
             renames: false,
             outer_joins: 0,
         };
-        survey.block(block);
+        let outputs = survey.block(block);
         survey.facts.settle();
-        survey
+        (survey, outputs)
     }
 
     pub(super) fn refuse(&mut self, fault: Fault) {

@@ -57,7 +57,7 @@ impl Way {
                 Way::Multi
             }
             Route::Gather(_) => Way::Gather,
-            Route::InsertSplit(_) => Way::Split,
+            Route::InsertSplit(_) | Route::InsertGathered(..) => Way::Split,
             Route::CopySplit(_) => Way::Copy,
         }
     }

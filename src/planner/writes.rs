@@ -52,6 +52,7 @@ impl Survey<'_> {
                 self.tenant_conflict(insert, target);
                 self.conflicting_ids(&insert.update, ids, key, &table);
                 self.conflicting_entries(&insert.update, ids, &table);
+                self.conflicting_uniques(insert, ids);
             }
             Relation::Reference(known) => {
                 let complete = known.is_some_and(|known| {
@@ -298,7 +299,11 @@ impl Survey<'_> {
         let topology = self.context.topology;
         let placed = topology.distribution(distribution);
         let is_listed = placed.is_none_or(|placed| !placed.directories().is_empty());
-        let is_bound = ids.carries || ids.by || ids.looked.is_some() || !ids.lookups.is_empty();
+        let is_bound = ids.carries
+            || ids.by
+            || ids.looked.is_some()
+            || !ids.lookups.is_empty()
+            || !ids.uniques.is_empty();
         if self.context.is_one_shard() {
             return;
         }

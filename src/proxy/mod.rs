@@ -6,6 +6,7 @@
 //! after its current transaction.
 
 mod catalogs;
+mod deadlocks;
 mod feed;
 mod files;
 mod herd;
@@ -146,6 +147,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Vec<Fault>> {
     tasks.spawn(catalogs.keep(Arc::clone(&shared)));
     tasks.spawn(twins::keep(Arc::clone(&shared)));
     tasks.spawn(recovery::keep(Arc::clone(&shared), Arc::clone(&metrics)));
+    tasks.spawn(deadlocks::keep(Arc::clone(&shared), Arc::clone(&metrics)));
     tasks.spawn(feed::keep(Arc::clone(&shared)));
     tasks.spawn(hear_channels(Arc::clone(&shared)));
     tasks.spawn(herd::keep_periods(Arc::clone(&herd)));

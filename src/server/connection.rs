@@ -3,7 +3,7 @@
 //! The connection moves bytes and keeps the line of replies; what they mean to a client is decided
 //! above. *Invariant:* it may be lent to another client only when [`ServerConnection::is_clean`].
 
-use std::cell::{Cell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -70,6 +70,14 @@ pub struct CancelTarget {
     pub under_way: Cell<u32>,
     /// Who is not to be hit by it.
     pub convoy: Rc<Convoy>,
+    /// The client that the connection is lent to; 0 is none.
+    pub holder: Cell<u64>,
+    /// Since when.
+    pub lent: Cell<Instant>,
+    /// Changes whenever the server says something.
+    pub heard: Cell<u64>,
+    /// The transaction that is being prepared on it, or is prepared and not ended.
+    pub prepared: RefCell<Option<String>>,
 }
 
 /// How often it is looked whether a cancel request has been taken.
@@ -85,6 +93,18 @@ impl CancelTarget {
         while self.under_way.get() > 0 {
             tokio::time::sleep(CANCEL_POLL).await;
         }
+    }
+
+    /// The connection is lent to a client.
+    pub fn lend(&self, client: u64, now: Instant) {
+        self.holder.set(client);
+        self.lent.set(now);
+    }
+
+    /// It is nobody's: what is done on it is not for a client any more.
+    pub fn take_back(&self) {
+        self.holder.set(0);
+        self.prepared.take();
     }
 }
 
@@ -197,6 +217,10 @@ impl ServerConnection {
                 tls,
                 under_way: Cell::new(0),
                 convoy,
+                holder: Cell::new(0),
+                lent: Cell::new(now),
+                heard: Cell::new(0),
+                prepared: RefCell::default(),
             }),
             id: pid,
             born: now,
@@ -251,7 +275,12 @@ impl ServerConnection {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        net::poll_read(&mut self.stream, cx, scratch)
+        let read = net::poll_read(&mut self.stream, cx, scratch);
+        if read.is_ready() {
+            let heard = &self.cancel.heard;
+            heard.set(heard.get().wrapping_add(1));
+        }
+        read
     }
 
     /// Sends what is to be sent. `Ready` when all of it is on its way.

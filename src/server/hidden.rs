@@ -222,6 +222,7 @@ pub(crate) fn tidy_later(lease: Lease) {
 /// The same; then runs statements of our own, unless there are none, before the connection is given back
 /// and `turn` dropped.
 pub(crate) fn tidy_with(lease: Lease, last: String, turn: impl Sized + 'static) {
+    lease.disown();
     tokio::task::spawn_local(async move {
         let _turn = turn;
         let pool = Rc::clone(lease.pool());

@@ -16,9 +16,12 @@ use crate::config::Lookup;
 use crate::control::lookups::LOOKED_MAX;
 use crate::error::{Fault, SqlState};
 use crate::execute::{Interrupted, Told};
+use crate::placement::ShardSet;
 use crate::placement::rule::{Directory, Listed, Unlisted};
 use crate::placement::topology::Topology;
-use crate::planner::plan::{Access, Entry, Keyed, Literal, Parameter, Route, Statement, Values};
+use crate::planner::plan::{
+    Access, Effect, Entry, Keyed, Literal, Parameter, Route, Statement, Values,
+};
 use crate::planner::{self, refuse};
 use crate::types::key::Key;
 
@@ -37,6 +40,8 @@ pub(crate) struct Answers {
     /// What directories list.
     listed: Vec<(Unlisted, Listed)>,
     open: RefCell<Open>,
+    /// Values that are to be claimed by the statement at hand: they are kept unique.
+    claims: RefCell<Vec<Entry>>,
 }
 
 /// What is not answered.
@@ -63,6 +68,16 @@ impl Answers {
     /// Whether something is to be asked.
     pub(crate) fn is_open(&self) -> bool {
         !self.open.borrow().is_empty()
+    }
+
+    /// Whether the statement at hand writes values that are kept unique.
+    pub(crate) fn claims_some(&self) -> bool {
+        !self.claims.borrow().is_empty()
+    }
+
+    /// These values.
+    pub(crate) fn take_claims(&self) -> Vec<Entry> {
+        self.claims.take()
     }
 
     /// Begins to note what is asked.
@@ -160,6 +175,7 @@ impl Session {
         statement: &Statement,
         values: &dyn Values,
     ) -> Result<Route, Fault> {
+        self.answers.claims.take();
         let Access::Keyed(keyed) = &statement.access else {
             return self.hinted(statement, values);
         };
@@ -174,7 +190,24 @@ impl Session {
         let values = &Asking { values, answers };
         let route = self.hinted(statement, values)?;
         self.check_entries(keyed, topology, values)?;
-        Ok(route)
+        if !answers.claims_some() {
+            return Ok(route);
+        }
+        // What is claimed is part of the same transaction, whose answer waits for it.
+        match route {
+            _ if statement.effect != Effect::None => Err(refuse::unclaimed(&keyed.table)),
+            Route::Single(shard) => Ok(Route::Each(ShardSet::from_iter([shard]))),
+            route @ (Route::Each(_) | Route::InsertSplit(_)) => Ok(route),
+            Route::Session
+            | Route::Anywhere
+            | Route::AnyShard
+            | Route::Concat(..)
+            | Route::Gather(_)
+            | Route::InsertGathered(..)
+            | Route::Move(..)
+            | Route::CopySplit(_)
+            | Route::Broadcast { .. } => Err(refuse::unclaimed(&keyed.table)),
+        }
     }
 
     /// Whether what must be entered before a statement runs is there.
@@ -191,6 +224,8 @@ impl Session {
             return Ok(());
         }
         let entries = planner::entries(keyed, topology, values)?;
+        let (claims, entries) = entries.into_iter().partition(|entry| entry.lookup.unique);
+        *self.answers.claims.borrow_mut() = claims;
         if self.answers.has(entries) {
             Ok(())
         } else {

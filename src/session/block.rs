@@ -19,6 +19,8 @@ use crate::wire::backend::Status;
 use crate::wire::frame;
 use crate::wire::pipeline::Request;
 
+use super::twins::Turn;
+
 /// The settings at a savepoint, and what its transaction had listened to.
 #[derive(Clone, Debug)]
 pub struct SettingsThen {
@@ -73,12 +75,26 @@ pub struct Block {
     pub alone: Option<&'static str>,
     /// Where cursors were declared, by name.
     pub cursors: Vec<(String, ShardId)>,
+    /// Twins among the parts: each has the rows of a cursor or portal.
+    pub twins: Vec<KeptTwin>,
     /// Nobody said BEGIN: it ends with the group of messages, or the text, that it began in.
     pub implicit: bool,
     /// BEGIN came in the middle of a text: how the transaction is isolated is the server's to say.
     pub unread: bool,
     /// Its snapshots are open on every shard, or each of its statements has one of its own.
     pub settled: bool,
+}
+
+/// A twin that has the rows of a cursor or portal until the block ends, or that is closed.
+#[derive(Debug)]
+pub struct KeptTwin {
+    /// What its connection goes by.
+    pub shard: ShardId,
+    /// The portal's name; `None` of a cursor.
+    pub portal: Option<Vec<u8>>,
+    pub turn: Turn,
+    /// What empties it.
+    pub last: String,
 }
 
 /// Connections that are rolled back and given back in the background when the block ends.
@@ -162,6 +178,7 @@ impl Block {
             unpreparable: None,
             alone: None,
             cursors: Vec::new(),
+            twins: Vec::new(),
             implicit: false,
             unread: false,
             settled: false,
@@ -195,7 +212,19 @@ impl Block {
         self.here = None;
         self.preamble.clear();
         self.parts = Parts::default();
+        self.twins.clear();
         self.wrote = ShardSet::default();
+    }
+
+    /// Ends what is on a twin, whose connection this is, or gives the connection back that is another's.
+    pub fn end_twin(&mut self, lease: Lease) -> Option<Lease> {
+        let shard = lease.pool().target.shard;
+        let Some(at) = self.twins.iter().position(|twin| twin.shard == shard) else {
+            return Some(lease);
+        };
+        let KeptTwin { turn, last, .. } = self.twins.swap_remove(at);
+        hidden::tidy_with(lease, last, turn);
+        None
     }
 
     /// Goes back to a savepoint: the settings as they were, and those made after it are gone.

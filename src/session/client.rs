@@ -65,6 +65,13 @@ pub struct Client {
     /// What of a statement over several shards is under way that hears of a cancel request itself when its
     /// servers do not take it in time; 0 is nothing.
     pub step: Cell<u64>,
+    /// What it is told instead of that a statement was canceled: it was, to end a deadlock.
+    pub victim: RefCell<Option<Fault>>,
+    /// From then on, until its connections have answered: it is not served meanwhile, so that nothing else is
+    /// canceled.
+    pub sentenced: Cell<bool>,
+    /// Requests to cancel for it that have not been taken.
+    pub sentences: Cell<u32>,
     /// It is to be closed with this.
     pub kill: RefCell<Option<Fault>>,
     /// Notifications to be delivered: whole messages.
@@ -110,6 +117,9 @@ impl Client {
             targets: RefCell::default(),
             canceled: Cell::new(false),
             step: Cell::new(0),
+            victim: RefCell::default(),
+            sentenced: Cell::new(false),
+            sentences: Cell::new(0),
             kill: RefCell::default(),
             notifications: RefCell::default(),
             last_route: RefCell::default(),

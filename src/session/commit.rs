@@ -278,6 +278,10 @@ impl Session {
         };
         let mut leases = std::mem::take(&mut block.parts.0);
         leases.extend(self.lease.take());
+        let leases: Vec<Lease> = leases
+            .into_iter()
+            .filter_map(|lease| block.end_twin(lease))
+            .collect();
         self.client.targets.borrow_mut().clear();
         self.client.shard.set(None);
         self.client.server_id.set(None);
@@ -439,7 +443,9 @@ impl Session {
                 false
             }
             commit::End::Refused(error) => {
-                self.out.extend_from_slice(&error);
+                let sentence = self.sentence_for(&error);
+                self.out
+                    .extend_from_slice(sentence.as_deref().unwrap_or(&error));
                 true
             }
             commit::End::Failed(fault) | commit::End::Unknown(fault) => {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::config::{self, Limits, Lookup};
 use crate::error::{Fault, SqlState};
-use crate::execute::{Conversation, Copied, End, Interrupted, Told, Twin, canceled_fault};
+use crate::execute::{Conversation, Copied, End, Interrupted, Told, Twin};
 use crate::metrics::catalogue::RouteLabel;
 use crate::net::poll_read;
 use crate::placement::ShardId;
@@ -60,12 +60,25 @@ impl Twin for OnTwin {
     }
 }
 
+/// The client's own block waits for what it holds itself.
+fn all_kept() -> Fault {
+    Fault::error(
+        SqlState::TOO_MANY_CONNECTIONS,
+        "every twin has the rows of an open cursor or portal of this transaction",
+    )
+    .hint("Close a cursor, or raise gather.twins and run pgherd setup.")
+}
+
 impl Conversation for Session {
     type Twin = OnTwin;
 
     async fn take_twin(&mut self) -> Result<Option<OnTwin>, Interrupted> {
         if self.database.twins.is_empty() {
             return Ok(None);
+        }
+        let kept = self.block.as_ref().map_or(0, |block| block.twins.len());
+        if kept >= self.database.twins.len() {
+            return Err(Interrupted::Fault(all_kept()));
         }
         let twins = Arc::clone(&self.database.shared.twins);
         let user = self.identity.user.clone();
@@ -98,6 +111,23 @@ impl Conversation for Session {
             let shard = ShardId(shard.unwrap_or(u16::MAX));
             OnTwin { turn, shard }
         }))
+    }
+
+    fn savepoints(&self) -> Option<Vec<String>> {
+        let block = self.block.as_ref().filter(|block| !block.implicit)?;
+        let names = block.savepoints.iter().map(|(name, _)| name.clone());
+        Some(names.collect())
+    }
+
+    fn keep_twin(
+        &mut self,
+        lease: Lease,
+        twin: OnTwin,
+        last: String,
+        portal: Option<&[u8]>,
+        text: &[u8],
+    ) {
+        Session::keep_twin(self, (lease, twin.turn, last), portal, text);
     }
 
     fn lend_block(&mut self) -> Option<Lease> {
@@ -216,6 +246,8 @@ impl Conversation for Session {
     }
 
     fn put_error(&mut self, error: &[u8]) {
+        let sentence = self.sentence_for(error);
+        let error = sentence.as_deref().unwrap_or(error);
         match self.error_in_series(error) {
             Some(moved) => self.out.extend_from_slice(&moved),
             None => self.out.extend_from_slice(error),
@@ -278,6 +310,19 @@ impl Conversation for Session {
         }
     }
 
+    fn unread(&mut self, tag: u8, body: &[u8]) {
+        let mut input = Vec::new();
+        frame::write(&mut input, tag, &[body]);
+        input.append(&mut self.input);
+        self.input = input;
+    }
+
+    fn has_portal(&self, name: &[u8]) -> bool {
+        let mut cursors = self.block.iter().flat_map(|block| &block.cursors);
+        self.portals.iter().any(|(known, _)| **known == *name)
+            || cursors.any(|(known, _)| known.as_bytes() == name)
+    }
+
     async fn next_message(&mut self) -> Result<(u8, Vec<u8>), End> {
         self.end_held_write().await;
         loop {
@@ -318,7 +363,7 @@ impl Conversation for Session {
     fn poll_copied(&mut self, cx: &mut Context<'_>) -> Poll<Result<Copied, Interrupted>> {
         loop {
             if self.client.canceled.take() {
-                return Poll::Ready(Err(Interrupted::Fault(canceled_fault())));
+                return Poll::Ready(Err(Interrupted::Fault(self.cancel_fault())));
             }
             if let Some(copied) = self.take_copied()? {
                 return Poll::Ready(Ok(copied));

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
@@ -34,7 +34,7 @@ use crate::server::statements::Statements;
 use crate::sql::mask::Masked;
 use crate::tls::Tls;
 use crate::transaction::decided::Decided;
-use crate::transaction::recovery::{Report, recover, resolve_one};
+use crate::transaction::recovery::{self, recover, resolve_one};
 use crate::types::oids::Oids;
 use crate::wire::cancel_key::CancelKey;
 
@@ -42,6 +42,7 @@ use super::auth::Keyring;
 use super::client::Client;
 use super::commit::TwoPhase;
 use super::console::Console;
+use super::deadlocks::{Report, Sentence, Wish};
 use super::ids::IdBlocks;
 use super::twins::Twins;
 
@@ -78,6 +79,8 @@ pub struct SharedDatabase {
     pub gate: Arc<Gate>,
     /// What commits in two phases have left to be done.
     pub decided: Arc<Decided>,
+    /// Whether deadlocks over several shards are to be looked for.
+    pub deadlocks: Arc<Wish>,
     /// Where queries over several shards are finished.
     pub twins: Arc<Twins>,
     /// What the twins call the users' types.
@@ -154,6 +157,17 @@ pub enum Message {
         user: String,
         shard: ShardId,
     },
+    /// Who holds connections of a database and has waited for longer than `after`.
+    Waits {
+        database: String,
+        after: Duration,
+        answer: oneshot::Sender<Report>,
+    },
+    /// A client is ended, if it still waits as it did: it is in a deadlock.
+    Sentence {
+        sentence: Box<Sentence>,
+        answer: oneshot::Sender<bool>,
+    },
     /// The engine ends.
     End,
 }
@@ -177,6 +191,8 @@ pub struct Shared {
     /// Runs what is not the data path.
     pub control_runtime: tokio::runtime::Handle,
     pub stage: AtomicU8,
+    /// When it was made.
+    pub started: (Instant, SystemTime),
     /// Clients logged in or logging in, in all engines.
     pub clients: AtomicUsize,
     ids: AtomicU64,
@@ -207,6 +223,7 @@ impl Shared {
             engines: OnceLock::new(),
             control_runtime,
             stage: AtomicU8::new(RUNNING),
+            started: (Instant::now(), SystemTime::now()),
             clients: AtomicUsize::new(0),
             ids: AtomicU64::new(1),
             pids: AtomicU32::new(1),
@@ -232,7 +249,7 @@ impl Shared {
     ///
     /// # Cancel safety
     /// Safe: what was done stays, and the next look does the rest. What is kept may be old up to its `ttl`.
-    pub async fn recover(&self, name: &str, age: Duration) -> Report {
+    pub async fn recover(&self, name: &str, age: Duration) -> recovery::Report {
         let snapshot = self.snapshot.load_full();
         let report = recover(&snapshot.control, &snapshot.config.name, name, age).await;
         if report.recovered > 0 {

@@ -659,6 +659,7 @@ impl Session {
                     .cursor_shard(statement, prepared.text())
                     .unwrap_or(shard);
                 self.note_use(shard, statement)?;
+                self.check_cursors(statement)?;
                 self.note_temporary(&statement.effect, prepared.text());
                 let effect = self.effect_to_run(statement, prepared.text(), &values);
                 let effect = resolved(&effect, &values);
@@ -701,7 +702,7 @@ impl Session {
                 return stop;
             }
         }
-        let route = self.within_block(route);
+        let route = self.within_block(route, statement);
         if let Err(stop) = self.make_room_for(&route, statement) {
             if let Stop::Fault(_) | Stop::Refusal(_) = stop {
                 self.refusing = Some(Rc::clone(&prepared.script));
@@ -731,6 +732,9 @@ impl Session {
             // It is committed with the rest of its group.
             let mut block = super::block::Block::implied(&self.settings);
             block.wrote = self.shards_of(&route);
+            if self.answers.claims_some() {
+                block.wrote.insert(self.database.topology.home());
+            }
             self.block = Some(Box::new(block));
         }
         Stop::Task(Box::new(super::Task::Wide(Box::new(
@@ -746,6 +750,7 @@ impl Session {
                 reads: !statement.writes,
                 lexing: prepared.reading.lexing,
                 tenant: self.tenant_value(),
+                claims: self.answers.take_claims(),
             },
         ))))
     }
@@ -914,7 +919,10 @@ impl Session {
                     });
                     return Ok(());
                 }
-                let shard = self.shard_for_describe(prepared.script.statements.first());
+                let statement = prepared.script.statements.first();
+                let shard = statement
+                    .and_then(|statement| self.cursor_shard(statement, prepared.text()))
+                    .unwrap_or_else(|| self.shard_for_describe(statement));
                 self.check_types(shard, Some(&prepared))?;
                 self.check_snapshots_for(shard, &prepared)?;
                 self.lease(shard, false)?;
@@ -1253,7 +1261,11 @@ fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
     use planner::plan::Route;
     match route {
         Route::Broadcast { transaction } => *transaction,
-        Route::CopySplit(_) | Route::InsertSplit(_) | Route::Each(_) | Route::Move(..) => true,
+        Route::CopySplit(_)
+        | Route::InsertSplit(_)
+        | Route::InsertGathered(..)
+        | Route::Each(_)
+        | Route::Move(..) => true,
         Route::Concat(..) => statement.writes,
         Route::Session
         | Route::Anywhere

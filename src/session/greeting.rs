@@ -40,7 +40,7 @@ impl Engine {
                 "the home shard has no pool",
             ));
         };
-        let mut lease = pool.acquire(&bare, self.now()).await?;
+        let mut lease = pool.acquire(&bare, self.now(), 0).await?;
         let limit = database.limits.server_connect_timeout;
         let parameters = ask_greeting(&mut lease, &bare, limit).await?;
         let mut greeting = Greeting {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::execute::{End, canceled_fault};
+use crate::execute::End;
 use crate::metrics::catalogue::SharedOutcome;
 use crate::placement::ShardId;
 use crate::planner::plan::Script;
@@ -89,6 +89,7 @@ impl Session {
             pace,
             now,
             waker,
+            client: self.client.id,
             sent,
         };
         let Some(following) = pool.follow(joining, fit, write) else {
@@ -170,7 +171,8 @@ impl Session {
         };
         if self.client.canceled.take() {
             self.leave();
-            self.reply_fault(&canceled_fault());
+            let fault = self.cancel_fault();
+            self.reply_fault(&fault);
             self.reply_ready();
             self.client
                 .set_activity(Activity::Idle, self.engine.recently());

@@ -69,9 +69,26 @@ impl Session {
     /// The shard of the current connection, or home.
     pub(crate) fn here_or_home(&self) -> ShardId {
         let here = self.lease.as_ref().and_then(Lease::peek);
+        // On a twin only its cursors are, and what ends a failure there.
+        let here = here.filter(|connection| {
+            connection.status == Status::Failed || !self.is_twin(connection.shard)
+        });
         let here = here.map(|connection| connection.shard);
         here.or_else(|| self.block.as_ref().and_then(|block| block.here))
             .unwrap_or_else(|| self.database.topology.home())
+    }
+
+    /// Whether this is not a shard's number but a twin's.
+    pub(crate) fn is_twin(&self, shard: ShardId) -> bool {
+        usize::from(shard.0) >= self.database.topology.shards().len()
+    }
+
+    /// Whether the current connection is a twin's, and owes replies.
+    pub(crate) fn waits_for_twin(&self) -> bool {
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        connection.is_some_and(|connection| {
+            self.is_twin(connection.shard) && !connection.pipeline.is_empty()
+        })
     }
 
     /// Whether an open block has connections beside the current one.
@@ -232,6 +249,7 @@ impl Session {
             | Route::Broadcast { .. }
             | Route::CopySplit(_)
             | Route::Gather(_)
+            | Route::InsertGathered(..)
             | Route::Each(_)
             | Route::Move(..)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
@@ -338,7 +356,9 @@ impl Session {
 
     /// A shard for a read that any shard can answer: the current one, else one that differs from client to client.
     fn any_shard(&self) -> ShardId {
-        if let Some(connection) = self.lease.as_ref().and_then(Lease::peek) {
+        if let Some(connection) = self.lease.as_ref().and_then(Lease::peek)
+            && !self.is_twin(connection.shard)
+        {
             return connection.shard;
         }
         if let Some(shard) = self.block.as_ref().and_then(|block| block.here) {
@@ -362,7 +382,7 @@ impl Session {
     /// # Errors
     /// It would have to be committed on several shards, and cannot be. Nothing was sent: the block goes on.
     pub(crate) fn note_use(&mut self, shard: ShardId, statement: &Statement) -> Result<(), Stop> {
-        if self.block.is_none() || self.status() == Status::Failed {
+        if self.block.is_none() || self.status() == Status::Failed || self.is_twin(shard) {
             return Ok(());
         }
         if snapshots::takes_snapshot(statement) {
@@ -427,6 +447,13 @@ impl Session {
                 .set_activity(Activity::Active, self.engine.recently());
         }
         self.open_block(binds);
+        let step = if self.is_twin(shard) {
+            self.steps = self.steps.saturating_add(1);
+            self.steps
+        } else {
+            0
+        };
+        self.client.step.set(step);
         self.connection().ok_or_else(|| {
             Stop::Fault(Fault::error(
                 SqlState::INTERNAL,
@@ -520,8 +547,10 @@ impl Session {
 
     /// The current connection waits in its transaction while that of another shard is used.
     pub(crate) fn park_part(&mut self) {
+        let here = self.lease.as_ref().map(|lease| lease.pool().target.shard);
+        let here = here.filter(|shard| !self.is_twin(*shard));
         if let (Some(lease), Some(block)) = (self.lease.take(), &mut self.block) {
-            block.here = lease.peek().map(|connection| connection.shard);
+            block.here = here.or(block.here);
             block.parts.0.push(lease);
             block.joins = true;
         }
@@ -607,6 +636,9 @@ impl Session {
     /// Takes a connection that has our settings as the current one.
     pub(crate) fn adopt(&mut self, lease: Lease) {
         if let Some(connection) = lease.peek() {
+            if connection.cancel.holder.get() != self.client.id {
+                lease.lend(self.client.id, self.engine.recently());
+            }
             self.client
                 .targets
                 .borrow_mut()
@@ -621,6 +653,7 @@ impl Session {
 
     /// Sends the deferred BEGIN ahead of the first statement.
     fn open_block(&mut self, binds: bool) {
+        let shards = self.database.topology.shards().len();
         let Session {
             block,
             lease,
@@ -636,7 +669,9 @@ impl Session {
             block.sent = true;
             block.joins = false;
         }
-        block.here = Some(connection.shard);
+        if usize::from(connection.shard.0) < shards {
+            block.here = Some(connection.shard);
+        }
         block.bound |= binds;
     }
 
@@ -666,6 +701,7 @@ impl Session {
 
     /// Gives the connection back if nothing holds it.
     pub(crate) fn release_if_free(&mut self) {
+        self.release_twins();
         let Some(connection) = self.lease.as_ref().and_then(Lease::peek) else {
             return;
         };

@@ -19,6 +19,7 @@ mod conversation;
 mod counting;
 mod cursors;
 mod databases;
+pub mod deadlocks;
 mod direct;
 pub mod engine;
 pub mod extended;

@@ -252,7 +252,7 @@ impl Session {
                     return Err(Lost(fields.message().to_owned()));
                 }
                 if shown {
-                    self.show_error(frame);
+                    self.show_error_or_sentence(frame);
                     self.fail_series();
                     if let Some(block) = &mut self.block {
                         block.parts.fail();
@@ -379,6 +379,18 @@ impl Session {
                 .map(|(request, hidden, _)| (request, hidden))
         });
         front == Some((Request::Query, true))
+    }
+
+    /// Passes an error on, or what the client is told in its place.
+    fn show_error_or_sentence(&mut self, frame: Frame<'_>) {
+        match self.sentence_for(frame.bytes) {
+            Some(bytes) => self.show_error(Frame {
+                tag: b'E',
+                body: bytes.get(frame::HEADER..).unwrap_or_default(),
+                bytes: &bytes,
+            }),
+            None => self.show_error(frame),
+        }
     }
 
     /// Passes an error on, a statement called as the client calls it.
@@ -898,7 +910,7 @@ impl Session {
     }
 
     /// Has the parts of an open block that wait do the same as the current connection.
-    fn tell_parts(&mut self, sql: &str) {
+    pub(crate) fn tell_parts(&mut self, sql: &str) {
         if let Some(block) = &mut self.block {
             block
                 .parts
@@ -908,7 +920,15 @@ impl Session {
 
     /// A SET TRANSACTION or SET CONSTRAINTS was carried out: it holds for all parts of the block.
     pub(crate) fn keep_mode(&mut self, text: &str) {
-        self.tell_parts(text);
+        let shards = self.database.topology.shards().len();
+        if let Some(block) = &mut self.block {
+            // A twin has no constraints, and is no part of the transaction.
+            block.parts.tell(|connection| {
+                if usize::from(connection.shard.0) < shards {
+                    connection.push_hidden_query(text);
+                }
+            });
+        }
         if let Some(block) = &mut self.block {
             block.keep_mode(text);
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::error::{Fault, SqlState};
-use crate::execute::{End, Interrupted, canceled_fault};
+use crate::execute::{End, Interrupted};
 use crate::net::poll_read;
 use crate::placement::ShardId;
 use crate::planner;
@@ -120,6 +120,9 @@ impl Session {
             if self.settle_cache() {
                 return Poll::Ready(Ok(Some(Stop::EndWrite)));
             }
+            if self.client.sentenced.get() {
+                self.look_at_sentence();
+            }
             self.deliver_notifications();
             let held = self.input.len();
             let asked = self.connection_id();
@@ -177,6 +180,13 @@ impl Session {
         let working = self.lease.is_some() || self.joined.is_some();
         if let Some(fault) = self.client.kill.borrow_mut().take() {
             return Some(End::Fault(Box::new(fault)));
+        }
+        if self.client.canceled.get() && self.waits_for_twin() {
+            self.client.canceled.set(false);
+            let lost = Lost("it did not take a cancel request in time".to_owned());
+            if self.on_lost(&lost).is_err() {
+                return Some(End::Client);
+            }
         }
         if !working {
             // Nothing runs: the request came too late.
@@ -427,7 +437,11 @@ impl Session {
                 rest = self.pass(passing, rest);
                 continue;
             }
-            if self.awaits_others() || self.series.is_some() || self.holds_answers() {
+            if self.awaits_others()
+                || self.series.is_some()
+                || self.holds_answers()
+                || self.awaits_sentence()
+            {
                 return Ok((done(rest), Progress::Blocked));
             }
             self.stop_sharing();
@@ -788,12 +802,22 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
+        self.client
+            .set_activity(Activity::Active, self.engine.now());
         let result = match task {
             Task::Wide(wide) => self.run_wide(*wide).await,
             Task::End(ending) => self.end_everywhere(ending).await,
         };
         // What was not seen came too late, and is not for what follows.
         self.client.canceled.set(false);
+        self.outlive_sentence().await;
+        if self.client.activity.get() == Activity::Active {
+            let rests = match &self.block {
+                Some(_) => Activity::IdleInTransaction,
+                None => Activity::Idle,
+            };
+            self.client.set_activity(rests, self.engine.now());
+        }
         self.end_message();
         let left = std::mem::take(&mut self.copy_left);
         if left > 0 {
@@ -835,9 +859,17 @@ impl Session {
             .set_activity(Activity::Waiting, self.engine.now());
         let settings = Rc::clone(self.settings_at_begin());
         let now = self.engine.now();
-        let lease = self.watched(pool.acquire(&settings, now)).await;
+        let lease = self
+            .watched(pool.acquire(&settings, now, self.client.id))
+            .await;
         self.client.set_activity(before, self.engine.now());
         self.count_wait(shard, now, lease.is_ok());
+        // One that came at the same moment is for what is waited for, not for what comes later.
+        if self.client.canceled.take() {
+            let fault = self.cancel_fault();
+            lease?.give_back(self.engine.now());
+            return Err(Interrupted::Fault(fault));
+        }
         lease
     }
 
@@ -864,7 +896,7 @@ impl Session {
             return Poll::Ready(Interrupted::End(End::Fault(Box::new(fault))));
         }
         if self.client.canceled.take() {
-            return Poll::Ready(Interrupted::Fault(canceled_fault()));
+            return Poll::Ready(Interrupted::Fault(self.cancel_fault()));
         }
         while !self.departed && self.input.len() <= AHEAD_MAX {
             let mut bytes = [0; 4096];

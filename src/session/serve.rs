@@ -138,6 +138,15 @@ impl Engine {
                 user,
                 shard,
             } => self.donate(&database, &user, shard),
+            Message::Waits {
+                database,
+                after,
+                answer,
+            } => drop(answer.send(self.waits(&database, after))),
+            Message::Sentence { sentence, answer } => {
+                // The asker may have left.
+                let _ = answer.send(self.carry_out(*sentence));
+            }
             Message::End => {}
         }
     }
@@ -228,6 +237,7 @@ impl Engine {
             !pool.is_finished()
         });
         self.sweep_clients(now);
+        self.look_for_waits(now);
     }
 
     fn sweep_clients(&self, now: Instant) {

@@ -7,7 +7,7 @@ use crate::error::{Fault, SqlState};
 use crate::execute::{Source, Wide};
 use crate::placement::ShardSet;
 use crate::planner::plan::{
-    Access, Effect, Explained, Route, Script, Statement, TextValues, Values,
+    Access, Effect, Explained, Holders, Route, Script, Statement, TextValues, Values,
 };
 use crate::planner::tally::Way;
 use crate::planner::{self, RouteReport, refuse};
@@ -174,6 +174,7 @@ impl Session {
                 self.check_copy(shard, &statement.effect)?;
                 let shard = self.cursor_shard(statement, text).unwrap_or(shard);
                 self.note_use(shard, statement)?;
+                self.check_cursors(statement)?;
                 self.lease(shard, binds)?;
                 self.note_cursor(shard, statement, text);
                 self.tally(script, &statement.effect);
@@ -202,7 +203,7 @@ impl Session {
         text: &[u8],
         script: &Rc<Script>,
     ) -> Stop {
-        let route = self.within_block(route);
+        let route = self.within_block(route, statement);
         if let Err(stop) = self.make_room_for(&route, statement) {
             return stop;
         }
@@ -217,16 +218,20 @@ impl Session {
             reads: !statement.writes,
             lexing: self.facts().lexing,
             tenant: self.tenant_value(),
+            claims: self.answers.take_claims(),
         }))))
     }
 
     /// In a block what would be put together here is finished on a twin where there is one, so that no other shard
     /// has to join.
-    pub(crate) fn within_block(&self, route: Route) -> Route {
+    pub(crate) fn within_block(&self, route: Route, statement: &Statement) -> Route {
+        // A cursor has nowhere else to be.
+        let is_there =
+            || statement.verb == "DECLARE CURSOR" || !self.database.shared.twins.are_missing();
         if let Route::Concat(_, _, Some(gather)) = &route
             && self.block.is_some()
             && !self.database.twins.is_empty()
-            && !self.database.shared.twins.are_missing()
+            && is_there()
         {
             return Route::Gather(Arc::clone(gather));
         }
@@ -245,13 +250,16 @@ impl Session {
             return Err(Stop::Imply);
         }
         self.wait_for_replies()?;
+        if statement.verb == "DECLARE CURSOR" {
+            self.check_cursor_over_several(route)?;
+        }
         if self.block.is_none() {
             return Ok(());
         }
         if self.status() == backend::Status::Failed {
             return Err(Stop::Fault(Session::failed_block_fault()));
         }
-        if let Route::Gather(gather) = route {
+        if let Route::Gather(gather) | Route::InsertGathered(gather, _) = route {
             if self.database.twins.is_empty() {
                 return Err(Stop::Fault(Fault::clone(&gather.otherwise)));
             }
@@ -279,6 +287,9 @@ impl Session {
         for shard in shards.iter() {
             self.note_use(shard, statement)?;
         }
+        if self.answers.claims_some() {
+            self.note_write(self.database.topology.home())?;
+        }
         if let Some(block) = &mut self.block {
             block.bound = true;
         }
@@ -297,6 +308,11 @@ impl Session {
                 shards.unwrap_or_default()
             }
             Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
+            Route::InsertGathered(_, target) => match &target.holders {
+                Holders::ByKey(split) => self.shards_of(&Route::CopySplit(Arc::clone(split))),
+                Holders::Everywhere => topology.all(),
+                Holders::Home => std::iter::once(topology.home()).collect(),
+            },
             Route::CopySplit(split) => {
                 let distribution = topology.distribution(split.distribution);
                 let shards = distribution.map(|distribution| distribution.shards().clone());
@@ -405,28 +421,11 @@ impl Session {
             }
         }
         if let Some((verb, effect, route)) = wide {
-            if !statements.iter().all(runs_beside_others) {
+            let is_alone = self.block.is_none() && !self.transaction_is_open();
+            if !is_alone || !statements.iter().all(runs_beside_others) {
                 return Err(Stop::Series);
             }
-            if self.block.is_some() || self.transaction_is_open() {
-                return Err(Stop::Series);
-            }
-            self.wait_for_replies()?;
-            let place = Place::Wide(route);
-            self.note_route(&place, &effect);
-            self.tally(script, &effect);
-            let Place::Wide(route) = place else {
-                return Ok(());
-            };
-            return Err(Stop::Task(Box::new(Task::Wide(Box::new(Wide {
-                route,
-                source: Source::Text(text.to_vec()),
-                verb,
-                effect,
-                reads: false,
-                lexing: self.facts().lexing,
-                tenant: self.tenant_value(),
-            })))));
+            return self.run_beside_others(text, script, verb, effect, route);
         }
         let shard = shard.unwrap_or_else(|| self.here_or_home());
         for statement in statements {
@@ -449,6 +448,34 @@ impl Session {
             self.send_query(frame.bytes, script, false);
         }
         Ok(())
+    }
+
+    /// Sends a text to every shard.
+    fn run_beside_others(
+        &mut self,
+        text: &[u8],
+        script: &Rc<Script>,
+        verb: &'static str,
+        effect: Effect,
+        route: Route,
+    ) -> Result<(), Stop> {
+        self.wait_for_replies()?;
+        let place = Place::Wide(route);
+        self.note_route(&place, &effect);
+        self.tally(script, &effect);
+        let Place::Wide(route) = place else {
+            return Ok(());
+        };
+        Err(Stop::Task(Box::new(Task::Wide(Box::new(Wide {
+            route,
+            source: Source::Text(text.to_vec()),
+            verb,
+            effect,
+            reads: false,
+            lexing: self.facts().lexing,
+            tenant: self.tenant_value(),
+            claims: Vec::new(),
+        })))))
     }
 
     /// Whether a statement, if it is BEGIN, may be sent with what stands beside it in a text.

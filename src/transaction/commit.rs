@@ -161,6 +161,11 @@ pub async fn commit(
             "a commit on several shards did not end",
         )),
     };
+    for part in &parts {
+        if let Some(connection) = part.lease.peek() {
+            connection.cancel.prepared.take();
+        }
+    }
     let leaves_some = machine.leaves_some();
     let forget = (decided && !leaves_some && matches!(end, End::Committed))
         .then(|| (decider, gid.base().to_owned()));
@@ -207,7 +212,8 @@ async fn carry_out(
     for (at, part) in parts.iter_mut().enumerate() {
         if let Some((_, order)) = orders.iter().find(|(wanted, _)| *wanted == at) {
             let sql = text(*order, at, &part.before, gid, prefix, naming.gate_wait);
-            running.push(Box::pin(say(part, *order, sql, limit(*order))));
+            let name = (*order == Order::Prepare).then(|| gid.part(at));
+            running.push(Box::pin(say(part, *order, sql, name, limit(*order))));
         }
     }
     let mut answers: Vec<Option<(Heard, Said)>> = running.iter().map(|_| None).collect();
@@ -276,7 +282,15 @@ const fn point(order: Order) -> &'static str {
 }
 
 /// Gives one order and waits for its answer.
-async fn say(part: &mut Participant, order: Order, sql: String, limit: Duration) -> (Heard, Said) {
+///
+/// `gid` is what is being prepared by it, if so.
+async fn say(
+    part: &mut Participant,
+    order: Order,
+    sql: String,
+    gid: Option<String>,
+    limit: Duration,
+) -> (Heard, Said) {
     let lost = |reason: &str, notices| {
         let error = Some(Cause::Lost(reason.to_owned()));
         (Heard::Lost, Said { error, notices })
@@ -293,6 +307,9 @@ async fn say(part: &mut Participant, order: Order, sql: String, limit: Duration)
         && (tokio::time::timeout(limit, read_until_ready(connection, |_| ())).await).is_err()
     {
         return lost("it did not answer in time", Vec::new());
+    }
+    if let Some(name) = gid {
+        *connection.cancel.prepared.borrow_mut() = Some(name);
     }
     connection.push_hidden_query(&sql);
     let mut cx = Context::from_waker(Waker::noop());

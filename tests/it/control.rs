@@ -166,6 +166,8 @@ fn setup_creates_the_schema_once() {
             let made = ["schema \"pgherd\"", "the table of decisions"];
             made.map(|what| format!("note {shard} created {what}"))
         }));
+        created.push(format!("note {} created the table of who waits", SHARDS[0]));
+        created.sort();
         assert_eq!(lines(&first), created);
         let second = control.setup("shop").await.expect("a database");
         let mut there = vec!["note - nothing to do for twin \"twin_1\"".to_owned()];
@@ -173,6 +175,11 @@ fn setup_creates_the_schema_once() {
             let kept = ["schema \"pgherd\"", "the table of decisions"];
             kept.map(|what| format!("note {shard} {what} is there already"))
         }));
+        there.push(format!(
+            "note {} the table of who waits is there already",
+            SHARDS[0]
+        ));
+        there.sort();
         assert_eq!(lines(&second), there);
     });
 }

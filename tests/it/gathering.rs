@@ -422,6 +422,43 @@ fn faulty(settings: &[&str]) -> Faulty {
 
 const ALL: &str = "SELECT count(*), sum(o.total) FROM ga_orders o CROSS JOIN ga_products p";
 
+/// What befalls a server that is at work for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Crash,
+    /// It is stopped, and the client cancels.
+    Stop,
+    /// The client cancels.
+    Cancel,
+}
+
+impl Trouble {
+    const ALL: [Trouble; 3] = [Trouble::Crash, Trouble::Cancel, Trouble::Stop];
+
+    /// Lets it happen while the client waits, which gets one error.
+    fn strikes(self, server: &mut Cluster, client: &mut Client, port: u16) {
+        match self {
+            Trouble::Crash => server.crash(),
+            Trouble::Stop => {
+                server.signal_all("STOP");
+                cancel(port, client.key);
+            }
+            Trouble::Cancel => cancel(port, client.key),
+        }
+        let error = client.answer().expect_err("failed");
+        let codes = ["08006", "57P01", "57P02", "57014"];
+        assert!(codes.contains(&error.code.as_str()), "{self:?}: {error:?}");
+    }
+
+    fn ends(self, server: &mut Cluster) {
+        match self {
+            Trouble::Crash => server.restart(),
+            Trouble::Stop => server.signal_all("CONT"),
+            Trouble::Cancel => {}
+        }
+    }
+}
+
 /// It works again, and no twin kept a row.
 fn recovers(faulty: &Faulty) {
     eventually("it works again", || {
@@ -489,41 +526,21 @@ fn a_shard_that_fails_amid_a_merge_or_a_part_costs_one_statement() {
     let totalled = "SELECT count(*), min(k) FROM ga_orders";
     let in_part = "SELECT total, count(*) FROM ga_orders GROUP BY total";
     for sql in [merged, totalled, in_part] {
-        for fault in ["crash", "cancel", "stop"] {
+        for trouble in Trouble::ALL {
             let mut client = faulty.herd.connect_to("faulty");
             client.run(sql);
-            let key = client.key;
             let mut holder = faulty.shards[1].connect("faulty");
             holder.run("BEGIN");
             holder.run("LOCK TABLE ga_orders");
             client.send(&query(sql));
             sleep(Duration::from_millis(300));
-            match fault {
-                "crash" => faulty.shards[1].crash(),
-                "stop" => {
-                    faulty.shards[1].signal_all("STOP");
-                    cancel(faulty.herd.port, key);
-                }
-                _ => cancel(faulty.herd.port, key),
-            }
-            let error = client.answer().expect_err("failed");
-            let codes = ["08006", "57P01", "57P02", "57014"];
-            assert!(
-                codes.contains(&error.code.as_str()),
-                "{sql}: {fault}: {error:?}"
-            );
-            match fault {
-                "crash" => faulty.shards[1].restart(),
+            trouble.strikes(&mut faulty.shards[1], &mut client, faulty.herd.port);
+            if trouble == Trouble::Stop {
                 // The other shard works on meanwhile.
-                "stop" => {
-                    assert_eq!(
-                        client.value("SELECT total FROM ga_orders WHERE k = 0"),
-                        "1.50"
-                    );
-                    faulty.shards[1].signal_all("CONT");
-                }
-                _ => {}
+                let one = client.value("SELECT total FROM ga_orders WHERE k = 0");
+                assert_eq!(one, "1.50");
             }
+            trouble.ends(&mut faulty.shards[1]);
             drop(holder);
             recovers(&faulty);
             eventually("it answers again", || client.query(sql).is_ok());
@@ -560,9 +577,8 @@ fn a_server_that_fails_amid_the_rows_costs_one_statement() {
             .is_ok_and(|answer| answer.rows.len() == 3)
     });
     for sql in [in_turn, merged, gathered] {
-        for fault in ["crash", "cancel", "stop"] {
+        for trouble in Trouble::ALL {
             let mut client = faulty.herd.connect_to("faulty");
-            let key = client.key;
             // Nobody takes the rows yet, so the servers are in the middle of them.
             client.send(&query(sql));
             sleep(Duration::from_millis(700));
@@ -571,25 +587,8 @@ fn a_server_that_fails_amid_the_rows_costs_one_statement() {
             } else {
                 &mut faulty.shards[1]
             };
-            match fault {
-                "crash" => server.crash(),
-                "stop" => {
-                    server.signal_all("STOP");
-                    cancel(faulty.herd.port, key);
-                }
-                _ => cancel(faulty.herd.port, key),
-            }
-            let error = client.answer().expect_err("failed");
-            let codes = ["08006", "57P01", "57P02", "57014"];
-            assert!(
-                codes.contains(&error.code.as_str()),
-                "{sql}: {fault}: {error:?}"
-            );
-            match fault {
-                "crash" => server.restart(),
-                "stop" => server.signal_all("CONT"),
-                _ => {}
-            }
+            trouble.strikes(server, &mut client, faulty.herd.port);
+            trouble.ends(server);
             recovers(&faulty);
             eventually("it answers again", || {
                 client
@@ -638,6 +637,121 @@ fn a_gather_server_that_fails_costs_one_statement() {
             faulty.gather.signal_all("CONT");
         }
         recovers(&faulty);
+    }
+}
+
+#[test]
+fn a_cursor_keeps_its_twin_until_it_is_closed() {
+    let (databases, herd) = start(3);
+    let states = || herd.console().run("SHOW TWINS").column("state");
+    let (mut client, mut reference) = (herd.connect(), databases.reference());
+    same(
+        &mut client,
+        &mut reference,
+        &[
+            "BEGIN",
+            "DECLARE a CURSOR FOR SELECT id, k FROM ga_orders ORDER BY id",
+            "FETCH 3 FROM a",
+            "DECLARE b CURSOR FOR SELECT p.name, count(*) FROM ga_items i JOIN ga_products p USING (p) GROUP BY 1 ORDER BY 1",
+            "FETCH 2 FROM b",
+        ],
+    );
+    assert_eq!(states(), ["busy", "busy"]);
+    client.run("SAVEPOINT s");
+    let error = client.fails(JOIN);
+    assert_eq!(error.code, "53300", "{error:?}");
+    assert!(error.message.contains("cursor"), "{error:?}");
+    client.run("ROLLBACK TO s");
+    reference.run("SAVEPOINT s");
+    same(&mut client, &mut reference, &["FETCH 2 FROM a", "CLOSE b"]);
+    eventually("the twin is free", || {
+        states().iter().filter(|state| *state == "free").count() == 1
+    });
+    // What is written on several shards is committed in two phases, the cursor's twin not among them.
+    same(
+        &mut client,
+        &mut reference,
+        &[
+            JOIN,
+            "INSERT INTO ga_products VALUES (101, 'x', ''), (102, 'y', ''), (103, 'z', ''), (104, 'z', '')",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "SET LOCAL TimeZone = 'Asia/Tokyo'",
+            "FETCH ALL FROM a",
+            "COMMIT",
+            "SELECT p, name FROM ga_products WHERE p > 100",
+            "FETCH a",
+            "BEGIN",
+            "DECLARE c CURSOR FOR SELECT placed FROM ga_orders ORDER BY placed",
+            "SET LOCAL TimeZone = 'Asia/Tokyo'",
+            "FETCH c",
+            "SET TimeZone = 'America/Lima'",
+            "SELECT placed FROM ga_orders WHERE k = 1 ORDER BY id LIMIT 1",
+            "FETCH c",
+            "ROLLBACK",
+            "SHOW TimeZone",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            "DECLARE c CURSOR FOR SELECT count(*) FROM ga_orders WHERE placed < now()",
+            "FETCH c",
+            "COMMIT AND CHAIN",
+            "FETCH c",
+            "ROLLBACK",
+        ],
+    );
+    let refused = client.query("BEGIN; DECLARE h CURSOR WITH HOLD FOR SELECT id FROM ga_orders");
+    assert_eq!(refused.expect_err("refused").code, "0A000");
+    client.run("ROLLBACK");
+    // A client that leaves gives all of it up.
+    client.run("BEGIN");
+    client.run("DECLARE a CURSOR FOR SELECT id, k FROM ga_orders ORDER BY id");
+    client.run("FETCH a");
+    drop(client);
+    eventually("the twins are free", || states() == ["free", "free"]);
+    for twin in 1..=2 {
+        let name = format!("pgherd_herd_{}_twin_{twin}", databases.name);
+        let mut twin = Client::connect(crate::shared::ports()[0], "postgres", &name);
+        assert_eq!(twin.value("SELECT count(*) FROM ga_orders"), "0");
+    }
+    in_sync(&herd);
+}
+
+#[test]
+fn a_cursor_whose_server_fails_fails_its_block() {
+    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    let declare = "DECLARE c CURSOR FOR SELECT o.id, g FROM ga_orders o, generate_series(1, 100000) g ORDER BY g, o.id DESC";
+    for trouble in Trouble::ALL {
+        for is_at_work in [true, false] {
+            let mut client = faulty.herd.connect_to("faulty");
+            client.run("BEGIN");
+            client.run("UPDATE ga_orders SET total = 0 WHERE k = 1");
+            client.run(declare);
+            if is_at_work {
+                client.send(&query("FETCH 10 FROM c"));
+                sleep(Duration::from_millis(300));
+                trouble.strikes(&mut faulty.gather, &mut client, faulty.herd.port);
+            } else {
+                client.run("FETCH 10 FROM c");
+                client.run("SELECT total FROM ga_orders WHERE k = 2");
+                if trouble == Trouble::Crash {
+                    faulty.gather.crash();
+                    faulty.gather.restart();
+                    let error = client.fails("FETCH 10 FROM c");
+                    assert!(
+                        error.code.starts_with("08") || error.code.starts_with("57"),
+                        "{error:?}"
+                    );
+                } else {
+                    client.fails("SELECT 1 / 0");
+                }
+            }
+            if let Ok(answer) = client.query("SELECT 1") {
+                panic!("the block goes on: {answer:?}");
+            }
+            client.run("ROLLBACK");
+            trouble.ends(&mut faulty.gather);
+            let total = client.value("SELECT total FROM ga_orders WHERE k = 1");
+            assert_eq!(total, "1.50");
+            recovers(&faulty);
+        }
     }
 }
 

@@ -51,6 +51,9 @@ CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM ('2025-01-01') TO ('20
 CREATE UNIQUE INDEX ON parted (d, k, v);
 ALTER TABLE parted ADD FOREIGN KEY (k) REFERENCES customers (id);
 CREATE TABLE refers (id int PRIMARY KEY, k int, d date, FOREIGN KEY (k, d) REFERENCES parted);
+CREATE TABLE grown (id int NOT NULL, twice int GENERATED ALWAYS AS (id * 2) STORED);
+CREATE TABLE grown_1 (a int) INHERITS (grown);
+CREATE TABLE grown_2 (b int) INHERITS (grown_1);
 CREATE TABLE base (id int NOT NULL, c int NOT NULL CHECK (c > 0), other int NOT NULL);
 CREATE TABLE child (e int NOT NULL, PRIMARY KEY (id)) INHERITS (base);
 CREATE TABLE child_too (c int NOT NULL CHECK (c > 0)) INHERITS (base);

@@ -196,9 +196,8 @@ pub(in crate::config) static TABLE: Section = Section {
             "unique",
             Kind::ColumnLists,
             "[]",
-            "Columns that are kept unique over all shards.",
-        )
-        .not_yet(),
+            "Columns that are kept unique over all shards, each by itself.",
+        ),
         Key::new(
             "cache",
             Kind::Section(&TABLE_CACHE),

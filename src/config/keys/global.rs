@@ -44,6 +44,7 @@ pub(in crate::config) static ROOT: Section = Section {
         Key::new("shared_read_wait", Kind::Duration, "20ms", "How long a read may wait for others on its connection before it is sent again on another; only reads that take less than a tenth of it together are sent behind each other, so none with 0."),
         Key::new("keep_unnamed_statements", Kind::Word(&["auto", "custom", "off"]), "auto", "Whether an unnamed Parse that comes again stays prepared on the server; `custom` forces custom plans."),
         Key::new("query_wait_timeout", Kind::Duration, "120s", "How long a statement waits for a server connection."),
+        Key::new("deadlock_timeout", Kind::Duration, "500ms", "How long a statement of a client that holds connections of several shards waits before it is looked whether it is in a deadlock over them; 0 for never."),
         Key::new("server_lifetime", Kind::Duration, "1h", "The age at which an unused server connection is closed."),
         Key::new("server_idle_timeout", Kind::Duration, "10m", "How long a server connection may stay unused."),
         Key::new("server_connect_timeout", Kind::Duration, "15s", "How long connecting and logging in to a server may take."),

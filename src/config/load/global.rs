@@ -72,6 +72,7 @@ pub(super) fn limits(root: &Object<'_>) -> Limits {
         max_prepared_statements: root.count("max_prepared_statements"),
         reads_per_connection: root.count("reads_per_connection"),
         shared_read_wait: root.duration("shared_read_wait"),
+        deadlock_timeout: root.duration("deadlock_timeout"),
         keep_unnamed_statements: root
             .choice("keep_unnamed_statements", &keep)
             .unwrap_or(KeepUnnamed::Auto),

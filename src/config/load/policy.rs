@@ -251,7 +251,70 @@ impl Loader<'_> {
         }
         columns
     }
+
+    /// The columns of a table that are kept unique over all shards.
+    pub(super) fn uniques(
+        &self,
+        object: &Object<'_>,
+        kind: Option<&TableKind>,
+        distributions: &Distributions,
+    ) -> Vec<String> {
+        let path = object.child("unique");
+        let Some(node) = object.node("unique") else {
+            return Vec::new();
+        };
+        let mut columns: Vec<String> = Vec::new();
+        for group in items(node, &path, &self.faults) {
+            match texts(group, &path, &self.faults).as_slice() {
+                [(at, column)] if columns.contains(column) => {
+                    let message = format!("\"{column}\" is given twice");
+                    self.fault(*at, &path, message, "Name each column once.");
+                }
+                [(_, column)] => columns.push(column.clone()),
+                _ => self.fault(
+                    group.at,
+                    &path,
+                    "several columns are kept unique together only where the key is among them",
+                    "List single columns; a UNIQUE constraint that contains the key holds by itself.",
+                ),
+            }
+        }
+        if columns.is_empty() {
+            return columns;
+        }
+        if object.has("by") {
+            let hint = "Leave one of them out.";
+            self.fault(
+                node.at,
+                &path,
+                "\"unique\" and \"by\" exclude each other",
+                hint,
+            );
+        }
+        let Some(TableKind::Sharded { distribution, key }) = kind else {
+            return columns;
+        };
+        if let Some(column) = columns.iter().find(|column| key.contains(column)) {
+            let message = format!("\"{column}\" is a column of the key");
+            let hint = "Leave it out: a UNIQUE constraint that contains the key holds by itself.";
+            self.fault(node.at, &path, message, hint);
+        }
+        let types = distributions.get(distribution);
+        let unserved = types.and_then(|found| found.key.iter().find(|kind| !is_kept(**kind)));
+        if let Some(kind) = unserved {
+            self.fault(
+                node.at,
+                &path,
+                format!("rows with keys of type {} are not kept unique", kind.name()),
+                "Use a distribution whose key is of integers, text or uuid.",
+            );
+        }
+        columns
+    }
 }
+
+/// The lookup tables of a table, or its unique columns.
+type Kept = Vec<Arc<Lookup>>;
 
 /// Makes the lookup tables of all tables, and leads `by` to them.
 pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) {
@@ -267,11 +330,11 @@ pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) 
                 })
         })
     };
-    let made: Vec<Vec<Arc<Lookup>>> = drafts
+    let made: Vec<(Kept, Kept)> = drafts
         .iter()
         .map(|draft| {
             let TableKind::Sharded { distribution, key } = &draft.table.kind else {
-                return Vec::new();
+                return (Vec::new(), Vec::new());
             };
             let kinds = distributions
                 .get(distribution)
@@ -281,21 +344,25 @@ pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) 
                 .cloned()
                 .zip(kinds.into_iter().flatten().copied())
                 .collect();
-            let make = |column: &String| {
+            let make = |column: &String, unique: bool| {
                 Arc::new(Lookup {
                     schema: draft.table.schema.clone(),
                     table: draft.table.name.clone(),
                     column: column.clone(),
                     key: key.clone(),
                     distribution: distribution.clone(),
-                    leads: leads(drafts, draft, column),
+                    leads: !unique && leads(drafts, draft, column),
+                    unique,
                 })
             };
-            draft.lookup.iter().map(make).collect()
+            let lookups = draft.lookup.iter().map(|column| make(column, false));
+            let uniques = draft.unique.iter().map(|column| make(column, true));
+            (lookups.collect(), uniques.collect())
         })
         .collect();
-    for (draft, lookups) in drafts.iter_mut().zip(&made) {
+    for (draft, (lookups, uniques)) in drafts.iter_mut().zip(&made) {
         draft.table.ids.lookups.clone_from(lookups);
+        draft.table.ids.uniques.clone_from(uniques);
     }
     for draft in drafts.iter_mut() {
         let Some((table, column)) = draft.by.as_deref().and_then(|by| by.rsplit_once('.')) else {
@@ -304,7 +371,7 @@ pub(super) fn link_lookups(drafts: &mut [Draft], distributions: &Distributions) 
         let Some((schema, name)) = split_name(table) else {
             continue;
         };
-        let found = made.iter().flatten().find(|lookup| {
+        let found = made.iter().flat_map(|(lookups, _)| lookups).find(|lookup| {
             lookup.schema == schema && lookup.table == name && lookup.column == column
         });
         draft.table.ids.looked = found.cloned();

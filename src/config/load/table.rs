@@ -7,7 +7,7 @@ use super::Loader;
 use super::policy::link_lookups;
 use crate::config::fault::At;
 use crate::config::keys::database::TABLE;
-use crate::config::read::{Object, entries, items, join, texts};
+use crate::config::read::{Object, entries, join};
 use crate::config::yaml::{Node, Value};
 use crate::config::{Distribution, Ids, Table, TableKind, value};
 
@@ -21,6 +21,8 @@ pub(super) struct Draft {
     pub by: Option<String>,
     /// The columns that have lookup tables.
     pub lookup: Vec<String>,
+    /// Those that are kept unique over all shards.
+    pub unique: Vec<String>,
 }
 
 /// What `kind` says.
@@ -108,6 +110,7 @@ impl Loader<'_> {
             path,
             by: None,
             lookup: Vec::new(),
+            unique: Vec::new(),
         })
     }
 
@@ -185,7 +188,7 @@ impl Loader<'_> {
         let kind = match word {
             Word::Sharded => self.sharded(object, distributions),
             Word::Reference | Word::Single => {
-                for name in ["distribution", "key", "ids", "by", "lookup"] {
+                for name in ["distribution", "key", "ids", "by", "lookup", "unique"] {
                     if object.has(name) {
                         object.bad(
                             name,
@@ -203,13 +206,7 @@ impl Loader<'_> {
         };
         let ids = self.ids(object, kind.as_ref(), distributions);
         let by = object.name("by");
-        let path = object.child("unique");
-        let groups = object
-            .node("unique")
-            .map_or(&[][..], |node| items(node, &path, &self.faults));
-        for group in groups {
-            texts(group, &path, &self.faults);
-        }
+        let unique = self.uniques(object, kind.as_ref(), distributions);
         let lookup = self.lookups(object, kind.as_ref(), &ids, distributions);
         let mut table = self.named(name, at, &object.path, kind)?;
         table.ids = ids;
@@ -221,6 +218,7 @@ impl Loader<'_> {
             path: object.path.clone(),
             by,
             lookup: lookup.into_iter().map(|(_, column)| column).collect(),
+            unique,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use crate::config::{Constraints, Ids, Unlisted};
 use crate::control::finding::{Finding, Level};
-use crate::control::schema::{Column, Constraint, Reference, Schema, Source, Table};
+use crate::control::schema::{Column, Constraint, Index, Reference, Schema, Source, Table};
 use crate::placement::catalog::Catalog;
 use crate::placement::distribution::Distribution;
 use crate::placement::topology::{Kind, TableRule, Topology};
@@ -97,6 +97,10 @@ impl Check<'_> {
             }
             findings.extend(self.tenant(key));
             findings.extend(self.id_column(table, ids));
+            for unique in &ids.uniques {
+                findings.extend(self.lookup_column(table, &unique.column));
+                findings.extend(self.unique_column(table, &unique.column));
+            }
             for lookup in &ids.lookups {
                 findings.extend(self.lookup_column(table, &lookup.column));
             }
@@ -107,6 +111,15 @@ impl Check<'_> {
                 );
                 findings.push(Finding::warning(what).hint(
                     "Make sure that it leaves the columns of lookup as they are, or rows are not found by them.",
+                ));
+            }
+            if let (Some(trigger), false) = (table.triggers.first(), ids.uniques.is_empty()) {
+                let what = format!(
+                    "trigger \"{trigger}\" of table \"{}\" runs before rows are written, and may give a unique column another value",
+                    self.name
+                );
+                findings.push(Finding::warning(what).hint(
+                    "Make sure that it leaves the columns of unique as they are, or two shards may have the same.",
                 ));
             }
             self.unique(table, key, ids, findings);
@@ -156,6 +169,21 @@ impl Check<'_> {
             Fit::Yes | Fit::Beware(_) => None,
             Fit::No(why) => finding(&why, hint),
         }
+    }
+
+    /// Whether the shard keeps a column unique among its own rows.
+    fn unique_column(&self, table: &Table, name: &str) -> Option<Finding> {
+        let mut indexes = table.indexes.values();
+        let is_own = |index: &&Index| index.exclusive && index.columns.len() == 1;
+        let found =
+            indexes.any(|index| is_own(&index) && index.columns.iter().any(|own| own == name));
+        (!found).then(|| {
+            let what = format!(
+                "column \"{name}\" of table \"{}\" is to be unique, and no constraint on the shard says so",
+                self.name
+            );
+            Finding::error(what).hint("Add UNIQUE on the column to the table on every shard.")
+        })
     }
 
     fn tenant(&self, key: &[String]) -> Option<Finding> {
@@ -211,7 +239,12 @@ impl Check<'_> {
             // Ids are generated apart, or name the shard.
             // And all rows of one value that other tables are placed by are on one shard.
             let leads = ids.leading().any(|column| index.columns.contains(column));
-            if has_id || leads || key.iter().all(|column| index.columns.contains(column)) {
+            let is_kept = ids
+                .uniques
+                .iter()
+                .any(|unique| index.columns.contains(&unique.column));
+            if has_id || leads || is_kept || key.iter().all(|column| index.columns.contains(column))
+            {
                 continue;
             }
             let what = format!(

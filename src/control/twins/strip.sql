@@ -30,9 +30,11 @@ DECLARE
           FROM pg_catalog.pg_index x JOIN relations c ON c.oid = x.indrelid
           WHERE NOT x.indisprimary AND c.relkind IN ('r', 'p', 'm')
             AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = x.indexrelid)$$,
+        'apart',
         $$SELECT format('ALTER TABLE %s ALTER COLUMN %I DROP EXPRESSION', c.name, a.attname)
           FROM columns a JOIN relations c ON c.oid = a.attrelid
           WHERE a.attgenerated = 's' AND a.attinhcount = 0$$,
+        'together',
         $$SELECT format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', c.name, a.attname)
           FROM columns a JOIN relations c ON c.oid = a.attrelid
           WHERE a.attidentity <> '' AND a.attinhcount = 0$$,
@@ -72,11 +74,38 @@ DECLARE
             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
             WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid >= 16384 AND c.relkind IN ('r', 'p'))$$;
     source text;
+    -- DROP EXPRESSION is refused by some versions for tables that have children and a parent: each of these is
+    -- taken from its parent before, and given back.
+    between constant text := $$
+        SELECT h.inhrelid::pg_catalog.regclass::text AS child, h.inhparent::pg_catalog.regclass::text AS parent,
+               pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound
+        FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
+        WHERE c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_catalog.pg_inherits u WHERE u.inhparent = c.oid)
+          AND EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                      WHERE a.attrelid = c.oid AND a.attgenerated = 's' AND NOT a.attisdropped)$$;
+    pair record;
+    together text[] := '{}';
     commands text[];
     before text[];
     command text;
 BEGIN
     FOREACH source IN ARRAY sources LOOP
+        IF source = 'apart' THEN
+            FOR pair IN EXECUTE between LOOP
+                EXECUTE format(CASE WHEN pair.bound IS NULL THEN 'ALTER TABLE %2$s NO INHERIT %1$s'
+                               ELSE 'ALTER TABLE %1$s DETACH PARTITION %2$s' END, pair.parent, pair.child);
+                together := together
+                    || format(CASE WHEN pair.bound IS NULL THEN 'ALTER TABLE %2$s INHERIT %1$s'
+                              ELSE 'ALTER TABLE %1$s ATTACH PARTITION %2$s %3$s' END,
+                              pair.parent, pair.child, pair.bound);
+            END LOOP;
+            CONTINUE;
+        ELSIF source = 'together' THEN
+            FOREACH command IN ARRAY together LOOP
+                EXECUTE command;
+            END LOOP;
+            CONTINUE;
+        END IF;
         before := NULL;
         LOOP
             EXECUTE format('WITH %s SELECT array_agg(x) FROM (%s) s (x)', relations, source) INTO commands;

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Fault, SqlState};
 use crate::planner::gather::Fragment;
-use crate::planner::plan::Gather;
+use crate::planner::plan::{Gather, Target};
 use crate::planner::refuse;
 use crate::server::hidden;
 use crate::server::pool::Lease;
-use crate::server::settings::quote_literal;
+use crate::server::settings::{quote_ident, quote_literal};
 use crate::server::statements::Prepared;
 use crate::wire::backend;
 use crate::wire::frame;
@@ -32,6 +32,7 @@ use super::{Conversation, Source, Trouble, Twin, Wide};
 use block::Block;
 use explain::Explain;
 use load::Loaded;
+pub(super) use plan::rows;
 use plan::{Order, Planned};
 use split::{Bound, described};
 
@@ -47,9 +48,34 @@ pub(super) async fn run<C: Conversation>(
     gather: &Gather,
     describe: bool,
 ) -> Result<(), Trouble> {
-    let mut gathered = Gathered::open(client, wide, gather).await?;
-    let result = gathered.hand_on(client, wide, describe, 0).await;
-    gathered.close(client, result.map(drop)).await
+    let keeps = declares(wide);
+    let mut gathered = Gathered::open(client, wide, gather, keeps).await?;
+    match gathered.hand_on(client, wide, describe, 0).await {
+        Ok(_) if keeps => gathered.keep(client, wide).await,
+        result => gathered.close(client, result.map(drop)).await,
+    }
+}
+
+/// The rows that an INSERT would insert, as lines of a COPY.
+///
+/// # Errors
+/// Those of the query; 53200 for more bytes than a statement may hold.
+pub(super) async fn lines<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    gather: &Gather,
+    target: &Target,
+) -> Result<Vec<u8>, Trouble> {
+    let mut gathered = Gathered::open(client, wide, gather, false).await?;
+    let mut lines = Vec::new();
+    let result = gathered.insert(client, wide, target, &mut lines).await;
+    gathered.close(client, result).await?;
+    Ok(lines)
+}
+
+/// Whether the rows stay for a cursor.
+pub(super) fn declares(wide: &Wide) -> bool {
+    wide.verb == "DECLARE CURSOR"
 }
 
 /// A read whose rows are on a twin.
@@ -61,10 +87,13 @@ pub(super) struct Gathered<T> {
     deadline: Option<Instant>,
     /// Rows were handed on, and there are more.
     is_under_way: bool,
+    /// It may stay with the client's block.
+    keeps: bool,
 }
 
 impl<T: Twin> Gathered<T> {
-    /// Takes a twin and fetches what the statement needs.
+    /// Takes a twin and fetches what the statement needs. `keeps`: what is left unread may stay with the client's
+    /// block.
     ///
     /// # Errors
     /// Those of the statement and of the shards; what was opened is given back.
@@ -72,6 +101,7 @@ impl<T: Twin> Gathered<T> {
         client: &mut C,
         wide: &Wide,
         gather: &Gather,
+        keeps: bool,
     ) -> Result<Gathered<T>, Trouble> {
         let limit = client.gather().timeout;
         let deadline = Instant::now().checked_add(limit);
@@ -81,7 +111,7 @@ impl<T: Twin> Gathered<T> {
                 return Err(Trouble::Fault(no_twin(gather)));
             };
             let mut run = Run::default();
-            let fetched = run.fetch(client, wide, gather, &turn);
+            let fetched = run.fetch(client, wide, (gather, keeps), &turn);
             let result = in_time(deadline, limit, fetched).await;
             match result {
                 Ok(Done::Fetched(order)) => {
@@ -91,6 +121,7 @@ impl<T: Twin> Gathered<T> {
                         order,
                         deadline,
                         is_under_way: false,
+                        keeps,
                     });
                 }
                 Ok(taken @ (Done::Busy | Done::Changed)) => {
@@ -137,6 +168,11 @@ impl<T: Twin> Gathered<T> {
         if std::mem::replace(&mut self.is_under_way, true) {
             twin.push_more(describe, max)?;
         } else {
+            if self.keeps
+                && let Source::Bind { portal, .. } = &wide.source
+            {
+                twin.portal.clone_from(portal);
+            }
             self.order.push(client, wide, twin, describe, max)?;
         }
         let mut has_more = false;
@@ -158,6 +194,84 @@ impl<T: Twin> Gathered<T> {
         Ok(has_more)
     }
 
+    /// Has the twin insert the rows into its own table, and reads them off.
+    async fn insert<C: Conversation<Twin = T>>(
+        &mut self,
+        client: &mut C,
+        wide: &Wide,
+        target: &Target,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), Trouble> {
+        let limit = client.gather().timeout;
+        let most = usize::try_from(client.limits().max_multi_bytes).unwrap_or(usize::MAX);
+        let (loaded, turn) = (&self.run.loaded, &self.turn);
+        turn.note("finishing", loaded.total(), loaded.bytes);
+        let Some(twin) = &mut self.run.twin else {
+            return Err(Trouble::Fault(gone()));
+        };
+        client.share_cancels(targets([&*twin]));
+        let returning = format!(" RETURNING {}", target.columns.join(", "));
+        self.order.push_returning(client, wide, twin, &returning)?;
+        let mut row: Vec<u8> = Vec::new();
+        let heard = twin.hear(client, |_, heard| {
+            if !matches!(heard.tag, b'D' | 0) {
+                return Ok(true);
+            }
+            row.extend_from_slice(heard.bytes);
+            if lines.len().saturating_add(row.len()) > most {
+                return Err(Trouble::Fault(too_many_rows()));
+            }
+            if frame::is_whole(&row) {
+                write_line(lines, row.get(frame::HEADER..).unwrap_or_default());
+                row.clear();
+            }
+            Ok(true)
+        });
+        in_time(self.deadline, limit, heard).await
+    }
+
+    /// Whether what is left of it can stay with the client's block.
+    pub(super) fn can_stay(&self) -> bool {
+        self.keeps
+    }
+
+    /// Leaves the twin to the client's block, for a cursor that was declared on it or for the rest of a portal.
+    ///
+    /// # Errors
+    /// The twin's connection is gone.
+    pub(super) async fn keep<C: Conversation<Twin = T>>(
+        mut self,
+        client: &mut C,
+        wide: &Wide,
+    ) -> Result<(), Trouble> {
+        let is_idle = |twin: &Member| {
+            let connection = twin.lease.peek();
+            connection.is_some_and(|connection| connection.pipeline.is_idle())
+        };
+        let Some(twin) = self.run.twin.take_if(|twin| is_idle(twin)) else {
+            return self.close(client, Err(Trouble::Fault(gone()))).await;
+        };
+        let last = self.emptied();
+        let (rows, bytes) = (self.run.loaded.total(), self.run.loaded.bytes);
+        self.turn.note("kept", rows, bytes);
+        let (_, result) = self.run.end(client, Ok(())).await;
+        let portal = match &wide.source {
+            Source::Bind { portal, .. } if !declares(wide) => Some(portal.as_slice()),
+            Source::Bind { .. } | Source::Text(_) => None,
+        };
+        client.keep_twin(twin.lease, self.turn, last, portal, wide.source.sql());
+        result
+    }
+
+    /// What empties the twin's tables, where that is worth it.
+    fn emptied(&self) -> String {
+        if self.run.loaded.bytes >= GARBAGE {
+            truncate(&self.run.tables)
+        } else {
+            String::new()
+        }
+    }
+
     /// Gives up what was opened. The twin's transaction is rolled back after the client has its answer.
     ///
     /// # Errors
@@ -167,11 +281,7 @@ impl<T: Twin> Gathered<T> {
         client: &mut C,
         result: Result<(), Trouble>,
     ) -> Result<(), Trouble> {
-        let last = if self.run.loaded.bytes >= GARBAGE {
-            truncate(&self.run.tables)
-        } else {
-            String::new()
-        };
+        let last = self.emptied();
         let (lease, result) = self.run.end(client, result).await;
         if let Some(lease) = lease {
             hidden::tidy_with(lease, last, self.turn);
@@ -221,7 +331,7 @@ impl Run {
         &mut self,
         client: &mut C,
         wide: &Wide,
-        gather: &Gather,
+        (gather, keeps): (&Gather, bool),
         turn: &C::Twin,
     ) -> Result<Done, Trouble> {
         let block = self.borrow_block(client).await?;
@@ -242,7 +352,10 @@ impl Run {
             return Err(Trouble::Fault(gone()));
         };
         turn.note("planning", 0, 0);
-        let planned = plan::plan(client, wide, gather, twin, turn.mark(), block.as_ref());
+        // Of what is kept, the rows are described by the statement that runs there: it is the client's own.
+        let partial = gather.partial.as_ref().filter(|_| !keeps);
+        let how = (gather, partial, block.as_ref());
+        let planned = plan::plan(client, wide, how, twin, turn.mark());
         let mut split = None;
         let (mut fragments, order, style) = match planned.await? {
             Planned::Fragments(fragments, order, style) => {
@@ -256,6 +369,9 @@ impl Run {
             Planned::Busy => return Ok(Done::Busy),
             Planned::Changed => return Ok(Done::Changed),
         };
+        if gather.target.is_some() && !style.is_plain() {
+            return Err(Trouble::Fault(refuse::rows_in_text()));
+        }
         let (bound, combined, description) = split.unwrap_or_default();
         self.description = description;
         let explain = Explain::of(wide, combined);
@@ -288,7 +404,11 @@ impl Run {
             // Of parts there are few.
             let rows = self.loaded.rows.as_slice();
             let rows = if self.tables.is_empty() { &[] } else { rows };
-            twin.push_hidden(&last_words(&fragments, rows))?;
+            twin.push_hidden(&last_words(&fragments, rows, gather.target.is_none()))?;
+            // It is gone when the block goes back to one of them.
+            for name in client.savepoints().filter(|_| keeps).unwrap_or_default() {
+                twin.push_hidden(&format!("SAVEPOINT {}", quote_ident(&name)))?;
+            }
         }
         Ok(Done::Fetched(order))
     }
@@ -360,7 +480,7 @@ fn asked<'a>(wide: &'a Wide, bound: Option<&'a Bound>) -> Option<(&'a Prepared, 
 }
 
 /// What the twin does before the statement: it looks at what is large, and may only read from then on.
-fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
+fn last_words(fragments: &[Fragment], rows: &[u64], reads_only: bool) -> String {
     let mut words = Vec::new();
     for (fragment, rows) in fragments.iter().zip(rows) {
         if *rows < ANALYZED {
@@ -371,7 +491,9 @@ fn last_words(fragments: &[Fragment], rows: &[u64]) -> String {
         words.extend(indexes.map(|names| format!("SELECT pgherd.index({table}, ARRAY[{names}])")));
         words.push(format!("SELECT pgherd.analyze({table})"));
     }
-    words.push("SET TRANSACTION READ ONLY".to_owned());
+    if reads_only {
+        words.push("SET TRANSACTION READ ONLY".to_owned());
+    }
     words.join(";")
 }
 
@@ -410,6 +532,37 @@ fn drifted(trouble: Trouble) -> Trouble {
 
 fn gone() -> Fault {
     Fault::error(SqlState::INTERNAL, "the gather server's connection is gone")
+}
+
+/// A row as a line of COPY in its text format.
+fn write_line(lines: &mut Vec<u8>, row: &[u8]) {
+    for (index, value) in backend::row_values(row).into_iter().enumerate() {
+        if index > 0 {
+            lines.push(b'\t');
+        }
+        let Some(value) = value else {
+            lines.extend_from_slice(b"\\N");
+            continue;
+        };
+        for byte in value {
+            match byte {
+                b'\\' => lines.extend_from_slice(b"\\\\"),
+                b'\t' => lines.extend_from_slice(b"\\t"),
+                b'\n' => lines.extend_from_slice(b"\\n"),
+                b'\r' => lines.extend_from_slice(b"\\r"),
+                byte => lines.push(*byte),
+            }
+        }
+    }
+    lines.push(b'\n');
+}
+
+fn too_many_rows() -> Fault {
+    Fault::error(
+        SqlState::BUDGET_SPENT,
+        "the rows of the INSERT take too much memory",
+    )
+    .hint("Insert fewer rows at once, or raise max_multi_bytes.")
 }
 
 fn too_long(limit: Duration) -> Fault {

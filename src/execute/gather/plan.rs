@@ -1,6 +1,7 @@
 //! Has the twin plan a statement, and reads off what must be fetched.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -78,10 +79,9 @@ pub(super) enum Order {
 pub(super) async fn plan<C: Conversation>(
     client: &mut C,
     wide: &Wide,
-    gather: &Gather,
+    (gather, partial, block): (&Gather, Option<&Arc<[String]>>, Option<&Block>),
     twin: &mut Member,
     mark: &str,
-    block: Option<&Block>,
 ) -> Result<Planned, Trouble> {
     let order = match block.map(|_block| within(wide, gather)).transpose()? {
         None => Order::Verbatim,
@@ -117,7 +117,7 @@ pub(super) async fn plan<C: Conversation>(
         None => String::from_utf8_lossy(&moment.unwrap_or_default()).into_owned(),
     };
     twin.push_hidden(SAVEPOINT)?;
-    if let Some(path) = &gather.partial
+    if let Some(path) = partial
         && let Some(split) = split(client, wide, path, twin, &style).await?
     {
         return Ok(Planned::Split(Box::new(split), style));
@@ -201,6 +201,32 @@ impl Order {
         }
     }
 
+    /// Queues an INSERT with more behind it, for its rows as texts.
+    pub(super) fn push_returning<C: Conversation>(
+        &self,
+        client: &C,
+        wide: &Wide,
+        twin: &mut Member,
+        returning: &str,
+    ) -> Result<(), Trouble> {
+        let text = self.text(wide);
+        // What a comment to the end of the line would swallow stands on the next.
+        let text = [without_end(text, wide.lexing), b"\n", returning.as_bytes()].concat();
+        match &wide.source {
+            Source::Text(_) => twin.push_text(&text),
+            Source::Bind {
+                prepared,
+                after_names,
+                ..
+            } => {
+                let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
+                let bind = as_texts(after_names)?;
+                let detour = client.detour(prepared);
+                twin.push_own_rows(prepared, &parse, &bind, &detour, false, 0)
+            }
+        }
+    }
+
     fn text<'a>(&'a self, wide: &'a Wide) -> &'a [u8] {
         match self {
             Order::Verbatim => wide.source.sql(),
@@ -209,8 +235,28 @@ impl Order {
     }
 }
 
+/// A statement without a semicolon at its end.
+fn without_end(text: &[u8], lexing: Lexing) -> &[u8] {
+    let tokens = scan(text, lexing).unwrap_or_default();
+    match tokens.last() {
+        Some(token) if token.kind == Kind::Semicolon => text.get(..token.start).unwrap_or(text),
+        Some(_) | None => text,
+    }
+}
+
+/// What follows the names in a Bind, asking for all columns as texts.
+fn as_texts(after_names: &[u8]) -> Result<Vec<u8>, Trouble> {
+    let body = [b"\0\0", after_names].concat();
+    let bind = frontend::bind(&body).map_err(Fault::from)?;
+    let values_end = after_names
+        .len()
+        .saturating_sub(bind.result_format_codes().len().saturating_add(2));
+    let values = after_names.get(..values_end).unwrap_or_default();
+    Ok([values, b"\0\0"].concat())
+}
+
 /// Runs a query of our own; the fields of its last row.
-pub(super) async fn rows<C: Conversation>(
+pub(in crate::execute) async fn rows<C: Conversation>(
     client: &mut C,
     twin: &mut Member,
     text: &[u8],
@@ -294,13 +340,7 @@ async fn explain<C: Conversation>(
             after_names,
             ..
         } => {
-            let body = [b"\0\0", after_names.as_slice()].concat();
-            let bind = frontend::bind(&body).map_err(Fault::from)?;
-            let values_end = after_names
-                .len()
-                .saturating_sub(bind.result_format_codes().len().saturating_add(2));
-            let values = after_names.get(..values_end).unwrap_or_default();
-            let bind = [values, b"\0\0"].concat();
+            let bind = as_texts(after_names)?;
             let types = prepared.types_declared();
             let parse = [text.as_slice(), b"\0", types].concat();
             let detour = client.detour(prepared);

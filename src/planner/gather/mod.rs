@@ -80,6 +80,7 @@ pub(super) fn check(
         why: why.into(),
         otherwise: Arc::new(otherwise),
         table: table.into(),
+        target: None,
     })
 }
 
@@ -94,6 +95,7 @@ pub(super) fn whole(table: &Name, otherwise: Fault) -> Gather {
         why: "COPY as one file".into(),
         otherwise: Arc::new(otherwise),
         table: table.to_string().into(),
+        target: None,
     }
 }
 

@@ -171,7 +171,8 @@ impl Altered<'_> {
             return None;
         };
         let carrying = ids.column.iter().filter(|_| ids.carries);
-        let looked = ids.lookups.iter().map(|lookup| &lookup.column);
+        let kept = ids.lookups.iter().chain(&ids.uniques);
+        let looked = kept.map(|lookup| &lookup.column);
         key.iter()
             .chain(carrying)
             .chain(looked)

@@ -291,6 +291,9 @@ impl Table<'_> {
         if ids.column.iter().any(|id| columns.contains(id)) {
             return None;
         }
+        if columns.iter().any(|column| ids.keeps_unique(column)) {
+            return None;
+        }
         // So are all rows of one value on one shard.
         if ids.leading().any(|column| columns.contains(column)) {
             return None;
@@ -425,7 +428,8 @@ impl Table<'_> {
             {
                 return Some(refuse::key_cascades(&self.name.to_string(), column));
             }
-            let mut looked = ids.lookups.iter().map(|lookup| &lookup.column);
+            let kept = ids.lookups.iter().chain(&ids.uniques);
+            let mut looked = kept.map(|lookup| &lookup.column);
             if (defaults || follows)
                 && let Some(column) = looked.find(|column| changed.contains(column))
             {

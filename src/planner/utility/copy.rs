@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::Ids;
 use crate::planner::cache;
 use crate::planner::calls;
-use crate::planner::context::Relation;
+use crate::planner::context::{Context, Relation};
 use crate::planner::draft::Draft;
 use crate::planner::gather;
 use crate::planner::plan::{Access, CopySplit, Effect, Keyed, LookupColumn};
@@ -64,7 +64,7 @@ pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
                 .then(|| cache::of_copy(text.context, &table))
                 .flatten()
                 .map(Arc::new),
-            ..copy_in(text, &table, columns, &options)
+            ..copy_in(text.context, &table, columns, &options)
         },
         (false, End::Client) => copy_out(text, &table, &options),
         (_, End::Server) => on_server(text, &table),
@@ -91,27 +91,36 @@ fn end(cursor: &mut Cursor<'_>) -> Option<End> {
     cursor.advance().map(|_file| End::Server)
 }
 
+/// Where rows of these columns go that are written as by COPY FROM STDIN.
+pub(in crate::planner) fn copied(
+    context: Context<'_>,
+    table: &Name,
+    columns: Vec<String>,
+) -> Access {
+    copy_in(context, table, Some(columns), &Options::default()).access
+}
+
 fn copy_in(
-    text: &Text<'_>,
+    context: Context<'_>,
     table: &Name,
     columns: Option<Vec<String>>,
     options: &Options,
 ) -> Draft {
-    if let Some(fault) = calls::astray(text.context, table, true) {
+    if let Some(fault) = calls::astray(context, table, true) {
         return Draft::refused("COPY", fault);
     }
     let effect = Effect::CopyIn {
-        types: types_of(text, table, columns.as_deref(), options),
+        types: types_of(context, table, columns.as_deref(), options),
     };
-    let access = match text.context.relation(table) {
+    let access = match context.relation(table) {
         Relation::System | Relation::Single | Relation::View(_) | Relation::Reference(_)
-            if text.context.tenant =>
+            if context.tenant =>
         {
             let types = Arc::from([]);
-            return single(text, table, Effect::CopyIn { types }, true);
+            return single(context, table, Effect::CopyIn { types }, true);
         }
         Relation::Sharded { ids, .. }
-            if text.context.is_one_shard() && ids.column.is_none() && !text.context.tenant =>
+            if context.is_one_shard() && ids.column.is_none() && !context.tenant =>
         {
             Access::Home
         }
@@ -120,7 +129,7 @@ fn copy_in(
         | Relation::System
         | Relation::View(_)
         | Relation::Refused
-            if text.context.is_one_shard() && !text.context.tenant =>
+            if context.is_one_shard() && !context.tenant =>
         {
             Access::Home
         }
@@ -138,19 +147,17 @@ fn copy_in(
                         .collect(),
                 )
             });
-            let tenant = match tenant::copied(text.context, table, key) {
+            let tenant = match tenant::copied(context, table, key) {
                 Ok(tenant) => tenant,
                 Err(fault) => return Draft::refused("COPY", fault),
             };
-            match split(text, table, columns, (key, ids), options) {
-                _ if !text.context.is_one_shard() && is_unknown(text, table, key, ids) => {
+            match split(context, table, columns, (key, ids), options) {
+                _ if !context.is_one_shard() && is_unknown(context, table, key, ids) => {
                     Access::Refuse(Arc::new(refuse::unknown_lookup(&table.to_string())))
                 }
-                Ok(_) if text.context.is_one_shard() && !ids.carries && tenant.is_none() => {
-                    Access::Home
-                }
+                Ok(_) if context.is_one_shard() && !ids.carries && tenant.is_none() => Access::Home,
                 Ok((key_columns, format)) => {
-                    let modifiers = text.context.modifiers(table, key);
+                    let modifiers = context.modifiers(table, key);
                     let split = CopySplit {
                         modifiers: modifiers.into(),
                         distribution,
@@ -160,8 +167,8 @@ fn copy_in(
                         format,
                         table: table.to_string(),
                         tenant,
-                        looked: text.context.placed_by(table, key, ids),
-                        entries: copied_entries(text, table, key, ids),
+                        looked: context.placed_by(table, key, ids),
+                        entries: copied_entries(context, table, key, ids),
                     };
                     let draft = Draft::writing("COPY", effect, Access::CopySplit(Arc::new(split)));
                     return Draft {
@@ -190,7 +197,7 @@ fn copy_in(
             }
         }
         Relation::Single | Relation::System => Access::Home,
-        Relation::View(view) if text.context.is_single(view) => Access::Home,
+        Relation::View(view) if context.is_single(view) => Access::Home,
         Relation::View(_) => Access::Refuse(Arc::new(refuse::view(&table.to_string()))),
         Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
     };
@@ -200,7 +207,7 @@ fn copy_in(
 /// Of a COPY in binary, the places of the columns whose types are the users', and these; of all columns
 /// where none are named.
 fn types_of(
-    text: &Text<'_>,
+    context: Context<'_>,
     table: &Name,
     columns: Option<&[String]>,
     options: &Options,
@@ -208,7 +215,7 @@ fn types_of(
     let (Relation::Sharded {
         table: Some(table), ..
     }
-    | Relation::Reference(Some(table))) = text.context.relation(table)
+    | Relation::Reference(Some(table))) = context.relation(table)
     else {
         return Arc::from([]);
     };
@@ -228,7 +235,7 @@ fn types_of(
 }
 
 fn split(
-    text: &Text<'_>,
+    context: Context<'_>,
     table: &Name,
     columns: Option<Vec<String>>,
     (key, ids): (&[String], &Ids),
@@ -241,8 +248,16 @@ fn split(
             "Leave the option out, or load each shard by itself.",
         ));
     }
+    if let Some(unique) = ids.uniques.first().filter(|_| !context.is_one_shard()) {
+        let why = "is loaded by COPY";
+        return Err(refuse::unknown_unique(
+            &table.to_string(),
+            &unique.column,
+            why,
+        ));
+    }
     let id = ids.column.as_ref();
-    let kept = ids.lookups.iter().filter(|_| !text.context.is_one_shard());
+    let kept = ids.lookups.iter().filter(|_| !context.is_one_shard());
     let looked = kept.map(|lookup| &lookup.column);
     let mut read = key
         .iter()
@@ -280,20 +295,20 @@ fn split(
 }
 
 /// Whether a lookup table's column is not in the catalog.
-fn is_unknown(text: &Text<'_>, table: &Name, key: &[String], ids: &Ids) -> bool {
-    text.context.looked(table, ids).len() != ids.lookups.len()
-        || ids.looked.is_some() && text.context.placed_by(table, key, ids).is_none()
+fn is_unknown(context: Context<'_>, table: &Name, key: &[String], ids: &Ids) -> bool {
+    context.looked(table, ids).len() != ids.lookups.len()
+        || ids.looked.is_some() && context.placed_by(table, key, ids).is_none()
 }
 
 /// The columns that have lookup tables, with their places among those that are read.
 fn copied_entries(
-    text: &Text<'_>,
+    context: Context<'_>,
     table: &Name,
     key: &[String],
     ids: &Ids,
 ) -> Vec<(usize, LookupColumn)> {
     let first = key.len() + usize::from(ids.carries);
-    let columns = text.context.looked(table, ids).into_iter();
+    let columns = context.looked(table, ids).into_iter();
     columns
         .enumerate()
         .map(|(at, column)| (first + at, column))
@@ -306,7 +321,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
     }
     if text.context.tenant {
         let binary = options.binary;
-        return single(text, table, Effect::CopyOut { binary }, false);
+        return single(text.context, table, Effect::CopyOut { binary }, false);
     }
     let access = match text.context.relation(table) {
         _ if text.context.is_one_shard() => Access::Home,
@@ -347,11 +362,11 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
 }
 
 /// COPY by a tenant of a table that is not sharded.
-fn single(text: &Text<'_>, table: &Name, effect: Effect, written: bool) -> Draft {
-    if let Err(fault) = tenant::readable(text.context, table, written) {
+fn single(context: Context<'_>, table: &Name, effect: Effect, written: bool) -> Draft {
+    if let Err(fault) = tenant::readable(context, table, written) {
         return Draft::refused("COPY", fault);
     }
-    let access = match text.context.relation(table) {
+    let access = match context.relation(table) {
         Relation::Reference(_) => Access::AnyShard,
         Relation::Refused => Access::Refuse(Arc::new(refuse::unlisted(&table.to_string()))),
         Relation::Single | Relation::System | Relation::View(_) | Relation::Sharded { .. } => {

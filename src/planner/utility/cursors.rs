@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
+use crate::error::Fault;
 use crate::planner::context::Context;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
 use crate::planner::plan::{Access, Effect};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
+
+/// What to do where a cursor cannot be over several shards.
+const HINT: &str = "Compare the key with a constant or a parameter in the cursor's query.";
+
+/// A cursor over several shards whose rows no twin takes.
+pub fn cursor_over_several() -> Fault {
+    refuse::kind("a cursor", HINT)
+}
 
 /// Plans one of them; `None` for another kind.
 pub(super) fn plan(text: &Text<'_>) -> Option<Draft> {
@@ -40,12 +49,10 @@ fn declare(text: &Text<'_>) -> Option<Draft> {
     let mut draft = plan_one(&text.from(cursor));
     draft.verb = "DECLARE CURSOR";
     draft.exact = true;
-    draft.access = single(
-        text.context,
-        draft.access,
-        "a cursor",
-        "Compare the key with a constant or a parameter in the cursor's query.",
-    );
+    let over_several = matches!(draft.access, Access::Keyed(_) | Access::Gather(_));
+    if hold || !over_several {
+        draft.access = single(text.context, draft.access, "a cursor", HINT);
+    }
     if hold {
         draft.effect = Effect::Pin(effects::HOLD);
     }

@@ -5,12 +5,14 @@ mod attached;
 mod code;
 mod constraints;
 mod copy;
-mod cursors;
+pub(super) mod cursors;
 mod ddl;
 pub(super) mod explain;
 mod prepare;
 mod setting;
 mod transaction;
+
+pub(in crate::planner) use copy::copied;
 
 use crate::planner::draft::Draft;
 use crate::planner::plan::{Access, Effect};

@@ -19,6 +19,17 @@ impl Budget {
             .is_ok()
     }
 
+    /// A number that stands for it in this process.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.used).addr()
+    }
+
+    /// Whether no more may be opened; how many are.
+    pub fn spent(&self) -> Option<usize> {
+        let used = self.used.load(Ordering::Acquire);
+        (self.limit > 0 && used >= self.limit).then_some(used)
+    }
+
     fn give_back(&self) {
         self.used.fetch_sub(1, Ordering::AcqRel);
     }
@@ -43,6 +54,11 @@ impl Permit {
             permit.budgets.push(budget.clone());
         }
         Some(permit)
+    }
+
+    /// The budgets that it is a share of.
+    pub fn budgets(&self) -> Vec<usize> {
+        self.budgets.iter().map(Budget::id).collect()
     }
 }
 

@@ -139,6 +139,7 @@ struct Follower {
     pace: Duration,
     since: Instant,
     waker: Waker,
+    client: u64,
     state: RefCell<State>,
 }
 
@@ -209,6 +210,8 @@ pub struct Joining<'a> {
     pub pace: Duration,
     pub now: Instant,
     pub waker: Waker,
+    /// Whose it is.
+    pub client: u64,
     pub sent: Sent,
 }
 
@@ -262,6 +265,7 @@ impl Pool {
             pace: joining.pace,
             since: joining.now,
             waker: joining.waker,
+            client: joining.client,
             state: RefCell::new(State::Waits),
         });
         convoy
@@ -345,6 +349,7 @@ pub(super) fn hand_on(mut lease: Lease, now: Instant) -> Option<Lease> {
     if let Some(connection) = lease.connection() {
         connection.unnamed = None;
     }
+    lease.lend(follower.client, now);
     let mut state = follower.state.borrow_mut();
     if matches!(*state, State::Waits) {
         *state = State::Has(lease);

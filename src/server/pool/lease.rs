@@ -34,6 +34,20 @@ impl Lease {
         self.connection.as_deref()
     }
 
+    /// It is lent to a client.
+    pub fn lend(&self, client: u64, now: Instant) {
+        if let Some(connection) = self.peek() {
+            connection.cancel.lend(client, now);
+        }
+    }
+
+    /// What is still done on it is nobody's.
+    pub fn disown(&self) {
+        if let Some(connection) = self.peek() {
+            connection.cancel.take_back();
+        }
+    }
+
     /// Hands it on to who follows in its convoy. Without one, releases it, but later while a cancel
     /// request is under way to the connection: the request must not hit whoever has it next.
     pub fn give_back(self, now: Instant) {
@@ -45,6 +59,7 @@ impl Lease {
     fn end(self, now: Instant) {
         let untidy = self.peek().is_some_and(|connection| connection.untidy);
         if untidy || self.is_being_canceled() {
+            self.disown();
             tokio::task::spawn_local(async move {
                 if let Some(connection) = self.peek() {
                     connection.cancel.taken().await;

@@ -8,6 +8,7 @@ mod budget;
 pub mod convoy;
 mod lease;
 mod upkeep;
+pub mod waits;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use crate::config::Host;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardId;
 use crate::server::connect::{self, Credentials};
-use crate::server::connection::ServerConnection;
+use crate::server::connection::{CancelTarget, ServerConnection};
 use crate::server::settings::Settings;
 use crate::tls::Tls;
 
@@ -82,6 +83,16 @@ type Answer = Result<Lease, Fault>;
 struct Waiter {
     answer: oneshot::Sender<Answer>,
     since: Instant,
+    /// Who waits; 0 is no client.
+    client: u64,
+}
+
+/// An open connection, whoever has it.
+#[derive(Debug)]
+struct Open {
+    target: Rc<CancelTarget>,
+    /// What it counts against.
+    budgets: Vec<usize>,
 }
 
 /// The pool of one user on one shard, in one engine.
@@ -106,6 +117,8 @@ pub struct Pool {
     convoys: RefCell<Vec<Rc<Convoy>>>,
     /// Whether somebody looks after those who follow for too long.
     watched: Cell<bool>,
+    /// Those open.
+    connections: RefCell<Vec<Open>>,
 }
 
 impl Pool {
@@ -125,6 +138,7 @@ impl Pool {
             tried: Cell::new(None),
             convoys: RefCell::default(),
             watched: Cell::new(false),
+            connections: RefCell::default(),
         })
     }
 
@@ -156,21 +170,29 @@ impl Pool {
         }
     }
 
-    /// Waits for a connection, opening one where the limits allow.
+    /// Waits for a connection on behalf of a client, opening one where the limits allow.
     ///
     /// # Errors
     /// 53300 after `query_wait_timeout`, or why no connection can be opened.
     ///
     /// # Cancel safety
     /// Safe: a connection handed over to a waiter that is gone goes to the next.
-    pub async fn acquire(self: &Rc<Pool>, settings: &Rc<Settings>, now: Instant) -> Answer {
+    pub async fn acquire(
+        self: &Rc<Pool>,
+        settings: &Rc<Settings>,
+        now: Instant,
+        client: u64,
+    ) -> Answer {
         if let Some(lease) = self.take(settings) {
+            lease.lend(client, now);
             return Ok(lease);
         }
         let (answer, receiver) = oneshot::channel();
-        self.waiters
-            .borrow_mut()
-            .push_back(Waiter { answer, since: now });
+        self.waiters.borrow_mut().push_back(Waiter {
+            answer,
+            since: now,
+            client,
+        });
         self.grow();
         receiver.await.unwrap_or_else(|_closed| {
             Err(
@@ -215,8 +237,13 @@ impl Pool {
                     *pool.last_error.borrow_mut() = None;
                     let now = Instant::now();
                     pool.tried.set(Some(now));
+                    let budgets = permit.budgets();
                     let connection =
                         ServerConnection::new(connected, pool.target.shard, permit, now);
+                    pool.connections.borrow_mut().push(Open {
+                        target: Rc::clone(&connection.cancel),
+                        budgets,
+                    });
                     pool.take_back(Box::new(connection), now);
                 }
                 Err(error) => {
@@ -243,6 +270,7 @@ impl Pool {
 
     fn take_back(self: &Rc<Pool>, mut connection: Box<ServerConnection>, now: Instant) {
         self.end_convoy(&connection);
+        connection.cancel.take_back();
         let expired = self.is_expired(&connection, now);
         let outdated = self
             .reconnect_before
@@ -263,6 +291,7 @@ impl Pool {
         loop {
             let next = self.waiters.borrow_mut().pop_front();
             let Some(waiter) = next else { break };
+            lease.lend(waiter.client, now);
             match waiter.answer.send(Ok(lease)) {
                 // That client is gone: the next one.
                 Err(Ok(back)) => lease = back,
@@ -273,6 +302,7 @@ impl Pool {
         if !self.retired.get()
             && let Some(connection) = lease.connection.take()
         {
+            connection.cancel.take_back();
             self.idle.borrow_mut().push_back(connection);
         }
     }
@@ -287,6 +317,10 @@ impl Pool {
     fn closed(self: &Rc<Pool>, connection: Box<ServerConnection>) {
         self.open.set(self.open.get().saturating_sub(1));
         bump(&self.counters.closed, 1);
+        let target = &connection.cancel;
+        self.connections
+            .borrow_mut()
+            .retain(|open| !Rc::ptr_eq(&open.target, target));
         drop(connection);
         if !self.waiters.borrow().is_empty() {
             self.grow();

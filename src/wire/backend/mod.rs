@@ -435,6 +435,22 @@ pub fn error_at(body: &[u8], position: Option<usize>) -> Vec<u8> {
     out
 }
 
+/// An ErrorResponse like that with this body, without the fields of these letters.
+pub fn error_without(body: &[u8], letters: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    message(&mut out, b'E', |out| {
+        for (letter, value) in error_fields(body).iter() {
+            if !letters.contains(&letter) {
+                out.push(letter);
+                out.extend_from_slice(value);
+                out.push(0);
+            }
+        }
+        out.push(0);
+    });
+    out
+}
+
 /// Reads the body of an ErrorResponse or NoticeResponse. Never fails: what is malformed is absent.
 pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
     ErrorFields { body }

@@ -139,6 +139,19 @@ fn difference(
 /// Plays every transcript of a pool mode on PostgreSQL and through a proxy over `shards` shards.
 fn compare(shards: usize, mode: &str) {
     let mut scripts = scripts();
+    scripts.retain(|script| shards == 1 || script.twins == 0);
+    compare_all(scripts, shards, mode, 0);
+}
+
+/// The same of those that several shards answer by twins.
+fn compare_with_twins(shards: usize, mode: &str) {
+    let mut scripts = scripts();
+    scripts.retain(|script| script.twins > 0);
+    let most = scripts.iter().map(|script| script.twins).max();
+    compare_all(scripts, shards, mode, most.unwrap_or(0));
+}
+
+fn compare_all(mut scripts: Vec<Script>, shards: usize, mode: &str, twins: usize) {
     scripts.retain(|script| script.modes.iter().any(|allowed| allowed == mode));
     scripts.retain(|script| shards == 1 || !script.one_shard_only);
     if scripts.is_empty() {
@@ -149,6 +162,9 @@ fn compare(shards: usize, mode: &str) {
     let mut options = Options::new(mode);
     for (table, column, kind) in scripts.iter().flat_map(|script| &script.sharded) {
         options.sharded(table, column, kind, "{jump: all}");
+    }
+    if twins > 0 {
+        options.twins(twins);
     }
     let herd = Herd::start(&databases, &options);
     let random = Random::from_environment();
@@ -263,6 +279,16 @@ fn transcripts_through_four_shards_in_session_mode() {
 #[test]
 fn transcripts_through_four_shards_in_statement_mode() {
     compare(4, "statement");
+}
+
+#[test]
+fn transcripts_through_twins_in_transaction_mode() {
+    compare_with_twins(4, "transaction");
+}
+
+#[test]
+fn transcripts_through_twins_in_session_mode() {
+    compare_with_twins(3, "session");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! reset: truncate t                   on every server, before each run
 //! modes: transaction session          the default; `statement` where no block is used
 //! shards: 1                           only over one shard, where several would refuse it
+//! twins: 3                            over several shards only where there are twins
 //! ---
 //! @two                                go on with (and open) the connection of this name
 //! > Query "select 1"                  send; strings know \n \t \\ \" \xHH, and "ab"*3 repeats
@@ -27,6 +28,8 @@ pub(crate) struct Script {
     pub(crate) resets: Vec<String>,
     pub(crate) modes: Vec<String>,
     pub(crate) one_shard_only: bool,
+    /// Over several shards it needs so many twins.
+    pub(crate) twins: usize,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -80,6 +83,7 @@ impl Script {
             "table" => self.tables.push(value.to_owned()),
             "reset" => self.resets.push(value.to_owned()),
             "shards" => self.one_shard_only = value == "1",
+            "twins" => self.twins = value.parse().unwrap_or_else(|_| panic!("{at}: a number")),
             "modes" => self.modes = value.split_whitespace().map(str::to_owned).collect(),
             "sharded" => {
                 let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
