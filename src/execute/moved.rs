@@ -246,7 +246,7 @@ impl Moving<'_> {
 
     /// The shard of a row with this key, as the server writes it.
     fn shard_of(&self, key: &[Option<&[u8]>]) -> Result<ShardId, Trouble> {
-        let read = |(kind, value): (&KeyType, &Option<&[u8]>)| {
+        let read = |(kind, value): (&KeyType, Option<&[u8]>)| {
             let value = value.ok_or(KeyError::Null)?;
             if !self.is_utf8 && !value.is_ascii() {
                 return Err(KeyError::Unprovable);
@@ -254,7 +254,8 @@ impl Moving<'_> {
             Key::from_text(*kind, value).map(Key::into_owned)
         };
         let kinds = self.distribution.key().iter();
-        let placed: Result<Vec<Key<'static>>, KeyError> = kinds.zip(key).map(read).collect();
+        let placed: Result<Vec<Key<'static>>, KeyError> =
+            kinds.zip(key.iter().copied()).map(read).collect();
         let placed = placed.and_then(|key| self.distribution.place(&key));
         placed.map_err(|error| {
             Trouble::Fault(planner::key_fault(&error, &self.moves.table.to_string()))
@@ -342,8 +343,12 @@ async fn insert<C: Conversation>(
         while values.len() < INSERTED
             && let Some(row) = rows.next()
         {
-            let before = if values.is_empty() { "" } else { "," };
-            values.push_str(&format!("{before}({}::{name})", quote_literal(&row)));
+            let before = if values.is_empty() { "(" } else { ",(" };
+            values.push_str(before);
+            values.push_str(&quote_literal(&row));
+            values.push_str("::");
+            values.push_str(name);
+            values.push(')');
         }
         let sql = format!("{head}{values}) AS pgherd (r)");
         member.push_text(sql.as_bytes())?;

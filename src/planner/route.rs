@@ -133,13 +133,21 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
             each: true,
             ..keyed.clone()
         };
-        return Ok(match keys(&plain, topology, values)? {
-            Route::Single(shard) => {
-                Route::Move(std::iter::once(shard).collect(), Arc::clone(moves))
-            }
-            Route::Each(shards) => Route::Move(shards, Arc::clone(moves)),
-            other => other,
-        });
+        let shards = match keys(&plain, topology, values)? {
+            Route::Single(shard) => std::iter::once(shard).collect(),
+            Route::Each(shards) => shards,
+            Route::Session
+            | Route::Anywhere
+            | Route::AnyShard
+            | Route::Concat(..)
+            | Route::Broadcast { .. }
+            | Route::CopySplit(_)
+            | Route::Gather(_)
+            | Route::InsertGathered(..)
+            | Route::InsertSplit(_)
+            | Route::Move(..) => return Err(moves.otherwise.clone()),
+        };
+        return Ok(Route::Move(shards, Arc::clone(moves)));
     }
     let Some(keys) = &keyed.keys else {
         return everywhere(keyed, distribution, topology);
