@@ -63,7 +63,7 @@ bench-cache: ## a shop's reads through the cache: in the process, through Redis,
 	$(CARGO) build --release --locked
 	python3 benches/cache.py $(ARGS)
 
-soak-cache: ## readers and writers on two proxies while Redis is killed, paused and flushed, for five minutes
+soak-cache: ## readers and writers on several proxies and past them while these and Redis are disturbed, for five minutes
 	@scripts/install-deps test
 	CACHE_SECONDS=300 $(CARGO) test --locked --test it no_read_is_older -- --nocapture
 

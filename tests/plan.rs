@@ -253,10 +253,13 @@ impl World {
         values: &dyn Values,
         out: &mut String,
     ) {
-        let tags = match verdict {
-            Verdict::Read(reading) => planner::cache::of_read(reading, &self.topology, values),
+        let (tags, looks) = match verdict {
+            Verdict::Read(reading) => {
+                let tags = planner::cache::of_read(reading, &self.topology, values);
+                (tags, Vec::new())
+            }
             Verdict::Write(writing) => planner::cache::of_write(writing, &self.topology, values),
-            Verdict::Bypass(..) => Vec::new(),
+            Verdict::Bypass(..) => (Vec::new(), Vec::new()),
         };
         let route = planner::route(statement, &self.topology, values);
         let report = planner::explain(statement, sql.as_bytes(), &route, &self.topology);
@@ -264,6 +267,9 @@ impl World {
         let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
         if !tags.is_empty() {
             writeln!(out, "  tags: {}", tags.join(" ")).unwrap();
+        }
+        for look in looks {
+            writeln!(out, "  look: {}", look.query).unwrap();
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::Fault;
 use crate::metrics::view::{Detail, Snapshot};
-use crate::planner::cache::Tag;
+use crate::planner::cache::{self, Tag};
 
 /// What is answered some time later.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -46,10 +46,8 @@ impl Purge {
             Purge::Everything => vec![Tag::All.to_string()],
             Purge::Table(table) => {
                 let table: Arc<str> = table.as_str().into();
-                vec![
-                    Tag::Any(Arc::clone(&table)).to_string(),
-                    Tag::Unknown(table).to_string(),
-                ]
+                let tags = cache::of_table(&table).into_iter();
+                tags.map(|tag| tag.to_string()).collect()
             }
             Purge::Tag(tag) => vec![tag.clone()],
             Purge::Tenant(tenant) => vec![Tag::Tenant(tenant.as_str().into()).to_string()],

@@ -85,12 +85,39 @@ impl Recorder {
     }
 }
 
+/// Whether two answers have the same rows, in whichever order.
+pub fn are_alike(one: &[u8], other: &[u8]) -> bool {
+    one == other || sorted(one).is_some_and(|one| Some(one) == sorted(other))
+}
+
+fn sorted(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let Ok(Split::Whole(message, behind)) = frame::split(rest, u32::MAX) else {
+            return None;
+        };
+        messages.push(message.bytes);
+        rest = behind;
+    }
+    messages.sort_unstable();
+    Some(messages)
+}
+
 /// Bytes of messages that are not kept.
 const SLACK: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::{Progress, Recorder};
+    use super::{Progress, Recorder, are_alike};
+
+    #[test]
+    fn the_order_of_rows_is_not_compared() {
+        let one = b"D\0\0\0\x05aD\0\0\0\x05bC\0\0\0\x0dSELECT 2\0";
+        let other = b"D\0\0\0\x05bD\0\0\0\x05aC\0\0\0\x0dSELECT 2\0";
+        let third = b"D\0\0\0\x05bD\0\0\0\x05bC\0\0\0\x0dSELECT 2\0";
+        assert!(are_alike(one, other) && are_alike(one, one));
+        assert!(!are_alike(one, third) && !are_alike(other, third));
+    }
 
     const ANSWER: &[u8] =
         b"1\0\0\0\x042\0\0\0\x04T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";

@@ -53,6 +53,10 @@ pub struct TableCounts {
     /// Changes past the proxies that shards told of; those of this proxy's clients come back among them.
     pub changes: Count,
     pub purges: Count,
+    /// Answers that were read again on the primary.
+    pub audited: Count,
+    /// Those that the primary answered otherwise, though nothing they depend on was written.
+    pub found_stale: Count,
     bypasses: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -113,6 +117,8 @@ impl Counts {
                 events: counts.events.get(),
                 changes: counts.changes.get(),
                 purges: counts.purges.get(),
+                audited: counts.audited.get(),
+                found_stale: counts.found_stale.get(),
             };
             tables.iter().map(row)
         });

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{Cache, Names};
 use crate::config::{self, Invalidate};
-use crate::planner::cache::Tag;
+use crate::planner::cache::{self, Tag};
 
 /// When what a message tells of is dropped once more.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
@@ -27,11 +27,12 @@ const LATER_MAX: usize = 10_000;
 /// The tags that a message of a channel tells of.
 pub fn tags_of(event: &Invalidate, payload: &[u8]) -> Vec<Tag> {
     let table: Arc<str> = event.table.as_str().into();
-    let any = Tag::Any(Arc::clone(&table));
-    match event.key.as_ref().and_then(|path| key_of(path, payload)) {
-        Some(key) => vec![any, Tag::Key(table, key.into())],
-        None => vec![any, Tag::Unknown(table)],
+    let mut tags = cache::of_table(&table);
+    if let Some(key) = event.key.as_ref().and_then(|path| key_of(path, payload)) {
+        tags.retain(|tag| !matches!(tag, Tag::Unknown(_)));
+        tags.push(Tag::Key(table, key.into()));
     }
+    tags
 }
 
 /// The key that a message of JSON holds behind these names of fields.
@@ -168,12 +169,28 @@ mod tests {
             let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
             assert_eq!(tags.join(" "), expect, "{key:?} {payload}");
         };
-        check(None, "anything", "q:t a:t");
-        check(Some("productId"), r#"{"productId": 5}"#, "q:t t:t:5");
-        check(Some("productId"), r#"{"productId": "a-b"}"#, "q:t t:t:a-b");
-        check(Some("product.id"), r#"{"product": {"id": 7}}"#, "q:t t:t:7");
-        check(Some("productId"), r#"{"productId": 5.5}"#, "q:t a:t");
-        check(Some("productId"), r#"{"other": 5}"#, "q:t a:t");
-        check(Some("productId"), "no JSON", "q:t a:t");
+        check(None, "anything", "q:t a:t x:t r:t");
+        check(
+            Some("productId"),
+            r#"{"productId": 5}"#,
+            "q:t x:t r:t t:t:5",
+        );
+        check(
+            Some("productId"),
+            r#"{"productId": "a-b"}"#,
+            "q:t x:t r:t t:t:a-b",
+        );
+        check(
+            Some("product.id"),
+            r#"{"product": {"id": 7}}"#,
+            "q:t x:t r:t t:t:7",
+        );
+        check(
+            Some("productId"),
+            r#"{"productId": 5.5}"#,
+            "q:t a:t x:t r:t",
+        );
+        check(Some("productId"), r#"{"other": 5}"#, "q:t a:t x:t r:t");
+        check(Some("productId"), "no JSON", "q:t a:t x:t r:t");
     }
 }

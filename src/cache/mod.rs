@@ -16,7 +16,7 @@ pub mod redis;
 pub mod store;
 pub mod tags;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,19 @@ use crate::config;
 use counts::{Counts, TableCounts};
 use key::Key;
 use redis::{Link, Tag, Unreachable};
-use store::{Entry, Flight, Store};
+use store::{Entry, Flight, Store, Stored};
 use tags::Tags;
 
-/// How long the tags of a write stay marked of which nobody can tell whether it came about.
+/// How long the tags of a write stay marked of which nobody can tell whether it came about. In Redis, how long a
+/// mark counts unless it is renewed.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// How long a read waits for one that another proxy has begun, and how often it looks meanwhile.
+const FOLLOW: Duration = Duration::from_secs(2);
+const FOLLOW_FIRST: Duration = Duration::from_millis(2);
+const FOLLOW_LAST: Duration = Duration::from_millis(50);
+/// When an answer that differs from the primary's is held against its tags once more.
+const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Names of tags: the database, a colon, and the tag.
 pub type Names = Box<[Box<str>]>;
@@ -67,8 +75,47 @@ pub struct Capture {
     seen: Box<[u128]>,
     /// When that was, in ms of the clock that ages are told by.
     born: u64,
+    /// The same by this process's own clock.
+    began: Instant,
+    /// Whoever waits in other proxies goes on when it is dropped; before those who wait here.
+    lock: Option<Lock>,
     /// Those who wait are told when it is dropped.
     flight: Option<Flight>,
+}
+
+/// An answer that is given and read again, to be compared.
+#[derive(Debug)]
+pub struct Audit {
+    pub wanted: Wanted,
+    pub entry: Arc<Entry>,
+}
+
+/// What is in Redis as long as one proxy reads an answer that others want.
+#[derive(Debug)]
+struct Lock {
+    link: Arc<Link>,
+    key: Key,
+    /// Who has it; `None` once it is given back otherwise.
+    who: Option<u64>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(who) = self.who.take() {
+            let (link, key) = (Arc::clone(&self.link), self.key);
+            let runtime = link.runtime().clone();
+            drop(runtime.spawn(async move { link.release(key, who).await }));
+        }
+    }
+}
+
+/// What is found of an answer that Redis has the tags of.
+#[derive(Debug)]
+enum Sought {
+    Hit(Arc<Entry>),
+    /// It may be given, and whoever asks is to read it anew.
+    Refresh(Arc<Entry>),
+    Nothing,
 }
 
 impl Capture {
@@ -95,6 +142,11 @@ pub struct Cache {
     pub counts: Counts,
     /// Bytes of the largest answer that is kept.
     pub max_entry: usize,
+    /// One of so many answers that are given is read again; 0: none.
+    audit: usize,
+    given: AtomicU64,
+    chances: AtomicU64,
+    runtime: tokio::runtime::Handle,
     began: Instant,
     /// Tags of writes whose end is not known, and until when they stay marked.
     abandoned: Mutex<Vec<(Instant, Names)>>,
@@ -126,6 +178,10 @@ impl Cache {
             level,
             counts: Counts::default(),
             max_entry: usize::try_from(config.max_entry).unwrap_or(usize::MAX),
+            audit: config.audit,
+            given: AtomicU64::new(0),
+            chances: AtomicU64::new(0),
+            runtime: runtime.clone(),
             began: Instant::now(),
             abandoned: Mutex::default(),
             has_abandoned: AtomicBool::new(false),
@@ -140,6 +196,23 @@ impl Cache {
         }
     }
 
+    /// Whether an answer that is about to be given is to be read again instead, so that the two can be compared.
+    pub fn audits(&self) -> bool {
+        let every = u64::try_from(self.audit).unwrap_or(0);
+        let given = self.given.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        every > 0 && given.is_multiple_of(every)
+    }
+
+    /// A number above 0 and up to 1, by chance.
+    fn chance(&self) -> f64 {
+        let step = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut mixed = self.chances.fetch_add(step, Ordering::Relaxed);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let number = u32::try_from(mixed >> 32).unwrap_or(0);
+        (f64::from(number) + 1.0) / 4_294_967_296.0
+    }
+
     /// Looks for an answer in the process. `patient`: whether the caller waits for another client's read.
     pub fn look(&self, wanted: &Wanted, now: Instant, patient: bool) -> Found {
         let Level::Process(tags) = &self.level else {
@@ -148,51 +221,50 @@ impl Cache {
         self.end_leases(tags, now);
         let now = now.saturating_duration_since(self.began).as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let mut stale = false;
+        let mut stale = None;
         if let Some(entry) = self.store.get(&wanted.key)
             && tags.are(&wanted.names, &entry.seen)
         {
-            match serve(&entry, wanted, now) {
-                Served::Fresh => {
+            match serve(&entry, wanted, now, self.chance()) {
+                served @ (Served::Fresh | Served::Stale) => {
                     wanted.counts.hits.add(1);
+                    wanted.counts.stale.add(u64::from(served == Served::Stale));
                     return Found::Hit(entry);
                 }
-                Served::Stale => {
-                    wanted.counts.hits.add(1);
-                    wanted.counts.stale.add(1);
-                    return Found::Hit(entry);
-                }
-                Served::Refresh => stale = true,
+                Served::Refresh => stale = Some(entry),
                 Served::Old => (),
             }
         }
-        let Some(seen) = tags.versions(&wanted.names) else {
-            wanted.counts.bypass("written");
-            return Found::Pass;
-        };
-        self.miss(wanted, seen, now, patient && !stale)
-    }
-
-    /// To be read, by this client or by another that it waits for.
-    fn miss(&self, wanted: &Wanted, seen: Box<[u128]>, born: u64, patient: bool) -> Found {
-        let flight = match self.store.fly(wanted.key) {
-            Ok(flight) => Some(flight),
-            Err(under_way) if patient => {
+        let flight = match (self.store.fly(wanted.key), stale) {
+            (Ok(flight), _) => Some(flight),
+            (Err(_), Some(entry)) => {
+                wanted.counts.hits.add(1);
+                wanted.counts.stale.add(1);
+                return Found::Hit(entry);
+            }
+            (Err(under_way), None) if patient => {
                 wanted.counts.followers.add(1);
                 return Found::Wait(under_way);
             }
-            Err(_) => None,
+            (Err(_), None) => None,
+        };
+        let Some(seen) = tags.versions(&wanted.names) else {
+            wanted.counts.bypass("written");
+            return Found::Pass;
         };
         wanted.counts.misses.add(1);
         Found::Miss(Box::new(Capture {
             wanted: wanted.clone(),
             seen,
-            born,
+            born: now,
+            began: Instant::now(),
+            lock: None,
             flight,
         }))
     }
 
-    /// Looks for an answer where Redis has the tags.
+    /// Looks for an answer where Redis has the tags. Where there is none, one client of one proxy is to read it; for
+    /// a while the others wait for that.
     ///
     /// # Cancel safety
     /// Safe: nothing is found, and who waits for this client's read is told.
@@ -200,70 +272,137 @@ impl Cache {
         let Level::Redis(link) = &self.level else {
             return Found::Pass;
         };
-        let mut here = self.store.get(&wanted.key);
-        let asked = here.is_none().then_some(wanted.key);
-        let Ok(mut seen) = link.look(asked, &wanted.names).await else {
-            wanted.counts.bypass("redis");
-            return Found::Pass;
+        let found = match self.seek(link, wanted).await {
+            Ok(Sought::Hit(entry)) => Ok(Found::Hit(entry)),
+            Ok(Sought::Refresh(entry)) => self.lead(link, wanted, patient, Some(entry)).await,
+            Ok(Sought::Nothing) => self.lead(link, wanted, patient, None).await,
+            Err(unreachable) => Err(unreachable),
         };
-        if here
-            .as_ref()
-            .is_some_and(|entry| !are(&seen.tags, &entry.seen))
-        {
-            // Another proxy may have read it since.
-            here = None;
-            let Ok(now) = link.look(Some(wanted.key), &wanted.names).await else {
-                wanted.counts.bypass("redis");
-                return Found::Pass;
-            };
-            seen = now;
+        found.unwrap_or_else(|Unreachable| {
+            wanted.counts.bypass("redis");
+            Found::Pass
+        })
+    }
+
+    /// An answer that is here or in Redis, held against the tags.
+    async fn seek(&self, link: &Arc<Link>, wanted: &Wanted) -> Result<Sought, Unreachable> {
+        let mut refresh = None;
+        if let Some(entry) = self.store.get(&wanted.key) {
+            let seen = link.look(None, &wanted.names).await?;
+            if are(&seen.tags, &entry.seen) {
+                match serve(&entry, wanted, seen.now, self.chance()) {
+                    served @ (Served::Fresh | Served::Stale) => {
+                        wanted.counts.hits.add(1);
+                        wanted.counts.stale.add(u64::from(served == Served::Stale));
+                        return Ok(Sought::Hit(entry));
+                    }
+                    Served::Refresh => refresh = Some(entry),
+                    Served::Old => (),
+                }
+            }
         }
-        let is_here = here.is_some();
-        let stored = seen.entry.take();
-        let entry = here.or_else(|| {
-            let stored = stored?;
-            let counts = Arc::clone(&wanted.counts);
-            let entry = Entry::new(stored.frames, stored.seen, stored.born, counts);
-            Some(Arc::new(entry))
-        });
-        let mut stale = false;
-        if let Some(entry) = entry
-            && are(&seen.tags, &entry.seen)
-        {
-            let served = serve(&entry, wanted, seen.now);
-            if matches!(served, Served::Fresh | Served::Stale) {
-                wanted.counts.stale.add(u64::from(served == Served::Stale));
-                if is_here {
-                    wanted.counts.hits.add(1);
-                } else {
-                    wanted.counts.redis_hits.add(1);
+        // Another proxy may have read it since.
+        let mut seen = link.look(Some(wanted.key), &wanted.names).await?;
+        if let Some(stored) = seen.entry.take() {
+            let entry = Arc::new(Entry::new(stored, Arc::clone(&wanted.counts)));
+            let is_known = refresh
+                .as_ref()
+                .is_some_and(|known| known.born >= entry.born);
+            if are(&seen.tags, &entry.seen) && !is_known {
+                let served = serve(&entry, wanted, seen.now, self.chance());
+                if served != Served::Old {
                     self.store.insert(wanted.key, Arc::clone(&entry));
                 }
-                return Found::Hit(entry);
+                match served {
+                    Served::Fresh | Served::Stale => {
+                        wanted.counts.redis_hits.add(1);
+                        wanted.counts.stale.add(u64::from(served == Served::Stale));
+                        return Ok(Sought::Hit(entry));
+                    }
+                    Served::Refresh => refresh = Some(entry),
+                    Served::Old => (),
+                }
             }
-            stale = served == Served::Refresh;
         }
-        let seen = if seen.tags.iter().all(|tag| matches!(tag, Tag::Value(_))) {
-            seen
-        } else if let Ok(seen) = link.capture(&wanted.names).await {
-            seen
-        } else {
-            wanted.counts.bypass("redis");
-            return Found::Pass;
+        Ok(refresh.map_or(Sought::Nothing, Sought::Refresh))
+    }
+
+    /// An answer is to be read: by this client, or by another of this proxy or of another one. `stale`: what may
+    /// be given as long as another reads it.
+    async fn lead(
+        &self,
+        link: &Arc<Link>,
+        wanted: &Wanted,
+        patient: bool,
+        stale: Option<Arc<Entry>>,
+    ) -> Result<Found, Unreachable> {
+        let give = |entry| {
+            wanted.counts.hits.add(1);
+            wanted.counts.stale.add(1);
+            Ok(Found::Hit(entry))
         };
-        let values: Option<Box<[u128]>> = seen
-            .tags
-            .iter()
-            .map(|tag| match tag {
-                Tag::Value(value) => Some(*value),
-                Tag::Missing | Tag::Pending => None,
-            })
-            .collect();
-        let Some(values) = values else {
-            wanted.counts.bypass("written");
-            return Found::Pass;
+        let flight = match self.store.fly(wanted.key) {
+            Ok(flight) => Some(flight),
+            Err(under_way) => match stale {
+                Some(entry) => return give(entry),
+                None if patient => {
+                    wanted.counts.followers.add(1);
+                    return Ok(Found::Wait(under_way));
+                }
+                None => None,
+            },
         };
-        self.miss(wanted, values, seen.now, patient && !stale)
+        let (began, mut pause) = (Instant::now(), FOLLOW_FIRST);
+        let mut has_followed = false;
+        loop {
+            let seen = link.capture(Some(wanted.key), &wanted.names).await?;
+            let lock = seen.lock.map(|who| Lock {
+                link: Arc::clone(link),
+                key: wanted.key,
+                who: Some(who),
+            });
+            let values: Option<Box<[u128]>> = seen
+                .tags
+                .iter()
+                .map(|tag| match tag {
+                    Tag::Value(value) => Some(*value),
+                    Tag::Missing | Tag::Pending => None,
+                })
+                .collect();
+            let Some(values) = values else {
+                wanted.counts.bypass("written");
+                return Ok(Found::Pass);
+            };
+            if lock.is_some()
+                && has_followed
+                && let Sought::Hit(entry) = self.seek(link, wanted).await?
+            {
+                // It was kept since this client looked last.
+                return Ok(Found::Hit(entry));
+            }
+            if lock.is_some() || !patient || began.elapsed() > FOLLOW {
+                wanted.counts.misses.add(1);
+                return Ok(Found::Miss(Box::new(Capture {
+                    wanted: wanted.clone(),
+                    seen: values,
+                    born: seen.now,
+                    began: Instant::now(),
+                    lock,
+                    flight,
+                })));
+            }
+            if let Some(entry) = stale {
+                return give(entry);
+            }
+            if !std::mem::replace(&mut has_followed, true) {
+                wanted.counts.followers.add(1);
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(FOLLOW_LAST);
+            if let Sought::Hit(entry) = self.seek(link, wanted).await? {
+                return Ok(Found::Hit(entry));
+            }
+        }
     }
 
     /// Keeps an answer, unless a tag of it was written meanwhile. In Redis it is kept a little later.
@@ -272,11 +411,19 @@ impl Cache {
             wanted,
             seen,
             born,
+            began,
+            mut lock,
             flight,
         } = capture;
         let counts = Arc::clone(&wanted.counts);
+        let kept = Stored {
+            seen,
+            born,
+            cost: began.elapsed(),
+            frames,
+        };
         match &self.level {
-            Level::Process(tags) if !tags.are(&wanted.names, &seen) => {
+            Level::Process(tags) if !tags.are(&wanted.names, &kept.seen) => {
                 counts.unfilled.add(1);
                 return;
             }
@@ -284,23 +431,59 @@ impl Cache {
             Level::Redis(link) => {
                 let link = Arc::clone(link);
                 let runtime = link.runtime().clone();
-                let (seen, copy) = (seen.clone(), frames.clone());
+                let copy = kept.clone();
                 let (key, names, keep) = (wanted.key, wanted.names.clone(), wanted.limit);
                 drop(runtime.spawn(async move {
-                    if link
-                        .fill(key, names, seen, born, &copy, keep)
-                        .await
-                        .is_err()
-                    {
+                    let who = lock.as_mut().and_then(|lock| lock.who.take());
+                    if link.fill(key, names, &copy, keep, who).await.is_err() {
                         tracing::debug!("an answer could not be kept in Redis");
                     }
                 }));
             }
         }
         counts.fills.add(1);
-        let entry = Entry::new(frames, seen, born, counts);
-        self.store.insert(wanted.key, Arc::new(entry));
+        self.store
+            .insert(wanted.key, Arc::new(Entry::new(kept, counts)));
         drop(flight);
+    }
+
+    /// Compares what was kept with what the primary answers now. A difference counts if it is still there a
+    /// little later: what is kept was not written since, so that it should have been the same.
+    pub fn audited(self: &Arc<Cache>, audit: Audit, frames: &[u8]) {
+        let counts = Arc::clone(&audit.wanted.counts);
+        counts.audited.add(1);
+        if answer::are_alike(&audit.entry.frames, frames) {
+            return;
+        }
+        let cache = Arc::clone(self);
+        drop(self.runtime.spawn(async move {
+            // Shards tell of changes past the proxies a moment after they can be seen.
+            tokio::time::sleep(AUDIT_AGAIN).await;
+            let Audit { wanted, entry } = audit;
+            let is_valid = match &cache.level {
+                Level::Process(tags) => tags.are(&wanted.names, &entry.seen),
+                Level::Redis(link) => {
+                    let seen = link.look(None, &wanted.names).await;
+                    seen.is_ok_and(|seen| are(&seen.tags, &entry.seen))
+                }
+                Level::Nowhere => false,
+            };
+            if !is_valid {
+                return;
+            }
+            counts.found_stale.add(1);
+            tracing::error!(
+                key = %wanted.key.text(),
+                tags = %wanted.names.join(" "),
+                "an answer in the cache is not what the primary answers: it is dropped, with all that depends on the same"
+            );
+            cache.store.remove(&wanted.key);
+            // The first is that of everything.
+            let names: Names = wanted.names.iter().skip(1).cloned().collect();
+            if cache.touch(names).await.is_err() {
+                tracing::warn!("Redis was not told that an answer is not what the primary answers");
+            }
+        }));
     }
 
     /// A write begins: nothing that depends on these tags is given before it is over.
@@ -311,7 +494,8 @@ impl Cache {
         Mark {
             cache: Arc::clone(self),
             names,
-            writers: Vec::new(),
+            writer: None,
+            told: 0,
             missed: None,
         }
     }
@@ -367,10 +551,20 @@ enum Served {
     Old,
 }
 
-fn serve(entry: &Entry, wanted: &Wanted, now: u64) -> Served {
+/// Where nothing is given that is not fresh, whoever asks shortly before the end may be the one to read it anew:
+/// the sooner, the longer that took the last time (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic
+/// Cache Stampede Prevention). `chance` is above 0 and up to 1.
+fn serve(entry: &Entry, wanted: &Wanted, now: u64, chance: f64) -> Served {
     let age = Duration::from_millis(now.saturating_sub(entry.born));
     if age <= wanted.fresh && age <= wanted.limit {
-        Served::Fresh
+        let early = entry.cost.as_secs_f64() * -chance.ln();
+        let early = Duration::try_from_secs_f64(early).unwrap_or_default();
+        let is_early = wanted.limit <= wanted.fresh && age.saturating_add(early) > wanted.limit;
+        if is_early && entry.refreshes(age) {
+            Served::Refresh
+        } else {
+            Served::Fresh
+        }
     } else if age > wanted.limit {
         Served::Old
     } else if entry.refreshes(age) {
@@ -395,8 +589,10 @@ fn are(tags: &[Tag], seen: &[u128]) -> bool {
 pub struct Mark {
     cache: Arc<Cache>,
     names: Names,
-    /// The numbers that Redis knows it by.
-    writers: Vec<u64>,
+    /// The number that Redis knows it by.
+    writer: Option<u64>,
+    /// How many of the names Redis was told of.
+    told: usize,
     /// Redis could not be told of all of it: the tag of everything that makes up for that.
     missed: Option<Box<str>>,
 }
@@ -434,8 +630,15 @@ impl Mark {
         let Level::Redis(link) = &self.cache.level else {
             return Ok(());
         };
-        if let Ok(writer) = link.mark(&self.names).await {
-            self.writers.push(writer);
+        let new: Names = self.names.iter().skip(self.told).cloned().collect();
+        let told = match self.writer {
+            Some(writer) => link.mark_more(writer, new, &self.names).await,
+            None => link.mark(&self.names).await.map(|writer| {
+                self.writer = Some(writer);
+            }),
+        };
+        if told.is_ok() {
+            self.told = self.names.len();
             return Ok(());
         }
         link.miss(all);
@@ -472,23 +675,15 @@ impl Mark {
         let Level::Redis(link) = &self.cache.level else {
             return;
         };
-        let writers = std::mem::take(&mut self.writers);
         if let Some(missed) = self.missed.take() {
             // What was given and kept since may be older than this write.
             link.miss(&missed);
         }
-        let Some((last, earlier)) = writers.split_last() else {
-            if link.touch(&names).await.is_err() {
-                link.miss(all);
-            }
-            return;
+        let over = match self.writer.take() {
+            Some(writer) => link.bump(writer, &names).await,
+            None => link.touch(&names).await,
         };
-        for writer in earlier {
-            if link.bump(*writer, &names).await.is_err() {
-                link.miss(all);
-            }
-        }
-        if link.bump(*last, &names).await.is_err() {
+        if over.is_err() {
             link.miss(all);
         }
     }
@@ -502,8 +697,8 @@ impl Drop for Mark {
         }
         match &self.cache.level {
             Level::Redis(link) => {
-                for writer in &self.writers {
-                    link.forget(*writer);
+                if let Some(writer) = self.writer {
+                    link.forget(writer);
                 }
             }
             Level::Nowhere => (),
@@ -518,5 +713,58 @@ impl Drop for Mark {
                 self.cache.has_abandoned.store(true, Ordering::Release);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::counts::TableCounts;
+    use super::key::Key;
+    use super::store::{Entry, Stored};
+    use super::{Served, Wanted, serve};
+
+    fn wanted(fresh: u64, limit: u64) -> Wanted {
+        Wanted {
+            key: Key::of(&[]),
+            names: Box::default(),
+            fresh: Duration::from_millis(fresh),
+            limit: Duration::from_millis(limit),
+            counts: Arc::default(),
+        }
+    }
+
+    fn entry(cost: u64) -> Entry {
+        let stored = Stored {
+            seen: Box::default(),
+            born: 0,
+            cost: Duration::from_millis(cost),
+            frames: Box::default(),
+        };
+        Entry::new(stored, Arc::<TableCounts>::default())
+    }
+
+    #[test]
+    fn what_takes_long_is_read_anew_before_it_ends() {
+        let bounded = wanted(1_000, 1_000);
+        // One in e asks for a read that took 100 ms 100 ms before its end, or earlier.
+        let chance = (-1.0_f64).exp();
+        assert_eq!(serve(&entry(100), &bounded, 899, chance), Served::Fresh);
+        let slow = entry(100);
+        assert_eq!(serve(&slow, &bounded, 901, chance), Served::Refresh);
+        // One at a time.
+        assert_eq!(serve(&slow, &bounded, 902, chance), Served::Fresh);
+        assert_eq!(serve(&entry(100), &bounded, 901, 1.0), Served::Fresh);
+        assert_eq!(serve(&entry(0), &bounded, 1_000, chance), Served::Fresh);
+        assert_eq!(serve(&entry(0), &bounded, 1_001, chance), Served::Old);
+        // What may be given while it is read anew is, from then on.
+        let cached = wanted(1_000, 2_000);
+        let slow = entry(100);
+        assert_eq!(serve(&slow, &cached, 999, chance), Served::Fresh);
+        assert_eq!(serve(&slow, &cached, 1_001, chance), Served::Refresh);
+        assert_eq!(serve(&slow, &cached, 1_002, chance), Served::Stale);
+        assert_eq!(serve(&slow, &cached, 2_001, chance), Served::Old);
     }
 }

@@ -13,6 +13,19 @@ use tokio::sync::watch;
 use super::counts::TableCounts;
 use super::key::Key;
 
+/// An answer, wherever it is kept.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// What its tags were before it was read.
+    pub seen: Box<[u128]>,
+    /// When that was, in ms.
+    pub born: u64,
+    /// How long it took to read it.
+    pub cost: Duration,
+    /// Its messages, as [`super::answer`] keeps them.
+    pub frames: Box<[u8]>,
+}
+
 /// A kept answer.
 #[derive(Debug)]
 pub struct Entry {
@@ -22,6 +35,8 @@ pub struct Entry {
     pub seen: Box<[u128]>,
     /// When that was, in ms.
     pub born: u64,
+    /// How long it took to read it.
+    pub cost: Duration,
     /// Its age in ms until which somebody reads it anew.
     refreshing: AtomicU64,
     counts: Arc<TableCounts>,
@@ -31,13 +46,14 @@ pub struct Entry {
 const REFRESH: Duration = Duration::from_secs(5);
 
 impl Entry {
-    /// An answer whose tags were so at a time.
-    pub fn new(frames: Box<[u8]>, seen: Box<[u128]>, born: u64, counts: Arc<TableCounts>) -> Entry {
+    /// An answer of the process.
+    pub fn new(stored: Stored, counts: Arc<TableCounts>) -> Entry {
         counts.entries.add(1);
         let entry = Entry {
-            frames,
-            seen,
-            born,
+            frames: stored.frames,
+            seen: stored.seen,
+            born: stored.born,
+            cost: stored.cost,
             refreshing: AtomicU64::new(0),
             counts,
         };

@@ -23,6 +23,8 @@ pub struct Cache {
     pub max_entry: u64,
     /// How long Redis may take before it is passed by.
     pub redis_timeout: Duration,
+    /// One of so many answers is read again on the primary; 0: none.
+    pub audit: usize,
     /// Redis channels whose messages tell of changes made elsewhere.
     pub invalidate_on: Vec<Invalidate>,
 }
@@ -34,6 +36,7 @@ impl Default for Cache {
             memory: 64 << 20,
             max_entry: 1 << 20,
             redis_timeout: Duration::from_millis(50),
+            audit: 1_000,
             invalidate_on: Vec::new(),
         }
     }

@@ -171,12 +171,14 @@ const VIEWS: &str = "
     ORDER BY 1, 2";
 
 /// A text that is another after any change of what [`Control::introspect`] reads or twins are made from: how
-/// many rows of each catalog there are, and a sum over the transactions that wrote them. Temporary tables do
-/// not count.
+/// many rows of each catalog there are, and a sum over the transactions that wrote them. Temporary tables, and
+/// what is pgherd's own, do not count.
 const MARK: &str = "
-    WITH c AS MATERIALIZED (
+    WITH own AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'pgherd'),
+    c AS MATERIALIZED (
         SELECT oid, xmin FROM pg_catalog.pg_class
         WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'p', 'f', 'v', 'm', 'c', 'S', 'i', 'I')
+            AND relnamespace NOT IN (SELECT oid FROM own)
     )
     SELECT pg_catalog.concat_ws(' ',
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8)) FROM c),
@@ -196,14 +198,14 @@ const MARK: &str = "
          FROM pg_catalog.pg_constraint k
          WHERE k.oid >= 16384 AND (k.conrelid = 0 OR k.conrelid IN (SELECT oid FROM c))),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
-         FROM pg_catalog.pg_proc WHERE oid >= 16384),
+         FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pronamespace NOT IN (SELECT oid FROM own)),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
          FROM pg_catalog.pg_operator WHERE oid >= 16384),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
          FROM pg_catalog.pg_cast WHERE oid >= 16384),
         (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
          FROM pg_catalog.pg_type x WHERE x.oid >= 16384 AND x.typnamespace NOT IN (
-             SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_(toast|temp)')),
+             SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^(pg_(toast|temp)|pgherd$)')),
         (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
          FROM pg_catalog.pg_enum x WHERE x.oid >= 16384),
         (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
@@ -224,7 +226,7 @@ const MARK: &str = "
         (SELECT pg_catalog.concat(count(*), ':', sum(x.xmin::text::int8))
          FROM pg_catalog.pg_database x WHERE x.datname = pg_catalog.current_database()),
         (SELECT pg_catalog.concat(count(*), ':', sum(xmin::text::int8))
-         FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_'))";
+         FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'pgherd'))";
 
 /// The functions that are neither built in nor an extension's.
 const OWN_FUNCTIONS: &str = "

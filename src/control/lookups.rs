@@ -66,6 +66,18 @@ pub(super) enum State {
     Filled,
 }
 
+/// Whether no transaction before this one is under way any more, but those of other databases.
+const OLDER: &str = "
+    SELECT NOT EXISTS (
+        SELECT FROM pg_snapshot_xip(pg_current_snapshot()) AS x (id)
+        WHERE x.id < $1::text::xid8
+          AND NOT EXISTS (SELECT FROM pg_stat_activity a
+                          WHERE a.datname <> current_database()
+                            AND a.backend_xid::text::int8 = (x.id::text::numeric % 4294967296)::int8)
+          AND NOT EXISTS (SELECT FROM pg_prepared_xacts p
+                          WHERE p.database <> current_database()
+                            AND p.transaction::text::int8 = (x.id::text::numeric % 4294967296)::int8))";
+
 impl Control {
     /// The keys that rows with these values may have, by the value.
     ///
@@ -477,8 +489,7 @@ impl Control {
         let next: String = column(rows.first(), 0)?;
         let mut waited = Duration::ZERO;
         loop {
-            let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8";
-            let rows = connection.rows(sql, &[&next]).await?;
+            let rows = connection.rows(OLDER, &[&next]).await?;
             if column(rows.first(), 0)? {
                 return Ok(());
             }

@@ -175,19 +175,7 @@ pub(super) async fn insert<C: Conversation>(
     lines: Vec<u8>,
 ) -> Result<u64, Trouble> {
     let topology = Arc::clone(client.topology());
-    let columns = target.columns.join(", ");
-    let copy = Wide {
-        route: Route::Session,
-        source: Source::Text(format!("COPY {} ({columns}) FROM STDIN", target.table).into()),
-        verb: "COPY",
-        effect: Effect::CopyIn {
-            types: Arc::from([]),
-        },
-        reads: false,
-        lexing: wide.lexing,
-        tenant: None,
-        claims: Vec::new(),
-    };
+    let copy = copy_into(wide, target);
     let feed = Some((target, lines));
     match &target.holders {
         Holders::ByKey(split) => {
@@ -207,6 +195,85 @@ pub(super) async fn insert<C: Conversation>(
             carry_out(client, &copy, &home, rows, feed).await
         }
     }
+}
+
+/// The COPY of rows that are a query's.
+fn copy_into(wide: &Wide, target: &Target) -> Wide {
+    let columns = match target.columns.as_slice() {
+        [] => String::new(),
+        columns => format!(" ({})", columns.join(", ")),
+    };
+    Wide {
+        route: Route::Session,
+        source: Source::Text(format!("COPY {}{columns} FROM STDIN", target.table).into()),
+        verb: "COPY",
+        effect: Effect::CopyIn {
+            types: Arc::from([]),
+        },
+        reads: false,
+        lexing: wide.lexing,
+        tenant: None,
+        claims: Vec::new(),
+    }
+}
+
+/// Makes a table on every shard, in one transaction, and gives the home shard's these rows. Returns how many.
+pub(super) async fn create<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    target: &Target,
+    lines: Vec<u8>,
+) -> Result<u64, Trouble> {
+    let all = client.topology().all();
+    let mut members = open_parts(client, &all).await?;
+    let result = create_on(client, wide, target, lines, &mut members).await;
+    close(client, members).await;
+    result
+}
+
+async fn create_on<C: Conversation>(
+    client: &mut C,
+    wide: &Wide,
+    target: &Target,
+    lines: Vec<u8>,
+    members: &mut Vec<Member>,
+) -> Result<u64, Trouble> {
+    for member in members.iter_mut() {
+        member.begin()?;
+        let text = wide.source.sql();
+        let text = super::member::without_data(text, wide.lexing);
+        member.push_with(client, wide, text, "WITH NO DATA")?;
+        member.hear(client, |_, _| Ok(true)).await?;
+    }
+    let home = client.topology().home();
+    let Some(at) = members.iter().position(|member| member.shard == home) else {
+        return Err(Trouble::Fault(gone()));
+    };
+    let mut lanes = [Lane {
+        naming: None,
+        member: members.remove(at),
+        packed: Vec::new(),
+        has_last: false,
+        answer: Answer::default(),
+    }];
+    let mut rows = Rows::Everywhere { splitter: None };
+    let copied = copy_into(wide, target);
+    let result = copy(
+        client,
+        &copied,
+        &mut rows,
+        &mut lanes,
+        Some((target, lines)),
+    )
+    .await;
+    if result.is_err() {
+        abandon(&mut lanes);
+    }
+    let [lane] = lanes;
+    members.insert(at, lane.member);
+    let count = result?;
+    commit_all(client, members).await?;
+    Ok(count)
 }
 
 fn gone() -> Fault {
@@ -308,7 +375,11 @@ async fn carry_out<C: Conversation>(
             },
         })
         .collect();
-    let result = copy(client, wide, &mut rows, &mut lanes, feed).await;
+    let mut begun = lanes.iter_mut().map(|lane| lane.member.begin());
+    let result = match begun.find(Result::is_err) {
+        Some(Err(trouble)) => Err(trouble),
+        Some(Ok(())) | None => copy(client, wide, &mut rows, &mut lanes, feed).await,
+    };
     if result.is_err() {
         abandon(&mut lanes);
     }
@@ -513,10 +584,7 @@ async fn start<C: Conversation>(
     target: Option<&Target>,
 ) -> Result<(), Trouble> {
     let source = Source::Text(wide.source.sql().to_vec());
-    for lane in lanes.iter_mut() {
-        lane.member.begin()?;
-    }
-    if let (Some(target), Some(lane)) = (target, lanes.first_mut()) {
+    if let (Some(target), Some(lane)) = (target.filter(|it| !it.is_new), lanes.first_mut()) {
         takes_rows(client, &mut lane.member, target).await?;
     }
     for lane in lanes.iter_mut() {

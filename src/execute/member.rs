@@ -14,6 +14,7 @@ use crate::server::hidden;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::Prepared;
+use crate::sql::scan::{Kind, Lexing, scan};
 use crate::transaction::commit;
 use crate::types::oids::{Mapping, Way};
 use crate::wire::backend::{self, Status};
@@ -22,7 +23,7 @@ use crate::wire::frontend;
 use crate::wire::oids::{self, Naming};
 use crate::wire::pipeline::{Owed, Request};
 
-use super::{Conversation, End, Interrupted, Source, Trouble, unmapped_fault};
+use super::{Conversation, End, Interrupted, Source, Trouble, Wide, unmapped_fault};
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -244,6 +245,31 @@ impl Member {
         connection.pipeline.sent(Request::Bind, true, Note::None);
         self.push_execute(describe, max)?;
         self.push_end()
+    }
+
+    /// Queues the client's statement in this form, with more behind it; its rows are to be texts.
+    pub(super) fn push_with<C: Conversation>(
+        &mut self,
+        client: &C,
+        wide: &Wide,
+        text: &[u8],
+        more: &str,
+    ) -> Result<(), Trouble> {
+        // What a comment to the end of the line would swallow stands on the next.
+        let text = [without_end(text, wide.lexing), b"\n", more.as_bytes()].concat();
+        match &wide.source {
+            Source::Text(_) => self.push_text(&text),
+            Source::Bind {
+                prepared,
+                after_names,
+                ..
+            } => {
+                let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
+                let bind = as_texts(after_names)?;
+                let detour = client.detour(prepared);
+                self.push_own_rows(prepared, &parse, &bind, &detour, false, 0)
+            }
+        }
     }
 
     /// Queues a Parse made for this shard, as [`Member::push_own_statement`], and has it described.
@@ -498,6 +524,41 @@ fn push_describe(connection: &mut ServerConnection, portal: &[u8], hidden: bool)
     connection
         .pipeline
         .sent(Request::DescribePortal, hidden, Note::None);
+}
+
+/// A statement that makes a table, without WITH DATA and the semicolon at its end.
+pub(super) fn without_data(text: &[u8], lexing: Lexing) -> &[u8] {
+    let text = without_end(text, lexing);
+    let tokens = scan(text, lexing).unwrap_or_default();
+    match tokens.as_slice() {
+        [.., with, data]
+            if with.of(text).eq_ignore_ascii_case(b"with")
+                && data.of(text).eq_ignore_ascii_case(b"data") =>
+        {
+            text.get(..with.start).unwrap_or(text)
+        }
+        _ => text,
+    }
+}
+
+/// A statement without a semicolon at its end.
+fn without_end(text: &[u8], lexing: Lexing) -> &[u8] {
+    let tokens = scan(text, lexing).unwrap_or_default();
+    match tokens.last() {
+        Some(token) if token.kind == Kind::Semicolon => text.get(..token.start).unwrap_or(text),
+        Some(_) | None => text,
+    }
+}
+
+/// What follows the names in a Bind, asking for all columns as texts.
+pub(super) fn as_texts(after_names: &[u8]) -> Result<Vec<u8>, Trouble> {
+    let body = [b"\0\0", after_names].concat();
+    let bind = frontend::bind(&body).map_err(Fault::from)?;
+    let values_end = after_names
+        .len()
+        .saturating_sub(bind.result_format_codes().len().saturating_add(2));
+    let values = after_names.get(..values_end).unwrap_or_default();
+    Ok([values, b"\0\0"].concat())
 }
 
 /// What follows the names in a Bind, its values as a shard names types; `None` where they are the same.

@@ -617,6 +617,13 @@ async fn insert_gathered<C: Conversation>(
     target: &Target,
 ) -> Result<(), Trouble> {
     let lines = gather::lines(client, wide, gather, target).await?;
+    if target.is_new {
+        client.schema_may_change();
+        let count = copy::create(client, wide, target, lines).await?;
+        client.schema_changed().await;
+        complete(client, &format!("SELECT {count}"));
+        return Ok(());
+    }
     let count = copy::insert(client, wide, target, lines).await?;
     complete(client, &format!("INSERT 0 {count}"));
     Ok(())

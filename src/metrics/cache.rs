@@ -45,6 +45,14 @@ impl Metrics {
                 now.saturating_sub(before),
             );
         }
+        let audits = [
+            ("checked", last.audited, row.audited),
+            ("stale", last.found_stale, row.found_stale),
+        ];
+        for (outcome, before, now) in audits {
+            let labels = [table, outcome];
+            self.add(Metric::CacheAudits, &labels, now.saturating_sub(before));
+        }
         let sources = [
             ("client", last.writes, row.writes),
             ("channel", last.events, row.events),

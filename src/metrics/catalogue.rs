@@ -105,6 +105,8 @@ catalogue! {
     CacheBypass: Counter "pgherd_cache_bypass_total" ["table", "reason"],
     /// Answers given that were not fresh any more.
     CacheStaleServed: Counter "pgherd_cache_stale_served_total" [],
+    /// Answers that were read again on the primary, and those that it answered otherwise (`stale`: must stay 0).
+    CacheAudits: Counter "pgherd_cache_audits_total" ["table", "outcome"],
     /// Answers kept, and those that were not after all.
     CacheFills: Counter "pgherd_cache_fills_total" ["table", "outcome"],
     /// What dropped answers: clients' writes, messages of channels, purges.

@@ -427,6 +427,10 @@ pub struct CacheRow {
     /// Changes that shards told of.
     pub changes: u64,
     pub purges: u64,
+    /// Answers that were read again on the primary.
+    pub audited: u64,
+    /// Those that it answered otherwise, though nothing they depend on was written.
+    pub found_stale: u64,
 }
 
 /// One twin.

@@ -57,6 +57,8 @@ pub struct Table {
     /// defaults, expressions of indexes. `None`: nothing but the server's own.
     pub reads: Option<Box<Code>>,
     pub writes: Option<Box<Code>>,
+    /// Whether triggers or rules act when it is written, those of foreign keys left out; whatever they do.
+    pub acts: bool,
     /// The tables whose rows a foreign key changes when rows of this one are changed or go, as (schema, name).
     pub cascades: Vec<(String, String)>,
 }
@@ -176,6 +178,25 @@ impl Catalog {
                     &mut table.reads
                 };
                 runs.get_or_insert_default().add(code);
+            }
+        }
+    }
+
+    /// Notes that a trigger or a rule acts when a table is written, by itself or by those above it.
+    pub fn act(&mut self, (schema, name): (&str, &str)) {
+        let Some(table) = self.table(schema, name) else {
+            return;
+        };
+        let mut names: Vec<(String, String)> = self
+            .ancestors(table)
+            .into_iter()
+            .map(|(schema, name)| (schema.to_owned(), name.to_owned()))
+            .collect();
+        names.push((schema.to_owned(), name.to_owned()));
+        for (schema, name) in names {
+            let tables = self.schemas.get_mut(&schema);
+            if let Some(table) = tables.and_then(|tables| tables.get_mut(&name)) {
+                table.acts = true;
             }
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::Fault;
 use crate::merge::Finish;
 use crate::placement::topology::Topology;
-use crate::planner::cache::{Touched, Verdict};
+use crate::planner::cache::{Touched, Verdict, Written};
 use crate::planner::plan::{Access, Route, Statement};
 use crate::planner::tally::Way;
 use crate::sql::scan::{Lexing, scan};
@@ -92,22 +92,51 @@ pub fn explain(
 
 /// What the cache does with a statement.
 fn cached(verdict: &Verdict) -> String {
-    let names = |tables: &[Touched]| {
-        let names = tables.iter().map(|touched| match &touched.keys {
-            Some(_) => format!("the named keys of {}", touched.table),
-            None => format!("any row of {}", touched.table),
-        });
-        names.collect::<Vec<_>>().join(", ")
+    let read = |touched: &Touched| {
+        let table = &touched.table;
+        match touched {
+            Touched { keys: Some(_), .. } => format!("the named keys of {table}"),
+            Touched {
+                confined: Some((indexed, _)),
+                ..
+            } => format!(
+                "rows of {table} with the named values of {}",
+                indexed.column
+            ),
+            Touched {
+                columns: Some(columns),
+                ..
+            } => match &**columns {
+                [] => format!("the number of rows of {table}"),
+                columns => format!("columns {} of any row of {table}", columns.join(", ")),
+            },
+            Touched { .. } => format!("any row of {table}"),
+        }
+    };
+    let written = |written: &Written| {
+        let table = &written.table;
+        let columns = match &written.columns {
+            Some(columns) => format!("columns {} of ", columns.join(", ")),
+            None => String::new(),
+        };
+        match &written.keys {
+            Some(_) => format!("{columns}the named keys of {table}"),
+            None => format!("{columns}any row of {table}"),
+        }
     };
     match verdict {
         Verdict::Read(reading) => {
             let (fresh, limit) = (reading.fresh.as_secs_f64(), reading.limit.as_secs_f64());
-            let tables = names(&reading.tables);
+            let tables: Vec<String> = reading.tables.iter().map(read).collect();
+            let tables = tables.join(", ");
             format!("kept for {limit} s, fresh for {fresh} s, until {tables} may have changed")
         }
         Verdict::Bypass(reason, _) => format!("not kept: {reason}"),
         Verdict::Write(writing) => match &writing.tables {
-            Some(tables) => format!("drops what depends on {}", names(tables)),
+            Some(tables) => {
+                let tables: Vec<String> = tables.iter().map(written).collect();
+                format!("drops what depends on {}", tables.join(", "))
+            }
             None => "drops everything, because it is not known what it writes".into(),
         },
     }

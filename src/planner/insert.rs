@@ -97,9 +97,24 @@ fn gathered(
             columns: columns.iter().map(|name| quoted(name)).collect(),
             table: name(&insert.table),
             holders,
+            is_new: false,
         })),
         ..gather
     }))
+}
+
+/// The table that a query makes at home, from rows of several shards.
+pub(super) fn made(table: &Name, gather: &Gather) -> Gather {
+    Gather {
+        partial: None,
+        target: Some(Arc::new(Target {
+            columns: Vec::new(),
+            table: name(table),
+            holders: Holders::Home,
+            is_new: true,
+        })),
+        ..gather.clone()
+    }
 }
 
 /// The columns that are given.

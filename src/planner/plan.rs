@@ -327,6 +327,8 @@ pub struct Target {
     /// The table, quoted.
     pub table: String,
     pub holders: Holders,
+    /// The statement makes the table, with all the query's columns.
+    pub is_new: bool,
 }
 
 /// Which shards a table's new rows go to.

@@ -667,7 +667,7 @@ pub fn buckets(
 }
 
 /// Calls `each` with the value of an operand, or with each element of an array.
-fn each_value(
+pub(super) fn each_value(
     operand: &Operand,
     kind: KeyType,
     values: &dyn Values,

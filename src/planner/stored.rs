@@ -146,8 +146,11 @@ pub fn settle(catalog: &mut Catalog, stored: &Stored) {
                 ..of_expression(catalog, &expression.text)
             }
         };
+        let name = (expression.schema.as_str(), expression.table.as_str());
+        if expression.acts && expression.written {
+            catalog.act(name);
+        }
         if !code.is_apart() || code.unlike {
-            let name = (expression.schema.as_str(), expression.table.as_str());
             catalog.runs(name, expression.written, &code);
         }
     }

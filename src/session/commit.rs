@@ -278,7 +278,7 @@ impl Session {
         };
         let mut leases = std::mem::take(&mut block.parts.0);
         leases.extend(self.lease.take());
-        let leases: Vec<Lease> = leases
+        let mut leases: Vec<Lease> = leases
             .into_iter()
             .filter_map(|lease| block.end_twin(lease))
             .collect();
@@ -289,6 +289,7 @@ impl Session {
         let kept = leases.len();
         let commits = ending.commits && status != Status::Failed;
         let committed = if commits {
+            self.look_at_parts(&mut leases).await;
             self.commit_parts(&block, leases).await
         } else {
             Committed {

@@ -1001,6 +1001,11 @@ impl Session {
             .iter()
             .find(|(known, _)| **known == *execute.portal)
             .map(|(_, portal)| portal.clone());
+        if let Some(Portal::Server { effect, .. } | Portal::Local { effect, .. }) = &portal
+            && matches!(effect, Effect::Commit { .. } | Effect::TwoPhase)
+        {
+            self.execute_commit();
+        }
         let ends = |portal: &Portal| match portal {
             Portal::Server { effect, .. } => {
                 matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. })
@@ -1139,6 +1144,10 @@ impl Session {
                 frame::write(&mut connection.out, b'S', &[]);
             }
             return Ok(());
+        }
+        self.unbind_commit();
+        if self.has_looks() {
+            self.imply_looks()?;
         }
         if self.is_implied() {
             return self.sync_implied();

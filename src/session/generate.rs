@@ -261,6 +261,7 @@ impl Session {
                 | Stop::Drain
                 | Stop::Move(_)
                 | Stop::EndGroup
+                | Stop::LookAtRows
                 | Stop::Imply
                 | Stop::Modes
                 | Stop::Snapshots(_)

@@ -112,6 +112,8 @@ pub(crate) enum Stop {
     Look(Box<crate::cache::Wanted>),
     /// Redis is to be told of a write before it is sent; whether it fails where that cannot be.
     Mark(bool),
+    /// Rows that the open block has written are to be looked at before it is committed.
+    LookAtRows,
     /// Redis is to be told that it is over.
     EndWrite,
     /// Something that takes several shards or another connection.

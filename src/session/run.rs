@@ -552,6 +552,7 @@ impl Session {
         }
         match frame.tag {
             b'Q' => {
+                self.settle_looks()?;
                 self.settle_group()?;
                 if self.is_skipping_messages() {
                     return Ok(());
@@ -638,6 +639,7 @@ impl Session {
     }
 
     fn on_function_call(&mut self, frame: Frame<'_>) -> Result<(), Stop> {
+        self.settle_looks()?;
         self.settle_group()?;
         if self.is_skipping_messages() {
             return Ok(());
@@ -730,9 +732,14 @@ impl Session {
             Stop::Ask => self.ask_home().await,
             Stop::Look(wanted) => self.look_in_redis(*wanted).await,
             Stop::Mark(strict) => self.tell_of_write(strict).await,
+            Stop::LookAtRows => {
+                self.look_at_rows().await;
+                Ok(())
+            }
             Stop::EndWrite => self.end_write_in_redis().await,
             Stop::Follow(under_way) => self.follow_read(under_way).await,
             Stop::EndGroup => {
+                self.give_up_looks().await;
                 self.end_group();
                 Ok(())
             }
@@ -802,6 +809,7 @@ impl Session {
 
     async fn run_task(&mut self, task: Task) -> Result<(), End> {
         self.account.begin_waits();
+        self.give_up_looks().await;
         self.client
             .set_activity(Activity::Active, self.engine.now());
         let result = match task {

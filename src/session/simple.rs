@@ -80,8 +80,13 @@ impl Session {
         self.settle_pending()?;
         self.listen_first(script)?;
         self.renew_executed(script)?;
-        if self.minds_cache() && self.before_query(text, script, literals)? {
-            return Ok(());
+        if self.minds_cache() {
+            match self.before_query(text, script, literals) {
+                Ok(true) => return Ok(()),
+                Ok(false) => (),
+                Err(Stop::Series) => return self.begin_series(text, script),
+                Err(stop) => return Err(stop),
+            }
         }
         if script.statements.iter().any(is_given_ids) {
             return self.query_with_ids(text, script, literals);
@@ -311,6 +316,8 @@ impl Session {
             Route::InsertGathered(_, target) => match &target.holders {
                 Holders::ByKey(split) => self.shards_of(&Route::CopySplit(Arc::clone(split))),
                 Holders::Everywhere => topology.all(),
+                // A new table is made on each.
+                Holders::Home if target.is_new => topology.all(),
                 Holders::Home => std::iter::once(topology.home()).collect(),
             },
             Route::CopySplit(split) => {

@@ -1,6 +1,9 @@
 //! Several proxies share what they keep through Redis: none gives what another's client has overwritten,
-//! also while Redis is killed, paused, flushed and started again.
+//! also while Redis is killed, paused, slow, flushed and started again, proxies are killed, and somebody writes past
+//! them.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,12 +11,17 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::herd::{Herd, Options};
+use crate::postgres::Cluster;
 use crate::random::Random;
 use crate::redis::Redis;
 use crate::shared::Databases;
 
-const TABLES: &str = "CREATE TABLE ct_counts (id bigint PRIMARY KEY, v bigint, w text)";
-const KEYS: usize = 6;
+const TABLES: &str = "
+CREATE TABLE ct_counts (id bigint PRIMARY KEY, v bigint, w text, k int DEFAULT 0);
+ALTER TABLE ct_counts REPLICA IDENTITY FULL";
+const KEYS: usize = 8;
+/// From this one on, keys are written past the proxies as well.
+const PAST: usize = 6;
 
 fn options(redis: &Redis, more: &str) -> Options {
     let mut options = Options::new("transaction");
@@ -21,7 +29,7 @@ fn options(redis: &Redis, more: &str) -> Options {
         .distribution("ct_ids", "{key: bigint, place: {modulo: all}}")
         .described(
             "ct_counts",
-            "distribution: ct_ids, key: id, cache: {mode: cached, ttl: 10m, swr: 1h}",
+            "distribution: ct_ids, key: id, cache: {mode: cached, ttl: 10m, swr: 1h, index: [k]}",
         )
         .set(&redis.line(more))
         .set("name: together");
@@ -211,6 +219,13 @@ impl Floors {
         then.map_or([0; KEYS], |(_, values)| *values)
     }
 
+    /// What a read of a key may be as old as that is written past the proxies: shards tell of that a moment later.
+    fn floor_past(&self) -> [u64; KEYS] {
+        let past = self.past.lock().unwrap();
+        let then = past.iter().rev().find(|(at, _)| at.elapsed() > GRACE * 2);
+        then.map_or([0; KEYS], |(_, values)| *values)
+    }
+
     fn raise(&self, key: usize, value: u64) {
         self.values[key].fetch_max(value, Ordering::SeqCst);
     }
@@ -228,7 +243,17 @@ impl Floors {
 fn write(client: &mut Client, random: &mut Random, floors: &Floors) {
     let key = random.below(KEYS);
     let update = format!("UPDATE ct_counts SET v = v + 1 WHERE id = {key} RETURNING v");
-    let value = match random.below(4) {
+    let value = match random.below(6) {
+        // From one list into the other.
+        3 => client.value(&format!(
+            "UPDATE ct_counts SET v = v + 1, k = 1 - k WHERE id = {key} RETURNING v"
+        )),
+        4 => {
+            drop(client.query_with("BEGIN", &[]).unwrap());
+            let value = client.value(&update);
+            drop(client.query_with("COMMIT", &[]).unwrap());
+            value
+        }
         0 => {
             client.run("BEGIN");
             let value = client.value(&update);
@@ -256,11 +281,16 @@ fn write(client: &mut Client, random: &mut Random, floors: &Floors) {
 
 fn read(client: &mut Client, random: &mut Random, floors: &Floors) {
     let key = random.below(KEYS);
-    let floor = floors.floor();
+    let (mut floor, past) = (floors.floor(), floors.floor_past());
+    floor[PAST..].copy_from_slice(&past[PAST..]);
     floors.reads.fetch_add(1, Ordering::Relaxed);
     let is_over_all = random.below(4) == 0;
+    let is_of_list = !is_over_all && random.below(3) == 0;
     let rows = if is_over_all {
         client.rows("SELECT id, v FROM ct_counts WHERE id >= 0")
+    } else if is_of_list {
+        let list = random.below(2);
+        client.rows(&format!("SELECT id, v FROM ct_counts WHERE k = {list}"))
     } else if random.below(2) == 0 {
         client.rows(&format!("SELECT id, v FROM ct_counts WHERE id = {key}"))
     } else {
@@ -275,7 +305,9 @@ fn read(client: &mut Client, random: &mut Random, floors: &Floors) {
         (usize::try_from(number(0)).unwrap(), number(1))
     });
     let rows: Vec<(usize, u64)> = rows.collect();
-    assert_eq!(rows.len(), if is_over_all { KEYS } else { 1 });
+    if !is_of_list {
+        assert_eq!(rows.len(), if is_over_all { KEYS } else { 1 });
+    }
     for (key, value) in rows {
         assert!(
             value >= floor[key],
@@ -287,10 +319,17 @@ fn read(client: &mut Client, random: &mut Random, floors: &Floors) {
     }
 }
 
-fn disturb(redis: &mut Redis, round: u64, floors: &Floors) {
+fn disturb(redis: &mut Redis, link: &Link, round: u64, floors: &Floors) {
     let some = Duration::from_millis(300);
+    if round % 5 == 4 {
+        // Slow, and no more: what holds goes on to hold.
+        link.delay.store(50, Ordering::SeqCst);
+        thread::sleep(some * 6);
+        link.delay.store(0, Ordering::SeqCst);
+        return;
+    }
     floors.disturb(true);
-    match round % 4 {
+    match round % 5 {
         0 => {
             redis.run(&["FLUSHALL"]);
         }
@@ -313,77 +352,242 @@ fn disturb(redis: &mut Redis, round: u64, floors: &Floors) {
     floors.disturb(false);
 }
 
-/// Readers and writers on two proxies, and Redis disturbed; `CACHE_SECONDS` makes it longer.
+/// What stands between the proxies and Redis, and may keep back what passes.
+struct Link {
+    port: u16,
+    /// For how many ms.
+    delay: Arc<AtomicU64>,
+}
+
+impl Link {
+    fn to(redis: u16) -> Link {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let link = Link {
+            port: listener.local_addr().unwrap().port(),
+            delay: Arc::default(),
+        };
+        let delay = Arc::clone(&link.delay);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", redis)) else {
+                    continue;
+                };
+                let ends = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                pass(client, server, Arc::clone(&delay));
+                pass(ends.1, ends.0, Arc::clone(&delay));
+            }
+        });
+        link
+    }
+}
+
+/// Passes on what comes from one socket to another, until one is closed.
+fn pass(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
+    drop(to.set_nodelay(true));
+    thread::spawn(move || {
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let wait = delay.load(Ordering::SeqCst);
+            if wait > 0 {
+                thread::sleep(Duration::from_millis(wait));
+            }
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        drop(from.shutdown(Shutdown::Both));
+        drop(to.shutdown(Shutdown::Both));
+    });
+}
+
+/// Writes through a proxy that is killed every few seconds, until then.
+fn write_through_mortals(
+    ports: &[u16],
+    options: &Options,
+    floors: &Floors,
+    end: Instant,
+    seed: u64,
+) -> u64 {
+    let mut random = Random::new(seed);
+    let mut killed = 0;
+    while Instant::now() < end {
+        let mut herd = Herd::start_over("together", ports, options);
+        let mut client = herd.connect();
+        let until = end.min(Instant::now() + Duration::from_secs(4));
+        let mut key = 0;
+        while Instant::now() < until {
+            key = random.below(2);
+            let sql = format!("UPDATE ct_counts SET v = v + 1 WHERE id = {key} RETURNING v");
+            let value = client.value(&sql);
+            floors.raise(key, value.parse().unwrap());
+            thread::sleep(Duration::from_millis(5));
+        }
+        // In the middle of a write, mostly.
+        let sql = format!("UPDATE ct_counts SET v = v + 1 WHERE id = {key}\0");
+        let length = u32::try_from(sql.len() + 4).unwrap();
+        client.send(&[b"Q", length.to_be_bytes().as_slice(), sql.as_bytes()].concat());
+        thread::sleep(Duration::from_micros(
+            u64::try_from(random.below(3000)).unwrap(),
+        ));
+        herd.signal("KILL");
+        assert!(herd.wait(GRACE).is_some(), "it was killed");
+        killed += 1;
+    }
+    killed
+}
+
+/// Servers of its own: what tells of their changes waits for all that is open on them.
+fn servers() -> [Cluster; 2] {
+    let clusters = [Cluster::start(""), Cluster::start("")];
+    for cluster in &clusters {
+        let mut owner = cluster.connect("postgres");
+        owner.run("CREATE DATABASE together OWNER app");
+        let mut owner = cluster.connect("together");
+        owner.run(TABLES);
+        owner.run("ALTER TABLE ct_counts OWNER TO app");
+    }
+    clusters
+}
+
+/// Waits until each server tells one of the proxies of its changes.
+fn wait_told(herds: [&Herd; 2]) {
+    let told = "the cache is told of changes past the proxy";
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let logs = || herds.map(Herd::log).concat();
+    while logs().matches(told).count() < 2 {
+        assert!(Instant::now() < deadline, "{}", logs());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Reads, and writes now and then; the first two do nothing but write.
+fn be_a_client(mut client: Client, number: u64, floors: &Floors, end: Instant, seed: u64) {
+    let mut random = Random::new(seed.wrapping_add(number));
+    while Instant::now() < end {
+        if number < 2 || random.below(50) == 0 {
+            write(&mut client, &mut random, floors);
+            if number < 2 {
+                let pause = u32::try_from(random.below(3)).unwrap();
+                thread::sleep(Duration::from_millis(10) * pause);
+            }
+        } else {
+            read(&mut client, &mut random, floors);
+        }
+    }
+}
+
+/// Writes straight to the servers.
+fn write_past(clusters: &[Cluster; 2], floors: &Floors, end: Instant) -> u64 {
+    let mut clients = clusters
+        .each_ref()
+        .map(|cluster| cluster.connect("together"));
+    let mut count = 0;
+    while Instant::now() < end {
+        for key in PAST..KEYS {
+            let sql =
+                format!("UPDATE ct_counts SET v = v + 1, k = 1 - k WHERE id = {key} RETURNING v");
+            let value = clients[key % 2].value(&sql);
+            floors.raise(key, value.parse().unwrap());
+            count += 1;
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    count
+}
+
+/// What a proxy has counted: answers were given from the cache, and the auditor found none that was old.
+fn check_counts(herd: &Herd) {
+    let shown = herd.console().query("SHOW CACHE").unwrap();
+    let sum = |column: &str| -> u64 {
+        let values = shown.column(column);
+        let values = values.iter().map(|value| value.parse::<u64>().unwrap());
+        values.sum()
+    };
+    let (hits, audited, stale) = (sum("hits"), sum("audited"), sum("found_stale"));
+    println!("{hits} hits, {audited} audited, {stale} found stale");
+    assert!(hits > 100, "{hits} hits");
+    assert_eq!(stale, 0, "{}", herd.log());
+}
+
+/// Nothing is left wrong.
+fn check_rest(clusters: &[Cluster; 2], herd: &Herd) {
+    let mut client = herd.connect();
+    for key in 0..KEYS {
+        let read = format!("SELECT v FROM ct_counts WHERE id = {key}");
+        let value = clusters[key % 2].connect("together").value(&read);
+        assert_eq!(client.value(&read), value);
+    }
+    for list in 0..2 {
+        let read = format!("SELECT id, v FROM ct_counts WHERE k = {list} ORDER BY id");
+        let rows = clusters.iter();
+        let rows = rows.flat_map(|cluster| cluster.connect("together").rows(&read));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by_key(|row| row[0].clone());
+        assert_eq!(client.rows(&read), rows);
+    }
+}
+
+/// Readers and writers on two proxies, a third that is killed again and again, one who writes past them, and Redis
+/// disturbed; `CACHE_SECONDS` makes it longer.
 #[test]
 fn no_read_is_older_than_one_that_was_over_before() {
     let seconds = std::env::var("CACHE_SECONDS").ok();
     let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(24);
-    let random = Random::from_environment();
-    println!("SEED={}", random.seed);
+    let seed = Random::from_environment().seed;
+    println!("SEED={seed}");
+    let clusters = servers();
+    let ports = clusters.each_ref().map(|cluster| cluster.port);
+    let mut redis = Redis::start();
+    let link = Link::to(redis.port);
+    let mut options = options(&redis, "");
+    options.database.push("control_user: postgres".to_owned());
     // Not slow by itself: what a busy machine delays is none of the disturbances.
-    let (databases, mut redis, one, other) = start(2, ", redis_timeout: 1s");
-    let floors = Arc::new(Floors::default());
+    options.set(&format!(
+        "cache: {{redis: 'redis://127.0.0.1:{}', redis_timeout: 1s, audit: 20}}",
+        link.port
+    ));
+    let one = Herd::start_over("together", &ports, &options);
+    let other = Herd::start_over("together", &ports, &options);
+    // As one that a failpoint may end: that it is killed is no failure.
+    options.failpoint = Some("never:1".to_owned());
+    let mut client = one.connect();
+    for id in 0..KEYS {
+        client.run(&format!("INSERT INTO ct_counts VALUES ({id}, 0, 'w{id}')"));
+    }
+    wait_told([&one, &other]);
+    let floors = Floors::default();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let clients = (0..8).map(|number| {
-        let herd = if number % 2 == 0 { &one } else { &other };
-        let (mut client, floors) = (herd.connect(), Arc::clone(&floors));
-        let mut random = Random::new(random.seed.wrapping_add(number));
-        thread::spawn(move || {
-            while Instant::now() < end {
-                if number < 2 || random.below(50) == 0 {
-                    write(&mut client, &mut random, &floors);
-                    if number < 2 {
-                        thread::sleep(
-                            Duration::from_millis(10) * u32::try_from(random.below(3)).unwrap(),
-                        );
-                    }
-                } else {
-                    read(&mut client, &mut random, &floors);
-                }
-            }
-        })
-    });
-    let clients: Vec<_> = clients.collect();
     let mut round = 0;
-    let mut next = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < end {
-        floors
-            .past
-            .lock()
-            .unwrap()
-            .push((Instant::now(), floors.now()));
-        thread::sleep(Duration::from_millis(50));
-        if Instant::now() > next && end - Instant::now() > Duration::from_secs(2) {
-            disturb(&mut redis, round, &floors);
-            round += 1;
-            next = Instant::now() + Duration::from_secs(5);
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let herd = if number % 2 == 0 { &one } else { &other };
+            let (client, floors) = (herd.connect(), &floors);
+            scope.spawn(move || be_a_client(client, number, floors, end, seed));
         }
-    }
-    for client in clients {
-        client.join().expect("no read was older than it may be");
-    }
+        let bypass = scope.spawn(|| write_past(&clusters, &floors, end));
+        let mortals = scope.spawn(|| write_through_mortals(&ports, &options, &floors, end, seed));
+        let mut next = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end {
+            let now = (Instant::now(), floors.now());
+            floors.past.lock().unwrap().push(now);
+            thread::sleep(Duration::from_millis(50));
+            if Instant::now() > next && end - Instant::now() > Duration::from_secs(2) {
+                disturb(&mut redis, &link, round, &floors);
+                round += 1;
+                next = Instant::now() + Duration::from_secs(5);
+            }
+        }
+        let past = bypass.join().expect("a shard is written");
+        let killed = mortals.join().expect("acknowledged writes are seen");
+        println!("{past} writes past the proxies, {round} disturbances, {killed} proxies killed");
+    });
     let (reads, writes) = (&floors.reads, &floors.writes);
-    println!(
-        "{} reads, {} writes, {round} disturbances",
-        reads.load(Ordering::Relaxed),
-        writes.load(Ordering::Relaxed)
-    );
+    println!("{reads:?} reads, {writes:?} writes");
     for herd in [&one, &other] {
-        let shown = herd.console().query("SHOW CACHE").unwrap();
-        let hits: u64 = shown
-            .column("hits")
-            .iter()
-            .map(|hits| hits.parse::<u64>().unwrap())
-            .sum();
-        assert!(hits > 100, "{hits} hits");
+        check_counts(herd);
     }
-    // Nothing is left wrong.
-    let (mut first, mut second) = (one.connect(), other.connect());
     thread::sleep(GRACE);
-    for key in 0..KEYS {
-        let read = format!("SELECT v FROM ct_counts WHERE id = {key}");
-        let value = databases.shard(key % 2).value(&read);
-        assert_eq!(first.value(&read), value);
-        assert_eq!(second.value(&read), value);
+    for herd in [&one, &other] {
+        check_rest(&clusters, herd);
     }
 }

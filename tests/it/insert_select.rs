@@ -224,6 +224,52 @@ fn parameters_describe_and_pipelines_work_for_inserted_queries() {
 }
 
 #[test]
+fn tables_are_made_from_rows_of_several_shards() {
+    let (databases, herd) = start(3);
+    let (mut client, mut reference) = (herd.connect(), databases.reference());
+    same(
+        &mut client,
+        &mut reference,
+        &[
+            STATEMENTS[0],
+            "CREATE TABLE is_made AS SELECT k, count(*), sum(total) AS total, array_agg(note ORDER BY id) AS notes, 'x' AS x FROM is_orders GROUP BY k",
+            "INSERT INTO is_sums SELECT k, total FROM is_made",
+            "CREATE TABLE is_made AS SELECT id FROM is_orders",
+            "CREATE TABLE is_plain (a, b) AS (SELECT id, note FROM is_orders) WITH DATA; -- all",
+            "INSERT INTO is_colours SELECT a + 500, b FROM is_plain WHERE a < 4",
+            "CREATE TABLE is_wrong AS SELECT 1 / (id - 7) FROM is_orders",
+            "CREATE TABLE is_wrong AS SELECT nothing FROM is_orders",
+            "BEGIN",
+            "CREATE TABLE is_gone AS SELECT id FROM is_orders WHERE id < 9",
+            "INSERT INTO is_sums SELECT id FROM is_gone",
+            "ROLLBACK",
+            "INSERT INTO is_sums SELECT id FROM is_gone",
+            "CREATE TABLE is_gone AS SELECT o.id FROM is_orders o, is_orders u WHERE o.id = u.id + 1",
+            "INSERT INTO is_sums SELECT id FROM is_gone",
+            "DROP TABLE is_made, is_plain, is_gone",
+        ],
+    );
+    for side in [&mut client, &mut reference] {
+        let answer = side.query_with(
+            "CREATE TABLE is_bound AS SELECT id, $1::text AS t FROM is_orders WHERE id < $2::int",
+            &[Some("a\tb"), Some("4")],
+        );
+        assert_eq!(answer.expect("made").tags, ["SELECT 3"]);
+    }
+    let rows =
+        [&mut client, &mut reference].map(|side| side.rows("SELECT * FROM is_bound ORDER BY id"));
+    assert_eq!(rows[0], rows[1]);
+    for sql in [
+        "CREATE TEMP TABLE is_temporary AS SELECT id FROM is_orders",
+        "CREATE TABLE IF NOT EXISTS is_bound AS SELECT id FROM is_orders",
+        "SELECT id INTO is_into FROM is_orders",
+        "CREATE MATERIALIZED VIEW is_view AS SELECT id FROM is_orders",
+    ] {
+        assert_eq!(client.fails(sql).code, "0A000", "{sql}");
+    }
+}
+
+#[test]
 fn what_copy_would_do_otherwise_is_refused() {
     let (databases, herd) = start(2);
     let mut client = herd.connect();

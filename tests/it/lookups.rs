@@ -469,6 +469,25 @@ fn two_proxies_answer_as_one_server_does() {
 }
 
 #[test]
+fn transactions_of_other_databases_keep_no_lookup_table_from_being_filled() {
+    let others: Vec<Client> = crate::shared::ports()
+        .iter()
+        .map(|port| {
+            let mut other = Client::connect(*port, "postgres", "postgres");
+            other.run("BEGIN");
+            other.run("SELECT pg_current_xact_id()");
+            other
+        })
+        .collect();
+    let shop = Shop::start(BOTH);
+    let mut client = shop.connect();
+    client.run("INSERT INTO wc_orders (order_id, customer_id, number) VALUES (1, 7, 'a')");
+    let select = "SELECT customer_id FROM wc_orders WHERE order_id = 1";
+    assert_eq!(client.value(select), "7");
+    drop(others);
+}
+
+#[test]
 fn a_home_shard_that_cannot_be_asked_is_told_of() {
     let shop = Shop::start(BOTH);
     let mut client = shop.connect();

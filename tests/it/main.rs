@@ -7,7 +7,9 @@
 mod bank;
 mod caching;
 mod caching_bytes;
+mod caching_columns;
 mod caching_past;
+mod caching_races;
 mod caching_together;
 mod cancelling;
 mod client;

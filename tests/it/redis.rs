@@ -14,12 +14,20 @@ pub(crate) struct Redis {
     process: Child,
 }
 
+/// Where a server of this port writes what it is told to.
+fn folder(port: u16) -> std::path::PathBuf {
+    let name = format!("pgherd-it-redis-{}-{port}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
+    folder
+}
+
 fn start(port: u16) -> Child {
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "redis-server"])
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no"])
-        .current_dir(std::env::temp_dir())
+        .current_dir(folder(port))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -102,5 +110,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.go_on();
         self.kill();
+        drop(std::fs::remove_dir_all(folder(self.port)));
     }
 }

@@ -470,3 +470,28 @@ fn a_killed_proxy_leaves_a_value_with_one_row_or_none() {
         assert_eq!(rows, "1", "{point}: {answer:?}");
     }
 }
+
+#[test]
+fn two_that_take_each_others_values_end_with_one() {
+    let people = People::new();
+    let mut first = people.herd.connect();
+    let mut second = people.herd.connect();
+    first.run("BEGIN");
+    first.run("INSERT INTO people VALUES (1, 'a', 'x')");
+    second.run("BEGIN");
+    second.run("INSERT INTO people VALUES (2, 'b', 'x')");
+    let waiting = spawn(move || {
+        let answer = first.query("INSERT INTO people VALUES (5, 'b', 'x')");
+        (first, answer)
+    });
+    let answer = second.query("INSERT INTO people VALUES (6, 'a', 'x')");
+    let mut codes = vec![answer.err().map(|error| error.code)];
+    second.run("COMMIT");
+    let (mut first, answer) = waiting.join().expect("the thread ends");
+    codes.push(answer.err().map(|error| error.code));
+    first.run("COMMIT");
+    // Whoever is ended, the other goes on.
+    codes.sort();
+    assert_eq!(codes, [None, Some("40P01".to_owned())]);
+    assert_eq!(people.rows_with("a") + people.rows_with("b"), 2);
+}

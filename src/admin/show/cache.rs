@@ -25,6 +25,8 @@ pub(super) const SHOW: Show = Show {
         int8("events"),
         int8("changes"),
         int8("purges"),
+        int8("audited"),
+        int8("found_stale"),
     ],
     needs: Some(Detail::Pools),
     rows,
@@ -55,6 +57,8 @@ fn rows(view: &View<'_>) -> Vec<Vec<Cell>> {
             Cell::from(row.events),
             Cell::from(row.changes),
             Cell::from(row.purges),
+            Cell::from(row.audited),
+            Cell::from(row.found_stale),
         ]
     });
     rows.collect()

@@ -19,8 +19,9 @@ use bb8_redis::redis::{self, Pipeline, RedisError, RedisResult, Value};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Names;
 use super::key::Key;
+use super::store::Stored;
+use super::{FOLLOW, LEASE, Names};
 use breaker::Breaker;
 use scripts::Scripts;
 
@@ -30,8 +31,6 @@ const WAITING_MAX: usize = 10_000;
 const TOGETHER_MAX: usize = 128;
 /// Workers, each with a connection.
 const WORKERS: usize = 2;
-/// How long a mark counts, in ms, unless it is renewed.
-const LEASE_MS: u64 = 30_000;
 /// How often marks, and writes that Redis was not told of, are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How old marks are when they are renewed.
@@ -43,7 +42,7 @@ const QUIET: u64 = 3_000;
 /// that is kept.
 const PATIENCE: u32 = 10;
 /// The version of what answers look like in Redis.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Redis could not be reached in time, or is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,46 +76,43 @@ pub struct Seen {
     pub now: u64,
     pub tags: Vec<Tag>,
     pub entry: Option<Stored>,
+    /// Whoever asked is to read the answer, under this number; others wait for it.
+    pub lock: Option<u64>,
 }
 
 /// An answer as Redis has it.
-#[derive(Debug)]
-pub struct Stored {
-    pub seen: Box<[u128]>,
-    /// When its tags were so, by the clock of Redis.
-    pub born: u64,
-    pub frames: Box<[u8]>,
+fn write_stored(stored: &Stored) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(stored.frames.len().saturating_add(64));
+    bytes.push(FORMAT);
+    let count = u16::try_from(stored.seen.len()).unwrap_or(u16::MAX);
+    bytes.extend_from_slice(&count.to_be_bytes());
+    for value in &stored.seen {
+        bytes.extend_from_slice(&value.to_be_bytes());
+    }
+    bytes.extend_from_slice(&stored.born.to_be_bytes());
+    let cost = u32::try_from(stored.cost.as_millis()).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&cost.to_be_bytes());
+    bytes.extend_from_slice(&stored.frames);
+    bytes
 }
 
-impl Stored {
-    fn write(seen: &[u128], born: u64, frames: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(frames.len().saturating_add(64));
-        bytes.push(FORMAT);
-        bytes.extend_from_slice(&u16::try_from(seen.len()).unwrap_or(u16::MAX).to_be_bytes());
-        for value in seen {
-            bytes.extend_from_slice(&value.to_be_bytes());
-        }
-        bytes.extend_from_slice(&born.to_be_bytes());
-        bytes.extend_from_slice(frames);
-        bytes
-    }
-
-    fn read(bytes: &[u8]) -> Option<Stored> {
-        let (format, rest) = bytes.split_first()?;
-        let (count, rest) = rest.split_first_chunk::<2>()?;
-        let length = usize::from(u16::from_be_bytes(*count)).saturating_mul(16);
-        let (values, rest) = rest.split_at_checked(length)?;
-        let (values, _) = values.as_chunks::<16>();
-        let (born, frames) = rest.split_first_chunk::<8>()?;
-        (*format == FORMAT).then(|| Stored {
-            seen: values
-                .iter()
-                .map(|value| u128::from_be_bytes(*value))
-                .collect(),
-            born: u64::from_be_bytes(*born),
-            frames: frames.into(),
-        })
-    }
+fn read_stored(bytes: &[u8]) -> Option<Stored> {
+    let (format, rest) = bytes.split_first()?;
+    let (count, rest) = rest.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*count)).saturating_mul(16);
+    let (values, rest) = rest.split_at_checked(length)?;
+    let (values, _) = values.as_chunks::<16>();
+    let (born, rest) = rest.split_first_chunk::<8>()?;
+    let (cost, frames) = rest.split_first_chunk::<4>()?;
+    (*format == FORMAT).then(|| Stored {
+        seen: values
+            .iter()
+            .map(|value| u128::from_be_bytes(*value))
+            .collect(),
+        born: u64::from_be_bytes(*born),
+        cost: Duration::from_millis(u64::from(u32::from_be_bytes(*cost))),
+        frames: frames.into(),
+    })
 }
 
 /// One question.
@@ -130,9 +126,12 @@ struct Question {
 enum Kind {
     /// The answer, if it is asked for, and the tags.
     Look(Option<Key>, Names),
-    Capture(Names),
+    /// The tags, and whether whoever asks is the first that wants to read the answer.
+    Capture(Option<Key>, u64, Names),
+    Release(Key, u64),
     Fill {
         key: Key,
+        who: u64,
         names: Names,
         payload: Vec<u8>,
         seen: Box<[u128]>,
@@ -256,7 +255,9 @@ impl Link {
     /// The same however it has failed before.
     async fn ask_anyway(&self, kind: Kind) -> Result<Vec<Value>, Unreachable> {
         let limit = match kind {
-            Kind::Look(..) | Kind::Capture(_) | Kind::Fill { .. } => self.timeout,
+            Kind::Look(..) | Kind::Capture(..) | Kind::Release(..) | Kind::Fill { .. } => {
+                self.timeout
+            }
             Kind::Mark(..) | Kind::Bump(..) => self.timeout.saturating_mul(PATIENCE),
         };
         let (answer, told) = oneshot::channel();
@@ -338,29 +339,8 @@ impl Link {
             Some(_) | None => return Err(Unreachable),
         };
         let entry = match found.next().filter(|_| wants) {
-            Some(Value::BulkString(bytes)) => Stored::read(&bytes),
+            Some(Value::BulkString(bytes)) => read_stored(&bytes),
             Some(_) | None => None,
-        };
-        let tags: Vec<Tag> = found.map(|value| Tag::read(&value)).collect();
-        if tags.len() != names.len() {
-            return Err(Unreachable);
-        }
-        Ok(Seen { now, tags, entry })
-    }
-
-    /// What tags are now, those made that are not there.
-    ///
-    /// # Errors
-    /// Redis did not answer in time.
-    pub async fn capture(&self, names: &Names) -> Result<Seen, Unreachable> {
-        let values = self.ask(Kind::Capture(names.clone())).await?;
-        let Some(Value::Array(found)) = values.into_iter().next() else {
-            return Err(Unreachable);
-        };
-        let mut found = found.into_iter();
-        let now = match found.next() {
-            Some(Value::Int(now)) => u64::try_from(now).map_err(|_negative| Unreachable)?,
-            Some(_) | None => return Err(Unreachable),
         };
         let tags: Vec<Tag> = found.map(|value| Tag::read(&value)).collect();
         if tags.len() != names.len() {
@@ -369,11 +349,49 @@ impl Link {
         Ok(Seen {
             now,
             tags,
-            entry: None,
+            entry,
+            lock: None,
         })
     }
 
-    /// Keeps an answer, if its tags are what they were. Returns whether they were.
+    /// What tags are now, those made that are not there; and whether the caller is to read an answer that depends
+    /// on them: none where others wait for the one that does, for a while.
+    ///
+    /// # Errors
+    /// Redis did not answer in time.
+    pub async fn capture(&self, key: Option<Key>, names: &Names) -> Result<Seen, Unreachable> {
+        let who = self.writers.fetch_add(1, Ordering::Relaxed);
+        let values = self.ask(Kind::Capture(key, who, names.clone())).await?;
+        let Some(Value::Array(found)) = values.into_iter().next() else {
+            return Err(Unreachable);
+        };
+        let mut found = found.into_iter();
+        let now = match found.next() {
+            Some(Value::Int(now)) => u64::try_from(now).map_err(|_negative| Unreachable)?,
+            Some(_) | None => return Err(Unreachable),
+        };
+        let leads = matches!(found.next(), Some(Value::Int(1)));
+        let tags: Vec<Tag> = found.map(|value| Tag::read(&value)).collect();
+        if tags.len() != names.len() {
+            return Err(Unreachable);
+        }
+        Ok(Seen {
+            now,
+            tags,
+            entry: None,
+            lock: leads.then_some(who),
+        })
+    }
+
+    /// An answer is not read any more, or not kept: others need not wait.
+    pub async fn release(&self, key: Key, who: u64) {
+        // Where that is not told, they wait their time.
+        if self.ask(Kind::Release(key, who)).await.is_err() {
+            tracing::debug!("Redis was not told that an answer is not read any more");
+        }
+    }
+
+    /// Keeps an answer, if its tags are what they were. `who`: by whom it was to be read. Returns whether they were.
     ///
     /// # Errors
     /// Redis did not answer in time.
@@ -381,19 +399,19 @@ impl Link {
         &self,
         key: Key,
         names: Names,
-        seen: Box<[u128]>,
-        born: u64,
-        frames: &[u8],
+        stored: &Stored,
         keep: Duration,
+        who: Option<u64>,
     ) -> Result<bool, Unreachable> {
-        let payload = Stored::write(&seen, born, frames);
+        let payload = write_stored(stored);
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).max(1);
         let values = self
             .ask(Kind::Fill {
                 key,
+                who: who.unwrap_or(0),
                 names,
                 payload,
-                seen,
+                seen: stored.seen.clone(),
                 keep,
             })
             .await?;
@@ -410,6 +428,24 @@ impl Link {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.insert(writer, (Instant::now(), names.clone()));
         Ok(writer)
+    }
+
+    /// A write touches these too; `all` is what it touches now.
+    ///
+    /// # Errors
+    /// Redis did not answer in time; whether the tags are marked is not known.
+    pub async fn mark_more(
+        &self,
+        writer: u64,
+        names: Names,
+        all: &Names,
+    ) -> Result<(), Unreachable> {
+        self.ask(Kind::Mark(writer, names)).await?;
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = live.get_mut(&writer) {
+            known.clone_from(all);
+        }
+        Ok(())
     }
 
     /// A write is over.
@@ -611,9 +647,11 @@ impl Connected {
             let answer = match answer {
                 Ok(value) => match question.kind {
                     Kind::Look(..) => Ok(vec![time.clone(), value]),
-                    Kind::Capture(_) | Kind::Fill { .. } | Kind::Mark(..) | Kind::Bump(..) => {
-                        Ok(vec![value])
-                    }
+                    Kind::Capture(..)
+                    | Kind::Release(..)
+                    | Kind::Fill { .. }
+                    | Kind::Mark(..)
+                    | Kind::Bump(..) => Ok(vec![value]),
                 },
                 Err(error) => {
                     tracing::debug!(%error, "Redis refuses");
@@ -639,6 +677,10 @@ impl Connected {
                 command.arg(*argument);
             }
         };
+        let lock = |key: Option<&Key>| match key {
+            Some(key) => format!("{prefix}l:{}", key.text()),
+            None => format!("{prefix}l:-"),
+        };
         let with_writers = |names: &Names| -> Vec<String> {
             let tags = names.iter().map(|name| tag(name));
             let writers = names.iter().map(|name| format!("{prefix}m:{name}"));
@@ -653,31 +695,37 @@ impl Connected {
                     command.arg(tag(name));
                 }
             }
-            Kind::Capture(names) => {
-                call(
-                    pipeline,
-                    &self.scripts.capture,
-                    &with_writers(names),
-                    &[&fresh],
-                );
+            Kind::Capture(key, who, names) => {
+                let mut keys = vec![lock(key.as_ref())];
+                keys.extend(with_writers(names));
+                let (who, wait) = (who.to_string(), FOLLOW.as_millis().to_string());
+                let arguments = [fresh.as_slice(), who.as_bytes(), wait.as_bytes()];
+                call(pipeline, &self.scripts.capture, &keys, &arguments);
+            }
+            Kind::Release(key, who) => {
+                let keys = [lock(Some(key))];
+                let who = who.to_string();
+                call(pipeline, &self.scripts.release, &keys, &[who.as_bytes()]);
             }
             Kind::Fill {
                 key,
+                who,
                 names,
                 payload,
                 seen,
                 keep,
             } => {
-                let mut keys = vec![format!("{prefix}c:{}", key.text())];
+                let mut keys = vec![format!("{prefix}c:{}", key.text()), lock(Some(key))];
+                let who = who.to_string();
                 keys.extend(names.iter().map(|name| tag(name)));
                 let keep = keep.to_string();
                 let values: Vec<[u8; 16]> = seen.iter().map(|value| value.to_be_bytes()).collect();
-                let mut arguments: Vec<&[u8]> = vec![payload, keep.as_bytes()];
+                let mut arguments: Vec<&[u8]> = vec![payload, keep.as_bytes(), who.as_bytes()];
                 arguments.extend(values.iter().map(<[u8; 16]>::as_slice));
                 call(pipeline, &self.scripts.fill, &keys, &arguments);
             }
             Kind::Mark(writer, names) => {
-                let (writer, lease) = (writer.to_string(), LEASE_MS.to_string());
+                let (writer, lease) = (writer.to_string(), LEASE.as_millis().to_string());
                 let arguments = [writer.as_bytes(), lease.as_bytes(), &fresh];
                 call(
                     pipeline,

@@ -41,19 +41,22 @@ end
 return now
 ";
 
-/// KEYS as for MARK. ARGV: a new value for tags that are not there, or whose writers' time is up.
+/// KEYS: who reads the answer, then as for MARK. ARGV: a new value for tags that are not there, or whose writers'
+/// time is up; who wants to read the answer, and the ms that others wait for it at most. Whoever is the first
+/// is told 1.
 const CAPTURE: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local n = #KEYS / 2
-local out = {now}
+local n = (#KEYS - 1) / 2
+local out = {now, 0}
+local written = false
 for i = 1, n do
-  local value = redis.call('GET', KEYS[i])
+  local value = redis.call('GET', KEYS[i + 1])
   if not value then
     value = ARGV[1]
-    redis.call('SET', KEYS[i], value)
+    redis.call('SET', KEYS[i + 1], value)
   elseif #value == 17 then
-    local writers = KEYS[n + i]
+    local writers = KEYS[n + i + 1]
     local all = redis.call('HGETALL', writers)
     local live = false
     for j = 1, #all, 2 do
@@ -61,21 +64,31 @@ for i = 1, n do
     end
     if not live then
       value = ARGV[1]
-      redis.call('SET', KEYS[i], value)
+      redis.call('SET', KEYS[i + 1], value)
     end
   end
-  out[i + 1] = value
+  written = written or #value == 17
+  out[i + 2] = value
 end
+if not written and redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[3]) then out[2] = 1 end
 return out
 ";
 
-/// KEYS: the answer, then the tags. ARGV: the answer, the ms that it is kept, the values of the tags.
+/// KEYS: the answer, who reads it, then the tags. ARGV: the answer, the ms that it is kept, who has read it, the
+/// values of the tags.
 const FILL: &str = r"
-for i = 2, #KEYS do
+if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('DEL', KEYS[2]) end
+for i = 3, #KEYS do
   if redis.call('GET', KEYS[i]) ~= ARGV[i + 1] then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
+";
+
+/// KEYS: who reads an answer. ARGV: who does not any more.
+const RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
 ";
 
 /// The scripts as a server knows them: by the names that it gave.
@@ -85,6 +98,7 @@ pub(super) struct Scripts {
     pub(super) bump: String,
     pub(super) capture: String,
     pub(super) fill: String,
+    pub(super) release: String,
 }
 
 impl Scripts {
@@ -98,8 +112,8 @@ impl Scripts {
     pub(super) async fn load(
         connection: &mut MultiplexedConnection,
     ) -> Result<Scripts, RedisError> {
-        let mut names = Vec::with_capacity(4);
-        for script in [MARK, BUMP, CAPTURE, FILL] {
+        let mut names = Vec::with_capacity(5);
+        for script in [MARK, BUMP, CAPTURE, FILL, RELEASE] {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(script);
             names.push(load.query_async::<String>(connection).await?);
@@ -111,6 +125,7 @@ impl Scripts {
             bump: next(),
             capture: next(),
             fill: next(),
+            release: next(),
         })
     }
 }

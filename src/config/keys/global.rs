@@ -216,6 +216,16 @@ static CACHE: Section = Section {
         )
         .restart(),
         Key::new(
+            "audit",
+            Kind::Count {
+                min: 0,
+                max: 1_000_000_000,
+            },
+            "1000",
+            "One of so many answers is read again on the primary, and compared; 0 for none.",
+        )
+        .restart(),
+        Key::new(
             "invalidate_on",
             Kind::List(&INVALIDATE),
             "[]",

@@ -218,6 +218,7 @@ impl Loader<'_> {
             memory: cache.size("memory"),
             max_entry: cache.size("max_entry"),
             redis_timeout: cache.duration("redis_timeout"),
+            audit: cache.count("audit"),
             invalidate_on,
         }
     }

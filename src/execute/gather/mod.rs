@@ -210,8 +210,16 @@ impl<T: Twin> Gathered<T> {
             return Err(Trouble::Fault(gone()));
         };
         client.share_cancels(targets([&*twin]));
-        let returning = format!(" RETURNING {}", target.columns.join(", "));
-        self.order.push_returning(client, wide, twin, &returning)?;
+        if target.is_new {
+            // It is made here as well, and goes with the transaction.
+            self.order.push(client, wide, twin, false, 0)?;
+            twin.hear(client, |_, _| Ok(true)).await?;
+            twin.push_text(format!("SELECT * FROM {}", target.table).as_bytes())?;
+        } else {
+            let returning = format!("RETURNING {}", target.columns.join(", "));
+            let order = &self.order;
+            twin.push_with(client, wide, order.text(wide), &returning)?;
+        }
         let mut row: Vec<u8> = Vec::new();
         let heard = twin.hear(client, |_, heard| {
             if !matches!(heard.tag, b'D' | 0) {

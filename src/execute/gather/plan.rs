@@ -13,9 +13,8 @@ use crate::sql::cursor::Cursor;
 use crate::sql::scan::{Kind, Lexing, scan};
 use crate::wire::backend;
 use crate::wire::frame;
-use crate::wire::frontend;
 
-use crate::execute::member::Member;
+use crate::execute::member::{self, Member};
 use crate::execute::{Conversation, Source, Trouble, Wide};
 
 use super::block::Block;
@@ -201,58 +200,12 @@ impl Order {
         }
     }
 
-    /// Queues an INSERT with more behind it, for its rows as texts.
-    pub(super) fn push_returning<C: Conversation>(
-        &self,
-        client: &C,
-        wide: &Wide,
-        twin: &mut Member,
-        returning: &str,
-    ) -> Result<(), Trouble> {
-        let text = self.text(wide);
-        // What a comment to the end of the line would swallow stands on the next.
-        let text = [without_end(text, wide.lexing), b"\n", returning.as_bytes()].concat();
-        match &wide.source {
-            Source::Text(_) => twin.push_text(&text),
-            Source::Bind {
-                prepared,
-                after_names,
-                ..
-            } => {
-                let parse = [text.as_slice(), b"\0", prepared.types_declared()].concat();
-                let bind = as_texts(after_names)?;
-                let detour = client.detour(prepared);
-                twin.push_own_rows(prepared, &parse, &bind, &detour, false, 0)
-            }
-        }
-    }
-
-    fn text<'a>(&'a self, wide: &'a Wide) -> &'a [u8] {
+    pub(super) fn text<'a>(&'a self, wide: &'a Wide) -> &'a [u8] {
         match self {
             Order::Verbatim => wide.source.sql(),
             Order::Rewritten(text) | Order::Combined { text, .. } => text,
         }
     }
-}
-
-/// A statement without a semicolon at its end.
-fn without_end(text: &[u8], lexing: Lexing) -> &[u8] {
-    let tokens = scan(text, lexing).unwrap_or_default();
-    match tokens.last() {
-        Some(token) if token.kind == Kind::Semicolon => text.get(..token.start).unwrap_or(text),
-        Some(_) | None => text,
-    }
-}
-
-/// What follows the names in a Bind, asking for all columns as texts.
-fn as_texts(after_names: &[u8]) -> Result<Vec<u8>, Trouble> {
-    let body = [b"\0\0", after_names].concat();
-    let bind = frontend::bind(&body).map_err(Fault::from)?;
-    let values_end = after_names
-        .len()
-        .saturating_sub(bind.result_format_codes().len().saturating_add(2));
-    let values = after_names.get(..values_end).unwrap_or_default();
-    Ok([values, b"\0\0"].concat())
 }
 
 /// Runs a query of our own; the fields of its last row.
@@ -340,7 +293,7 @@ async fn explain<C: Conversation>(
             after_names,
             ..
         } => {
-            let bind = as_texts(after_names)?;
+            let bind = member::as_texts(after_names)?;
             let types = prepared.types_declared();
             let parse = [text.as_slice(), b"\0", types].concat();
             let detour = client.detour(prepared);

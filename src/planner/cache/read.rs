@@ -2,10 +2,11 @@
 //!
 //! Whatever is not known to answer alike, for the same user, settings and rows, is not kept.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Reading, Reason, Touched, Verdict, write};
+use super::{Reading, Reason, Touched, Verdict, columns, write};
 use crate::config::{Mode, Policy};
 use crate::placement::code::Volatility;
 use crate::planner::calls;
@@ -14,7 +15,6 @@ use crate::planner::functions;
 use crate::planner::survey::{Rows, Survey};
 use crate::planner::unlike;
 use crate::sql::cursor::{Cursor, Name, word_name};
-use crate::sql::scan::Kind;
 use crate::sql::statement::{Block, Features};
 
 /// What is to be done with a read; `None` where no table of it is cached.
@@ -45,6 +45,7 @@ fn judge(
     let context = survey.context;
     let (mut fresh, mut limit) = (Duration::MAX, Duration::MAX);
     let mut tables = Vec::new();
+    let words = columns::named(cursor);
     for reference in &survey.references {
         let shown = || Arc::from(reference.name.to_string());
         if reference.place == Rows::System {
@@ -67,17 +68,25 @@ fn judge(
         if !table.plain || table.view.is_some() || table.reads.is_some() || reference.viewed {
             return Err(Reason::Relation(shown()));
         }
-        strong_columns(policy, cursor)?;
+        strong_columns(policy, words.as_ref())?;
         let (distribution, keys) = match reference.place {
             Rows::Sharded { distribution, .. } => (distribution, survey.keys_of(reference)),
             Rows::Reference | Rows::Single | Rows::System => (0, None),
         };
+        let is_alone = columns::stands_alone(context, &reference.name, table);
+        let mut indexed = columns::indexed(policy, table).into_iter();
+        let confined = indexed.find_map(|(indexed, _)| {
+            let values = columns::confined(block, &reference.name, &indexed)?;
+            Some((indexed, values))
+        });
         let touched = Touched {
             table: rule,
             distribution,
             keys: keys
                 .filter(|_| write::is_exact(context, distribution))
                 .map(Vec::into_boxed_slice),
+            confined: confined.filter(|_| is_alone && reference.top),
+            columns: columns::read(table, words.as_ref()).filter(|_| is_alone),
         };
         if !tables.contains(&touched) {
             tables.push(touched);
@@ -113,7 +122,58 @@ fn judge(
         tables: tables.into(),
         fresh,
         limit,
+        is_settled: is_settled(survey, cursor),
     })
+}
+
+/// Whether the same rows, in whichever order a table has them, give the same answer but for its order. One that
+/// takes the first of some does where these are in the order of a primary key, or what follows from it.
+fn is_settled(survey: &Survey<'_>, cursor: &Cursor<'_>) -> bool {
+    /// What works on rows in the order they come in.
+    const ORDERED: [&str; 13] = [
+        "array_agg",
+        "string_agg",
+        "json_agg",
+        "jsonb_agg",
+        "json_object_agg",
+        "jsonb_object_agg",
+        "json_arrayagg",
+        "json_objectagg",
+        "xmlagg",
+        "over",
+        "distinct",
+        "avg",
+        "sum",
+    ];
+    let (text, tokens) = (cursor.text(), cursor.tokens());
+    let words = tokens.iter().map(|token| word_name(*token, text));
+    let words: Vec<String> = words.map(Option::unwrap_or_default).collect();
+    let has = |word: &str| words.iter().any(|known| known == word);
+    if ORDERED.into_iter().any(has) {
+        return false;
+    }
+    if !["limit", "offset", "fetch"].into_iter().any(has) {
+        return true;
+    }
+    let [reference] = survey.references.as_slice() else {
+        return false;
+    };
+    let Some(table) = survey.context.table(&reference.name) else {
+        return false;
+    };
+    let mut primary = table
+        .columns
+        .iter()
+        .filter(|column| column.primary)
+        .peekable();
+    let orders: Vec<usize> = (0..words.len())
+        .filter(|at| words.get(*at).is_some_and(|word| word == "order"))
+        .collect();
+    let [order] = orders.as_slice() else {
+        return false;
+    };
+    let by = words.get(*order..).unwrap_or_default();
+    !has("group") && primary.peek().is_some() && primary.all(|column| by.contains(&column.name))
 }
 
 /// What the configuration says of a table, with the name that it lists it, or the nearest table that its
@@ -162,101 +222,14 @@ fn functions_called(survey: &Survey<'_>, cursor: &Cursor<'_>) -> Result<(), Reas
 }
 
 /// A statement that may read a strong column of a table: one that names a column so, or all of them.
-fn strong_columns(policy: &Policy, cursor: &Cursor<'_>) -> Result<(), Reason> {
-    let Some(first) = policy.strong_columns.first() else {
-        return Ok(());
+fn strong_columns(policy: &Policy, words: Option<&BTreeSet<String>>) -> Result<(), Reason> {
+    let mut strong = policy.strong_columns.iter();
+    let found = match words {
+        Some(words) => strong.find(|column| words.contains(*column)),
+        None => strong.next(),
     };
-    let (text, tokens) = (cursor.text(), cursor.tokens());
-    let refused = |column: &str| Err(Reason::StrongColumn(column.into()));
-    let mut bare: Vec<String> = Vec::new();
-    for (at, token) in tokens.iter().enumerate() {
-        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
-        let behind = tokens.get(at.saturating_add(1));
-        let is_word = |token: Option<&crate::sql::scan::Token>, words: &[&str]| {
-            let word = token.and_then(|token| word_name(*token, text));
-            word.is_some_and(|word| words.contains(&word.as_str()))
-        };
-        if token.of(text) == b"*" {
-            let counts = before.is_some_and(|before| before.kind == Kind::OpenParen)
-                && behind.is_some_and(|behind| behind.kind == Kind::CloseParen)
-                && is_word(at.checked_sub(2).and_then(|at| tokens.get(at)), &["count"]);
-            let multiplies = behind.is_some_and(|behind| {
-                matches!(
-                    behind.kind,
-                    Kind::Integer | Kind::Decimal | Kind::Parameter | Kind::OpenParen
-                ) || word_name(*behind, text).is_some() && !is_word(Some(behind), &CLAUSES)
-            });
-            if !counts && !multiplies {
-                return refused(first);
-            }
-            continue;
-        }
-        let Some(word) = word_name(*token, text) else {
-            continue;
-        };
-        if let Some(column) = policy.strong_columns.iter().find(|known| **known == word) {
-            return refused(column);
-        }
-        if matches!(word.as_str(), "natural" | "table") {
-            return refused(first);
-        }
-        let leads = behind.is_some_and(|behind| behind.kind == Kind::Dot);
-        if !leads && !CLAUSES.contains(&word.as_str()) {
-            bare.push(word);
-        }
+    match found {
+        Some(column) => Err(Reason::StrongColumn(column.as_str().into())),
+        None => Ok(()),
     }
-    // A whole row: the name of a source stands elsewhere than where it is made.
-    let sources = sources(cursor);
-    let count = |words: &[String], word: &String| words.iter().filter(|one| *one == word).count();
-    if sources
-        .iter()
-        .any(|source| count(&bare, source) > count(&sources, source))
-    {
-        return refused(first);
-    }
-    Ok(())
-}
-
-/// Words behind which, or before which, a name is none of a column.
-const CLAUSES: [&str; 24] = [
-    "from",
-    "where",
-    "group",
-    "order",
-    "limit",
-    "offset",
-    "union",
-    "intersect",
-    "except",
-    "having",
-    "window",
-    "fetch",
-    "for",
-    "into",
-    "on",
-    "using",
-    "join",
-    "left",
-    "right",
-    "inner",
-    "full",
-    "cross",
-    "as",
-    "and",
-];
-
-/// Every word that may name a source: any that stands behind FROM, JOIN or a comma, or behind such a one.
-fn sources(cursor: &Cursor<'_>) -> Vec<String> {
-    let (text, tokens) = (cursor.text(), cursor.tokens());
-    let mut found: Vec<String> = Vec::new();
-    let mut inside = false;
-    for token in tokens {
-        match word_name(*token, text) {
-            Some(word) if matches!(word.as_str(), "from" | "join") => inside = true,
-            Some(word) if CLAUSES.contains(&word.as_str()) && word != "as" => inside = false,
-            Some(word) if inside && word != "as" => found.push(word),
-            Some(_) | None => (),
-        }
-    }
-    found
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Tag, Touched, Verdict, Writing};
+use super::{Indexed, Tag, Valued, Verdict, Writing, Written, columns, tags};
 use crate::config::Mode;
 use crate::placement::catalog::Catalog;
 use crate::placement::code::Code;
@@ -51,8 +51,7 @@ pub(in crate::planner) fn of_data(
         if reference.place == Rows::System {
             continue;
         }
-        let keys = known_keys(survey, block, reference);
-        changed.table(&reference.name, keys);
+        changed.table(&reference.name, known(survey, block, reference));
     }
     changed.verdict()
 }
@@ -60,7 +59,7 @@ pub(in crate::planner) fn of_data(
 /// What COPY FROM may change.
 pub(in crate::planner) fn of_copy(context: Context<'_>, table: &Name) -> Option<Verdict> {
     let mut changed = Changed::new(context);
-    changed.table(table, None);
+    changed.table(table, Known::default());
     changed.verdict()
 }
 
@@ -162,6 +161,40 @@ fn known_keys(
     survey.keys_of(reference)
 }
 
+/// What is known of the rows that a reference writes.
+fn known(survey: &Survey<'_>, block: &Block, reference: &Reference) -> Known {
+    let context = survey.context;
+    let keys = known_keys(survey, block, reference);
+    let table = context.table(&reference.name);
+    let table = table.filter(|table| {
+        !reference.viewed && columns::stands_alone(context, &reference.name, table)
+    });
+    let Some(table) = table else {
+        return Known {
+            keys,
+            ..Known::default()
+        };
+    };
+    let changed = columns::changed(block, &reference.name, table);
+    let policy = context
+        .find(&reference.name)
+        .and_then(|(schema, _)| context.rule(Some(schema), &reference.name.name, Some(table)))
+        .and_then(|rule| rule.cache.as_deref());
+    let indexed = policy.map(|policy| {
+        let indexed = columns::indexed(policy, table).into_iter();
+        let valued = indexed.map(|(indexed, modifier)| {
+            let valued = columns::written(block, &reference.name, table, (&indexed, modifier));
+            (indexed, valued)
+        });
+        valued.collect()
+    });
+    Known {
+        keys,
+        columns: changed,
+        indexed,
+    }
+}
+
 /// Whether the outermost statement, if it is what writes, leaves each row the key that it has.
 fn keeps_keys(context: Context<'_>, block: &Block, reference: &Reference) -> bool {
     use crate::placement::topology::Kind;
@@ -235,6 +268,30 @@ pub fn of_change(
         }
         None => tags.push(Tag::Unknown(Arc::clone(&listed))),
     }
+    tags.push(Tag::Rows(Arc::clone(&listed)));
+    let indexed = rule.cache.as_deref().zip(table).map(|(policy, table)| {
+        let indexed = columns::indexed(policy, table).into_iter();
+        indexed.map(|(indexed, _)| indexed).collect::<Vec<_>>()
+    });
+    let told = |rows: &[BTreeMap<String, String>]| {
+        let mut found = Vec::new();
+        for indexed in indexed.as_deref()? {
+            // What is told of before, too.
+            if !keeps.iter().any(|column| **column == *indexed.column) {
+                return None;
+            }
+            for row in rows {
+                let value = row.get(&*indexed.column)?.as_str();
+                let (table, column) = (Arc::clone(&listed), Arc::clone(&indexed.column));
+                found.push(Tag::Value(table, column, value.into()));
+            }
+        }
+        Some(found)
+    };
+    match rows.and_then(told) {
+        Some(found) => found.into_iter().for_each(|tag| tags::push(&mut tags, tag)),
+        None => tags.push(Tag::Values(Arc::clone(&listed))),
+    }
     let own = (schema, name);
     let above = table
         .map(|table| catalog.ancestors(table))
@@ -247,8 +304,7 @@ pub fn of_change(
         if let Some(other) = topology.table(Some(schema), name)
             && self::listed(other) != listed
         {
-            tags.push(Tag::Any(self::listed(other)));
-            tags.push(Tag::Unknown(self::listed(other)));
+            tags.extend(tags::of_table(&self::listed(other)));
         }
     }
     (tags, Some(listed))
@@ -259,11 +315,28 @@ fn is_any_strict(context: Context<'_>) -> bool {
     rules.any(|rule| rule.cache.as_ref().is_some_and(|policy| policy.strict))
 }
 
+/// What is known of written rows; by default nothing.
+#[derive(Default)]
+struct Known {
+    /// All their keys, before and after.
+    keys: Option<Vec<KeyOperands>>,
+    /// The columns that are changed of them, where none come or go.
+    columns: Option<Box<[Arc<str>]>>,
+    /// Of the indexed columns of the table.
+    indexed: Option<Box<[(Indexed, Valued)]>>,
+}
+
+impl Known {
+    fn is_nothing(&self) -> bool {
+        self.keys.is_none() && self.columns.is_none() && self.indexed.is_none()
+    }
+}
+
 /// What a statement may change.
 struct Changed<'a> {
     context: Context<'a>,
     /// `None`: anything.
-    tables: Option<Vec<Touched>>,
+    tables: Option<Vec<Written>>,
     strict: bool,
     /// Tables that were looked at whole, by (schema, name).
     seen: BTreeSet<(String, String)>,
@@ -290,28 +363,28 @@ impl<'a> Changed<'a> {
         }
         for ((schema, table), written) in &code.tables {
             if *written {
-                self.table(&Name::within(schema, table), None);
+                self.table(&Name::within(schema, table), Known::default());
             }
         }
     }
 
-    /// A table is written: rows of these keys, or any.
-    fn table(&mut self, name: &Name, keys: Option<Vec<KeyOperands>>) {
+    /// A table is written: rows of which this is known.
+    fn table(&mut self, name: &Name, known: Known) {
         let context = self.context;
         let Some((schema, table)) = context.find(name) else {
             if let Some(rule) = context.rule(name.schema.as_deref(), &name.name, None) {
-                self.rule(rule, None);
+                self.rule(rule, Known::default(), None);
             }
             return;
         };
         if table.view.is_some() {
             return self.anything();
         }
-        if keys.is_none() && !self.seen.insert((schema.to_owned(), name.name.clone())) {
+        if known.is_nothing() && !self.seen.insert((schema.to_owned(), name.name.clone())) {
             return;
         }
         if let Some(rule) = context.rule(Some(schema), &name.name, Some(table)) {
-            self.rule(rule, keys);
+            self.rule(rule, known, Some(Name::within(schema, &name.name)));
         }
         let own = (schema, name.name.as_str());
         let above = context.catalog.ancestors(table);
@@ -332,7 +405,7 @@ impl<'a> Changed<'a> {
             self.code(code);
         }
         for (schema, name) in &table.cascades {
-            self.table(&Name::within(schema, name), None);
+            self.table(&Name::within(schema, name), Known::default());
         }
     }
 
@@ -344,11 +417,11 @@ impl<'a> Changed<'a> {
             tables.any(|touched| touched.table == table)
         });
         if !is_known {
-            self.rule(rule, None);
+            self.rule(rule, Known::default(), None);
         }
     }
 
-    fn rule(&mut self, rule: &TableRule, keys: Option<Vec<KeyOperands>>) {
+    fn rule(&mut self, rule: &TableRule, known: Known, name: Option<Name>) {
         use crate::placement::topology::Kind;
         let Some(policy) = rule.cache.as_ref() else {
             return;
@@ -356,19 +429,40 @@ impl<'a> Changed<'a> {
         if policy.mode == Mode::Strong {
             return;
         }
+        let is_strong =
+            |column: &Arc<str>| policy.strong_columns.iter().any(|one| **one == **column);
+        if known
+            .columns
+            .as_ref()
+            .is_some_and(|columns| columns.iter().all(is_strong))
+        {
+            // No answer that is kept looks at them.
+            return;
+        }
         self.strict |= policy.strict;
-        let touched = Touched {
+        let (distribution, key) = match &rule.kind {
+            Kind::Sharded {
+                distribution, key, ..
+            } => (*distribution, key.as_slice()),
+            Kind::Reference | Kind::Single => (0, [].as_slice()),
+        };
+        // A write that must be told of is told of before it runs.
+        let place = name.filter(|_| !key.is_empty() && !policy.strict);
+        let written = Written {
             table: listed(rule),
-            distribution: match rule.kind {
-                Kind::Sharded { distribution, .. } => distribution,
-                Kind::Reference | Kind::Single => 0,
-            },
-            keys: keys.map(Vec::into_boxed_slice),
+            distribution,
+            keys: known.keys.map(Vec::into_boxed_slice),
+            columns: known.columns,
+            // Without indexed columns nothing depends on their values.
+            indexed: known
+                .indexed
+                .or_else(|| policy.index.is_empty().then(Box::default)),
+            place: place.map(|name| Arc::new((name, key.into()))),
         };
         if let Some(tables) = &mut self.tables
-            && !tables.contains(&touched)
+            && !tables.contains(&written)
         {
-            tables.push(touched);
+            tables.push(written);
         }
     }
 

@@ -1,14 +1,17 @@
 //! DDL and maintenance: on every shard, but for what belongs to one server.
 
+use std::sync::Arc;
+
 use crate::planner::calls;
 use crate::planner::context::Relation;
 use crate::planner::draft::Draft;
 use crate::planner::effects;
-use crate::planner::plan::{Access, Effect};
+use crate::planner::insert::made;
+use crate::planner::plan::{Access, Effect, Gather};
 use crate::planner::refuse;
 use crate::planner::script::{Text, plan_one};
 use crate::planner::utility::{alter, attached, constraints};
-use crate::sql::cursor::Cursor;
+use crate::sql::cursor::{Cursor, Name};
 use crate::sql::scan::Kind;
 
 const EVERYWHERE: Access = Access::Broadcast { transaction: true };
@@ -210,9 +213,10 @@ fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
         return Draft::refused("CREATE TABLE", fault);
     }
     let mut ahead = cursor;
-    ahead.take_words(&["if", "not", "exists"]);
-    if let Some(name) = ahead.qualified()
-        && let Some(fault) = attached::called(text, &name)
+    let may_exist = ahead.take_words(&["if", "not", "exists"]);
+    let named = ahead.qualified();
+    if let Some(name) = &named
+        && let Some(fault) = attached::called(text, name)
     {
         return Draft::refused("CREATE TABLE", fault);
     }
@@ -222,11 +226,53 @@ fn create_table(text: &Text<'_>, mut cursor: Cursor<'_>) -> Draft {
             continue;
         }
         if cursor.take("as") {
-            return query(text, cursor, "CREATE TABLE AS");
+            let name = named.filter(|_| !may_exist);
+            return from_query(text, cursor, name, "CREATE TABLE AS");
         }
         cursor.advance();
     }
     ddl("CREATE TABLE", EVERYWHERE)
+}
+
+/// A table made by a query, also from rows of several shards: it is a table of the home shard.
+fn from_query(
+    text: &Text<'_>,
+    cursor: Cursor<'_>,
+    name: Option<Name>,
+    verb: &'static str,
+) -> Draft {
+    let draft = query(text, cursor, verb);
+    let Access::Refuse(otherwise) = &draft.access else {
+        return draft;
+    };
+    let (tokens, has_data) = without_data(cursor);
+    let inner = plan_one(&text.from(cursor).until(tokens));
+    let gather = match &inner.access {
+        Access::Keyed(keyed) => keyed.gather.as_ref(),
+        Access::Gather(gather) => Some(gather),
+        Access::Session
+        | Access::Anywhere
+        | Access::Bound
+        | Access::Home
+        | Access::AnyShard
+        | Access::Generate(_)
+        | Access::Broadcast { .. }
+        | Access::CopySplit(_)
+        | Access::Shard(_)
+        | Access::Refuse(_) => None,
+    };
+    let is_plain =
+        has_data && inner.effect == Effect::None && !inner.writes && !text.context.tenant;
+    match (gather.filter(|_| is_plain), name) {
+        (Some(gather), Some(name)) if matches!(text.context.relation(&name), Relation::Single) => {
+            let gather = Gather {
+                otherwise: Arc::clone(otherwise),
+                ..made(&name, gather)
+            };
+            ddl(verb, Access::Gather(Arc::new(gather)))
+        }
+        _ => draft,
+    }
 }
 
 /// A temporary table or view lives on the home shard, on the connection the client keeps.
@@ -275,21 +321,31 @@ fn made_from_query(text: &Text<'_>, mut cursor: Cursor<'_>, verb: &'static str) 
     ddl(verb, EVERYWHERE)
 }
 
-/// A table made by a query: everywhere, if the query reads single tables only. Those are empty but
-/// at home, so that the new one is too.
-fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
-    let mut tokens = cursor.tokens();
-    let ends_with = |tokens: &[crate::sql::scan::Token], words: &[&str]| {
+/// The tokens of a query without WITH [NO] DATA behind it, and whether it is to have data.
+fn without_data(cursor: Cursor<'_>) -> (&[crate::sql::scan::Token], bool) {
+    let tokens = cursor.tokens();
+    let ends_with = |words: &[&str]| {
         tokens.len() > words.len()
             && tokens
                 .get(tokens.len() - words.len()..)
                 .is_some_and(|tail| Cursor::new(cursor.text(), tail).at_words(words))
     };
-    for words in [["with", "data"].as_slice(), &["with", "no", "data"]] {
-        if ends_with(tokens, words) {
-            tokens = tokens.get(..tokens.len() - words.len()).unwrap_or_default();
+    for (words, has_data) in [
+        (["with", "data"].as_slice(), true),
+        (&["with", "no", "data"], false),
+    ] {
+        if ends_with(words) {
+            let rest = tokens.get(..tokens.len() - words.len());
+            return (rest.unwrap_or_default(), has_data);
         }
     }
+    (tokens, true)
+}
+
+/// A table made by a query: everywhere, if the query reads single tables only. Those are empty but
+/// at home, so that the new one is too.
+fn query(text: &Text<'_>, cursor: Cursor<'_>, verb: &'static str) -> Draft {
+    let (tokens, _) = without_data(cursor);
     let inner = plan_one(&text.from(cursor).until(tokens));
     let effect = effects::of_making(&inner.effect);
     match inner.access {

@@ -5,6 +5,7 @@
 //! block before its COMMIT; what acknowledges it to the client is held until it is over. *Invariant:* nothing
 //! that is held waits for more of the client.
 
+mod looked;
 mod read;
 mod write;
 
@@ -13,13 +14,14 @@ use std::sync::Arc;
 
 use crate::cache::answer::Recorder;
 use crate::cache::key::Key;
-use crate::cache::{Cache, Capture, Found, Mark};
+use crate::cache::{Audit, Cache, Capture, Found, Mark};
 use crate::error::{Fault, SqlState};
 use crate::execute::Interrupted;
 use crate::placement::topology::Topology;
-use crate::planner::cache::Tag;
+use crate::planner::cache::{Look, Tag};
 use crate::server::pool::Lease;
 use crate::server::settings::Settings;
+use crate::transaction::failpoint;
 use crate::wire::pipeline::Request;
 
 use super::Session;
@@ -36,6 +38,8 @@ pub(crate) struct Caching {
     waited: u8,
     /// What the open block has written.
     touched: Vec<Tag>,
+    /// Rows that the open transaction has written, to be looked at before it is committed.
+    looks: Vec<Look>,
     /// Whether a table of that is strict.
     strict: bool,
     /// What Redis has said of the message at hand.
@@ -48,20 +52,44 @@ pub(crate) struct Caching {
 
 /// A write under way.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; no two of them make a state"
+)]
 struct Marked {
     mark: Mark,
     /// The message that it was made for is done with.
     is_sent: bool,
     /// It is the end of a block.
     is_commit: bool,
+    /// That has been bound, and not executed.
+    is_bound: bool,
     /// Redis knows of all of it, or has not answered.
     is_told: bool,
 }
 
-/// An answer that is kept as it is sent.
+/// What an answer is recorded for.
+#[derive(Debug)]
+enum Purpose {
+    /// To be kept for others.
+    Keep(Capture),
+    /// To be compared with what is kept.
+    Compare(Audit),
+}
+
+impl Purpose {
+    fn key(&self) -> Key {
+        match self {
+            Purpose::Keep(capture) => capture.key(),
+            Purpose::Compare(audit) => audit.wanted.key,
+        }
+    }
+}
+
+/// An answer that is recorded as it is sent.
 #[derive(Debug)]
 struct Recording {
-    capture: Capture,
+    purpose: Purpose,
     recorder: Recorder,
     /// What is to be sent has been taken up to here.
     at: usize,
@@ -100,7 +128,27 @@ impl Session {
 
     /// Whether answers wait until a write is over; nothing more is taken of the client meanwhile.
     pub(crate) fn holds_answers(&self) -> bool {
-        self.caching.gate.is_some() && !self.copy_in
+        // What ends a group is taken first: the server may not answer before that.
+        let connection = self.lease.as_ref().and_then(Lease::peek);
+        let is_unsynced = connection.is_some_and(|connection| connection.unsynced);
+        self.caching.gate.is_some() && !self.copy_in && !is_unsynced
+    }
+
+    /// The end of a block that was bound is executed.
+    pub(crate) fn execute_commit(&mut self) {
+        if let Some(marked) = &mut self.caching.mark {
+            marked.is_bound = false;
+        }
+    }
+
+    /// A group ends: what it has bound and not executed ends no block.
+    pub(crate) fn unbind_commit(&mut self) {
+        if let Some(marked) = &mut self.caching.mark
+            && marked.is_bound
+        {
+            marked.is_bound = false;
+            marked.is_commit = false;
+        }
     }
 
     /// What is sent from here on acknowledges a write: it waits until that is over. Within a transaction nothing
@@ -185,6 +233,9 @@ impl Session {
         let Some(marked) = &mut self.caching.mark else {
             return;
         };
+        if marked.is_bound {
+            return;
+        }
         marked.is_sent = true;
         if marked.is_commit {
             self.hold_answer();
@@ -210,6 +261,7 @@ impl Session {
             return true;
         }
         if let Some(marked) = self.caching.mark.take() {
+            self.forget_touched(marked.is_commit);
             marked.mark.end();
         }
         self.caching.gate = None;
@@ -222,11 +274,20 @@ impl Session {
     /// Not safe: the session ends with it.
     pub(crate) async fn end_write_in_redis(&mut self) -> Result<(), Interrupted> {
         let all = self.tag_of_all();
+        failpoint::pass("written");
         if let Some(marked) = self.caching.mark.take() {
+            self.forget_touched(marked.is_commit);
             marked.mark.end_everywhere(&all).await;
         }
         self.caching.gate = None;
         Ok(())
+    }
+
+    /// What a block has written that has ended is marked no more.
+    fn forget_touched(&mut self, is_over: bool) {
+        if is_over {
+            self.caching.touched.clear();
+        }
     }
 
     /// Tells Redis of a write that is about to be sent.

@@ -10,7 +10,7 @@ use crate::cache::answer::{Progress, Recorder};
 use crate::cache::counts::TableCounts;
 use crate::cache::key::Key;
 use crate::cache::store::Entry;
-use crate::cache::{Found, Wanted};
+use crate::cache::{Audit, Found, Wanted};
 use crate::execute::Interrupted;
 use crate::planner::cache::{self, Reading, Tag, Verdict};
 use crate::planner::plan::{Effect, Script, Statement, Values};
@@ -19,7 +19,7 @@ use crate::server::statements::Prepared;
 use crate::sql::mask;
 use crate::wire::backend;
 
-use super::Recording;
+use super::{Purpose, Recording};
 use crate::session::direct::Group;
 use crate::session::extended::BindValues;
 use crate::session::lease::Place;
@@ -186,7 +186,7 @@ impl Session {
         values: &dyn Values,
     ) -> Result<Option<Arc<Entry>>, Stop> {
         if let Some(recording) = &self.caching.recording
-            && recording.capture.key() == key
+            && recording.purpose.key() == key
         {
             // The message is looked at again.
             return Ok(None);
@@ -219,6 +219,14 @@ impl Session {
             }
         };
         match found {
+            Found::Hit(entry) if reading.is_settled && cache.audits() => {
+                self.caching.recording = Some(Box::new(Recording {
+                    purpose: Purpose::Compare(Audit { wanted, entry }),
+                    recorder: Recorder::new(cache.max_entry),
+                    at: self.out.len(),
+                }));
+                Ok(None)
+            }
             Found::Hit(entry) => Ok(Some(entry)),
             Found::Pass => Ok(None),
             Found::Wait(under_way) => {
@@ -227,7 +235,7 @@ impl Session {
             }
             Found::Miss(capture) => {
                 self.caching.recording = Some(Box::new(Recording {
-                    capture: *capture,
+                    purpose: Purpose::Keep(*capture),
                     recorder: Recorder::new(cache.max_entry),
                     at: self.out.len(),
                 }));
@@ -298,9 +306,10 @@ impl Session {
                 recording.at = self.out.len();
                 self.caching.recording = Some(recording);
             }
-            Progress::Whole(frames) => {
-                self.cache().fill(recording.capture, frames);
-            }
+            Progress::Whole(frames) => match recording.purpose {
+                Purpose::Keep(capture) => self.cache().fill(capture, frames),
+                Purpose::Compare(audit) => self.cache().audited(audit, &frames),
+            },
             Progress::Void => (),
         }
     }

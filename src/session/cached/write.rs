@@ -1,6 +1,6 @@
 //! Writes: what they touch is marked before it can be committed.
 
-use crate::planner::cache::{self, Tag, Verdict};
+use crate::planner::cache::{self, Look, Tag, Verdict};
 use crate::planner::plan::{Effect, Literal, Parameter, Script, Statement, Values};
 use crate::server::statements::Prepared;
 use crate::sql::mask;
@@ -47,6 +47,14 @@ impl Session {
         if self.query_from_cache(text, script, literals, &values)? {
             return Ok(true);
         }
+        if self.block.is_none()
+            && self.series.is_none()
+            && let [statement] = script.statements.as_slice()
+            && self.is_to_be_looked_at(statement, &values)
+        {
+            // It runs in a block of its own.
+            return Err(Stop::Series);
+        }
         self.before_statements(&script.statements, &values)?;
         Ok(false)
     }
@@ -57,7 +65,16 @@ impl Session {
         prepared: &Prepared,
         values: &dyn Values,
     ) -> Result<(), Stop> {
-        self.before_statements(&prepared.script.statements, values)
+        self.before_statements(&prepared.script.statements, values)?;
+        let ends = |statement: &Statement| {
+            matches!(statement.effect, Effect::Commit { .. } | Effect::TwoPhase)
+        };
+        if let Some(marked) = &mut self.caching.mark
+            && prepared.script.statements.iter().any(ends)
+        {
+            marked.is_bound = true;
+        }
+        Ok(())
     }
 
     /// Before something of which nothing is known.
@@ -76,16 +93,23 @@ impl Session {
     ) -> Result<(), Stop> {
         if self.block.is_none() && self.caching.mark.is_none() {
             self.caching.touched.clear();
+            self.caching.looks.clear();
             self.caching.strict = false;
         }
-        let mut tags = Vec::new();
+        let (mut tags, mut looks) = (Vec::new(), Vec::new());
         let (mut commits, mut strict) = (false, false);
         for statement in statements {
             strict |= matches!(statement.cache.as_deref(), Some(Verdict::Write(writing)) if writing.strict);
             commits |= matches!(statement.effect, Effect::Commit { .. } | Effect::TwoPhase);
-            self.touched_by(statement, values, &mut tags);
+            self.touched_by(statement, values, (&mut tags, &mut looks));
+        }
+        let is_one = statements.len() == 1;
+        if !is_one {
+            // What is committed by the text itself is not seen before that.
+            tags.extend(looks.drain(..).map(|look| look.unseen()));
         }
         if commits {
+            self.look_before_commit()?;
             if self.caching.touched.is_empty() && self.caching.mark.is_none() && tags.is_empty() {
                 return Ok(());
             }
@@ -95,6 +119,7 @@ impl Session {
         if tags.is_empty() {
             return Ok(());
         }
+        self.look_later(looks);
         if self.is_in_said_block() {
             self.touch(tags);
             self.caching.strict |= strict;
@@ -108,8 +133,24 @@ impl Session {
         self.block.is_some() && !self.is_implied()
     }
 
-    /// The tags of one statement.
-    fn touched_by(&self, statement: &Statement, values: &dyn Values, tags: &mut Vec<Tag>) {
+    /// Whether a statement writes rows that are to be looked at before it is committed.
+    fn is_to_be_looked_at(&self, statement: &Statement, values: &dyn Values) -> bool {
+        match statement.cache.as_deref() {
+            Some(Verdict::Write(writing)) if statement.effect == Effect::None => {
+                let (_, looks) = cache::of_write(writing, &self.topology(), values);
+                !looks.is_empty()
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The tags of one statement, and the rows that are to be looked at for more.
+    fn touched_by(
+        &self,
+        statement: &Statement,
+        values: &dyn Values,
+        (tags, looks): (&mut Vec<Tag>, &mut Vec<Look>),
+    ) {
         let topology = self.topology();
         match (&statement.effect, statement.cache.as_deref()) {
             (Effect::Execute { name, .. }, _) => {
@@ -118,7 +159,10 @@ impl Session {
                     Some(target) => {
                         for statement in &target.script.statements {
                             if let Some(Verdict::Write(writing)) = statement.cache.as_deref() {
-                                tags.extend(cache::of_write(writing, &topology, &NoValues));
+                                let (touched, unseen) =
+                                    cache::of_write(writing, &topology, &NoValues);
+                                tags.extend(touched);
+                                tags.extend(unseen.iter().map(Look::unseen));
                             }
                         }
                     }
@@ -130,7 +174,9 @@ impl Session {
                     let counts = self.cache().counts.of(&self.database.name, &touched.table);
                     counts.writes.add(1);
                 }
-                tags.extend(cache::of_write(writing, &topology, values));
+                let (touched, unseen) = cache::of_write(writing, &topology, values);
+                tags.extend(touched);
+                looks.extend(unseen);
             }
             (_, _) => (),
         }
@@ -173,14 +219,12 @@ impl Session {
                 mark: self.engine.shared.cache.mark(names),
                 is_sent: false,
                 is_commit: false,
+                is_bound: false,
                 is_told: false,
             }),
         };
         marked.is_commit |= is_commit;
         marked.is_sent = false;
-        if is_commit {
-            self.caching.touched.clear();
-        }
         if is_shared && !marked.is_told {
             return Err(Stop::Mark(strict || self.caching.strict));
         }
