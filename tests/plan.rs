@@ -308,6 +308,7 @@ impl World {
                 format!("gather for {table} ({columns}) {holders}, else {otherwise}")
             }
             Route::Each(shards) => format!("each {}", names(shards)),
+            Route::Move(shards, _) => format!("move {}", names(shards)),
             Route::Broadcast { transaction: true } => "broadcast".into(),
             Route::Broadcast { transaction: false } => "broadcast one by one".into(),
             Route::InsertSplit(shares) => shares.iter().fold("rows".into(), |text, share| {

@@ -253,6 +253,7 @@ impl<'a, T: Twin> Portal<'a, T> {
             | Route::Gather(_)
             | Route::InsertGathered(..)
             | Route::Each(_)
+            | Route::Move(..)
             | Route::InsertSplit(_) => None,
         }
     }
@@ -340,7 +341,7 @@ impl<'a, T: Twin> Portal<'a, T> {
         }
         let has_rows = matches!(
             self.wide.route,
-            Route::Concat(..) | Route::InsertSplit(_) | Route::Each(_)
+            Route::Concat(..) | Route::InsertSplit(_) | Route::Each(_) | Route::Move(..)
         );
         if has_rows && max != 0 && !by_rows {
             return Err(row_limit());
@@ -370,7 +371,9 @@ impl<'a, T: Twin> Portal<'a, T> {
             return Ok(());
         }
         let first = match &self.wide.route {
-            Route::Concat(shards, ..) | Route::Each(shards) => shards.iter().next(),
+            Route::Concat(shards, ..) | Route::Each(shards) | Route::Move(shards, _) => {
+                shards.iter().next()
+            }
             Route::InsertSplit(shares) => shares.first().map(|share| share.shard),
             Route::Session
             | Route::Anywhere

@@ -15,6 +15,7 @@ mod group;
 mod insert;
 mod member;
 mod merge;
+mod moved;
 mod pushed;
 mod snapshot;
 
@@ -191,14 +192,14 @@ pub(crate) trait Conversation {
     /// Whether reads over several shards are to see each commit on several shards whole or not at all.
     fn reads_consistently(&self) -> bool;
 
-    /// Has made what such reads need on the shards.
+    /// Has made what commits in two phases, and such reads, need on the shards.
     ///
     /// # Errors
-    /// They cannot commit in two phases, without which no read is consistent; the client left or canceled.
+    /// They cannot commit so; the client left or canceled.
     ///
     /// # Cancel safety
     /// Safe.
-    async fn check_gate(&mut self) -> Result<(), Interrupted>;
+    async fn check_two_phase(&mut self) -> Result<(), Interrupted>;
 
     /// Commits what these have carried out for one statement, in two phases.
     ///
@@ -566,6 +567,7 @@ async fn carry_out<C: Conversation>(
         Route::CopySplit(split) => copy::run(client, wide, split).await,
         Route::InsertSplit(shares) => insert::run(client, wide, shares, describe).await,
         Route::Each(shards) => each::run(client, wide, shards, describe).await,
+        Route::Move(shards, moves) => moved::run(client, wide, shards, moves, describe).await,
         Route::Gather(gather) => return gathered(client, wide, gather, describe).await,
         Route::InsertGathered(gather, target) => {
             insert_gathered(client, wide, gather, target).await
@@ -586,6 +588,7 @@ async fn carry_out<C: Conversation>(
         | Route::Single(_)
         | Route::Concat(..)
         | Route::Each(_)
+        | Route::Move(..)
         | Route::Gather(_)
         | Route::Broadcast { .. } => RouteLabel::Multi,
     };

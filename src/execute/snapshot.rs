@@ -72,7 +72,7 @@ pub(super) async fn open_fresh<C: Conversation>(
     client: &mut C,
     shards: &ShardSet,
 ) -> Result<Vec<Member>, Trouble> {
-    client.check_gate().await?;
+    client.check_two_phase().await?;
     let home = client.topology().home();
     let mut wanted = shards.clone();
     wanted.insert(home);
@@ -131,7 +131,7 @@ pub(crate) async fn open_block<C: Conversation>(client: &mut C) -> Result<(), In
 }
 
 async fn open_all<C: Conversation>(client: &mut C) -> Result<(), Trouble> {
-    client.check_gate().await?;
+    client.check_two_phase().await?;
     let shards = client.topology().all();
     let mut members = member::open_parts(client, &shards).await?;
     let mut opened = open(client, &mut members).await;

@@ -17,7 +17,7 @@ use crate::planner::ids::Generates;
 use crate::planner::insert;
 use crate::planner::literals::Literals;
 use crate::planner::lookups;
-use crate::planner::plan::{Access, Confined, Effect, KeyOperands, Keyed, Operand};
+use crate::planner::plan::{Access, Confined, Effect, Entries, KeyOperands, Keyed, Operand};
 use crate::planner::refuse;
 use crate::planner::survey::{Reference, Rows, Survey};
 use crate::planner::tenant;
@@ -180,6 +180,7 @@ fn checked(survey: &Survey<'_>) -> Access {
         concat: None,
         splits: false,
         each: false,
+        moves: None,
         gather: None,
         otherwise: Arc::new(refuse::insert(&table)),
         insert: true,
@@ -569,7 +570,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
     if let Some(what) = unlike::numbers(*cursor).or_else(|| numbers_in_views(survey)) {
         return refused(refuse::numbers(&what, &table));
     }
-    let entries = match survey.all_entries() {
+    let entries = match entries(survey, block) {
         Ok(entries) => entries,
         Err(fault) => return refused(fault),
     };
@@ -598,6 +599,7 @@ fn keyed(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, exact: &mut bo
                 .as_ref()
                 .is_some_and(|keys| splits(survey, block, cursor, keys.len())),
         each: entries.is_empty() && is_of_each(survey, block),
+        moves: survey.moves.clone(),
         keys,
         concat: verdict
             .ok()
@@ -692,6 +694,20 @@ fn splits(survey: &Survey<'_>, block: &Block, cursor: &Cursor<'_>, keys: usize) 
         && keys > 1
         && rows.len() == keys
         && InsertRows::find(cursor.tokens(), cursor.text()).is_some_and(|rows| rows.len() == keys)
+}
+
+/// What lookup tables must hold before it runs.
+///
+/// # Errors
+/// A value is not known; or rows may move, of which more than their own shards must know.
+fn entries(survey: &Survey<'_>, block: &Block) -> Result<Vec<Entries>, Fault> {
+    let entries = survey.all_entries()?;
+    match &survey.moves {
+        Some(moves) if !entries.is_empty() || !is_of_each(survey, block) => {
+            Err(moves.otherwise.clone())
+        }
+        Some(_) | None => Ok(entries),
+    }
 }
 
 /// Whether it is an UPDATE or a DELETE of one sharded table, whose every row is worked out from itself and from what

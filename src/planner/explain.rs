@@ -61,7 +61,7 @@ pub fn explain(
             | Route::InsertGathered(..),
         ) => all(),
         Ok(Route::Single(shard)) => vec![topology.name(*shard).to_owned()],
-        Ok(Route::Concat(shards, ..) | Route::Each(shards)) => {
+        Ok(Route::Concat(shards, ..) | Route::Each(shards) | Route::Move(shards, _)) => {
             let names = shards.iter().map(|shard| topology.name(shard).to_owned());
             names.collect()
         }
@@ -178,6 +178,9 @@ fn reason(statement: &Statement, route: &Route, topology: &Topology, text: &[u8]
             "each row goes to the shard of its key, all in one transaction".into()
         }
         Route::Each(_) => "each shard writes its own rows, all in one transaction".into(),
+        Route::Move(..) => {
+            "each shard writes its own rows, and those that belong to others then are moved, all in one transaction".into()
+        }
         Route::CopySplit(split) => {
             format!("each row of {} goes to the shard of its key", split.table)
         }

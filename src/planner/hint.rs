@@ -28,6 +28,15 @@ pub(super) fn apply(access: &mut Access, hints: &Hints, context: Context<'_>) {
     if !takes {
         return;
     }
+    if let Access::Keyed(keyed) = access
+        && let Some(moves) = &keyed.moves
+        && (hints.shard.is_some() || hints.key.is_some())
+    {
+        // Where its rows will belong, no hint says.
+        let otherwise = moves.otherwise.clone();
+        *access = Access::Refuse(Arc::new(otherwise));
+        return;
+    }
     match hinted(access, hints, context) {
         Ok(Some(hinted)) => *access = hinted,
         Ok(None) => (),
@@ -81,6 +90,7 @@ fn hinted(planned: &Access, hints: &Hints, context: Context<'_>) -> Result<Optio
         concat: None,
         splits: false,
         each: false,
+        moves: None,
         otherwise: Arc::new(refuse::unprovable(&table)),
         gather: None,
         insert: true,

@@ -18,6 +18,7 @@ use crate::placement::rule::{Directory, Listed};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::cache::Verdict;
 use crate::planner::tally::Tally;
+use crate::sql::cursor::Name;
 use crate::sql::fill::Fill;
 use crate::sql::mask::Literal as Span;
 use crate::sql::statement::Arithmetic;
@@ -358,6 +359,8 @@ pub struct Keyed {
     pub splits: bool,
     /// Whether it is an UPDATE or a DELETE that each shard may carry out on its own rows.
     pub each: bool,
+    /// It is one that sets the key.
+    pub moves: Option<Arc<Moves>>,
     /// What to answer when it would need several shards and may not.
     pub otherwise: Arc<Fault>,
     /// How it may be finished on a twin instead.
@@ -593,6 +596,25 @@ pub enum Route {
     InsertSplit(Arc<[Share]>),
     /// A write that each of these shards carries out on its own rows. At least two shards.
     Each(ShardSet),
+    /// An UPDATE that sets the key: each of these shards carries it out on its own rows, and those that belong to
+    /// others then are moved there.
+    Move(ShardSet, Arc<Moves>),
+}
+
+/// What an UPDATE that sets the key of rows needs to move them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moves {
+    /// Of the table.
+    pub distribution: usize,
+    pub table: Name,
+    /// What its rows go by in the statement.
+    pub alias: String,
+    /// The columns of its key.
+    pub key: Vec<String>,
+    /// Whether it returns rows.
+    pub returns: bool,
+    /// The refusal where rows cannot be moved.
+    pub otherwise: Fault,
 }
 
 /// One shard's rows of an INSERT.

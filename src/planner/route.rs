@@ -124,6 +124,31 @@ fn keys(keyed: &Keyed, topology: &Topology, values: &dyn Values) -> Result<Route
     if let Some(shard) = keyed.hinted {
         return hinted(keyed, shard, topology, values);
     }
+    if let Some(moves) = &keyed.moves {
+        if !keyed.each {
+            return Err(moves.otherwise.clone());
+        }
+        let plain = Keyed {
+            moves: None,
+            each: true,
+            ..keyed.clone()
+        };
+        let shards = match keys(&plain, topology, values)? {
+            Route::Single(shard) => std::iter::once(shard).collect(),
+            Route::Each(shards) => shards,
+            Route::Session
+            | Route::Anywhere
+            | Route::AnyShard
+            | Route::Concat(..)
+            | Route::Broadcast { .. }
+            | Route::CopySplit(_)
+            | Route::Gather(_)
+            | Route::InsertGathered(..)
+            | Route::InsertSplit(_)
+            | Route::Move(..) => return Err(moves.otherwise.clone()),
+        };
+        return Ok(Route::Move(shards, Arc::clone(moves)));
+    }
     let Some(keys) = &keyed.keys else {
         return everywhere(keyed, distribution, topology);
     };
@@ -180,6 +205,9 @@ pub fn hinted(
     topology: &Topology,
     values: &dyn Values,
 ) -> Result<Route, Fault> {
+    if let Some(moves) = &keyed.moves {
+        return Err(moves.otherwise.clone());
+    }
     let distribution = topology
         .distribution(keyed.distribution)
         .ok_or_else(|| internal("a plan names a distribution that is not there"))?;

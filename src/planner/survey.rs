@@ -1,5 +1,7 @@
 //! Walks a statement: every table reference at every level, and what predicates prove of each.
 
+use std::sync::Arc;
+
 use crate::error::Fault;
 use crate::placement::catalog::View;
 use crate::planner::calls;
@@ -7,7 +9,7 @@ use crate::planner::context::{Context, Relation};
 use crate::planner::facts::{Facts, Node};
 use crate::planner::ids::Generates;
 use crate::planner::outputs::{Known, Outputs};
-use crate::planner::plan::{Entries, KeyOperands, LookupColumn, Operand};
+use crate::planner::plan::{Entries, KeyOperands, LookupColumn, Moves, Operand};
 use crate::planner::predicate::Place;
 use crate::planner::refuse;
 use crate::planner::scope::{Binding, Column, Content, Level};
@@ -87,6 +89,8 @@ pub(super) struct Survey<'a> {
     pub levels: Vec<Level>,
     /// Whether rows are inserted into a sharded table.
     pub inserts: bool,
+    /// The UPDATE that sets the key, if it may.
+    pub moves: Option<Arc<Moves>>,
     /// The type modifiers of the key's columns that rows are inserted into, by the column.
     pub modifiers: Vec<(usize, i32)>,
     /// The new rows that are to be given ids.
@@ -127,6 +131,7 @@ impl<'a> Survey<'a> {
             refusal: None,
             levels: Vec::new(),
             inserts: false,
+            moves: None,
             modifiers: Vec::new(),
             generates: None,
             minds_ids: false,

@@ -53,7 +53,9 @@ impl Way {
         match route {
             Route::Session | Route::Anywhere => Way::Local,
             Route::AnyShard | Route::Single(_) => Way::Single,
-            Route::Concat(..) | Route::Each(_) | Route::Broadcast { .. } => Way::Multi,
+            Route::Concat(..) | Route::Each(_) | Route::Move(..) | Route::Broadcast { .. } => {
+                Way::Multi
+            }
             Route::Gather(_) => Way::Gather,
             Route::InsertSplit(_) | Route::InsertGathered(..) => Way::Split,
             Route::CopySplit(_) => Way::Copy,

@@ -1,9 +1,11 @@
 //! Writes in a statement: the keys of new rows, and keys that must not change.
 
+use std::sync::Arc;
+
 use crate::planner::context::Relation;
 use crate::planner::facts;
 use crate::planner::outputs::Outputs;
-use crate::planner::plan::{KeyOperands, Operand};
+use crate::planner::plan::{KeyOperands, Moves, Operand};
 use crate::planner::refuse;
 use crate::planner::scope::{Content, Level};
 use crate::planner::survey::{Rows, Survey};
@@ -252,7 +254,7 @@ impl Survey<'_> {
             self.updated_ids(update, ids);
         }
         self.assigned(&update.table, &update.sets, target);
-        self.keeps_key(&update.table, &update.sets);
+        self.moves_rows(update);
         self.tenant_assigned(&update.sets, target);
         if let Some(reference) = self.references.get(target)
             && reference.place == Rows::Reference
@@ -276,6 +278,48 @@ impl Survey<'_> {
         let outputs = self.projected(&delete.returning, false);
         self.levels.pop();
         outputs
+    }
+
+    /// An UPDATE that sets the key moves rows, where nothing but the key says where they belong.
+    fn moves_rows(&mut self, update: &Update) {
+        let Relation::Sharded {
+            distribution,
+            key,
+            ids,
+            ..
+        } = self.context.relation(&update.table)
+        else {
+            return;
+        };
+        let mut columns = update.sets.iter().flat_map(|set| &set.columns);
+        let Some(column) = columns.find(|column| key.contains(column)) else {
+            return;
+        };
+        let otherwise = refuse::key_update(&update.table.to_string(), column);
+        let topology = self.context.topology;
+        let placed = topology.distribution(distribution);
+        let is_listed = placed.is_none_or(|placed| !placed.directories().is_empty());
+        let is_bound = ids.carries
+            || ids.by
+            || ids.looked.is_some()
+            || !ids.lookups.is_empty()
+            || !ids.uniques.is_empty();
+        if self.context.is_one_shard() {
+            return;
+        }
+        if is_listed || is_bound || topology.tenant().is_some() || self.moves.is_some() {
+            self.refuse(otherwise);
+            return;
+        }
+        let alias = update.alias.as_ref().unwrap_or(&update.table.name);
+        self.moves = Some(Arc::new(Moves {
+            distribution,
+            table: update.table.clone(),
+            alias: alias.clone(),
+            key: key.to_vec(),
+            returns: !update.returning.is_empty(),
+            otherwise,
+        }));
     }
 
     /// Refuses to set a column of the key.

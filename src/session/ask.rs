@@ -204,6 +204,7 @@ impl Session {
             | Route::Concat(..)
             | Route::Gather(_)
             | Route::InsertGathered(..)
+            | Route::Move(..)
             | Route::CopySplit(_)
             | Route::Broadcast { .. } => Err(refuse::unclaimed(&keyed.table)),
         }

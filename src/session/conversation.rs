@@ -190,7 +190,7 @@ impl Conversation for Session {
         self.database.consistent_reads
     }
 
-    async fn check_gate(&mut self) -> Result<(), Interrupted> {
+    async fn check_two_phase(&mut self) -> Result<(), Interrupted> {
         let generation = self.database.generation;
         if self.database.shared.two_phase.known(generation).is_none() {
             self.ask_two_phase().await?;

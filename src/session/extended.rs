@@ -1273,7 +1273,8 @@ fn may_write(route: &planner::plan::Route, statement: &Statement) -> bool {
         Route::CopySplit(_)
         | Route::InsertSplit(_)
         | Route::InsertGathered(..)
-        | Route::Each(_) => true,
+        | Route::Each(_)
+        | Route::Move(..) => true,
         Route::Concat(..) => statement.writes,
         Route::Session
         | Route::Anywhere

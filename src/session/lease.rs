@@ -251,6 +251,7 @@ impl Session {
             | Route::Gather(_)
             | Route::InsertGathered(..)
             | Route::Each(_)
+            | Route::Move(..)
             | Route::InsertSplit(_)) => Ok(Place::Wide(wide)),
         }
     }

@@ -306,6 +306,12 @@ impl Session {
         let topology = &self.database.topology;
         match route {
             Route::Concat(shards, ..) | Route::Each(shards) => shards.clone(),
+            Route::Move(_, moves) => {
+                // Where its rows will belong is not known before.
+                let distribution = topology.distribution(moves.distribution);
+                let shards = distribution.map(|distribution| distribution.shards().clone());
+                shards.unwrap_or_default()
+            }
             Route::InsertSplit(shares) => shares.iter().map(|share| share.shard).collect(),
             Route::InsertGathered(_, target) => match &target.holders {
                 Holders::ByKey(split) => self.shards_of(&Route::CopySplit(Arc::clone(split))),

@@ -515,6 +515,14 @@ fn audit(databases: &Databases) {
     assert_eq!(sum, EACH * i64::try_from(ACCOUNTS).expect("few"));
 }
 
+/// Waits until enough was done to judge by, on a slow machine too.
+fn wait_for(is_enough: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_enough() && Instant::now() < deadline {
+        sleep(Duration::from_millis(50));
+    }
+}
+
 fn seeds(random: &mut Random, count: usize) -> Vec<u64> {
     (0..count).map(|_| random.next()).collect()
 }
@@ -543,6 +551,7 @@ fn each_shard_keeps_the_level_of_a_block_and_no_commit_is_undone() {
                 scope.spawn(move || append_and_read(proxies, recorder, style, seed));
             }
             sleep(Duration::from_secs(seconds().div_ceil(3)));
+            wait_for(|| recorder.count("ok") > 40);
             proxies.over.store(true, Ordering::Relaxed);
         });
         assert!(recorder.count("ok") > 20, "nearly nothing was committed");
@@ -627,9 +636,10 @@ fn survive(consistent: bool, kills: bool) -> (Recorder, Seen) {
             deaths += usize::from(ended.is_some());
             proxies.ports.write().expect("no panic").pop();
             if !kills {
-                proxies.over.store(true, Ordering::Relaxed);
+                break;
             }
         }
+        wait_for(|| recorder.count("ok") > 20 && seen.whole.load(Ordering::Relaxed) > 20);
         proxies.over.store(true, Ordering::Relaxed);
     });
     audit(&databases);

@@ -51,6 +51,7 @@ mod lookups;
 mod memory;
 mod merging;
 mod message;
+mod moving;
 mod oids;
 mod operating;
 mod partials;

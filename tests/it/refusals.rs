@@ -34,7 +34,8 @@ const REFUSED: &[&str] = &[
     "SELECT * FROM by_jump a JOIN beside b ON a.n = b.n WHERE a.k = 1",
     "SELECT * FROM by_jump a, by_modulo b WHERE a.k = 1 AND b.k = 1",
     // Writes of several shards or of none.
-    "UPDATE by_jump SET k = 5 WHERE k = 1",
+    "WITH w AS (UPDATE by_jump SET k = 5 WHERE k = 1 RETURNING k) SELECT k FROM w",
+    "INSERT INTO by_jump VALUES (1, 1, 'x') ON CONFLICT (k, n) DO UPDATE SET k = 5",
     "INSERT INTO by_jump (n, v) VALUES (1, 'no key')",
     "INSERT INTO by_jump SELECT * FROM beside",
     "INSERT INTO by_jump SELECT g, 1, 'x' FROM generate_series(1, 5) g",

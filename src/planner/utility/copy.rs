@@ -331,6 +331,7 @@ fn copy_out(text: &Text<'_>, table: &Name, options: &Options) -> Draft {
             concat: options.concatenates().then(Arc::default),
             splits: false,
             each: false,
+            moves: None,
             otherwise: Arc::new(whole_file()),
             gather: Some(Arc::new(gather::whole(table, whole_file()))),
             insert: false,
