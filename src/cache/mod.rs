@@ -374,10 +374,9 @@ impl Cache {
                 return Ok(Found::Pass);
             };
             if lock.is_some()
-                && has_followed
                 && let Sought::Hit(entry) = self.seek(link, wanted).await?
             {
-                // It was kept since this client looked last.
+                // It was kept since this client looked last: who had read it had let go by then.
                 return Ok(Found::Hit(entry));
             }
             if lock.is_some() || !patient || began.elapsed() > FOLLOW {
