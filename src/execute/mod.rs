@@ -39,7 +39,7 @@ use crate::server::connection::CancelTarget;
 use crate::server::pool::Lease;
 use crate::server::settings::Detour;
 use crate::server::statements::{Prepared, ServerName};
-use crate::sql::scan::Lexing;
+use crate::sql::scan::{Encoding, Lexing};
 use crate::transaction::commit::Committed;
 use crate::types::key::Key;
 use crate::types::oids::{Mapping, Unmapped, Way};
@@ -616,6 +616,9 @@ async fn insert_gathered<C: Conversation>(
     gather: &Gather,
     target: &Target,
 ) -> Result<(), Trouble> {
+    if wide.lexing.encoding == Encoding::Unsafe {
+        return Err(Trouble::Fault(planner::refuse::rows_in_encoding()));
+    }
     let lines = gather::lines(client, wide, gather, target).await?;
     if target.is_new {
         client.schema_may_change();

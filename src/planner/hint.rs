@@ -15,7 +15,8 @@ use crate::sql::hints::Hints;
 /// Applies a text's hints to where one of its statements may run.
 pub(super) fn apply(access: &mut Access, hints: &Hints, context: Context<'_>) {
     let takes = match access {
-        Access::Keyed(_) | Access::AnyShard | Access::Home | Access::Gather(_) => true,
+        Access::Keyed(_) | Access::AnyShard | Access::Home => true,
+        Access::Gather(gather) => gather.target.is_none() || !refuse::stands(&gather.otherwise),
         Access::Refuse(fault) => !refuse::stands(fault),
         Access::Session
         | Access::Anywhere

@@ -715,6 +715,14 @@ pub fn not_copied(table: &str) -> Fault {
     )
 }
 
+/// An encoding in which a character's bytes may be those of signs that rows are written with.
+pub fn rows_in_encoding() -> Fault {
+    unsupported(
+        "INSERT of rows of several shards is not supported in this client_encoding".to_owned(),
+    )
+    .hint("Set client_encoding to UTF8.")
+}
+
 /// Settings under which a value's text is not read back as the same.
 pub fn rows_in_text() -> Fault {
     unsupported("INSERT of rows of several shards is not supported under the session's settings".to_owned())

@@ -92,9 +92,19 @@ pub struct KeptTwin {
     pub shard: ShardId,
     /// The portal's name; `None` of a cursor.
     pub portal: Option<Vec<u8>>,
+    /// How many savepoints it is within.
+    pub depth: usize,
     pub turn: Turn,
     /// What empties it.
     pub last: String,
+}
+
+/// A connection whose transaction goes, and the settings with it that were made in it.
+fn unsure(mut lease: Lease) -> Lease {
+    if let Some(connection) = lease.connection() {
+        connection.settings_unsure = true;
+    }
+    lease
 }
 
 /// Connections that are rolled back and given back in the background when the block ends.
@@ -104,7 +114,7 @@ pub struct Parts(pub Vec<Lease>);
 impl Drop for Parts {
     fn drop(&mut self) {
         for lease in self.0.drain(..) {
-            hidden::tidy_later(lease);
+            hidden::tidy_later(unsure(lease));
         }
     }
 }
@@ -211,7 +221,11 @@ impl Block {
         self.joins = false;
         self.here = None;
         self.preamble.clear();
-        self.parts = Parts::default();
+        for lease in std::mem::take(&mut self.parts.0) {
+            if let Some(lease) = self.end_twin(lease) {
+                hidden::tidy_later(unsure(lease));
+            }
+        }
         self.twins.clear();
         self.wrote = ShardSet::default();
     }
@@ -223,8 +237,18 @@ impl Block {
             return Some(lease);
         };
         let KeptTwin { turn, last, .. } = self.twins.swap_remove(at);
-        hidden::tidy_with(lease, last, turn);
+        hidden::tidy_with(unsure(lease), last, turn);
         None
+    }
+
+    /// The twins whose cursors and portals a rollback to the last savepoint has closed.
+    pub fn closed_twins(&self) -> Vec<ShardId> {
+        let within = |twin: &&KeptTwin| twin.depth >= self.savepoints.len();
+        self.twins
+            .iter()
+            .filter(within)
+            .map(|twin| twin.shard)
+            .collect()
     }
 
     /// Goes back to a savepoint: the settings as they were, and those made after it are gone.
@@ -245,6 +269,9 @@ impl Block {
     pub fn release(&mut self, name: &str) {
         if let Some(index) = self.savepoints.iter().rposition(|(known, _)| known == name) {
             self.savepoints.truncate(index);
+            for twin in &mut self.twins {
+                twin.depth = twin.depth.min(index);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::server::connection::ServerConnection;
 use crate::server::pool::Lease;
 use crate::sql::cursor::Cursor;
 use crate::sql::scan::{Kind, scan};
+use crate::wire::backend::Status;
 
 use super::block::KeptTwin;
 use super::twins::Turn;
@@ -120,6 +121,7 @@ impl Session {
         block.parts.0.push(lease);
         block.twins.push(KeptTwin {
             shard,
+            depth: block.savepoints.len(),
             portal: portal.map(<[u8]>::to_vec),
             turn,
             last,
@@ -137,12 +139,41 @@ impl Session {
         }
     }
 
+    /// The unnamed portal goes, as when a statement over several shards is bound to it.
+    pub(crate) fn forget_unnamed_portal(&mut self) {
+        if self
+            .block
+            .as_ref()
+            .is_some_and(|block| !block.twins.is_empty())
+        {
+            self.portals.retain(|(name, _)| !name.is_empty());
+            self.release_twins();
+        }
+    }
+
+    /// A rollback to a savepoint has closed what was opened behind it on twins.
+    pub(crate) fn forget_closed(&mut self) {
+        let Some(block) = &mut self.block else {
+            return;
+        };
+        let closed = block.closed_twins();
+        block.cursors.retain(|(_, shard)| !closed.contains(shard));
+        self.portals.retain(
+            |(_, portal)| !matches!(portal, Portal::Server { shard, .. } if closed.contains(shard)),
+        );
+    }
+
     /// Gives up the twins whose cursor or portal is closed.
     pub(crate) fn release_twins(&mut self) {
         let Some(block) = &mut self.block else {
             return;
         };
-        if block.twins.is_empty() {
+        // One that has failed tells so until the block is over.
+        let has_failed = |lease: &Lease| {
+            let connection = lease.peek();
+            connection.is_some_and(|connection| connection.status == Status::Failed)
+        };
+        if block.twins.is_empty() || self.lease.as_ref().is_some_and(has_failed) {
             return;
         }
         let portals = &self.portals;

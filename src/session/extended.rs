@@ -703,6 +703,9 @@ impl Session {
             }
         }
         let route = self.within_block(route, statement);
+        if bind.portal.is_empty() {
+            self.forget_unnamed_portal();
+        }
         if let Err(stop) = self.make_room_for(&route, statement) {
             if let Stop::Fault(_) | Stop::Refusal(_) = stop {
                 self.refusing = Some(Rc::clone(&prepared.script));

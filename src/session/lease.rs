@@ -342,6 +342,11 @@ impl Session {
             // Copies would differ, or rows lie where their key does not belong.
             (Access::Session | Access::Broadcast { .. } | Access::CopySplit(_), _) => route(),
             (Access::Refuse(fault), _) if refuse::stands(fault) => route(),
+            (Access::Gather(gather), _)
+                if gather.target.is_some() && refuse::stands(&gather.otherwise) =>
+            {
+                route()
+            }
             (Access::Keyed(keyed), Some(shard)) => {
                 planner::hinted(keyed, shard, &self.database.topology, values)
             }
@@ -498,10 +503,12 @@ impl Session {
                 if connection.unsynced {
                     return Err(Stop::EndGroup);
                 }
-                if block.unread {
+                // A twin is no shard of the transaction.
+                let between = !self.is_twin(shard) && !self.is_twin(connection.shard);
+                if block.unread && between {
                     return Err(Stop::Modes);
                 }
-                if let Some(why) = block.alone {
+                if let Some(why) = block.alone.filter(|_| between) {
                     return Err(Stop::Fault(self.second_shard(connection.shard, shard, why)));
                 }
                 self.park_part();

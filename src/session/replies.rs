@@ -694,6 +694,11 @@ impl Session {
         block.settings = Rc::clone(&self.settings);
         block.wrote = ShardSet::default();
         block.unpreparable = None;
+        block.alone = None;
+        block.settled = false;
+        block
+            .modes
+            .retain(|mode| mode.starts_with("SET TRANSACTION"));
         block.cursors.clear();
         self.block = Some(block);
         let settings = Rc::clone(&self.settings);
@@ -955,6 +960,7 @@ impl Session {
         if let Some(connection) = self.connection() {
             connection.settings = then.on_server;
         }
+        self.forget_closed();
     }
 
     /// A block that may still move keeps what shaped it.

@@ -209,6 +209,7 @@ impl Session {
         script: &Rc<Script>,
     ) -> Stop {
         let route = self.within_block(route, statement);
+        self.forget_unnamed_portal();
         if let Err(stop) = self.make_room_for(&route, statement) {
             return stop;
         }

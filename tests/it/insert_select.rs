@@ -289,5 +289,15 @@ fn what_copy_would_do_otherwise_is_refused() {
         assert!(!error.hint.is_empty(), "{sql}: {error:?}");
     }
     assert_eq!(client.value("SELECT count(*) FROM is_orders"), "40");
+    // A hint would write one copy only.
+    client.run("SET pgherd.shard = 'shard_1'");
+    client.run("INSERT INTO is_colours SELECT min(id), 'x' FROM is_orders");
+    client.run("RESET pgherd.shard");
+    for shard in 0..2 {
+        let count = databases
+            .shard(shard)
+            .value("SELECT count(*) FROM is_colours");
+        assert_eq!(count, "1");
+    }
     drop(databases);
 }
