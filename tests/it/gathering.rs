@@ -641,6 +641,16 @@ fn a_gather_server_that_fails_costs_one_statement() {
 }
 
 #[test]
+fn a_single_table_behind_a_copy_leaves_no_rows_of_other_shards_out() {
+    for shards in [2, 3] {
+        let (databases, herd) = start(shards);
+        let sql = "SELECT n.note, c.name, o.id FROM ga_notes n LEFT JOIN ga_colours c ON c.id = n.id \
+            LEFT JOIN ga_orders o ON o.k = c.id WHERE n.note <> 'x'";
+        same(&mut herd.connect(), &mut databases.reference(), &[sql]);
+    }
+}
+
+#[test]
 fn a_cursor_keeps_its_twin_until_it_is_closed() {
     let (databases, herd) = start(3);
     let states = || herd.console().run("SHOW TWINS").column("state");

@@ -495,8 +495,8 @@ impl Reducing<'_> {
             self.context.relation(&name)
         };
         match (relation(scan), relation(other)) {
-            (_, Relation::Reference(_))
-            | (Relation::Reference(_) | Relation::Single, Relation::Single) => true,
+            // A copy may be read beside rows of any shard, where single tables are empty.
+            (_, Relation::Reference(_)) | (Relation::Single, Relation::Single) => true,
             (
                 Relation::Sharded {
                     distribution,
