@@ -52,6 +52,18 @@ fn start(shards: usize, more: &str) -> (Databases, Herd, Client) {
     (databases, herd, client)
 }
 
+/// With Redis, or with what the process keeps alone.
+fn start_one(shards: usize, shared: bool) -> (Databases, Option<Redis>, Herd) {
+    let databases = Databases::create(shards);
+    databases.run_everywhere(TABLES);
+    let redis = shared.then(Redis::start);
+    let line = redis
+        .as_ref()
+        .map(|redis| redis.line(", redis_timeout: 1s"));
+    let herd = Herd::start(&databases, &options(KEPT, &line.unwrap_or_default()));
+    (databases, redis, herd)
+}
+
 fn start_two(shards: usize) -> (Databases, Redis, Herd, Herd) {
     let databases = Databases::create(shards);
     databases.run_everywhere(TABLES);
@@ -497,15 +509,7 @@ fn a_configuration_that_is_read_again_is_minded_at_once() {
 #[test]
 fn a_tag_of_two_writers_is_marked_until_both_are_done() {
     for shared in [false, true] {
-        let databases = Databases::create(1);
-        databases.run_everywhere(TABLES);
-        let redis = Redis::start();
-        let more = if shared {
-            redis.line(", redis_timeout: 1s")
-        } else {
-            String::new()
-        };
-        let herd = Herd::start(&databases, &options(KEPT, &more));
+        let (databases, _redis, herd) = start_one(1, shared);
         let mut reader = fill(&herd);
         let sum = "SELECT sum(v) FROM cr_rows";
         assert_eq!(reader.value(sum), "0");
@@ -551,15 +555,7 @@ fn triggers_foreign_keys_and_functions_are_minded_beside_the_statement() {
 #[test]
 fn the_end_of_a_block_by_the_extended_protocol_is_minded() {
     for shared in [false, true] {
-        let databases = Databases::create(2);
-        databases.run_everywhere(TABLES);
-        let redis = Redis::start();
-        let more = if shared {
-            redis.line(", redis_timeout: 1s")
-        } else {
-            String::new()
-        };
-        let herd = Herd::start(&databases, &options(KEPT, &more));
+        let (_databases, _redis, herd) = start_one(2, shared);
         let (mut reader, mut writer) = (fill(&herd), herd.connect());
         let reads = [
             "SELECT v FROM cr_rows WHERE id = 1",

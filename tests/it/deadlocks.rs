@@ -18,6 +18,13 @@ impl Running {
     fn end(self) -> (Client, Result<Answer, ServerError>) {
         self.0.join().expect("the thread ends")
     }
+
+    /// It goes on once the victim is out of its way, and its block ends.
+    fn wins(self, end: &str) {
+        let (mut client, won) = self.end();
+        won.expect("it goes on");
+        client.run(end);
+    }
 }
 
 /// Runs a statement that waits: returns when a server says that one more process does.
@@ -141,12 +148,8 @@ fn three_on_three_shards_end_with_one() {
     let (mut last, lost) = running.pop().expect("three").end();
     check_victim(&mut last, &lost.expect_err("it is ended"), 3);
     // The second goes on, and when it is committed the first.
-    let (mut second, won) = running.pop().expect("two").end();
-    won.expect("it goes on");
-    second.run("COMMIT");
-    let (mut first, won) = running.pop().expect("one").end();
-    won.expect("it goes on");
-    first.run("COMMIT");
+    running.pop().expect("two").wins("COMMIT");
+    running.pop().expect("one").wins("COMMIT");
     assert_eq!(values(&fixture), "001x");
     assert_eq!(deadlocks(&fixture.herd), 1);
 }
@@ -163,9 +166,7 @@ fn clients_of_two_proxies_end_with_one() {
         let second = waits(&fixture, second, &update(2, "b"));
         let (mut second, lost) = second.end();
         check_victim(&mut second, &lost.expect_err("it is ended"), 2);
-        let (mut first, won) = first.end();
-        won.expect("it goes on");
-        first.run("COMMIT");
+        first.wins("COMMIT");
         assert_eq!(values(&fixture), "xxaa");
         assert_eq!(deadlocks(younger), before + 1);
     }
@@ -191,12 +192,8 @@ fn a_process_past_the_proxy_is_part_of_a_circle() {
     let second = waits(&fixture, second, &update(0, "b"));
     let (mut second, lost) = second.end();
     check_victim(&mut second, &lost.expect_err("it is ended"), 3);
-    let (mut past, won) = past.end();
-    won.expect("it goes on");
-    past.run("COMMIT");
-    let (mut first, won) = first.end();
-    won.expect("it goes on");
-    first.run("COMMIT");
+    past.wins("COMMIT");
+    first.wins("COMMIT");
     assert_eq!(values(&fixture), "apxxa");
 }
 
@@ -240,9 +237,7 @@ fn a_victim_of_the_extended_protocol_skips_to_its_sync() {
         assert_eq!(second.status, 'E');
     }
     assert_eq!(second.run("ROLLBACK").tags, ["ROLLBACK"]);
-    let (mut first, won) = first.end();
-    won.expect("it goes on");
-    first.run("COMMIT");
+    first.wins("COMMIT");
     assert_eq!(values(&fixture), "aaxx");
 }
 
@@ -278,9 +273,7 @@ fn a_victim_without_begin_loses_its_group_alone() {
         .map(|message| char::from(message.tag))
         .collect();
     assert_eq!(tags, "12CZ");
-    let (mut first, won) = first.end();
-    won.expect("it goes on");
-    first.run("COMMIT");
+    first.wins("COMMIT");
     assert_eq!(values(&fixture), "aaxb");
 }
 
@@ -334,9 +327,7 @@ fn statements_over_several_shards_are_ended_too() {
             let first = waits(&fixture, first, wanted);
             let (mut second, lost) = second.end();
             check_victim(&mut second, &lost.expect_err("it is ended"), 2);
-            let (mut first, won) = first.end();
-            won.expect("it goes on");
-            first.run("ROLLBACK");
+            first.wins("ROLLBACK");
             // It serves on.
             assert_eq!(second.value("SELECT count(*) FROM by_modulo"), "4");
             second.run("BEGIN");
@@ -365,9 +356,7 @@ fn a_copy_over_several_shards_is_ended_too() {
     let first = waits(&fixture, first, "INSERT INTO by_modulo VALUES (0, 3, 'a')");
     let (mut second, lost) = copying.join().expect("the thread ends");
     check_victim(&mut second, &lost.expect_err("it is ended"), 2);
-    let (mut first, won) = first.end();
-    won.expect("it goes on");
-    first.run("COMMIT");
+    first.wins("COMMIT");
     assert_eq!(
         second.value("SELECT count(*) FROM by_modulo WHERE n = 3"),
         "2"
@@ -391,9 +380,7 @@ fn who_waits_for_each_others_connections_ends_with_one() {
     });
     let answer = second.query(&update(0, "b"));
     check_victim(&mut second, &answer.expect_err("it is ended"), 2);
-    let (mut first, won) = first.end();
-    won.expect("it goes on");
-    first.run("COMMIT");
+    first.wins("COMMIT");
     assert_eq!(values(&fixture), "aaxx");
     assert_eq!(deadlocks(&fixture.herd), 1);
 }
@@ -420,12 +407,8 @@ fn a_wait_for_a_connection_and_one_for_a_lock_make_a_circle() {
     // Until it wants one of those to shard_0, which are with the first and the second.
     let answer = third.query(&update(4, "c"));
     check_victim(&mut third, &answer.expect_err("it is ended"), 2);
-    let (mut first, won) = first.end();
-    won.expect("it goes on");
-    first.run("COMMIT");
-    let (mut second, won) = second.end();
-    won.expect("it goes on");
-    second.run("COMMIT");
+    first.wins("COMMIT");
+    second.wins("COMMIT");
     assert_eq!(values(&fixture), "bbxx");
     assert_eq!(deadlocks(&fixture.herd), 1);
 }
