@@ -167,31 +167,24 @@ impl Catalog {
 
     /// Notes what PostgreSQL runs when a table is written (else read), by itself or by those above it:
     /// their statements reach its rows.
-    pub fn runs(&mut self, (schema, name): (&str, &str), written: bool, code: &Code) {
-        let Some(table) = self.table(schema, name) else {
-            return;
-        };
-        let mut names: Vec<(String, String)> = self
-            .ancestors(table)
-            .into_iter()
-            .map(|(schema, name)| (schema.to_owned(), name.to_owned()))
-            .collect();
-        names.push((schema.to_owned(), name.to_owned()));
-        for (schema, name) in names {
-            let tables = self.schemas.get_mut(&schema);
-            if let Some(table) = tables.and_then(|tables| tables.get_mut(&name)) {
-                let runs = if written {
-                    &mut table.writes
-                } else {
-                    &mut table.reads
-                };
-                runs.get_or_insert_default().add(code);
-            }
-        }
+    pub fn runs(&mut self, name: (&str, &str), written: bool, code: &Code) {
+        self.each_above(name, |table| {
+            let runs = if written {
+                &mut table.writes
+            } else {
+                &mut table.reads
+            };
+            runs.get_or_insert_default().add(code);
+        });
     }
 
     /// Notes that a trigger or a rule acts when a table is written, by itself or by those above it.
-    pub fn act(&mut self, (schema, name): (&str, &str)) {
+    pub fn act(&mut self, name: (&str, &str)) {
+        self.each_above(name, |table| table.acts = true);
+    }
+
+    /// Changes a table and those above it.
+    fn each_above(&mut self, (schema, name): (&str, &str), mut change: impl FnMut(&mut Table)) {
         let Some(table) = self.table(schema, name) else {
             return;
         };
@@ -204,7 +197,7 @@ impl Catalog {
         for (schema, name) in names {
             let tables = self.schemas.get_mut(&schema);
             if let Some(table) = tables.and_then(|tables| tables.get_mut(&name)) {
-                table.acts = true;
+                change(table);
             }
         }
     }
