@@ -12,6 +12,7 @@ use super::Control;
 use super::pool::{Connection, column};
 use super::setup::make_schema;
 use crate::error::{Fault, SqlState};
+use crate::sql::quote::quote_literal;
 
 const MAX_PREPARED: &str = "SELECT current_setting('max_prepared_transactions')::int";
 
@@ -261,7 +262,7 @@ impl Control {
     ) -> Result<(), Fault> {
         let mut connection = self.pool(database, shard)?.connect().await?;
         let verb = if commits { "COMMIT" } else { "ROLLBACK" };
-        let name = quoted(gid);
+        let name = quote_literal(gid);
         let ended = connection
             .batch(&format!("{verb} PREPARED {name}"), FINISH_WAIT)
             .await;
@@ -303,11 +304,6 @@ async fn is_made(connection: &mut Connection<'_>) -> Result<bool, Fault> {
 fn is_wait(fault: &Fault) -> bool {
     let detail = fault.detail.as_deref();
     detail.is_some_and(|detail| detail.ends_with("(55P03)."))
-}
-
-/// A name as an SQL string.
-fn quoted(name: &str) -> String {
-    format!("E'{}'", name.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 fn no_prepared(shard: &str) -> Fault {

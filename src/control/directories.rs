@@ -14,7 +14,7 @@ use crate::config::{KeyType, split_name};
 use crate::error::{Fault, SqlState};
 use crate::placement::rule::{Directory, Listed, Unlisted};
 use crate::placement::topology::Topology;
-use crate::sql::fill::quote;
+use crate::sql::quote::quote_ident;
 use crate::types::key::Key;
 use crate::types::oid;
 
@@ -259,14 +259,9 @@ async fn shape(connection: &mut Connection<'_>, directory: &Directory) -> Result
             "Add a column \"shard\" that names the shard of each key.",
         );
     }
-    let quoted = |column: &String| {
-        let mut quoted = Vec::new();
-        quote(column, &mut quoted);
-        String::from_utf8_lossy(&quoted).into_owned()
-    };
     Ok(Shape {
         name: column(Some(row), 0)?,
-        columns: columns.iter().map(quoted).collect(),
+        columns: columns.iter().map(|column| quote_ident(column)).collect(),
         mark: column(Some(row), 4)?,
     })
 }

@@ -11,7 +11,7 @@ use crate::error::{Fault, SqlState};
 use crate::placement::{BUCKETS, ID_LIMIT};
 use crate::planner::plan::Stream;
 use crate::sql::cursor::NAME_BYTES_MAX;
-use crate::sql::fill::quote;
+use crate::sql::quote::{quote_ident, quote_literal};
 use crate::types::hash;
 
 /// Numbers in a block.
@@ -119,9 +119,9 @@ impl Control {
         let used = self.used(database, stream).await?;
         let name = sequence(stream);
         let sql = format!(
-            "SELECT setval('{}', $1::bigint + 1, false) FROM {name}
+            "SELECT setval({}, $1::bigint + 1, false) FROM {name}
              WHERE CASE WHEN is_called THEN last_value + {BLOCK} ELSE last_value END <= $1::bigint",
-            name.replace('\'', "''")
+            quote_literal(&name)
         );
         let home = &self.database(database)?.home;
         let mut connection = self.pool(database, home)?.connect().await?;
@@ -207,9 +207,7 @@ pub(super) fn own_name(name: String) -> String {
     } else {
         name
     };
-    let mut quoted = b"pgherd.".to_vec();
-    quote(&name, &mut quoted);
-    String::from_utf8_lossy(&quoted).into_owned()
+    format!("pgherd.{}", quote_ident(&name))
 }
 
 #[cfg(test)]

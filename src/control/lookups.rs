@@ -30,7 +30,7 @@ use crate::placement::distribution::Distribution;
 use crate::placement::rule::Unlisted;
 use crate::planner::plan::Entry;
 use crate::planner::{lookup_type, refuse};
-use crate::sql::fill::quote;
+use crate::sql::quote::quote_ident;
 use crate::types::key::{Key, KeyError, KeyType};
 
 /// Values that are looked up for one statement, and keys that are found for them.
@@ -445,17 +445,12 @@ impl Control {
         kind: KeyType,
     ) -> Result<(), Fault> {
         let home = &self.database(database)?.home;
-        let quoted = |column: &str| {
-            let mut quoted = Vec::new();
-            quote(column, &mut quoted);
-            String::from_utf8_lossy(&quoted).into_owned()
-        };
-        let value = quoted(&lookup.column);
+        let value = quote_ident(&lookup.column);
         let mut columns = vec![format!("{value}::text")];
         let mut present = vec![format!("{value} IS NOT NULL")];
         for (column, _) in &lookup.key {
-            columns.push(format!("{}::text", quoted(column)));
-            present.push(format!("{} IS NOT NULL", quoted(column)));
+            columns.push(format!("{}::text", quote_ident(column)));
+            present.push(format!("{} IS NOT NULL", quote_ident(column)));
         }
         let sql = format!(
             "DECLARE pgherd_fill NO SCROLL CURSOR FOR SELECT {} FROM {table} WHERE {}",

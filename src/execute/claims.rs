@@ -15,7 +15,7 @@ use crate::control::lookups::text_of;
 use crate::error::{Fault, SqlState};
 use crate::placement::{ShardId, ShardSet};
 use crate::planner::plan::Entry;
-use crate::server::settings::quote_literal;
+use crate::sql::quote::quote_literal;
 use crate::sql::scan::scan;
 use crate::types::key::{Key, KeyType};
 use crate::wire::backend;

@@ -16,7 +16,7 @@ use crate::placement::{ShardId, ShardSet, bucket_of_id};
 use crate::planner;
 use crate::planner::plan::{CopySplit, Effect, Entry, Holders, LookupColumn, Route, Target};
 use crate::planner::tenant;
-use crate::server::settings::quote_literal;
+use crate::sql::quote::quote_literal;
 use crate::sql::scan::Encoding;
 use crate::types::key::{Key, KeyError, KeyType, keeps};
 use crate::types::oids::{Mapping, Way};

@@ -15,7 +15,7 @@ use crate::placement::distribution::Distribution;
 use crate::placement::{ShardId, ShardSet};
 use crate::planner;
 use crate::planner::plan::Moves;
-use crate::server::settings::{quote_ident, quote_literal};
+use crate::sql::quote::{quote_ident, quote_literal};
 use crate::sql::scan::{Encoding, scan};
 use crate::types::key::{Key, KeyError, KeyType};
 use crate::wire::backend;

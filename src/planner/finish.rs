@@ -15,7 +15,7 @@ use crate::planner::context::Context;
 use crate::planner::sources::Sources;
 use crate::planner::survey::Survey;
 use crate::sql::cursor::Cursor;
-use crate::sql::fill::quote;
+use crate::sql::quote::quote_ident;
 use crate::sql::statement::{Block, Expr, Features, Item, Select};
 use crate::sql::tail::{self, Called, Form, SortKey, Tail};
 use crate::types::oid;
@@ -373,7 +373,7 @@ fn by_name(scope: &Sources<'_>, outputs: &Outputs, name: &str) -> Option<(By, Kn
 fn of_output(output: Option<&Output>, by: By) -> (By, Known) {
     match output {
         Some(output) if output.known.is_float && !output.parts.is_empty() => {
-            let text = Some(quoted(&output.parts));
+            let text = Some(dotted(&output.parts));
             let is_float = true;
             let hidden = Hidden {
                 text,
@@ -396,15 +396,9 @@ fn hidden(known: Known, unless: Option<String>) -> (By, Known) {
     (By::Hidden(hidden), known)
 }
 
-fn quoted(parts: &[String]) -> String {
-    let mut text = Vec::new();
-    for part in parts {
-        if !text.is_empty() {
-            text.push(b'.');
-        }
-        quote(part, &mut text);
-    }
-    String::from_utf8_lossy(&text).into_owned()
+fn dotted(parts: &[String]) -> String {
+    let parts: Vec<String> = parts.iter().map(|part| quote_ident(part)).collect();
+    parts.join(".")
 }
 
 /// What each item of the target list totals; `None` unless all do.

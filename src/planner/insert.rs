@@ -14,7 +14,7 @@ use crate::planner::plan::{Access, Gather, Holders, Keyed, Target};
 use crate::planner::survey::Survey;
 use crate::planner::utility::copied;
 use crate::sql::cursor::{Cursor, Name};
-use crate::sql::fill::quote;
+use crate::sql::quote::quote_ident;
 use crate::sql::statement::{Block, Body, Insert};
 
 /// The same access, where rows of several shards are inserted by way of a twin if that is right.
@@ -94,7 +94,7 @@ fn gathered(
     Some(Arc::new(Gather {
         partial: None,
         target: Some(Arc::new(Target {
-            columns: columns.iter().map(|name| quoted(name)).collect(),
+            columns: columns.iter().map(|name| quote_ident(name)).collect(),
             table: name(&insert.table),
             holders,
             is_new: false,
@@ -133,15 +133,9 @@ fn columns(context: Context<'_>, insert: &Insert, outputs: &Outputs) -> Option<V
     (outputs.ordered && names.len() == width).then_some(names)
 }
 
-fn quoted(name: &str) -> String {
-    let mut bytes = Vec::new();
-    quote(name, &mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 fn name(table: &Name) -> String {
     match &table.schema {
-        Some(schema) => format!("{}.{}", quoted(schema), quoted(&table.name)),
-        None => quoted(&table.name),
+        Some(schema) => format!("{}.{}", quote_ident(schema), quote_ident(&table.name)),
+        None => quote_ident(&table.name),
     }
 }

@@ -11,6 +11,8 @@ use std::rc::{Rc, Weak};
 
 use foldhash::fast::FixedState;
 
+use crate::sql::quote::{quote_ident, quote_literal};
+
 /// Settings that neither parsing nor planning reads: a prepared statement is the same under all of them.
 const UNREAD_BY_PARSER: &[&str] = &[
     "application_name",
@@ -254,27 +256,12 @@ fn set_statement(name: &str, value: Option<&str>, scope: &str) -> String {
     }
 }
 
-/// A name as SQL.
-pub fn quote_ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A setting's name as SQL: each part between dots quoted.
 pub fn quote_name(name: &str) -> String {
     name.split('.')
         .map(quote_ident)
         .collect::<Vec<_>>()
         .join(".")
-}
-
-/// A value as an SQL string literal that means the same whatever `standard_conforming_strings` says.
-pub fn quote_literal(value: &str) -> String {
-    let quoted = value.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
 }
 
 /// A whole value as it is kept.
@@ -341,7 +328,7 @@ fn quoted_name(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Settings, difference, names_of_list, of_whole, quote_literal};
+    use super::{Settings, difference, names_of_list, of_whole};
     use std::collections::BTreeMap;
 
     fn settings(pairs: &[(&str, &str)]) -> std::rc::Rc<Settings> {
@@ -407,12 +394,6 @@ mod tests {
                 "SET LOCAL TIME ZONE 'Asia/Tokyo'"
             ]
         );
-    }
-
-    #[test]
-    fn literals_survive_quotes_and_backslashes() {
-        assert_eq!(quote_literal("o'x"), "'o''x'");
-        assert_eq!(quote_literal("a\\'"), "E'a\\\\'''");
     }
 
     #[test]

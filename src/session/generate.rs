@@ -16,8 +16,8 @@ use crate::planner::plan::{
 use crate::planner::{self, refuse};
 use crate::server::statements::{Fills, Prepared};
 use crate::sql::cursor::Cursor;
-use crate::sql::fill::quote;
 use crate::sql::mask::{self, Masked};
+use crate::sql::quote::quote_ident;
 use crate::sql::scan::{Kind, Lexing, scan};
 use crate::sql::split::split;
 use crate::types::oid;
@@ -470,9 +470,8 @@ impl LastIds {
 impl KnownId {
     /// The statement that answers it.
     fn text(&self, value: &str) -> Vec<u8> {
-        let mut text = format!("SELECT CAST({value} AS bigint) AS ").into_bytes();
-        quote(&self.column, &mut text);
-        text
+        let name = quote_ident(&self.column);
+        format!("SELECT CAST({value} AS bigint) AS {name}").into_bytes()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::planner::plan::{Effect, Script};
 use crate::server::connect;
 use crate::server::connection::ServerConnection;
 use crate::server::pool::{Permit, Pool};
-use crate::server::settings::quote_ident;
+use crate::sql::quote::quote_ident;
 use crate::wire::backend;
 use crate::wire::frame::{self, Piece};
 use crate::wire::pipeline::Owed;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::cursor::Cursor;
+use super::quote::quote_ident;
 use super::rows::Rows;
 use super::scan::{Kind, Token};
 
@@ -78,7 +79,7 @@ impl Fill {
             cursor.advance();
             let end = cursor.peek()?.end;
             let mut bytes = b"(".to_vec();
-            quote(&self.column, &mut bytes);
+            bytes.extend_from_slice(quote_ident(&self.column).as_bytes());
             bytes.extend_from_slice(b") VALUES (");
             bytes.extend_from_slice(&each(0));
             bytes.push(b')');
@@ -90,10 +91,10 @@ impl Fill {
             (None, Some(columns)) => {
                 let mut bytes = b" (".to_vec();
                 for column in columns {
-                    quote(column, &mut bytes);
+                    bytes.extend_from_slice(quote_ident(column).as_bytes());
                     bytes.extend_from_slice(b", ");
                 }
-                quote(&self.column, &mut bytes);
+                bytes.extend_from_slice(quote_ident(&self.column).as_bytes());
                 bytes.push(b')');
                 splices.push((target.end..target.end, bytes));
             }
@@ -103,7 +104,7 @@ impl Fill {
                 let length = list.len().checked_sub(cursor.tokens().len())?;
                 let close = list.get(length.checked_sub(1)?)?;
                 let mut bytes = b", ".to_vec();
-                quote(&self.column, &mut bytes);
+                bytes.extend_from_slice(quote_ident(&self.column).as_bytes());
                 splices.push((close.start..close.start, bytes));
             }
         }
@@ -141,13 +142,6 @@ fn default_at(tokens: &[Token], text: &[u8], row: Range<usize>, at: usize) -> Op
     };
     let is_default = token.kind == Kind::Word && token.of(text).eq_ignore_ascii_case(b"default");
     is_default.then_some(token.start..token.end)
-}
-
-/// Writes a name in double quotes.
-pub fn quote(name: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(name.replace('"', "\"\"").as_bytes());
-    out.push(b'"');
 }
 
 #[cfg(test)]

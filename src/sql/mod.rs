@@ -7,6 +7,7 @@ pub mod fill;
 pub mod hints;
 pub mod mask;
 pub mod parse;
+pub mod quote;
 pub mod rows;
 pub mod scan;
 pub mod split;

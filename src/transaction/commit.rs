@@ -9,7 +9,7 @@ use crate::error::{Fault, SqlState};
 use crate::server::connection::ServerConnection;
 use crate::server::hidden::{self, read_until_ready};
 use crate::server::pool::Lease;
-use crate::server::settings::quote_literal;
+use crate::sql::quote::quote_literal;
 use crate::wire::backend;
 use crate::wire::frame::HEADER;
 

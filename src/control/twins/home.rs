@@ -3,7 +3,7 @@
 
 use crate::control::pool::{Connection, column};
 use crate::error::Fault;
-use crate::sql::fill::quote;
+use crate::sql::quote::{quote_ident, quote_literal};
 
 /// How the database is created, without its name: encoding, locale and who provides it. What older
 /// versions lack is read past its name.
@@ -134,7 +134,7 @@ impl Home {
 
     /// The command that creates a twin's database.
     pub(super) fn create(&self, dbname: &str) -> String {
-        format!("CREATE DATABASE {}{}", name(dbname), self.creation)
+        format!("CREATE DATABASE {}{}", quote_ident(dbname), self.creation)
     }
 
     /// The commands that make its owner, rights and settings those of the home database.
@@ -153,10 +153,14 @@ impl Home {
         }
         for setting in &self.settings {
             let of = match &setting.role {
-                None => format!("DATABASE {}", name(dbname)),
-                Some(role) => format!("ROLE {} IN DATABASE {}", name(role), name(dbname)),
+                None => format!("DATABASE {}", quote_ident(dbname)),
+                Some(role) => format!(
+                    "ROLE {} IN DATABASE {}",
+                    quote_ident(role),
+                    quote_ident(dbname)
+                ),
             };
-            let parts: Vec<String> = setting.name.split('.').map(name).collect();
+            let parts: Vec<String> = setting.name.split('.').map(quote_ident).collect();
             let command = format!(
                 "ALTER {of} SET {} TO {};\n",
                 parts.join("."),
@@ -172,11 +176,11 @@ impl Setting {
     /// The value as SQL: of a list, each of its names by itself.
     fn written(&self) -> String {
         if !LISTS.contains(&self.name.as_str()) {
-            return literal(&self.value);
+            return quote_literal(&self.value);
         }
         let names: Vec<String> = names(&self.value)
             .iter()
-            .map(|name| literal(name))
+            .map(|name| quote_literal(name))
             .collect();
         if names.is_empty() {
             return "''".to_owned();
@@ -211,25 +215,9 @@ fn names(list: &str) -> Vec<String> {
     names
 }
 
-/// In double quotes.
-pub(super) fn name(text: &str) -> String {
-    let mut out = Vec::new();
-    quote(text, &mut out);
-    String::from_utf8(out).unwrap_or_default()
-}
-
-/// As `quote_literal` writes it.
-pub(super) fn literal(text: &str) -> String {
-    let doubled = text.replace('\'', "''");
-    if text.contains('\\') {
-        return format!("E'{}'", doubled.replace('\\', "\\\\"));
-    }
-    format!("'{doubled}'")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Setting, literal, names};
+    use super::{Setting, names};
 
     #[test]
     fn lists_of_names_are_cut() {
@@ -258,6 +246,5 @@ mod tests {
         assert_eq!(written("search_path", "\"$user\", x"), "'$user', 'x'");
         assert_eq!(written("search_path", ""), "''");
         assert_eq!(written("app.tenant", "a, b"), "'a, b'");
-        assert_eq!(literal("a'\\b"), "E'a''\\\\b'");
     }
 }

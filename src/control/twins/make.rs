@@ -4,10 +4,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use ring::digest::{Context, SHA256};
 
-use super::home::{Home, literal};
+use super::home::Home;
 use super::{Blueprint, MAKE_TIMEOUT, Place};
 use crate::control::pool::{Connection, Pool, column};
 use crate::error::{Fault, SqlState};
+use crate::sql::quote::quote_literal;
 
 const CLEAR: &str = include_str!("clear.sql");
 const STRIP: &str = include_str!("strip.sql");
@@ -159,10 +160,10 @@ fn filling(blueprint: &Blueprint, form: &str, commands: &str) -> String {
     };
     let made = format!(
         "INSERT INTO pgherd.twin (mark, home, schema, form) VALUES ({}, {}, {}, {})",
-        literal(&blueprint.mark),
-        literal(&blueprint.home.identity),
-        literal(&blueprint.digest),
-        literal(form)
+        quote_literal(&blueprint.mark),
+        quote_literal(&blueprint.home.identity),
+        quote_literal(&blueprint.digest),
+        quote_literal(form)
     );
     let mut all = String::new();
     for part in [

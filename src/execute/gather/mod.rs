@@ -22,8 +22,8 @@ use crate::planner::plan::{Gather, Target};
 use crate::planner::refuse;
 use crate::server::hidden;
 use crate::server::pool::Lease;
-use crate::server::settings::{quote_ident, quote_literal};
 use crate::server::statements::Prepared;
+use crate::sql::quote::{quote_ident, quote_literal};
 use crate::wire::backend;
 use crate::wire::frame;
 

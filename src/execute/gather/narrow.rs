@@ -6,7 +6,7 @@ use super::plan::rows;
 use crate::execute::member::Member;
 use crate::execute::{Conversation, Trouble};
 use crate::planner::gather::{Among, Fragment};
-use crate::server::settings::quote_literal;
+use crate::sql::quote::quote_literal;
 
 /// Rows of a fragment that its values are asked of at most, and so values in a list.
 const VALUES_MAX: u64 = 10_000;

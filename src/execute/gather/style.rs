@@ -1,6 +1,6 @@
 //! How a session writes values as text, and in which encoding: what fragments must not depend on.
 
-use crate::server::settings::quote_literal;
+use crate::sql::quote::quote_literal;
 
 /// The settings of [`Style`], in its order, each in a column.
 pub(super) const SETTINGS: &str = "pg_catalog.current_setting('datestyle'), pg_catalog.current_setting('intervalstyle'), \

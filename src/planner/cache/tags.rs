@@ -8,7 +8,7 @@ use crate::placement::topology::Topology;
 use crate::planner::literals;
 use crate::planner::plan::{KeyOperands, Operand, Values};
 use crate::planner::route;
-use crate::sql::fill;
+use crate::sql::quote::{quote_ident, quote_literal};
 use crate::types::key::{Key, KeyError, KeyType};
 
 /// Keys of a read that it depends on one by one; with more it depends on the table.
@@ -253,12 +253,7 @@ fn look_at(
     if !indexed.iter().all(|indexed| is_plain(indexed.kind)) {
         return None;
     }
-    let quoted = |name: &str| {
-        let mut out = Vec::new();
-        fill::quote(name, &mut out);
-        String::from_utf8(out).ok()
-    };
-    let key = quoted(column)?;
+    let key = quote_ident(column);
     let mut conditions = Vec::new();
     for text in keys {
         let is_plain = text
@@ -267,18 +262,20 @@ fn look_at(
         if !is_plain {
             return None;
         }
-        let literal = text.replace('\'', "''");
-        conditions.push(format!("{key} OPERATOR(pg_catalog.=) '{literal}'"));
+        conditions.push(format!(
+            "{key} OPERATOR(pg_catalog.=) {}",
+            quote_literal(text)
+        ));
     }
-    let outputs: Option<Vec<String>> = indexed
+    let outputs: Vec<String> = indexed
         .iter()
-        .map(|indexed| Some(format!("{}::pg_catalog.text", quoted(&indexed.column)?)))
+        .map(|indexed| format!("{}::pg_catalog.text", quote_ident(&indexed.column)))
         .collect();
     let query = format!(
         "SELECT DISTINCT {} FROM {}.{} WHERE {} LIMIT {}",
-        outputs?.join(", "),
-        quoted(name.schema.as_deref()?)?,
-        quoted(&name.name)?,
+        outputs.join(", "),
+        quote_ident(name.schema.as_deref()?),
+        quote_ident(&name.name),
         conditions.join(" OR "),
         LOOKED_ROWS_MAX.saturating_add(1)
     );

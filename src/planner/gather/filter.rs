@@ -5,10 +5,10 @@
 //! around everything, each column behind the name that the scan has in the plan.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use crate::planner::functions;
 use crate::sql::cursor::word_name;
+use crate::sql::quote::quote_literal;
 use crate::sql::scan::{Kind, Lexing, Token, scan};
 
 /// The name that a fragment's table has in the text for the shards; what reduces it is named with a number behind.
@@ -283,11 +283,7 @@ fn of_block(function: &str, moment: &str) -> Option<String> {
 }
 
 fn instant(moment: &str) -> String {
-    let mut sql = String::new();
-    let quoted = moment.replace('\'', "''");
-    let written = write!(sql, "'{quoted}'::timestamp with time zone");
-    debug_assert!(written.is_ok(), "writing to a String");
-    sql
+    format!("{}::timestamp with time zone", quote_literal(moment))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::planner::refuse;
 use crate::planner::route::route;
 use crate::planner::script::script;
 use crate::sql::cursor::{Name, word_name};
+use crate::sql::quote::quote_ident;
 use crate::sql::scan::{Kind, Lexing, scan};
 
 /// The rows and columns of one table that a read needs.
@@ -211,7 +212,7 @@ pub fn fragments(
             .iter()
             .filter_map(|scan| equated(scan.filter?, scan.alias));
         let lookups = lookups
-            .map(|names| names.iter().map(|name| quoted(name)).collect())
+            .map(|names| names.iter().map(|name| quote_ident(name)).collect())
             .collect();
         fragments.push(Fragment {
             lookups,
@@ -406,9 +407,9 @@ impl Reducing<'_> {
                 continue;
             };
             let among = Among {
-                column: quoted(&partner.column),
+                column: quote_ident(&partner.column),
                 table: written(&Name::within(&other.table.0, &other.table.1)),
-                other_column: quoted(&partner.other_column),
+                other_column: quote_ident(&partner.other_column),
                 kind,
             };
             if !all.contains(&among) {
@@ -476,7 +477,10 @@ impl Reducing<'_> {
                 continue;
             }
             let table = written(&Name::within(&other.table.0, &other.table.1));
-            let (column, other_column) = (quoted(&partner.column), quoted(&partner.other_column));
+            let (column, other_column) = (
+                quote_ident(&partner.column),
+                quote_ident(&partner.other_column),
+            );
             let condition = format!(
                 "EXISTS (SELECT FROM ONLY {table} {other_name} WHERE {other_name}.{other_column} = {name}.{column} AND {})",
                 rest.join(" AND ")
@@ -553,8 +557,8 @@ fn holders(context: Context<'_>, table: &Name, condition: &str, distribution: us
 
 fn written(name: &Name) -> String {
     match &name.schema {
-        Some(schema) => format!("{}.{}", quoted(schema), quoted(&name.name)),
-        None => quoted(&name.name),
+        Some(schema) => format!("{}.{}", quote_ident(schema), quote_ident(&name.name)),
+        None => quote_ident(&name.name),
     }
 }
 
@@ -563,7 +567,7 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], passing: Vec<Passing
     let list = |prefix: &str| {
         let names = columns
             .iter()
-            .map(|column| prefix.to_owned() + &quoted(&column.name));
+            .map(|column| prefix.to_owned() + &quote_ident(&column.name));
         names.collect::<Vec<_>>().join(", ")
     };
     let all = format!("SELECT {} FROM ONLY {table} {ALIAS}", list("t."));
@@ -579,7 +583,10 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], passing: Vec<Passing
         passing,
         narrowed: 0,
         target,
-        columns: columns.iter().map(|column| quoted(&column.name)).collect(),
+        columns: columns
+            .iter()
+            .map(|column| quote_ident(&column.name))
+            .collect(),
         lookups: BTreeSet::new(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         bound: false,
@@ -608,7 +615,3 @@ pub(super) const DEPTH_MAX: usize = 500;
 
 /// Scans that one after another reduce the next, at most.
 const PARTNERS_MAX: usize = 5;
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}

@@ -19,6 +19,7 @@ use crate::planner::survey::Survey;
 use crate::sql::Numbering;
 use crate::sql::cursor::Cursor;
 use crate::sql::parse;
+use crate::sql::quote::quote_ident;
 use crate::sql::scan::scan;
 use crate::sql::split::split;
 
@@ -148,10 +149,8 @@ impl Partial {
                     sql.push_str(&aggregate.combined(&columns, types, &groups)?);
                 }
                 Piece::Label(column) => {
-                    let name = names.get(*column)?.replace('"', "\"\"");
-                    sql.push_str(" AS \"");
-                    sql.push_str(&name);
-                    sql.push('"');
+                    sql.push_str(" AS ");
+                    sql.push_str(&quote_ident(names.get(*column)?));
                 }
                 Piece::Name {
                     name,
