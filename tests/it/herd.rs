@@ -14,7 +14,7 @@ use std::thread::{panicking, sleep};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::postgres::{PATIENCE, free_port, signal};
+use crate::postgres::{PATIENCE, free_ports, signal};
 use crate::shared::{Databases, shard_database};
 
 /// What a test wants of the configuration.
@@ -196,7 +196,7 @@ impl Herd {
             std::env::temp_dir().join(format!("pgherd-it-proxy-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("the temporary folder can be written");
         for _ in 0..5 {
-            let (port, http) = (free_port(), free_port());
+            let [port, http] = free_ports();
             fs::write(
                 folder.join("pgherd.yaml"),
                 options.yaml(port, http, database, shard_ports),

@@ -212,8 +212,14 @@ pub(crate) fn copy_template(to: &Path) {
 
 /// A port that was free a moment ago. The caller tries again if it is not any more.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    let [port] = free_ports();
+    port
+}
+
+/// Ports of which no two are the same: one that was let go may be given again.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("bound").port())
 }
 
 /// Whether the server of this data folder, and no other that took the port, answers.

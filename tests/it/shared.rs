@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::postgres::{
-    PATIENCE, as_owner, base, copy_template, free_port, is_serving, lock_file, make_folder,
+    PATIENCE, as_owner, base, copy_template, free_ports, is_serving, lock_file, make_folder,
     programs,
 };
 
@@ -97,7 +97,7 @@ fn start() -> Option<Vec<u16>> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let folder = base().join(format!("shared-{}-{number}", std::process::id()));
     make_folder(&folder);
-    let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
+    let ports = free_ports::<SERVERS>();
     for index in 0..SERVERS {
         copy_template(&folder.join(index.to_string()));
     }
@@ -123,7 +123,7 @@ fn start() -> Option<Vec<u16>> {
     let text: Vec<String> = ports.iter().map(u16::to_string).collect();
     let text = format!("{} {}", folder.display(), text.join(" "));
     fs::write(base().join("shared.ready"), text).expect("the folder is ours");
-    Some(ports)
+    Some(ports.to_vec())
 }
 
 fn fs_owner(folder: &Path) -> u32 {
