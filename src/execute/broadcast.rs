@@ -37,8 +37,7 @@ pub(super) async fn run<C: Conversation>(
     }
     result?;
     after_ddl(client, wide).await;
-    client.hold_answer();
-    client.out().extend_from_slice(&answer);
+    client.put_answer(&answer);
     Ok(())
 }
 
@@ -143,8 +142,7 @@ pub(super) async fn one_by_one<C: Conversation>(
         done.push(format!("\"{name}\""));
     }
     after_ddl(client, wide).await;
-    client.hold_answer();
-    client.out().extend_from_slice(&answer);
+    client.put_answer(&answer);
     Ok(())
 }
 

@@ -222,8 +222,9 @@ pub(crate) trait Conversation {
     /// Queues a reply of our own, in the order of the requests.
     fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>));
 
-    /// What follows says that the statement is committed: it waits until the cache knows.
-    fn hold_answer(&mut self);
+    /// Queues what says that the statement is committed: it waits until the cache knows, and the CommandComplete
+    /// of a text that is a transaction until that is committed.
+    fn put_answer(&mut self, messages: &[u8]);
 
     /// Nobody can tell whether the statement is committed: what it may have changed is not given to anyone
     /// for a while.
@@ -639,6 +640,7 @@ fn is_explained(wide: &Wide) -> bool {
 
 /// Appends a CommandComplete.
 fn complete<C: Conversation>(client: &mut C, tag: &str) {
-    client.hold_answer();
-    backend::command_complete(client.out(), tag);
+    let mut message = Vec::new();
+    backend::command_complete(&mut message, tag);
+    client.put_answer(&message);
 }

@@ -20,7 +20,7 @@ use super::block::Block;
 use super::client::Activity;
 
 /// How a block is to end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own; no two of them make a state"
@@ -32,6 +32,8 @@ pub(crate) struct Ending {
     pub(crate) is_said: bool,
     /// ReadyForQuery follows.
     pub(crate) is_ready: bool,
+    /// The CommandComplete of a text's last statement: PostgreSQL sends it behind the commit.
+    pub(crate) completion: Vec<u8>,
 }
 
 impl Ending {
@@ -42,6 +44,7 @@ impl Ending {
             chain: false,
             is_said: false,
             is_ready: true,
+            completion: Vec::new(),
         }
     }
 }
@@ -331,7 +334,7 @@ impl Session {
         }
         self.hold_answer();
         self.out.extend_from_slice(&committed.notices);
-        self.tell_end(ending, commits, committed.end, &block);
+        self.tell_end(&ending, commits, committed.end, &block);
         Ok(())
     }
 
@@ -414,7 +417,7 @@ impl Session {
         )
     }
 
-    fn tell_end(&mut self, ending: Ending, commits: bool, end: commit::End, block: &Block) {
+    fn tell_end(&mut self, ending: &Ending, commits: bool, end: commit::End, block: &Block) {
         let failed = match end {
             commit::End::Committed => {
                 if ending.is_said && block.implicit {
@@ -427,6 +430,7 @@ impl Session {
                     };
                     backend::fault(&mut self.out, &warning);
                 }
+                self.out.extend_from_slice(&ending.completion);
                 if ending.is_said {
                     let tag = if commits { "COMMIT" } else { "ROLLBACK" };
                     backend::command_complete(&mut self.out, tag);

@@ -233,8 +233,11 @@ impl Conversation for Session {
         Session::reply(self, write);
     }
 
-    fn hold_answer(&mut self) {
-        Session::hold_answer(self);
+    fn put_answer(&mut self, messages: &[u8]) {
+        self.hold_answer();
+        let from = self.out.len();
+        self.out.extend_from_slice(messages);
+        self.withhold_completion(from);
     }
 
     fn abandon_write(&mut self) {

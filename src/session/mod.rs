@@ -313,13 +313,14 @@ impl Session {
 
     /// Sends messages of our own, in the order of the requests.
     pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.line_of_replies() {
-            Some(line) => {
-                let mut bytes = Vec::new();
-                write(&mut bytes);
-                line.local(Own::Messages(bytes));
-            }
-            None => write(&mut self.out),
+        if let Some(line) = self.line_of_replies() {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            line.local(Own::Messages(bytes));
+        } else {
+            let from = self.out.len();
+            write(&mut self.out);
+            self.withhold_completion(from);
         }
     }
 

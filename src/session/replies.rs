@@ -44,8 +44,11 @@ impl Session {
             return Ok(());
         };
         let data = connection.split_ahead(data);
-        let data = if connection.reader.is_between_messages() && self.oids.rows_pass() && !is_marked
-        {
+        let passes_plain = connection.reader.is_between_messages()
+            && self.oids.rows_pass()
+            && !is_marked
+            && !self.withholds_completion();
+        let data = if passes_plain {
             self.pass_plain(data)
         } else {
             data
@@ -273,7 +276,11 @@ impl Session {
             _ => {}
         }
         if step.forward {
+            let from = self.out.len();
             self.out.extend_from_slice(frame.bytes);
+            if frame.tag == b'C' {
+                self.withhold_completion(from);
+            }
         }
         if frame.tag == b'T' {
             self.put_on_top();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::error::{Fault, SqlState};
 use crate::planner::plan::{Access, Effect, Script, Statement};
 use crate::wire::backend::{self, Status};
-use crate::wire::frame::{self, Frame, HEADER};
+use crate::wire::frame::{self, Frame, HEADER, Split};
 
 use super::block::Block;
 use super::commit::Ending;
@@ -30,6 +30,10 @@ pub(crate) struct Series {
     next: usize,
     /// One has failed: the rest is not run.
     pub(crate) failed: bool,
+    /// The last of them runs, or has run.
+    is_last: bool,
+    /// The CommandComplete of the last, if what is implied has to be committed first.
+    completion: Vec<u8>,
 }
 
 impl Series {
@@ -66,6 +70,8 @@ impl Session {
             script: Rc::clone(script),
             next: 0,
             failed: false,
+            is_last: false,
+            completion: Vec::new(),
         }));
         Ok(())
     }
@@ -97,6 +103,7 @@ impl Session {
             None
         };
         let own = series.text.get(series.span(statement)).unwrap_or_default();
+        series.is_last = series.next.saturating_add(1) == series.script.statements.len();
         let mut message = Vec::with_capacity(own.len().saturating_add(8));
         frame::write(&mut message, b'Q', &[own, b"\0"]);
         if self.block.is_none() {
@@ -128,6 +135,32 @@ impl Session {
         result
     }
 
+    /// Withholds the CommandComplete at the end of what was written from here on, where it is that of a text's
+    /// last statement and the text is a transaction of its own: the commit may still fail.
+    pub(crate) fn withhold_completion(&mut self, from: usize) {
+        if !self.withholds_completion() {
+            return;
+        }
+        let Some(series) = &mut self.series else {
+            return;
+        };
+        let mut at = from;
+        while let Ok(Split::Whole(frame, rest)) =
+            frame::split(self.out.get(at..).unwrap_or_default(), u32::MAX)
+        {
+            if frame.tag == b'C' && rest.is_empty() {
+                series.completion = self.out.split_off(at);
+                return;
+            }
+            at = self.out.len().saturating_sub(rest.len());
+        }
+    }
+
+    /// Whether the next CommandComplete is that of a text's last statement, and the text a transaction of its own.
+    pub(crate) fn withholds_completion(&self) -> bool {
+        self.series.as_ref().is_some_and(|series| series.is_last) && self.is_implied()
+    }
+
     /// The statement that runs has failed: those behind it do not run.
     pub(crate) fn fail_series(&mut self) {
         if let Some(series) = &mut self.series {
@@ -144,8 +177,12 @@ impl Session {
             {
                 return Err(Stop::EndGroup);
             }
-            self.series = None;
-            return Err(Stop::Task(Box::new(Task::End(Ending::implied()))));
+            let series = self.series.take();
+            let completion = series.map(|series| series.completion).unwrap_or_default();
+            return Err(Stop::Task(Box::new(Task::End(Ending {
+                completion,
+                ..Ending::implied()
+            }))));
         }
         self.series = None;
         self.reply_ready();

@@ -886,6 +886,7 @@ impl Session {
                         chain: *chain,
                         is_said: true,
                         is_ready: describe,
+                        completion: Vec::new(),
                     }))));
                 }
                 self.end_unsent_block(effect, *chain);
