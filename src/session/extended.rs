@@ -22,9 +22,7 @@ use crate::wire::frontend::{self, Bind, Target};
 use crate::wire::pipeline::{Own, Request};
 
 use super::lease::Place;
-use super::simple::{
-    duplicate_statement, outdated_execute, statement_key, unknown_statement, write_line,
-};
+use super::simple::{duplicate_statement, statement_key, unknown_statement, write_line};
 use super::{Portal, Session, Stop};
 
 /// An unnamed Parse that comes this often stays prepared on the server.
@@ -190,8 +188,11 @@ impl Session {
         {
             return Err(Stop::Fault(duplicate_statement(parse.name)));
         }
-        let prepared = self.plan_extended(&parse);
-        let prepared = self.called_on_server(prepared)?;
+        let written = self.plan_extended(&parse);
+        let prepared = self.called_on_server(&written)?;
+        if prepared.calls.get().is_some() {
+            self.keep_execute(parse.name, written);
+        }
         if self.is_being_judged(&prepared) {
             self.wait_for_replies()?;
         }
@@ -284,16 +285,19 @@ impl Session {
             .map(Rc::clone)
             .ok_or_else(|| unknown_statement(name))?;
         self.settle_settings()?;
-        if let Some(target) = found.calls.get()
-            && !(self.is_current(&found) && self.is_kept_as_it_is(target))
-        {
-            return Err(Stop::Fault(outdated_execute()));
-        }
-        if self.is_current(&found) {
+        let target = found.calls.get();
+        if self.is_current(&found) && target.is_none_or(|target| self.is_kept_as_it_is(target)) {
             return Ok(found);
         }
-        // The schema or the search path has changed since it was planned.
-        let renewed = self.renew(&found);
+        // The schema, the search path or what it executes has changed since it was planned.
+        let written = target.and_then(|_| self.kept_execute(name));
+        let renewed = match written {
+            Some(written) => {
+                let written = self.renew(&written);
+                self.called_on_server(&written)?
+            }
+            None => self.renew(&found),
+        };
         let waits = |(pending, _): &&mut (Rc<Prepared>, bool)| Rc::ptr_eq(pending, &found);
         match self.pending.iter_mut().find(waits) {
             Some((pending, _)) => *pending = Rc::clone(&renewed),
@@ -306,6 +310,21 @@ impl Session {
                 .insert(statement_key(name).into(), Rc::clone(&renewed));
         }
         Ok(renewed)
+    }
+
+    fn keep_execute(&mut self, name: &[u8], written: Rc<Prepared>) {
+        let key = statement_key(name);
+        let statements = &self.statements;
+        self.executes.retain(|(known, _)| {
+            **known != *key && (known.is_empty() || statements.contains_key(known))
+        });
+        self.executes.push((key.into(), written));
+    }
+
+    fn kept_execute(&self, name: &[u8]) -> Option<Rc<Prepared>> {
+        let key = statement_key(name);
+        let kept = self.executes.iter().find(|(known, _)| **known == *key);
+        kept.map(|(_, written)| Rc::clone(written))
     }
 
     /// Whether a statement is among the client's, under the schema and search path of now.
@@ -489,15 +508,15 @@ impl Session {
     }
 
     /// SQL EXECUTE of a statement that was prepared by the protocol calls it as the server does.
-    fn called_on_server(&mut self, prepared: Rc<Prepared>) -> Result<Rc<Prepared>, Stop> {
+    fn called_on_server(&mut self, prepared: &Rc<Prepared>) -> Result<Rc<Prepared>, Stop> {
         let [statement] = prepared.script.statements.as_slice() else {
-            return Ok(prepared);
+            return Ok(Rc::clone(prepared));
         };
         let Effect::Execute { name, at, .. } = &statement.effect else {
-            return Ok(prepared);
+            return Ok(Rc::clone(prepared));
         };
         if !self.executes_kept(statement) || self.status() == Status::Failed {
-            return Ok(prepared);
+            return Ok(Rc::clone(prepared));
         }
         let target = self.find_statement(name.as_bytes())?;
         let mut called = Vec::new();

@@ -225,6 +225,8 @@ pub struct Session {
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Prepared>, FixedState>,
     /// Names made by SQL PREPARE on a pinned connection.
     pub(crate) sql_prepared: Vec<String>,
+    /// Prepared EXECUTEs as the client wrote them, by the names that it gave them: they are made anew from these.
+    pub(crate) executes: Vec<(Box<[u8]>, Rc<Prepared>)>,
     /// The protocol's statements that a text under way deallocates by SQL, and what servers call them.
     pub(crate) deallocating: Vec<(String, ServerName)>,
     /// What its server's oids are put by.

@@ -1251,16 +1251,6 @@ pub(crate) fn duplicate_statement(name: &[u8]) -> Fault {
     )
 }
 
-/// What a prepared EXECUTE is told behind which the statement that it names has changed.
-pub(crate) fn outdated_execute() -> Fault {
-    Fault::error(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        "what this EXECUTE names has changed since it was prepared",
-    )
-    .detail("The schema, the search path or the statement itself is another than then.")
-    .hint("Prepare the EXECUTE anew, or send it without preparing it.")
-}
-
 /// PostgreSQL's error for a statement name nobody prepared.
 pub(crate) fn unknown_statement(name: &[u8]) -> Fault {
     let message = if name.is_empty() {

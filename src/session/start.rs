@@ -66,6 +66,7 @@ impl Session {
             steps: 0,
             statements: HashMap::default(),
             sql_prepared: Vec::new(),
+            executes: Vec::new(),
             deallocating: Vec::new(),
             oids: super::oids::Oids::default(),
             temporary: Vec::new(),
