@@ -5,6 +5,7 @@ use crate::placement::ShardId;
 use crate::planner::plan::Effect;
 use crate::wire::frame::{self, Split};
 
+use super::indexes::Resumed;
 use super::member::{Member, bytes_max, close, commit_all, open_parts};
 use super::{Conversation, Trouble, Wide};
 
@@ -107,7 +108,7 @@ async fn listen<C: Conversation>(
 }
 
 /// Shard by shard, for what PostgreSQL refuses in a transaction block. Stops at the first failure and says
-/// where it was carried out.
+/// where it was carried out; what passes over that, as with IF NOT EXISTS, goes on from there.
 pub(super) async fn one_by_one<C: Conversation>(
     client: &mut C,
     wide: &Wide,
@@ -120,6 +121,7 @@ pub(super) async fn one_by_one<C: Conversation>(
     let home = client.topology().home();
     let mut answer = Vec::new();
     let mut done: Vec<String> = Vec::new();
+    let resumed = Resumed::of(wide.source.sql(), wide.lexing);
     for shard in shards.iter() {
         let name = client.topology().name(shard).to_owned();
         let mut one = crate::placement::ShardSet::default();
@@ -130,6 +132,9 @@ pub(super) async fn one_by_one<C: Conversation>(
         for member in &mut members {
             member.push_statement(client, &wide.source, describe)?;
             result = listen(client, member, shard == home, &mut answer).await;
+            if let (Ok(()), Some(resumed)) = (&result, &resumed) {
+                result = resumed.finish(client, member).await;
+            }
         }
         close(client, members).await;
         if let Err(trouble) = result {
@@ -168,7 +173,7 @@ fn partly(verb: &str, trouble: Trouble, failed: &str, done: &[String]) -> Troubl
         )
         .detail(format!("It was carried out on {}.", done.join(", ")))
         .hint(
-            "Mend the cause and repeat it in a form that may be repeated, as with IF NOT EXISTS.",
+            "Mend the cause and repeat it with IF NOT EXISTS or IF EXISTS: what is done is passed over, and an index left invalid is built anew.",
         ),
     )
 }

@@ -12,6 +12,7 @@ mod copy;
 mod each;
 mod gather;
 mod group;
+mod indexes;
 mod insert;
 mod member;
 mod merge;

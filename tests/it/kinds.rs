@@ -93,6 +93,44 @@ fn what_is_prepared_in_sql_is_prepared_where_its_tables_are() {
 }
 
 #[test]
+fn an_index_that_failed_on_a_shard_is_resumed() {
+    let fixture = Fixture::start();
+    let mut client = fixture.connect();
+    let create = |unless: &str| {
+        format!("CREATE UNIQUE INDEX CONCURRENTLY {unless} modulo_once ON by_modulo (k, v)")
+    };
+    let valid = || {
+        let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('modulo_once')";
+        let of = |shard| {
+            let mut shard = fixture.databases.shard(shard);
+            let rows = shard.rows(valid);
+            rows.first().and_then(|row| row[0].clone())
+        };
+        (0..SHARDS).map(of).collect::<Vec<_>>()
+    };
+    let (yes, no) = (Some("t".to_owned()), Some("f".to_owned()));
+    for ends in ["simple", "extended"] {
+        client.run("INSERT INTO by_modulo VALUES (2, 1, 'x'), (2, 2, 'x')");
+        let error = client.fails(&create(""));
+        assert_eq!(error.code, "08007", "{error:?}");
+        assert!(error.message.contains("\"shard_2\""), "{error:?}");
+        assert_eq!(valid(), [yes.clone(), yes.clone(), no.clone(), None]);
+        // As long as the cause is there it fails again.
+        client.fails(&create("IF NOT EXISTS"));
+        assert_eq!(valid(), [yes.clone(), yes.clone(), no.clone(), None]);
+        client.run("DELETE FROM by_modulo WHERE k = 2");
+        if ends == "simple" {
+            client.run(&create("IF NOT EXISTS"));
+        } else {
+            let sql = create("IF NOT EXISTS");
+            client.query_with(&sql, &[]).expect("it is built");
+        }
+        assert_eq!(valid(), vec![yes.clone(); SHARDS]);
+        client.run("DROP INDEX CONCURRENTLY modulo_once");
+    }
+}
+
+#[test]
 fn ddl_reaches_every_shard() {
     let fixture = Fixture::start();
     let mut client = fixture.connect();
