@@ -373,7 +373,8 @@ impl Reducing<'_> {
         for scan in scans {
             let own = scan.filter.filter(|_| self.is_checked);
             let own = own.and_then(|it| pushed(it, scan.alias, self.moment, ALIAS));
-            let further = self.conditions(scan, ALIAS, &mut vec![scan.alias]);
+            let mut left = CONDITIONS_MAX;
+            let further = self.conditions(scan, ALIAS, &mut vec![scan.alias], &mut left);
             let conditions: Vec<String> = own.into_iter().chain(further).collect();
             let passing = Passing {
                 condition: conditions.join(" AND "),
@@ -443,12 +444,14 @@ impl Reducing<'_> {
     }
 
     /// Conditions by which a shard leaves out rows that have no partner on it, where it has all partners they
-    /// could have and only some rows may be one. `above` are the scans that lead here.
+    /// could have and only some rows may be one. `above` are the scans that lead here, and so many more partners
+    /// as are `left` are looked at.
     fn conditions<'p>(
         &'p self,
         scan: &Scan<'_>,
         name: &str,
         above: &mut Vec<&'p str>,
+        left: &mut usize,
     ) -> Vec<String> {
         let may_ask = self.is_checked && above.len() < PARTNERS_MAX;
         let Some(plan) = self.plan.whole.filter(|_| may_ask) else {
@@ -466,11 +469,15 @@ impl Reducing<'_> {
             {
                 continue;
             }
+            let Some(rest) = left.checked_sub(1) else {
+                break;
+            };
+            *left = rest;
             let other_name = format!("{ALIAS}{}", above.len());
             above.push(other.alias);
             let own = other.filter;
             let own = own.and_then(|it| pushed(it, other.alias, self.moment, &other_name));
-            let further = self.conditions(other, &other_name, above);
+            let further = self.conditions(other, &other_name, above, left);
             above.pop();
             let rest: Vec<String> = own.into_iter().chain(further).collect();
             if rest.is_empty() {
@@ -615,3 +622,7 @@ pub(super) const DEPTH_MAX: usize = 500;
 
 /// Scans that one after another reduce the next, at most.
 const PARTNERS_MAX: usize = 5;
+
+/// Partners that are looked at for the conditions of one scan, at most: each of many joined tables may be a
+/// partner of each.
+const CONDITIONS_MAX: usize = 64;
