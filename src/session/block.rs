@@ -231,6 +231,13 @@ impl Block {
         self.wrote = ShardSet::default();
     }
 
+    /// The connection to a twin is lost: it can only be rolled back, on connections that the session keeps.
+    pub fn lose_twin(&mut self, shard: ShardId) {
+        self.failed = true;
+        self.twins.retain(|twin| twin.shard != shard);
+        self.parts.fail();
+    }
+
     /// Ends what is on a twin, whose connection this is, or gives the connection back that is another's.
     pub fn end_twin(&mut self, lease: Lease) -> Option<Lease> {
         let shard = lease.pool().target.shard;

@@ -1129,6 +1129,7 @@ impl Session {
             return Ok(());
         };
         let shard = lease.pool().target.shard_name.clone();
+        let twin = Some(lease.pool().target.shard).filter(|shard| self.is_twin(*shard));
         self.client.targets.borrow_mut().clear();
         tracing::info!(shard = %shard, reason = %lost.0, "server connection lost");
         let owed: Vec<Owed<Note>> = match lease.connection() {
@@ -1154,7 +1155,7 @@ impl Session {
         }
         let fault =
             unmapped.unwrap_or_else(|| lost_fault(&shard, lost, owed.iter().any(is_commit)));
-        if self.keeps_connections() {
+        if self.keeps_connections() && twin.is_none() {
             // What lived on the connection is gone with it.
             self.client.kill(fault.into_fatal());
             return Ok(());
@@ -1164,9 +1165,11 @@ impl Session {
         if self.block.is_none() {
             self.channels.roll_back_to(0);
         }
-        if self.block.as_ref().is_some_and(|block| block.sent) {
-            if let Some(block) = &mut self.block {
-                block.give_up();
+        let keeps = self.keeps_connections();
+        if let Some(block) = self.block.as_mut().filter(|block| block.sent) {
+            match twin {
+                Some(twin) if keeps => block.lose_twin(twin),
+                Some(_) | None => block.give_up(),
             }
             self.account.lose();
             self.lost = owed.is_empty().then(|| fault.clone());

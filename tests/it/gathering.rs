@@ -385,6 +385,10 @@ struct Faulty {
 }
 
 fn faulty(settings: &[&str]) -> Faulty {
+    faulty_in("transaction", settings)
+}
+
+fn faulty_in(mode: &str, settings: &[&str]) -> Faulty {
     let shards: Vec<Cluster> = (0..2).map(|_| Cluster::start("")).collect();
     let gather = Cluster::start("");
     for cluster in &shards {
@@ -394,6 +398,7 @@ fn faulty(settings: &[&str]) -> Faulty {
         Client::connect(cluster.port, "app", "faulty").run(TABLES);
     }
     let mut options = options(settings);
+    options.set(&format!("pool_mode: {mode}"));
     options.twins(2);
     options.set(&format!(
         "gather: {{twins: 2, timeout: 3s, server: \"host=127.0.0.1 port={}\"}}",
@@ -601,7 +606,14 @@ fn a_server_that_fails_amid_the_rows_costs_one_statement() {
 
 #[test]
 fn a_gather_server_that_fails_costs_one_statement() {
-    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    for mode in ["transaction", "session"] {
+        check_failing_gather_server(mode);
+    }
+}
+
+fn check_failing_gather_server(mode: &str) {
+    let settings = ["server_connect_timeout: 2s", "query_wait_timeout: 3s"];
+    let mut faulty = faulty_in(mode, &settings);
     let long = "SELECT count(*) FROM ga_orders o, ga_products p, generate_series(1, 1000000000) g";
     for fault in ["crash", "stop"] {
         let mut client = faulty.herd.connect_to("faulty");
@@ -754,7 +766,14 @@ fn a_cursor_keeps_its_twin_until_it_is_closed() {
 
 #[test]
 fn a_cursor_whose_server_fails_fails_its_block() {
-    let mut faulty = faulty(&["server_connect_timeout: 2s", "query_wait_timeout: 3s"]);
+    for mode in ["transaction", "session"] {
+        check_failing_cursors(mode);
+    }
+}
+
+fn check_failing_cursors(mode: &str) {
+    let settings = ["server_connect_timeout: 2s", "query_wait_timeout: 3s"];
+    let mut faulty = faulty_in(mode, &settings);
     let declare = "DECLARE c CURSOR FOR SELECT o.id, g FROM ga_orders o, generate_series(1, 100000) g ORDER BY g, o.id DESC";
     for trouble in Trouble::ALL {
         for is_at_work in [true, false] {
@@ -791,6 +810,23 @@ fn a_cursor_whose_server_fails_fails_its_block() {
             recovers(&faulty);
         }
     }
+}
+
+#[test]
+fn many_tables_that_narrow_each_other_ask_a_bounded_question() {
+    let (databases, herd) = start(3);
+    let mut client = herd.connect();
+    let joins: Vec<String> = (1..12)
+        .map(|at| format!(" JOIN ga_orders a{at} ON a{at}.k = a0.k AND a{at}.id = a0.id AND a{at}.total > {at}"))
+        .collect();
+    let sql = format!(
+        "SELECT count(*), max(r) FROM (SELECT row_number() OVER (ORDER BY a0.total) r FROM ga_orders a0{}) x",
+        joins.concat()
+    );
+    same(&mut client, &mut databases.reference(), &[&sql]);
+    let rows = client.rows(&format!("EXPLAIN {sql}"));
+    let longest = rows.iter().flatten().flatten().map(String::len).max();
+    assert!(longest.is_some_and(|bytes| bytes < 20_000), "{longest:?}");
 }
 
 #[test]
