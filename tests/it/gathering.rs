@@ -663,6 +663,73 @@ fn a_single_table_behind_a_copy_leaves_no_rows_of_other_shards_out() {
 }
 
 #[test]
+fn groups_that_having_drops_are_not_fetched() {
+    for shards in [2, 3] {
+        let (databases, herd) = start(shards);
+        let (mut client, mut reference) = (herd.connect(), databases.reference());
+        for one in [&mut client, &mut reference] {
+            one.run("INSERT INTO ga_notes VALUES (NULL, 'none'), (NULL, 'two'), (1, 'more')");
+        }
+        let large = "SELECT k FROM ga_items GROUP BY k HAVING sum(qty) > 17";
+        let joined = |groups: &str| {
+            format!(
+                "SELECT o.k, o.id, i.qty FROM ga_orders o JOIN ga_items i ON i.k = o.k AND i.id = o.id \
+                JOIN ga_products p ON p.p = i.p WHERE o.k IN ({groups})"
+            )
+        };
+        let statements = [
+            joined(large),
+            joined("SELECT k FROM ga_items WHERE p > 3 GROUP BY k HAVING count(*) > 4 AND max(qty) = 4"),
+            joined("SELECT k FROM ga_items GROUP BY k HAVING avg(id) > 31 AND stddev(id) > 1"),
+            joined("SELECT k FROM ga_orders GROUP BY k HAVING sum(total::float8) > 390"),
+            // A part of a group passes what the whole does not.
+            "SELECT i.k, i.id, g.n FROM ga_items i JOIN (SELECT k, count(*) n FROM ga_items GROUP BY k \
+                HAVING count(*) < 9) g ON g.k = i.k JOIN ga_products p ON p.p = i.p WHERE i.qty = 1"
+                .to_owned(),
+            "SELECT p.name, g.k, g.n FROM ga_products p LEFT JOIN (SELECT k, count(*) n FROM ga_items GROUP BY k \
+                HAVING count(*) < 9) g ON g.k = p.p"
+                .to_owned(),
+            "SELECT p.name FROM ga_products p WHERE p.p NOT IN (SELECT k FROM ga_items GROUP BY k HAVING min(qty) = 0)"
+                .to_owned(),
+            "SELECT a.k, a.n, b.s FROM (SELECT k, count(*) n FROM ga_items GROUP BY k HAVING count(*) > 8) a \
+                FULL JOIN (SELECT k, sum(qty) s FROM ga_items GROUP BY k HAVING sum(qty) > 17) b ON b.k = a.k + 1"
+                .to_owned(),
+            "SELECT g.id, g.n, o.k FROM (SELECT id, count(*) n FROM ga_notes GROUP BY id HAVING count(*) > 1) g \
+                LEFT JOIN ga_orders o ON o.k = g.id"
+                .to_owned(),
+            "SELECT c.name, o.id FROM ga_colours c JOIN ga_orders o ON o.k = c.id WHERE EXISTS \
+                (SELECT FROM ga_items i WHERE i.k = o.k GROUP BY i.k HAVING sum(i.qty) > 17 AND sum(i.qty) > c.id)"
+                .to_owned(),
+        ];
+        let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+        same(&mut client, &mut reference, &statements);
+        let fetched = |client: &mut Client, sql: &str| {
+            let rows = client.rows(&format!("EXPLAIN (ANALYZE, TIMING OFF) {sql}"));
+            let line = rows
+                .iter()
+                .flatten()
+                .flatten()
+                .find(|line| line.contains("ga_items") && line.contains("actual rows"))
+                .unwrap_or_else(|| panic!("{rows:#?}"))
+                .clone();
+            let count = line.split("actual rows=").nth(1).expect("a count");
+            let digits: String = count.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<usize>().expect("a number")
+        };
+        let passing = reference.value(&format!(
+            "SELECT count(*) FROM ga_items WHERE k IN ({large})"
+        ));
+        assert!(passing.parse::<usize>().expect("a number") < 60);
+        let sql = format!(
+            "SELECT o.k, i.qty FROM ga_orders o JOIN ga_items i ON i.k = o.k JOIN ga_products p ON p.p = o.id \
+                WHERE o.k IN ({large})"
+        );
+        same(&mut client, &mut reference, &[&sql]);
+        assert_eq!(fetched(&mut client, &sql).to_string(), passing);
+    }
+}
+
+#[test]
 fn a_cursor_keeps_its_twin_until_it_is_closed() {
     let (databases, herd) = start(3);
     let states = || herd.console().run("SHOW TWINS").column("state");

@@ -20,6 +20,9 @@ const NO_CALLS: [&str; 17] = [
     "nullif", "or", "row", "then", "varying", "when",
 ];
 
+/// Aggregates whose answers over exact numbers do not depend on the order of the rows.
+const EXACT: [&str; 5] = ["avg", "count", "max", "min", "sum"];
+
 /// Words that the session, the moment or the database decide, and those of what is worked out elsewhere in
 /// the plan.
 const FOREIGN: [&str; 14] = [
@@ -39,26 +42,52 @@ const FOREIGN: [&str; 14] = [
     "user",
 ];
 
-/// The conditions of a scan that shards may check, joined by AND; `None` where there is none. `moment` is
-/// the gather server's `now()` as a text, `within` the name that the table has in the text for the shards. A condition behind one that stays is left out as well, as the first
-/// may keep the second from failing.
-pub(super) fn pushed(filter: &str, alias: &str, moment: &str, within: &str) -> Option<String> {
+/// How conditions of a plan are written for the shards.
+#[derive(Clone, Copy)]
+pub(super) struct Writing<'a> {
+    /// The name of the scan in the plan.
+    pub(super) alias: &'a str,
+    /// The name that its table has in the text for the shards.
+    pub(super) within: &'a str,
+    /// The gather server's `now()` as a text.
+    pub(super) moment: &'a str,
+    /// Of HAVING: aggregates may be called.
+    pub(super) groups: Option<&'a Groups>,
+}
+
+/// What may be told of groups whatever order their rows come in.
+pub(super) struct Groups {
+    /// The column that they are made by.
+    pub(super) by: String,
+    /// The columns of exact numbers.
+    pub(super) exact: BTreeSet<String>,
+}
+
+impl Writing<'_> {
+    /// The conditions that shards may check, joined by AND; `None` where there is none. A condition behind one that
+    /// stays is left out as well, as the first may keep the second from failing.
+    pub(super) fn pushed(self, filter: &str) -> Option<String> {
+        let tokens = tokens_of(filter)?;
+        let parts = conjuncts(&tokens, filter.as_bytes()).into_iter();
+        let parts = parts.map_while(|part| rewritten(part, filter.as_bytes(), self));
+        let sql = parts.collect::<Vec<_>>().join(" AND ");
+        (!sql.is_empty()).then_some(sql)
+    }
+
+    /// The same of all conditions; `None` where one stays.
+    pub(super) fn pushed_whole(self, filter: &str) -> Option<String> {
+        let tokens = tokens_of(filter)?;
+        let parts = conjuncts(&tokens, filter.as_bytes()).into_iter();
+        let parts = parts.map(|part| rewritten(part, filter.as_bytes(), self));
+        Some(parts.collect::<Option<Vec<_>>>()?.join(" AND "))
+    }
+}
+
+fn tokens_of(filter: &str) -> Option<Vec<Token>> {
     if filter.contains(char::REPLACEMENT_CHARACTER) {
         return None;
     }
-    let text = filter.as_bytes();
-    let tokens = scan(text, Lexing::default()).ok()?;
-    let mut all = String::new();
-    for conjunct in conjuncts(&tokens, text) {
-        let Some(sql) = rewritten(conjunct, text, (alias, within), moment) else {
-            break;
-        };
-        if !all.is_empty() {
-            all.push_str(" AND ");
-        }
-        all.push_str(&sql);
-    }
-    (!all.is_empty()).then_some(all)
+    scan(filter.as_bytes(), Lexing::default()).ok()
 }
 
 /// The columns of a scan that its condition equates with columns of others, as where a correlated subquery
@@ -174,14 +203,14 @@ fn conjuncts<'t>(tokens: &'t [Token], text: &[u8]) -> Vec<&'t [Token]> {
 }
 
 /// A condition for the shards; `None` where they might answer it otherwise.
-fn rewritten(tokens: &[Token], text: &[u8], names: (&str, &str), moment: &str) -> Option<String> {
+fn rewritten(tokens: &[Token], text: &[u8], writing: Writing<'_>) -> Option<String> {
     let mut sql = String::new();
     let mut at = 0;
     let mut end = tokens.first()?.start;
     while let Some(token) = tokens.get(at) {
         let between = text.get(end..token.start)?;
         sql.push_str(std::str::from_utf8(between).ok()?);
-        let (taken, own) = piece(tokens, at, text, names, moment)?;
+        let (taken, own) = piece(tokens, at, text, writing)?;
         sql.push_str(&own);
         at = at.saturating_add(taken);
         end = tokens.get(at.checked_sub(1)?)?.end;
@@ -194,9 +223,14 @@ fn piece(
     tokens: &[Token],
     at: usize,
     text: &[u8],
-    (alias, within): (&str, &str),
-    moment: &str,
+    writing: Writing<'_>,
 ) -> Option<(usize, String)> {
+    let Writing {
+        alias,
+        within,
+        moment,
+        groups,
+    } = writing;
     let token = *tokens.get(at)?;
     let kind = |ahead: usize| tokens.get(at.saturating_add(ahead)).map(|token| token.kind);
     let verbatim = |count: usize| {
@@ -233,6 +267,10 @@ fn piece(
             return None;
         }
         let column = tokens.get(at.saturating_add(2))?;
+        // Another aggregate may read it, in the order of the rows.
+        if groups.is_some_and(|groups| word_name(*column, text).as_ref() != Some(&groups.by)) {
+            return None;
+        }
         let column = std::str::from_utf8(column.of(text)).ok()?;
         return Some((3, format!("{within}.{column}")));
     }
@@ -244,6 +282,9 @@ fn piece(
     if kind(1) == Some(Kind::OpenParen) {
         if is_word && (NO_CALLS.contains(&word.as_str()) || token.of(text) == b"OPERATOR") {
             return verbatim(1);
+        }
+        if let Some(groups) = groups.filter(|_| is_word && EXACT.contains(&word.as_str())) {
+            return aggregate(tokens.get(at..)?, text, (alias, within), groups);
         }
         let is_moment = matches!(word.as_str(), "now" | "transaction_timestamp");
         if is_moment && kind(2) == Some(Kind::CloseParen) {
@@ -261,6 +302,35 @@ fn piece(
         _ if is_word && FOREIGN.contains(&word.as_str()) => None,
         _ => verbatim(1),
     }
+}
+
+/// `count(*)`, or an aggregate of a column.
+fn aggregate(
+    tokens: &[Token],
+    text: &[u8],
+    (alias, within): (&str, &str),
+    groups: &Groups,
+) -> Option<(usize, String)> {
+    let [call, open, inner @ ..] = tokens else {
+        return None;
+    };
+    let called = word_name(*call, text)?;
+    debug_assert!(open.kind == Kind::OpenParen, "it is called");
+    if let [star, close, ..] = inner
+        && star.of(text) == b"*"
+    {
+        return (close.kind == Kind::CloseParen && called == "count")
+            .then(|| (4, "count(*)".to_owned()));
+    }
+    let [name, dot, column, close, ..] = inner else {
+        return None;
+    };
+    let is_column = word_name(*name, text)? == alias
+        && dot.kind == Kind::Dot
+        && close.kind == Kind::CloseParen
+        && (called == "count" || groups.exact.contains(&word_name(*column, text)?));
+    let column = std::str::from_utf8(column.of(text)).ok()?;
+    is_column.then(|| (6, format!("{called}({within}.{column})")))
 }
 
 /// Whether the word is the last of a type's name, as in `::character varying(3)`.
@@ -288,10 +358,58 @@ fn instant(moment: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{equations, pushed};
+    use std::collections::BTreeSet;
+
+    use super::{Groups, Writing, equations};
+
+    const WRITING: Writing<'_> = Writing {
+        alias: "o",
+        within: "t",
+        moment: "2026-01-01 00:00:00+00",
+        groups: None,
+    };
 
     fn of(filter: &str) -> Option<String> {
-        pushed(filter, "o", "2026-01-01 00:00:00+00", "t")
+        WRITING.pushed(filter)
+    }
+
+    #[test]
+    fn conditions_of_groups_are_pushed() {
+        let groups = Groups {
+            by: "k".to_owned(),
+            exact: BTreeSet::from(["n".to_owned()]),
+        };
+        let writing = Writing {
+            groups: Some(&groups),
+            ..WRITING
+        };
+        for (having, wanted) in [
+            (
+                "(sum(o.n) > '300'::numeric)",
+                Some("(sum(t.n) > '300'::numeric)"),
+            ),
+            (
+                "((count(*) > 1) AND (count(o.x) < 3))",
+                Some("(count(*) > 1) AND (count(t.x) < 3)"),
+            ),
+            ("((o.k > 1) AND (max(o.x) < 3))", Some("(t.k > 1)")),
+            ("(sum(o.x) > '1'::double precision)", None),
+            ("(sum((o.n)::bigint) > 1)", None),
+            ("(sum(DISTINCT o.n) > 1)", None),
+            ("(sum(o.n) FILTER (WHERE (o.n > 1)) > 1)", None),
+            ("(sum(c.n) > 1)", None),
+            ("(sum(o.n) > (SubPlan 1))", None),
+            ("(string_agg(o.x, ','::text) = 'a'::text)", None),
+            ("(o.* IS NOT NULL)", None),
+        ] {
+            assert_eq!(writing.pushed(having).as_deref(), wanted, "{having}");
+        }
+        let halves = "((o.a = 1) AND (o.b = c.b))";
+        assert_eq!(WRITING.pushed_whole(halves), None);
+        assert_eq!(
+            WRITING.pushed_whole("((o.a = 1) AND (o.b = 2))").as_deref(),
+            Some("(t.a = 1) AND (t.b = 2)")
+        );
     }
 
     #[test]

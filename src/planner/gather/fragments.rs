@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::filter::{ALIAS, equated, pushed};
-use super::reduce::{Partner, partners};
+use super::filter::{ALIAS, Groups, Writing, equated};
+use super::reduce::{Grouped, Partner, grouped, partners};
 use crate::config::Ids;
 use crate::error::{Fault, SqlState};
 use crate::placement::ShardSet;
@@ -350,11 +350,20 @@ fn condition(scans: &[&Scan<'_>], gather: &Gather, moment: &str) -> String {
     }
     let conditions: Option<BTreeSet<String>> = scans
         .iter()
-        .map(|scan| pushed(scan.filter?, scan.alias, moment, ALIAS))
+        .map(|scan| writing(scan, ALIAS, moment).pushed(scan.filter?))
         .collect();
     let conditions = conditions.unwrap_or_default().into_iter();
     let conditions: Vec<String> = conditions.map(|one| format!("({one})")).collect();
     conditions.join(" OR ")
+}
+
+fn writing<'a>(scan: &Scan<'a>, within: &'a str, moment: &'a str) -> Writing<'a> {
+    Writing {
+        alias: scan.alias,
+        within,
+        moment,
+        groups: None,
+    }
 }
 
 /// What a shard can see of the rows that a scan's rows are joined with.
@@ -370,12 +379,14 @@ impl Reducing<'_> {
     /// What the scans of a table let through; nothing where one of them needs all rows.
     fn passing(&self, scans: &[&Scan<'_>]) -> Vec<Passing> {
         let mut all = Vec::with_capacity(scans.len());
+        let has_whole_groups = self.has_whole_groups(scans);
         for scan in scans {
             let own = scan.filter.filter(|_| self.is_checked);
-            let own = own.and_then(|it| pushed(it, scan.alias, self.moment, ALIAS));
+            let own = own.and_then(|it| writing(scan, ALIAS, self.moment).pushed(it));
+            let group = self.of_group(scan, ALIAS).filter(|_| has_whole_groups);
             let mut left = CONDITIONS_MAX;
             let further = self.conditions(scan, ALIAS, &mut vec![scan.alias], &mut left);
-            let conditions: Vec<String> = own.into_iter().chain(further).collect();
+            let conditions: Vec<String> = own.into_iter().chain(group).chain(further).collect();
             let passing = Passing {
                 condition: conditions.join(" AND "),
                 among: self.among(scan),
@@ -476,10 +487,11 @@ impl Reducing<'_> {
             let other_name = format!("{ALIAS}{}", above.len());
             above.push(other.alias);
             let own = other.filter;
-            let own = own.and_then(|it| pushed(it, other.alias, self.moment, &other_name));
+            let own = own.and_then(|it| writing(other, &other_name, self.moment).pushed(it));
+            let group = self.of_group(other, &other_name);
             let further = self.conditions(other, &other_name, above, left);
             above.pop();
-            let rest: Vec<String> = own.into_iter().chain(further).collect();
+            let rest: Vec<String> = own.into_iter().chain(group).chain(further).collect();
             if rest.is_empty() {
                 continue;
             }
@@ -497,6 +509,74 @@ impl Reducing<'_> {
             }
         }
         conditions
+    }
+
+    /// The condition that a row is of a group which HAVING does not drop, where its shard has all of the group.
+    fn of_group(&self, scan: &Scan<'_>, name: &str) -> Option<String> {
+        let plan = self.plan.whole.filter(|_| self.is_checked)?;
+        let Grouped { column, having } = grouped(plan, scan.alias)?;
+        let full = Name::within(&scan.table.0, &scan.table.1);
+        let table = self.context.table(&full)?;
+        let key = table.columns.iter().find(|it| it.name == column)?;
+        let is_whole = match self.context.relation(&full) {
+            Relation::Reference(_) | Relation::Single => true,
+            Relation::Sharded { key, ids, .. } => {
+                matches!(key, [key] if *key == column) && is_placed_by_key(ids)
+            }
+            Relation::System | Relation::View(_) | Relation::Refused => false,
+        };
+        if !is_whole || key.loose {
+            return None;
+        }
+        self.kind(scan, &column)?;
+        let exact = table.columns.iter().filter(|column| {
+            let kind = self.kind(scan, &column.name);
+            matches!(kind, Some("int2" | "int4" | "int8" | "numeric"))
+        });
+        let groups = Groups {
+            exact: exact.map(|column| column.name.clone()).collect(),
+            by: column,
+        };
+        let within = format!("{name}g");
+        let own = writing(scan, &within, self.moment);
+        let filter = match scan.filter {
+            Some(filter) => format!(" WHERE {}", own.pushed_whole(filter)?),
+            None => String::new(),
+        };
+        let having = Writing {
+            groups: Some(&groups),
+            ..own
+        }
+        .pushed(having)?;
+        let column = quote_ident(&groups.by);
+        let table = written(&full);
+        let among = format!(
+            "{name}.{column} IN (SELECT {within}.{column} FROM ONLY {table} {within}{filter} GROUP BY {within}.{column} HAVING {having})"
+        );
+        Some(if key.primary {
+            among
+        } else {
+            format!("({among} OR {name}.{column} IS NULL)")
+        })
+    }
+
+    /// Whether the rows that are fetched of a table make whole groups for each scan whose rows are grouped: a part of one
+    /// that HAVING drops might pass.
+    fn has_whole_groups(&self, scans: &[&Scan<'_>]) -> bool {
+        let Some(plan) = self.plan.whole else {
+            return false;
+        };
+        let columns = scans.iter().filter_map(|scan| grouped(plan, scan.alias));
+        let columns: BTreeSet<String> = columns.map(|it| it.column).collect();
+        let [column] = columns.iter().collect::<Vec<_>>()[..] else {
+            return false;
+        };
+        let is_by_group = |scan: &&Scan<'_>| {
+            let mut asked = partners(plan, scan.alias).into_iter();
+            asked.all(|partner| partner.column == *column)
+        };
+        let is_all = |scan: &&Scan<'_>| scan.filter.is_none();
+        scans.iter().all(is_by_group) && (scans.len() == 1 || scans.iter().all(is_all))
     }
 
     /// Whether the shard of each row has every row that could be its partner.
@@ -522,7 +602,6 @@ impl Reducing<'_> {
                     ..
                 },
             ) => {
-                let is_placed_by_key = |ids: &Ids| !ids.by && ids.looked.is_none();
                 distribution == other_distribution
                     && is_placed_by_key(ids)
                     && is_placed_by_key(other_ids)
@@ -532,6 +611,11 @@ impl Reducing<'_> {
             _ => false,
         }
     }
+}
+
+/// Whether the key alone says where a row is.
+fn is_placed_by_key(ids: &Ids) -> bool {
+    !ids.by && ids.looked.is_none()
 }
 
 /// The shards that may have rows of a table which pass a condition.

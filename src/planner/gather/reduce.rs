@@ -3,7 +3,8 @@
 //! Where a join of the plan equates a column of one scan with a column of another, a row of the first
 //! that equals none of the second's is dropped there, if the join's kind says so and nothing below it could
 //! have made an answer of the row (a semi-join reduction: Bernstein and Chiu, "Using semi-joins to solve relational
-//! queries", 1981). The second scan may be reduced itself in the same way.
+//! queries", 1981). The second scan may be reduced itself in the same way. Where a scan's rows are grouped, those of
+//! groups that HAVING drops are not needed.
 
 use serde_json::{Map, Value};
 
@@ -34,22 +35,65 @@ enum Side {
     Other,
 }
 
+/// A scan's rows are grouped by one column, and nothing else is done with them before.
+pub(super) struct Grouped<'p> {
+    pub(super) column: String,
+    /// What the groups must fulfil.
+    pub(super) having: &'p str,
+}
+
 /// What the joins above a scan ask of it, from the nearest on.
 ///
 /// `plan` is the answer of EXPLAIN in JSON. The names of scans are unique in it.
 pub(super) fn partners(plan: &Value, alias: &str) -> Vec<Partner> {
-    let mut path = Vec::new();
     let mut found = Vec::new();
-    find(plan, alias, &mut path, &mut found, 0);
+    find(plan, alias, &mut Vec::new(), 0, &mut |scan, path| {
+        // What it is compared with from outside, as in a correlated subquery.
+        let filter = scan.get("Filter").and_then(Value::as_str);
+        note(filter, alias, |_| true, &mut found);
+        climb(path, alias, &mut found);
+    });
     found
 }
 
+/// How the rows of a scan are grouped, where HAVING drops some of the groups.
+pub(super) fn grouped<'p>(plan: &'p Value, alias: &str) -> Option<Grouped<'p>> {
+    let mut found = None;
+    find(plan, alias, &mut Vec::new(), 0, &mut |_, path| {
+        found = grouped_above(path, alias);
+    });
+    found
+}
+
+fn grouped_above<'p>(path: &[Above<'p>], alias: &str) -> Option<Grouped<'p>> {
+    let text = |node: &'p Map<String, Value>, key: &str| node.get(key).and_then(Value::as_str);
+    for above in path.iter().rev() {
+        let kind = text(above.node, "Node Type").unwrap_or_default();
+        if above.side == Side::Outer && matches!(kind, "Sort" | "Incremental Sort") {
+            continue;
+        }
+        let is_whole = text(above.node, "Partial Mode").is_none_or(|mode| mode == "Simple");
+        if above.side != Side::Outer || kind != "Aggregate" || !is_whole {
+            return None;
+        }
+        let keys = above.node.get("Group Key").and_then(Value::as_array)?;
+        let mut columns = group_keys(above.node)?;
+        let ([_], Some((name, column))) = (keys.as_slice(), columns.next()) else {
+            return None;
+        };
+        let having = text(above.node, "Filter")?;
+        return (name == alias).then_some(Grouped { column, having });
+    }
+    None
+}
+
+/// Calls `on` for a scan, with the nodes above it.
 fn find<'p>(
     value: &'p Value,
     alias: &str,
     path: &mut Vec<Above<'p>>,
-    found: &mut Vec<Partner>,
     depth: usize,
+    on: &mut impl FnMut(&'p Map<String, Value>, &[Above<'p>]),
 ) {
     if depth > super::fragments::DEPTH_MAX {
         return;
@@ -58,21 +102,19 @@ fn find<'p>(
     match value {
         Value::Array(values) => {
             for value in values {
-                find(value, alias, path, found, deeper);
+                find(value, alias, path, deeper, on);
             }
         }
         Value::Object(node) => {
             let text = |key: &str| node.get(key).and_then(Value::as_str);
             if text("Node Type") == Some("Seq Scan") && text("Alias") == Some(alias) {
-                // What it is compared with from outside, as in a correlated subquery.
-                note(text("Filter"), alias, |_| true, found);
-                climb(path, alias, found);
+                on(node, path);
                 return;
             }
             for (key, value) in node {
                 let Value::Array(children) = value else {
                     if key == "Plan" {
-                        find(value, alias, path, found, deeper);
+                        find(value, alias, path, deeper, on);
                     }
                     continue;
                 };
@@ -81,7 +123,7 @@ fn find<'p>(
                         node,
                         side: side_of(child),
                     });
-                    find(child, alias, path, found, deeper);
+                    find(child, alias, path, deeper, on);
                     path.pop();
                 }
             }
