@@ -201,6 +201,17 @@ fn a_name_behind_a_dot_may_be_an_aggregate() {
     ]);
 }
 
+/// PostgreSQL writes the columns of relations that its plan has no scan of without their names.
+#[test]
+fn columns_of_what_is_never_read_are_left_to_the_twin() {
+    Sides::start().same(&[
+        "SELECT (SELECT min(f.x) FROM sr_fish f WHERE (f.count, c.owner) < (8, 2)) FROM sr_cats c WHERE text 'x' ~~ '%y%'",
+        "SELECT (SELECT min(f.x) FROM sr_fish f WHERE (f.count, c.k) < (8, 2)) FROM sr_cats c \
+            LEFT JOIN generate_series(3, 7) g (i) ON g.i = c.k WHERE text 'x' ~~ '%y%'",
+        "SELECT (SELECT min(f.x) FROM sr_fish f WHERE (f.count, c.k) < (8, 2)) FROM sr_cats c WHERE false",
+    ]);
+}
+
 #[test]
 fn arguments_may_be_named() {
     Sides::start().same(&[

@@ -23,23 +23,11 @@ const NO_CALLS: [&str; 17] = [
 /// Aggregates whose answers over exact numbers do not depend on the order of the rows.
 const EXACT: [&str; 5] = ["avg", "count", "max", "min", "sum"];
 
-/// Words that the session, the moment or the database decide, and those of what is worked out elsewhere in
-/// the plan.
-const FOREIGN: [&str; 14] = [
-    "alternatives",
-    "current_catalog",
-    "current_role",
-    "current_schema",
-    "current_time",
-    "current_user",
-    "hashed",
-    "initplan",
-    "localtime",
-    "localtimestamp",
-    "recheck",
-    "session_user",
-    "subplan",
-    "user",
+/// Words that stand by themselves and mean the same on every server. Another may be a column of a relation outside that
+/// the plan has no scan of: PostgreSQL writes it without a name before it then.
+const PLAIN: [&str; 22] = [
+    "and", "any", "array", "both", "case", "collate", "distinct", "else", "end", "false", "for",
+    "from", "in", "is", "leading", "not", "null", "or", "placing", "then", "trailing", "true",
 ];
 
 /// How conditions of a plan are written for the shards.
@@ -299,9 +287,32 @@ fn piece(
     match word.as_str() {
         "current_timestamp" if is_word => Some((1, instant(moment))),
         "current_date" if is_word => Some((1, format!("({}::date)", instant(moment)))),
-        _ if is_word && FOREIGN.contains(&word.as_str()) => None,
-        _ => verbatim(1),
+        "at" | "with" | "without" if is_words(tokens, at, text, &["time", "zone"]) => verbatim(3),
+        "when" if is_word => verbatim(1),
+        "unknown" if before.is_some_and(|before| before.of(text) == b"IS") => verbatim(1),
+        _ if is_word && PLAIN.contains(&word.as_str()) => verbatim(1),
+        _ if before.is_some_and(|before| before.of(text) == b"COLLATE") => verbatim(1),
+        _ if is_word && (is_type_before(tokens, at, text) || is_field(tokens, at, text)) => {
+            verbatim(1)
+        }
+        _ => None,
     }
+}
+
+/// Whether these words follow.
+fn is_words(tokens: &[Token], at: usize, text: &[u8], words: &[&str]) -> bool {
+    let behind = tokens.iter().skip(at.saturating_add(1));
+    let said = behind.zip(words).filter(|(token, word)| {
+        token.kind == Kind::Word && token.of(text).eq_ignore_ascii_case(word.as_bytes())
+    });
+    said.count() == words.len()
+}
+
+/// Whether the word is the field of `EXTRACT(year FROM …)`.
+fn is_field(tokens: &[Token], at: usize, text: &[u8]) -> bool {
+    let two = at.checked_sub(2).and_then(|from| tokens.get(from..at));
+    matches!(two, Some([call, open])
+        if call.of(text) == b"EXTRACT" && open.kind == Kind::OpenParen)
 }
 
 /// `count(*)`, or an aggregate of a column.
@@ -477,6 +488,29 @@ mod tests {
                 Some("((t.n)::character varying(3) = 'a'::text)"),
             ),
             ("(o.owner = CURRENT_USER)", None),
+            ("(ROW(o.status, p_id) < ROW('x'::text, 42))", None),
+            ("(ROW(o.status, \"P\") < ROW('x'::text, 42))", None),
+            (
+                "(o.status = 'b'::text COLLATE \"C\")",
+                Some("(t.status = 'b'::text COLLATE \"C\")"),
+            ),
+            ("((o.a > 1) IS UNKNOWN)", Some("((t.a > 1) IS UNKNOWN)")),
+            (
+                "((o.n)::double precision > '1'::double precision)",
+                Some("((t.n)::double precision > '1'::double precision)"),
+            ),
+            (
+                "(CASE WHEN (o.a = 1) THEN true ELSE NULL::boolean END IS DISTINCT FROM false)",
+                Some(
+                    "(CASE WHEN (t.a = 1) THEN true ELSE NULL::boolean END IS DISTINCT FROM false)",
+                ),
+            ),
+            (
+                "((o.placed AT TIME ZONE 'UTC'::text) > '2020-01-01'::timestamp without time zone)",
+                Some(
+                    "((t.placed AT TIME ZONE 'UTC'::text) > '2020-01-01'::timestamp without time zone)",
+                ),
+            ),
             (
                 "(EXTRACT(year FROM o.placed) = '2020'::numeric)",
                 Some("(EXTRACT(year FROM t.placed) = '2020'::numeric)"),

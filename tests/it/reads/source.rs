@@ -158,6 +158,7 @@ fn one(w: &mut Writer<'_>, depth: usize) -> Scope {
         0 if depth > 0 => subquery(w, depth - 1, ""),
         1 if depth > 0 => subquery(w, depth - 1, "LATERAL "),
         2 => values(w),
+        19 => groups(w),
         3 => {
             let name = w.name('g');
             let (from, to) = (w.random.below(4), w.random.below(9));
@@ -181,6 +182,41 @@ fn one(w: &mut Writer<'_>, depth: usize) -> Scope {
             let at = w.random.below(TABLES.len());
             table(w, at, true)
         }
+    }
+}
+
+/// The values of one column of a table, each once, and what is known of its rows.
+fn groups(w: &mut Writer<'_>) -> Scope {
+    let table = w.random.choose(&TABLES[..5]);
+    let ints: Vec<&str> = table
+        .columns
+        .iter()
+        .filter(|(_, kind)| *kind == Int)
+        .map(|(column, _)| *column)
+        .collect();
+    let key = ints[w.random.below(ints.len().min(2))];
+    let column = *w.random.choose(&ints);
+    let total = w.choose(&["count", "sum", "min", "max"]);
+    let operator = w.choose(&["<", ">", "<>", "="]);
+    let bound = w.random.below(6);
+    let condition = if w.chance(25) {
+        format!(" WHERE {column} > {}", w.random.below(4))
+    } else {
+        String::new()
+    };
+    let name = w.name('h');
+    Scope {
+        from: format!(
+            "(SELECT {key}, count(*) AS times FROM {}{condition} GROUP BY {key} HAVING {total}({column}) {operator} {bound}) AS {name}",
+            table.name
+        ),
+        columns: columns_of(
+            &name,
+            [(key, Int), ("times", Int)]
+                .map(|(name, kind)| (name.to_owned(), kind))
+                .into_iter(),
+        ),
+        names: vec![name],
     }
 }
 
