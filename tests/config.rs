@@ -115,6 +115,9 @@ fn shipped_examples_are_valid() {
     let shop = check_example("conf/woocommerce/pgherd.yaml");
     let database = &shop.config.databases["shop"];
     assert_eq!((database.shards.len(), database.tables.len()), (10, 14));
+    let told = shop.config.cache.invalidate_on.iter();
+    let channels: std::collections::BTreeSet<&str> = told.map(|it| it.channel.as_str()).collect();
+    assert_eq!(channels.len(), 11);
     assert_eq!(shop.not_yet, []);
     assert!(shop.ready().is_ok());
 }
