@@ -283,6 +283,15 @@ impl Catalog {
         found
     }
 
+    /// The partitions and inheritance children of a table, and theirs.
+    pub fn heirs(&self, (schema, name): (&str, &str)) -> Vec<&Table> {
+        let all = self.schemas.values().flat_map(|tables| tables.values());
+        all.filter(|table| {
+            !table.parents.is_empty() && self.ancestors(table).contains(&(schema, name))
+        })
+        .collect()
+    }
+
     /// The table of exactly this schema.
     pub fn table(&self, schema: &str, name: &str) -> Option<&Table> {
         self.schemas.get(schema)?.get(name)

@@ -164,6 +164,12 @@ impl Made {
     }
 }
 
+/// Whether it calls functions of the users' own by their names.
+pub(super) fn of_users(survey: &Survey<'_>) -> bool {
+    let mut calls = survey.calls.iter();
+    calls.any(|call| routine(survey.context, &call.name).is_some())
+}
+
 /// Whether PostgreSQL may write out code of the users' own in the statement's place, with columns of a whole
 /// row that no word of the statement names: functions in SQL, also those behind operators and casts.
 pub(super) fn unfolds(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
@@ -172,8 +178,7 @@ pub(super) fn unfolds(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
     if routines.is_empty() {
         return false;
     }
-    let mut calls = survey.calls.iter();
-    if calls.any(|call| routine(context, &call.name).is_some()) {
+    if of_users(survey) {
         return true;
     }
     let (text, tokens) = (cursor.text(), cursor.tokens());

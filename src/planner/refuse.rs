@@ -345,6 +345,15 @@ pub fn policies_of_owner(table: &str) -> Fault {
     .hint("Read the table itself, or confine the statement to the keys of one shard.")
 }
 
+/// A read of several shards of a table with partitions or children, some with policies.
+pub fn policies_of_parent(table: &str) -> Fault {
+    unsupported(format!(
+        "table \"{table}\" with partitions or children and row level security is not supported in a read of several shards"
+    ))
+    .detail("The policies of the table that is named decide which rows are seen, and each of its parts would be read by its own.")
+    .hint("Confine the statement to the keys of one shard.")
+}
+
 /// A read of several shards that calls what may look at more than its arguments.
 pub fn looks_elsewhere(what: &str, table: &str) -> Fault {
     unsupported(format!("{what} in a read of several shards is not supported"))

@@ -212,6 +212,118 @@ fn columns_of_what_is_never_read_are_left_to_the_twin() {
     ]);
 }
 
+const MIXED: &str = "
+CREATE COLLATION sr_ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE FUNCTION sr_turkish(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 COLLATE \"tr-x-icu\"';
+CREATE TABLE sr_a (id int, k bigint, x int, y int, t text, bp bpchar, ts timestamptz);
+CREATE TABLE sr_c (id int, x bigint, y int, t text COLLATE sr_ci);
+CREATE TABLE sr_r (id int, y int, t text COLLATE sr_ci);
+CREATE TABLE sr_p (id int, k bigint, y int) PARTITION BY RANGE (id);
+CREATE TABLE sr_p1 PARTITION OF sr_p FOR VALUES FROM (0) TO (10);
+CREATE TABLE sr_p2 PARTITION OF sr_p FOR VALUES FROM (10) TO (20);
+CREATE TABLE sr_q (id int, k bigint, owner text) PARTITION BY RANGE (id);
+CREATE TABLE sr_q1 PARTITION OF sr_q FOR VALUES FROM (0) TO (100);
+ALTER TABLE sr_q ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON sr_q USING (owner = current_user);
+CREATE VIEW sr_folded AS SELECT id, t COLLATE sr_ci AS t FROM sr_a;
+";
+
+const MIXED_ROWS: [&str; 4] = [
+    "INSERT INTO sr_a SELECT g, g % 6, g % 5, g % 7, (ARRAY['a', 'A', 'b', 'I', 'o''x'])[g % 5 + 1], 'a  ', \
+        '2020-01-01'::timestamptz + g * interval '1 day' FROM generate_series(1, 30) g",
+    "INSERT INTO sr_c SELECT g, g % 4, g % 9, (ARRAY['A', 'B', 'c'])[g % 3 + 1] FROM generate_series(1, 20) g",
+    "INSERT INTO sr_r VALUES (1, 3, 'A'), (2, 4, 'b'), (3, NULL, NULL)",
+    "INSERT INTO sr_p SELECT g, g % 3, g % 7 FROM generate_series(1, 19) g",
+];
+
+fn mixed() -> Sides {
+    let databases = Databases::create(3);
+    databases.run_everywhere(MIXED);
+    let mut options = Options::new("transaction");
+    options
+        .sharded("sr_a", "k", "bigint", "{modulo: all}")
+        .on("sr_p", "sr_a", "k")
+        .on("sr_q", "sr_a", "k")
+        .sharded("sr_c", "x", "bigint", "{jump: all}")
+        .table("sr_r", "reference")
+        .narrowing_twins(2);
+    let herd = Herd::start(&databases, &options);
+    let mut sides = Sides {
+        client: herd.connect(),
+        reference: databases.reference(),
+        herd,
+        _databases: databases,
+    };
+    for rows in MIXED_ROWS {
+        sides.both(rows);
+    }
+    sides
+}
+
+/// PostgreSQL writes a column of an Append as that of its first relation.
+#[test]
+fn what_is_asked_of_a_union_is_asked_of_all_its_relations() {
+    mixed().same(&[
+        "SELECT u.y, l.n FROM (SELECT y FROM sr_r WHERE id = 1 UNION ALL SELECT y FROM sr_c) u, \
+            LATERAL (SELECT count(*) n FROM sr_a WHERE sr_a.x = u.y) l",
+        "SELECT u.y, (SELECT count(*) FROM sr_a WHERE sr_a.k = u.y) FROM \
+            (SELECT y FROM sr_r UNION SELECT y FROM sr_c WHERE t = 'a') u",
+        "SELECT u.y, count(*) OVER () FROM (SELECT y FROM sr_p UNION ALL SELECT y FROM sr_c) u \
+            WHERE u.y <= (SELECT count(*) FROM sr_a WHERE sr_a.y = u.y)",
+        "SELECT p.id, (SELECT max(a.t) FROM sr_a a WHERE a.y = p.y) FROM sr_p p",
+        "SELECT p.id FROM sr_p p WHERE p.y <= (SELECT count(*) FROM sr_a a WHERE a.x = p.y)",
+    ]);
+}
+
+/// EXPLAIN does not show under which collation a column is compared.
+#[test]
+fn collations_that_are_said_are_those_of_one_server() {
+    mixed().same(&[
+        "SELECT t, count(*) OVER () FROM sr_a WHERE t COLLATE \"en-x-icu\" < 'B'",
+        "SELECT t, count(*) OVER () FROM sr_a WHERE t COLLATE \"C\" < 'B'",
+        "SELECT t, count(*) OVER () FROM sr_a WHERE lower(t COLLATE \"tr-x-icu\") = 'ı'",
+        "SELECT t, count(*) OVER () FROM sr_a WHERE lower(sr_turkish(t)) = 'ı'",
+        "SELECT t, count(*) OVER () FROM sr_folded WHERE t = 'A'",
+        "SELECT a.id, c.id FROM sr_a a JOIN sr_c c ON a.t COLLATE sr_ci = c.t WHERE c.y = 3",
+        "SELECT count(*) OVER (), t FROM sr_a WHERE t IN (SELECT t FROM sr_c WHERE x < 3)",
+        "SELECT a.id, c.id FROM sr_a a JOIN sr_r r ON a.t = r.t JOIN sr_c c ON c.y = a.y WHERE r.y < 5",
+        "SELECT a.id, c.id FROM sr_a a JOIN sr_c c ON c.t = a.t",
+    ]);
+}
+
+#[test]
+fn conditions_over_constants_without_a_type_of_their_own_stay_on_the_twin() {
+    mixed().same(&[
+        "SELECT id, count(*) OVER () FROM sr_a WHERE (x, y) = ANY (ARRAY[ROW(1, 2), ROW(3, 4)])",
+        "SELECT id, count(*) OVER () FROM sr_a WHERE ts < ('now'::text)::timestamptz",
+    ]);
+}
+
+#[test]
+fn blanks_at_the_end_of_characters_reach_the_twin_in_a_block() {
+    let mut sides = mixed();
+    sides.both("BEGIN");
+    sides.same(&[
+        "SELECT a.id, octet_length(a.bp) FROM sr_a a JOIN sr_c c ON a.x = c.y",
+        "SELECT bp || '|', count(*), avg(x) FROM sr_a GROUP BY bp",
+    ]);
+    sides.both("COMMIT");
+}
+
+#[test]
+fn policies_of_partitioned_tables_are_not_those_of_their_partitions() {
+    let mut sides = mixed();
+    let error = sides.client.fails("SELECT id, count(*) OVER () FROM sr_q");
+    assert_eq!(error.code, "0A000", "{error:?}");
+    let joined = "SELECT q.id FROM sr_c c JOIN sr_q q ON q.id = c.id";
+    assert_eq!(sides.client.fails(joined).code, "0A000");
+    // What the shards answer for themselves goes on, and what names a partition.
+    sides.same(&[
+        "SELECT count(*) FROM sr_q",
+        "SELECT id, count(*) OVER () FROM sr_q1",
+    ]);
+}
+
 #[test]
 fn arguments_may_be_named() {
     Sides::start().same(&[

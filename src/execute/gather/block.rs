@@ -71,8 +71,17 @@ pub(super) fn united(wanted: &[usize], fragments: &[Fragment]) -> String {
         .iter()
         .map(|(index, fragment)| format!("f{index} AS MATERIALIZED ({})", fragment.query));
     let selects = wanted.iter().map(|(index, fragment)| {
-        let columns = fragment.columns.iter();
-        let mut values: Vec<String> = columns.map(|it| format!("f{index}.{it}::text")).collect();
+        let columns = fragment.columns.iter().zip(&fragment.casts_otherwise);
+        let mut values: Vec<String> = columns
+            .map(|(column, casts_otherwise)| {
+                let value = format!("f{index}.{column}");
+                if *casts_otherwise {
+                    format!("CASE pg_catalog.num_nulls({value}) WHEN 0 THEN pg_catalog.format('%s', {value}) END")
+                } else {
+                    format!("{value}::text")
+                }
+            })
+            .collect();
         values.resize(widest, "NULL::text".to_owned());
         values.insert(0, index.to_string());
         format!("SELECT {} FROM f{index}", values.join(", "))

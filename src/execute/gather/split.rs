@@ -157,6 +157,7 @@ async fn attempt<C: Conversation>(
             passing: Vec::new(),
             narrowed: 0,
             query,
+            casts_otherwise: vec![true; columns.len()],
             columns,
             binary,
         },

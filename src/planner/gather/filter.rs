@@ -263,8 +263,9 @@ fn piece(
         return Some((3, format!("{within}.{column}")));
     }
     if is_type {
-        // The number of an object, which is the gather server's own.
-        return if word == "oid" { None } else { verbatim(1) };
+        // The number of an object is the gather server's own; the others are no types of constants.
+        let is_plain = !matches!(word.as_str(), "oid" | "record" | "cstring");
+        return is_plain.then(|| verbatim(1)).flatten();
     }
     let is_word = token.kind == Kind::Word;
     if kind(1) == Some(Kind::OpenParen) {
@@ -463,6 +464,11 @@ mod tests {
             ("((o.b = $0) AND (o.a = 1))", None),
             ("((o.c)::oid = '16400'::oid)", None),
             ("(o.c = ANY ('{16400}'::oid[]))", None),
+            ("(ROW(o.x, o.y) = ANY ('{\"(1,2)\"}'::record[]))", None),
+            (
+                "(o.placed < ('now'::cstring)::timestamp with time zone)",
+                None,
+            ),
             ("(NOT (hashed SubPlan 1))", None),
             ("(o.a > (SubPlan 1))", None),
             (

@@ -42,6 +42,9 @@ pub struct Fragment {
     pub target: String,
     /// The columns, quoted.
     pub columns: Vec<String>,
+    /// For each column whether a cast to text may make another text of it than its type's output function, as of
+    /// `character`.
+    pub casts_otherwise: Vec<bool>,
     /// Columns, quoted, by which the plan looks rows up again and again: an index serves it once there are many.
     pub lookups: BTreeSet<Vec<String>>,
     /// Whether every column's binary form means the same on every server.
@@ -444,6 +447,7 @@ impl Reducing<'_> {
             .table(&Name::within(&scan.table.0, &scan.table.1))?;
         let column = table.columns.iter().find(|it| it.name == column)?;
         match column.oid {
+            _ if column.loose => None,
             20 => Some("int8"),
             21 => Some("int2"),
             23 => Some("int4"),
@@ -678,6 +682,10 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], passing: Vec<Passing
             .iter()
             .map(|column| quote_ident(&column.name))
             .collect(),
+        casts_otherwise: columns
+            .iter()
+            .map(|column| column.oid == BPCHAR || !is_alike(column.oid))
+            .collect(),
         lookups: BTreeSet::new(),
         binary: columns.iter().all(|column| is_alike(column.oid)),
         bound: false,
@@ -686,6 +694,8 @@ fn fragment(name: &Name, place: Place, columns: &[&Column], passing: Vec<Passing
     (fragment.query, _) = fragment.narrowed_by(|_| None);
     fragment
 }
+
+const BPCHAR: u32 = 1042;
 
 /// Whether the binary form of a type means the same on every server: it is built in, and no number of an
 /// object.

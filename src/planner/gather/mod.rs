@@ -63,6 +63,13 @@ pub(super) fn check(
     {
         return Err(refuse::policies_of_owner(&reference.name.to_string()));
     }
+    if let Some(reference) = survey
+        .references
+        .iter()
+        .find(|it| has_other_policies(survey, &it.name))
+    {
+        return Err(refuse::policies_of_parent(&reference.name.to_string()));
+    }
     let called = calls::beyond_arguments(survey, cursor);
     if let Some(what) = &called.known {
         return Err(refuse::looks_elsewhere(what, &table));
@@ -73,7 +80,7 @@ pub(super) fn check(
     }
     Ok(Gather {
         words: words(survey, cursor).map(Arc::new),
-        filters: !survey.renames,
+        filters: !survey.renames && !may_collate(survey, cursor),
         clock_in_views: asks_clock_in_views(survey),
         partial: partial::check(survey, block, cursor).map(|_| survey.context.search_path.into()),
         unknown: called.unknown.into(),
@@ -99,6 +106,16 @@ pub(super) fn whole(table: &Name, otherwise: Fault) -> Gather {
     }
 }
 
+/// Whether policies decide of rows of a table that has partitions or children: those of the table that is named count, and
+/// the rows are asked of the tables that have them.
+fn has_other_policies(survey: &Survey<'_>, name: &Name) -> bool {
+    let Some((schema, table)) = survey.context.find(name) else {
+        return false;
+    };
+    let heirs = survey.context.catalog.heirs((schema, &name.name));
+    !heirs.is_empty() && (table.row_security || heirs.iter().any(|heir| heir.row_security))
+}
+
 /// A twin is another database.
 fn names_database(cursor: Cursor<'_>) -> Option<String> {
     let mut words = cursor.tokens().iter();
@@ -118,6 +135,20 @@ fn names_place(cursor: Cursor<'_>) -> Option<String> {
         COLUMNS.contains(&word.as_str()).then_some(word)
     });
     named.map(|word| format!("system column \"{word}\""))
+}
+
+/// Whether a column may be compared under another collation than its own: EXPLAIN does not show it.
+fn may_collate(survey: &Survey<'_>, cursor: Cursor<'_>) -> bool {
+    let in_views = || {
+        survey.views.iter().any(|(_, view)| {
+            let text = view.definition.as_bytes();
+            let tokens = scan(text, Lexing::default());
+            tokens.map_or(true, |tokens| {
+                Cursor::new(text, &tokens).mentions("collate")
+            })
+        })
+    };
+    cursor.mentions("collate") || calls::of_users(survey) || in_views()
 }
 
 /// Whether a view that it reads asks for the moment.

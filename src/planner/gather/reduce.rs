@@ -48,9 +48,10 @@ pub(super) struct Grouped<'p> {
 pub(super) fn partners(plan: &Value, alias: &str) -> Vec<Partner> {
     let mut found = Vec::new();
     find(plan, alias, &mut Vec::new(), 0, &mut |scan, path| {
-        // What it is compared with from outside, as in a correlated subquery.
+        // What it is compared with from outside, as in a correlated subquery. Of several relations that make one, as in
+        // UNION ALL or a partitioned table, PostgreSQL writes the first.
         let filter = scan.get("Filter").and_then(Value::as_str);
-        note(filter, alias, |_| true, &mut found);
+        note(filter, alias, |other| !is_member(plan, other), &mut found);
         climb(path, alias, &mut found);
     });
     found
@@ -85,6 +86,18 @@ fn grouped_above<'p>(path: &[Above<'p>], alias: &str) -> Option<Grouped<'p>> {
         return (name == alias).then_some(Grouped { column, having });
     }
     None
+}
+
+/// Whether a scan gives only a part of the rows of what it is named for.
+fn is_member(plan: &Value, alias: &str) -> bool {
+    let mut found = true;
+    find(plan, alias, &mut Vec::new(), 0, &mut |scan, path| {
+        let is_member = |node: &Map<String, Value>| {
+            node.get("Parent Relationship").and_then(Value::as_str) == Some("Member")
+        };
+        found = is_member(scan) || path.iter().any(|above| is_member(above.node));
+    });
+    found
 }
 
 /// Calls `on` for a scan, with the nodes above it.

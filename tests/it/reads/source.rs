@@ -158,6 +158,7 @@ fn one(w: &mut Writer<'_>, depth: usize) -> Scope {
         0 if depth > 0 => subquery(w, depth - 1, ""),
         1 if depth > 0 => subquery(w, depth - 1, "LATERAL "),
         2 => values(w),
+        18 => stacked(w),
         19 => groups(w),
         3 => {
             let name = w.name('g');
@@ -182,6 +183,41 @@ fn one(w: &mut Writer<'_>, depth: usize) -> Scope {
             let at = w.random.below(TABLES.len());
             table(w, at, true)
         }
+    }
+}
+
+/// The values of a column of two tables.
+fn stacked(w: &mut Writer<'_>) -> Scope {
+    const COLUMNS: [(&str, [usize; 3]); 3] = [
+        ("c_id", [0, 1, 4]),
+        ("p_id", [2, 3, 4]),
+        ("o_id", [1, 2, 2]),
+    ];
+    let (column, tables) = *w.random.choose(&COLUMNS);
+    let operator = w.choose(&["UNION ALL", "UNION ALL", "UNION"]);
+    let side = |w: &mut Writer<'_>| {
+        let at = *w.random.choose(&tables);
+        let scope = table(w, at, false);
+        let condition = if w.chance(40) {
+            format!(
+                " WHERE {}.{column} < {}",
+                scope.names[0],
+                w.random.below(50)
+            )
+        } else {
+            String::new()
+        };
+        format!(
+            "SELECT {}.{column} FROM {}{condition}",
+            scope.names[0], scope.from
+        )
+    };
+    let (one, other) = (side(w), side(w));
+    let name = w.name('u');
+    Scope {
+        from: format!("({one} {operator} {other}) AS {name}"),
+        columns: columns_of(&name, std::iter::once((column.to_owned(), Int))),
+        names: vec![name],
     }
 }
 
