@@ -308,6 +308,17 @@ const AGGREGATES: &[&str] = &[
     "sum",
 ];
 
+/// What is immutable and in no other list, and gives several values or takes several rows.
+const NO_SCALARS: &[&str] = &[
+    "jsonb_path_query",
+    "pg_snapshot_xip",
+    "range_agg",
+    "range_intersect_agg",
+    "regexp_matches",
+    "txid_snapshot_xip",
+    "xmlagg",
+];
+
 /// The other aggregates and window functions whose answers depend on nothing but their rows.
 const GROUPING: &[&str] = &[
     "bit_xor",
@@ -538,9 +549,11 @@ pub(super) fn is_table_free(name: &Name) -> bool {
     listed(name, &lists) || built_in(name).is_some_and(is_immutable)
 }
 
-/// Whether a built-in function of this name answers alike on every shard for the same arguments.
+/// Whether a built-in function of this name answers alike on every shard for the same arguments, with one value.
 pub(super) fn is_settled(name: &str) -> bool {
-    [PLAIN, BY_SETTINGS].iter().any(|list| list.contains(&name)) || is_immutable(name)
+    let within = |lists: &[&[&str]]| lists.iter().any(|list| list.contains(&name));
+    (within(&[PLAIN, BY_SETTINGS]) || is_immutable(name))
+        && !within(&[AGGREGATES, GROUPING, PLAIN_SETS, NO_SCALARS])
 }
 
 fn built_in(name: &Name) -> Option<&str> {

@@ -275,6 +275,17 @@ fn what_is_asked_of_a_union_is_asked_of_all_its_relations() {
     ]);
 }
 
+/// What comes from an aggregate outside is written as the aggregate.
+#[test]
+fn what_is_compared_with_an_aggregate_outside_is_left_to_the_twin() {
+    mixed().same(&[
+        "SELECT g.n, a.id FROM (SELECT count(*) AS n FROM sr_c) g, LATERAL (SELECT id FROM sr_a WHERE x = g.n OFFSET 0) a",
+        "SELECT g.n, (SELECT max(a.id) FROM sr_a a WHERE a.x = g.n) FROM (SELECT y, count(*) AS n FROM sr_c GROUP BY y) g",
+        "SELECT g.n, (SELECT max(a.id) FROM sr_a a WHERE a.x < g.n) FROM (SELECT row_number() OVER (ORDER BY id) AS n FROM sr_c) g",
+        "SELECT g.n, (SELECT max(a.id) FROM sr_a a WHERE a.x = g.n) FROM (SELECT unnest(ARRAY[1, 2]) AS n FROM sr_c) g",
+    ]);
+}
+
 /// EXPLAIN does not show under which collation a column is compared.
 #[test]
 fn collations_that_are_said_are_those_of_one_server() {

@@ -494,6 +494,9 @@ mod tests {
                 Some("((t.n)::character varying(3) = 'a'::text)"),
             ),
             ("(o.owner = CURRENT_USER)", None),
+            ("(o.n = (count(*)))", None),
+            ("(o.n = (row_number() OVER (?)))", None),
+            ("(o.n = (unnest('{1,2}'::integer[])))", None),
             ("(ROW(o.status, p_id) < ROW('x'::text, 42))", None),
             ("(ROW(o.status, \"P\") < ROW('x'::text, 42))", None),
             (
