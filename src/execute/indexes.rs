@@ -2,7 +2,7 @@
 //! then passes over (`DefineIndex` in `indexcmds.c`).
 
 use crate::sql::cursor::{Cursor, Name};
-use crate::sql::quote::{quote_ident, quote_literal};
+use crate::sql::quote::quote_literal;
 use crate::sql::scan::{Lexing, scan};
 use crate::wire::backend;
 
@@ -43,17 +43,13 @@ impl Resumed {
         client: &mut C,
         member: &mut Member,
     ) -> Result<(), Trouble> {
-        let table = match &self.table.schema {
-            Some(schema) => format!("{}.{}", quote_ident(schema), quote_ident(&self.table.name)),
-            None => quote_ident(&self.table.name),
-        };
         let ask = format!(
             "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
              FROM pg_catalog.pg_index i
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE i.indrelid = pg_catalog.to_regclass({}) AND c.relname = {} AND NOT i.indisvalid",
-            quote_literal(&table),
+            quote_literal(&self.table.quoted()),
             quote_literal(&self.index)
         );
         let mut invalid = None;

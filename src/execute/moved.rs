@@ -149,17 +149,13 @@ impl Moving<'_> {
         member: &mut Member,
     ) -> Result<Table, Trouble> {
         let moves = self.moves;
-        let name = match &moves.table.schema {
-            Some(schema) => format!("{}.{}", quote_ident(schema), quote_ident(&moves.table.name)),
-            None => quote_ident(&moves.table.name),
-        };
         let key: Vec<String> = moves
             .key
             .iter()
             .map(|column| quote_literal(column))
             .collect();
         let sql = CHECK
-            .replace("$table", &quote_literal(&name))
+            .replace("$table", &quote_literal(&moves.table.quoted()))
             .replace("$key", &key.join(","));
         member.push_text(sql.as_bytes())?;
         let rows = texts(client, member).await?;

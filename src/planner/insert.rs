@@ -95,7 +95,7 @@ fn gathered(
         partial: None,
         target: Some(Arc::new(Target {
             columns: columns.iter().map(|name| quote_ident(name)).collect(),
-            table: name(&insert.table),
+            table: insert.table.quoted(),
             holders,
             is_new: false,
         })),
@@ -109,7 +109,7 @@ pub(super) fn made(table: &Name, gather: &Gather) -> Gather {
         partial: None,
         target: Some(Arc::new(Target {
             columns: Vec::new(),
-            table: name(table),
+            table: table.quoted(),
             holders: Holders::Home,
             is_new: true,
         })),
@@ -131,11 +131,4 @@ fn columns(context: Context<'_>, insert: &Insert, outputs: &Outputs) -> Option<V
     let names = table.insert_columns().take(width);
     let names: Vec<String> = names.map(|column| column.name.clone()).collect();
     (outputs.ordered && names.len() == width).then_some(names)
-}
-
-fn name(table: &Name) -> String {
-    match &table.schema {
-        Some(schema) => format!("{}.{}", quote_ident(schema), quote_ident(&table.name)),
-        None => quote_ident(&table.name),
-    }
 }

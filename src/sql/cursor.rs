@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::quote::quote_ident;
 use super::scan::{Kind, Token};
 
 /// The longest name PostgreSQL keeps; longer ones are cut (`NAMEDATALEN - 1`).
@@ -32,6 +33,15 @@ impl Name {
         let name = parts.pop()?;
         let schema = parts.pop();
         (parts.len() <= 1).then_some(Name { schema, name })
+    }
+
+    /// As SQL: each part in double quotes.
+    pub fn quoted(&self) -> String {
+        let name = quote_ident(&self.name);
+        match &self.schema {
+            Some(schema) => format!("{}.{name}", quote_ident(schema)),
+            None => name,
+        }
     }
 }
 

@@ -423,7 +423,7 @@ impl Reducing<'_> {
             };
             let among = Among {
                 column: quote_ident(&partner.column),
-                table: written(&Name::within(&other.table.0, &other.table.1)),
+                table: Name::within(&other.table.0, &other.table.1).quoted(),
                 other_column: quote_ident(&partner.other_column),
                 kind,
             };
@@ -499,7 +499,7 @@ impl Reducing<'_> {
             if rest.is_empty() {
                 continue;
             }
-            let table = written(&Name::within(&other.table.0, &other.table.1));
+            let table = Name::within(&other.table.0, &other.table.1).quoted();
             let (column, other_column) = (
                 quote_ident(&partner.column),
                 quote_ident(&partner.other_column),
@@ -553,7 +553,7 @@ impl Reducing<'_> {
         }
         .pushed(having)?;
         let column = quote_ident(&groups.by);
-        let table = written(&full);
+        let table = full.quoted();
         let among = format!(
             "{name}.{column} IN (SELECT {within}.{column} FROM ONLY {table} {within}{filter} GROUP BY {within}.{column} HAVING {having})"
         );
@@ -629,7 +629,7 @@ fn holders(context: Context<'_>, table: &Name, condition: &str, distribution: us
     if condition.is_empty() {
         return all;
     }
-    let text = format!("SELECT 1 FROM {} {ALIAS} WHERE {condition}", written(table));
+    let text = format!("SELECT 1 FROM {} {ALIAS} WHERE {condition}", table.quoted());
     let script = script(text.as_bytes(), context);
     let values = TextValues {
         text: text.as_bytes(),
@@ -650,15 +650,8 @@ fn holders(context: Context<'_>, table: &Name, condition: &str, distribution: us
     }
 }
 
-fn written(name: &Name) -> String {
-    match &name.schema {
-        Some(schema) => format!("{}.{}", quote_ident(schema), quote_ident(&name.name)),
-        None => quote_ident(&name.name),
-    }
-}
-
 fn fragment(name: &Name, place: Place, columns: &[&Column], passing: Vec<Passing>) -> Fragment {
-    let table = written(name);
+    let table = name.quoted();
     let list = |prefix: &str| {
         let names = columns
             .iter()
