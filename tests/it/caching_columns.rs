@@ -77,6 +77,22 @@ fn keep(databases: &Databases, client: &mut Client, reads: &[String]) -> Vec<Str
     kept
 }
 
+/// Whether a statement has dropped just these of the answers that were kept.
+fn check_dropped(
+    client: &mut Client,
+    sql: &str,
+    (reads, kept): (&[String], &[String]),
+    dropped: &[bool],
+) {
+    for (at, read) in reads.iter().enumerate() {
+        assert_eq!(
+            !is_kept(client, read, &kept[at]),
+            dropped[at],
+            "{sql}: {read}"
+        );
+    }
+}
+
 fn is_kept(client: &mut Client, sql: &str, kept: &str) -> bool {
     format!("{:?}", client.query(sql).unwrap().rows) == kept
 }
@@ -242,13 +258,7 @@ fn a_row_that_moves_is_dropped_from_where_it_was_and_is() {
         let reads = [list(1), list(2)];
         let kept = keep(&databases, &mut client, &reads);
         other.run(sql);
-        for (at, read) in reads.iter().enumerate() {
-            assert_eq!(
-                !is_kept(&mut client, read, &kept[at]),
-                dropped[at],
-                "{sql}: {read}"
-            );
-        }
+        check_dropped(&mut client, sql, (&reads, &kept), &dropped);
     }
 }
 
@@ -331,13 +341,7 @@ fn columns_that_a_read_does_not_name_do_not_change_it() {
         let reads = [names.clone(), all.clone(), joined.clone()];
         let kept = keep(&databases, &mut client, &reads);
         other.run(sql);
-        for (at, read) in reads.iter().enumerate() {
-            assert_eq!(
-                !is_kept(&mut client, read, &kept[at]),
-                dropped[at],
-                "{sql}: {read}"
-            );
-        }
+        check_dropped(&mut client, sql, (&reads, &kept), &dropped);
     }
     client.run("INSERT INTO cc_made VALUES (1, 1, 10), (2, 1, 20)");
     let made = "SELECT sum(priced) FROM cc_made";

@@ -38,22 +38,26 @@ struct Sides {
 
 impl Sides {
     fn start() -> Sides {
-        let databases = Databases::create(3);
-        databases.run_everywhere(SCHEMA);
         let mut options = Options::new("transaction");
         options
             .sharded("sr_cats", "k", "bigint", "{modulo: all}")
             .on("sr_days", "sr_cats", "k")
             .sharded("sr_fish", "k", "bigint", "{jump: all}")
             .twins(2);
-        let herd = Herd::start(&databases, &options);
+        Sides::over(&options, SCHEMA, &ROWS)
+    }
+
+    fn over(options: &Options, schema: &str, all: &[&str]) -> Sides {
+        let databases = Databases::create(3);
+        databases.run_everywhere(schema);
+        let herd = Herd::start(&databases, options);
         let mut sides = Sides {
             client: herd.connect(),
             reference: databases.reference(),
             herd,
             _databases: databases,
         };
-        for rows in ROWS {
+        for rows in all {
             sides.both(rows);
         }
         sides
@@ -237,8 +241,6 @@ const MIXED_ROWS: [&str; 4] = [
 ];
 
 fn mixed() -> Sides {
-    let databases = Databases::create(3);
-    databases.run_everywhere(MIXED);
     let mut options = Options::new("transaction");
     options
         .sharded("sr_a", "k", "bigint", "{modulo: all}")
@@ -247,17 +249,7 @@ fn mixed() -> Sides {
         .sharded("sr_c", "x", "bigint", "{jump: all}")
         .table("sr_r", "reference")
         .narrowing_twins(2);
-    let herd = Herd::start(&databases, &options);
-    let mut sides = Sides {
-        client: herd.connect(),
-        reference: databases.reference(),
-        herd,
-        _databases: databases,
-    };
-    for rows in MIXED_ROWS {
-        sides.both(rows);
-    }
-    sides
+    Sides::over(&options, MIXED, &MIXED_ROWS)
 }
 
 /// PostgreSQL writes a column of an Append as that of its first relation.
